@@ -1,0 +1,153 @@
+#include "core/convert/convert.h"
+
+#include "apps/crossdock/progress.h"
+#include "apps/crossdock/session.h"
+#include "apps/crossdock/verbs.h"
+#include "core/base/text.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+
+namespace crossdock::app {
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+struct Flags {
+  po::options_description job{"Job"};
+  po::options_description target{"The model in the job"};
+  po::options_description reader{"Reading"};
+  po::options_description writer{"Writing"};
+
+  // The job's flags as the caller must see them, all groups in one.
+  po::options_description all() const {
+    po::options_description out;
+    out.add(job).add(target);
+    if (!reader.options().empty()) out.add(reader);
+    if (!writer.options().empty()) out.add(writer);
+    return out;
+  }
+};
+
+void add_common(Flags& flags, const plugin::Registry& registry, convert::Request& r) {
+  const std::string to = "format to write: " + registry.formats(XD_WRITER);
+  const std::string from = "format to read: " + registry.formats(XD_READER) + " or auto";
+  flags.job.add_options()("help,h", "print this")                                                                       //
+      ("to", po::value(&r.to)->value_name("FORMAT"), to.c_str())                                                        //
+      ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())                           //
+      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")                                      //
+      ("overwrite", po::bool_switch(&r.overwrite), "replace DST if its own report lists everything in it")              //
+      ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}), "budget for all buffers")             //
+      ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()), "worker threads")           //
+      ("no-sync", "do not wait for the disk at the end: after a power cut DST may be incomplete")                       //
+      ("report", po::value<std::string>()->value_name("FILE"), "write the report here too (it is always DST/crossdock.json)")  //
+      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"), "auto, bar, plain, json or none")  //
+      ("plugin-path", po::value<Words>()->composing()->value_name("DIR"), "look for plugins here first (repeatable)");
+  flags.target.add_options()  //
+      ("strip-prefix", po::value(&r.target.strip_prefix)->value_name("TEXT"), "take this off the beginning of names")  //
+      ("rename", po::value(&r.target.renames)->composing()->value_name("FROM=TO"),
+       "then replace every match of the regular expression FROM in names ($1 for groups; repeatable)")                 //
+      ("add-prefix", po::value(&r.target.add_prefix)->value_name("TEXT"), "then put this in front of names")           //
+      ("trainable", po::value(&r.target.trainable)->composing()->value_name("REGEX"),
+       "train only parameters whose names match (repeatable)")                                                         //
+      ("frozen", po::value(&r.target.frozen)->composing()->value_name("REGEX"), "do not train parameters whose names match (repeatable)");
+}
+
+void print_plan(const convert::PlanSummary& s, const convert::Request& r) {
+  using base::human_bytes;
+  fmt::print("{}: {} in {} tensors, {} parameters ({:.3g} billion elements), {} buffers, {} left out\n", s.format, human_bytes(s.source_bytes), s.tensors,
+             s.parameters, static_cast<double>(s.parameter_elems) / 1e9, s.buffers, s.left_out);
+  fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files, human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes),
+             human_bytes(s.free_bytes));
+  fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n", human_bytes(s.peak_memory), human_bytes(r.memory), r.threads);
+  if (s.stored_bytes > s.free_bytes) fmt::print("note: DST has not enough free space\n");
+}
+
+void print_notes(const convert::PlanSummary& s) {
+  for (const std::string& note : s.notes) fmt::print("note: {}\n", note);
+}
+
+Result<void> write_copy(const std::string& path, const std::string& report) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out << report;
+  out.close();
+  if (!out) return Error{XD_IO, cat("expected to write the report to ", path, ", found it could not be written; it is in DST/crossdock.json")};
+  return {};
+}
+
+int run(const convert::Request& request, const Session& session, Progress& progress, const std::string& report_copy) {
+  convert::Callbacks callbacks;
+  callbacks.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
+  callbacks.phase = [&](const char* name) { progress.phase(name); };
+  const auto outcome = convert::convert(request, session.registry(), io::Os::real(), cancelled, callbacks);
+  progress.clear();
+  if (!outcome) return fail(outcome.error());
+  if (request.dry_run) {
+    print_plan(outcome->plan, request);
+    print_notes(outcome->plan);
+    fmt::print("dry run: nothing was written\n");
+    return kDone;
+  }
+  if (!report_copy.empty()) {
+    if (const auto r = write_copy(report_copy, outcome->report); !r) return fail(r.error());
+  }
+  const convert::PlanSummary& s = outcome->plan;
+  fmt::print("{}: {} parameters, {} buffers, {} left out; {} files, {} on disk ({} apparent) in {}\n", request.destination, s.parameters, s.buffers, s.left_out,
+             s.files, base::human_bytes(s.stored_bytes), base::human_bytes(s.apparent_bytes), base::human_seconds(outcome->seconds));
+  print_notes(s);
+  return kDone;
+}
+
+}  // namespace
+
+int convert(const Words& args) {
+  const Session session(args, 64 << 20);
+  convert::Request request;
+  Flags flags;
+  add_common(flags, session.registry(), request);
+  const std::string from = peek(args, "--from", "auto"), to = peek(args, "--to", "");
+  const plugin::Plugin* writer = session.registry().find_writer(to);
+  if (writer) add_flags(flags.writer, writer->desc.options);
+  // With --from auto the reader is not known yet, so every reader's flags are taken.
+  std::vector<const plugin::Plugin*> readers;
+  for (const plugin::Plugin& p : session.registry().plugins()) {
+    if (p.is_reader() && (from == "auto" || &p == session.registry().find_reader(from))) readers.push_back(&p);
+  }
+  for (const plugin::Plugin* reader : readers) add_flags(flags.reader, reader->desc.options);
+
+  const po::options_description all = flags.all();
+  Progress::Style style{};
+  std::string report;
+  try {
+    const po::variables_map values = parse(args, all, {"source", "destination"});
+    if (values.count("help")) {
+      std::cout << "crossdock convert SRC DST --to FORMAT [options]\n"
+                   "SRC: a file, a folder, or org/name of the local Hugging Face cache. DST: a folder to make.\n"
+                << all;
+      if (!writer) std::cout << "\n--to FORMAT --help shows that format's own options too.\n";
+      return kDone;
+    }
+    if (!values.count("source") || !values.count("destination")) return usage_error("expected SRC and DST", "convert");
+    if (request.to.empty()) return usage_error("expected --to FORMAT: one of " + session.registry().formats(XD_WRITER), "convert");
+    if (!writer) return usage_error(cat("--to: expected one of ", session.registry().formats(XD_WRITER), ", found ", to), "convert");
+    if (from != "auto" && readers.empty()) return usage_error(cat("--from: expected auto or one of ", session.registry().formats(XD_READER), ", found ", from), "convert");
+    if (request.threads == 0 || request.threads > 1024) return usage_error("--threads: expected 1 to 1024", "convert");
+    if (!Progress::parse(values["progress"].as<std::string>(), style)) return usage_error("--progress: expected auto, bar, plain, json or none", "convert");
+    request.source = values["source"].as<std::string>();
+    request.destination = values["destination"].as<std::string>();
+    request.memory = values["memory"].as<Size>().bytes;
+    request.sync = !values.count("no-sync");
+    request.writer_options = given_options(values, writer->desc.options);
+    for (const plugin::Plugin* reader : readers) request.reader_options.merge(given_options(values, reader->desc.options));
+    if (values.count("report")) report = values["report"].as<std::string>();
+  } catch (const po::error& e) {
+    return usage_error(e.what(), "convert");
+  }
+  Progress progress(style);
+  return run(request, session, progress, report);
+}
+
+}  // namespace crossdock::app

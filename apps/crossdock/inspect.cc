@@ -1,0 +1,159 @@
+#include "core/convert/inspect.h"
+
+#include "apps/crossdock/progress.h"
+#include "apps/crossdock/session.h"
+#include "apps/crossdock/verbs.h"
+#include "core/base/json_writer.h"
+#include "core/base/text.h"
+#include "core/model/check.h"
+#include "core/model/dump.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <map>
+
+namespace crossdock::app {
+
+namespace {
+
+using manifest::Manifest;
+
+std::string shape_text(const manifest::Tensor& t) { return fmt::format("[{}]", fmt::join(t.shape, ", ")); }
+
+void print_summary(const convert::OpenModel& model) {
+  const Manifest& m = model.manifest();
+  uint64_t elems = 0, bytes = 0;
+  std::map<std::string_view, uint64_t> types;
+  for (const auto& t : m.tensors) {
+    elems += model::element_count(t);
+    bytes += model::value_bytes(t);
+    ++types[manifest::name(t.dtype)];
+  }
+  fmt::print("{}\n", model.input().root().string());
+  fmt::print("format      {} (read by {})\n", m.source.format, model.reader().id());
+  fmt::print("tensors     {}: {} elements, {}\n", m.tensors.size(), elems, base::human_bytes(bytes));
+  for (const auto& [type, count] : types) fmt::print("            {} x {}\n", count, type);
+  fmt::print("files       {}\n", m.source.files.size());
+  for (size_t i = 0; i < m.source.files.size() && i < 8; ++i) {
+    fmt::print("            {}  {}\n", base::printable(m.source.files[i].name), base::human_bytes(m.source.files[i].size));
+  }
+  if (m.source.files.size() > 8) fmt::print("            ... and {} more\n", m.source.files.size() - 8);
+  for (const auto& entry : m.source.metadata) {
+    const auto* text = entry.value.get<std::string>();
+    fmt::print("metadata    {} = {}\n", base::printable(entry.key), text ? base::printable(text->substr(0, 80)) : "...");
+  }
+  for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
+}
+
+void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
+  for (size_t i = 0; i < m.tensors.size(); ++i) {
+    const auto& t = m.tensors[i];
+    fmt::print("{}  {}  {}{}{}\n", base::printable(t.name), manifest::name(t.dtype), shape_text(t), digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
+  }
+}
+
+void print_json(const convert::OpenModel& model, const std::vector<std::string>& digests) {
+  const Manifest& m = model.manifest();
+  base::JsonWriter json;
+  json.begin_object().member("path", model.input().root().string()).member("format", m.source.format).member("reader", model.reader().id());
+  json.key("files").begin_array();
+  for (const auto& file : m.source.files) json.begin_object().member("name", file.name).member("size", file.size).end_object();
+  json.end_array();
+  json.key("tensors").begin_array();
+  for (size_t i = 0; i < m.tensors.size(); ++i) {
+    const auto& t = m.tensors[i];
+    json.begin_object().member("name", t.name).member("dtype", manifest::name(t.dtype)).member("shape", t.shape);
+    if (!digests.empty()) json.member("digest", digests[i]);
+    json.end_object();
+  }
+  json.end_array().end_object();
+  fmt::print("{}", std::move(json).take());
+}
+
+Result<void> write_manifest(const Manifest& m, const std::string& path) {
+  std::string bytes;
+  if (path.ends_with(".json")) {
+    XD_TRY_SET(bytes, model::to_json(m));
+  } else {
+    bytes = manifest::encode(m);
+  }
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  out.close();
+  if (!out) return Error{XD_IO, cat("expected to write the manifest to ", path, ", found it could not be written: check the folder")};
+  return {};
+}
+
+struct Wishes {
+  std::string source, from, manifest_path, digest;
+  bool json = false, tensors = false;
+  unsigned threads = 1;
+  plugin::GivenOptions reader_options;
+};
+
+Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
+  XD_TRY_SET(auto input, io::open_input(wishes.source));
+  XD_TRY_SET(const auto model, convert::OpenModel::open(session.host(), session.registry(), std::move(input), wishes.from, wishes.reader_options));
+  std::vector<std::string> digests;
+  if (wishes.digest != "none") {
+    const auto kind = wishes.digest == "sha256" ? io::DigestKind::kSha256 : io::DigestKind::kXxh3;
+    XD_TRY_SET(digests, convert::digest_tensors(*model, kind, wishes.threads, cancelled, [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
+    progress.clear();
+  }
+  if (!wishes.manifest_path.empty()) XD_TRY(write_manifest(model->manifest(), wishes.manifest_path));
+  if (wishes.json) {
+    print_json(*model, digests);
+  } else if (wishes.tensors || !digests.empty()) {
+    print_tensors(model->manifest(), digests);
+  } else {
+    print_summary(*model);
+  }
+  return {};
+}
+
+}  // namespace
+
+int inspect(const std::vector<std::string>& args) {
+  Session session(args, 256 << 20);
+  Wishes wishes;
+  po::options_description options("Options"), reading("Reading");
+  options.add_options()("help,h", "print this")                                                                              //
+      ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"), "format to read")                       //
+      ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")                                                     //
+      ("json", po::bool_switch(&wishes.json), "tensors with sha256 digests of their values, as JSON")                        //
+      ("digest", po::value(&wishes.digest)->value_name("xxh3|sha256|none"), "digest of every tensor's values (reads them all)")  //
+      ("manifest", po::value(&wishes.manifest_path)->value_name("FILE"), "write the manifest: protobuf, or its JSON form to FILE.json")  //
+      ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()), "worker threads")           //
+      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"), "auto, bar, plain, json or none")   //
+      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"), "look for plugins here first (repeatable)");
+  for (const plugin::Plugin& p : session.registry().plugins()) {
+    if (p.is_reader()) add_flags(reading, p.desc.options);
+  }
+  if (!reading.options().empty()) options.add(reading);
+  Progress::Style style{};
+  try {
+    const po::variables_map values = parse(args, options, {"source"});
+    if (values.count("help")) {
+      std::cout << "crossdock inspect SRC: what a checkpoint holds\n\n" << options;
+      return kDone;
+    }
+    if (!values.count("source")) return usage_error("expected SRC", "inspect");
+    wishes.source = values["source"].as<std::string>();
+    if (wishes.digest.empty()) wishes.digest = wishes.json ? "sha256" : "none";
+    if (wishes.digest != "none" && wishes.digest != "xxh3" && wishes.digest != "sha256") return usage_error("--digest: expected xxh3, sha256 or none", "inspect");
+    if (wishes.threads == 0 || wishes.threads > 1024) return usage_error("--threads: expected 1 to 1024", "inspect");
+    if (!Progress::parse(values["progress"].as<std::string>(), style)) return usage_error("--progress: expected auto, bar, plain, json or none", "inspect");
+    for (const plugin::Plugin& p : session.registry().plugins()) {
+      if (p.is_reader()) wishes.reader_options.merge(given_options(values, p.desc.options));
+    }
+  } catch (const po::error& e) {
+    return usage_error(e.what(), "inspect");
+  }
+  Progress progress(style == Progress::Style::kPlain && wishes.json ? Progress::Style::kNone : style);
+  const auto result = run(session, wishes, progress);
+  return result ? kDone : fail(result.error());
+}
+
+}  // namespace crossdock::app

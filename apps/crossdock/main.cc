@@ -1,0 +1,98 @@
+// crossdock: converts model checkpoints between formats through plugins.
+#include "apps/crossdock/verbs.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+
+namespace crossdock::app {
+
+std::atomic<bool> cancelled{false};
+
+namespace {
+
+constexpr char kHelp[] = R"(crossdock: converts model checkpoints between formats
+
+  crossdock convert SRC DST --to FORMAT   convert a checkpoint; DST appears whole or not at all
+  crossdock inspect SRC                   what a checkpoint holds; digests to compare two
+  crossdock plugins [ID]                  the formats that can be read and written
+
+SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
+`crossdock VERB --help` lists a verb's options, `crossdock convert --to FORMAT --help` also those of a format.
+)";
+
+// The first signal asks the work to stop, which removes the staging; the second ends the process at once.
+void on_signal(int) {
+  if (cancelled.exchange(true)) _exit(kCancelled);
+}
+
+void set_up_process() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction old {};
+    // A shell's background job ignores SIGINT, nohup SIGHUP: keep it so.
+    if (sigaction(signal, nullptr, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+  }
+  signal(SIGPIPE, SIG_IGN);  // progress that nobody reads must not end a conversion
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {  // every shard of a source stays open
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+}
+
+int run(const std::vector<std::string>& words) {
+  if (words.empty()) {
+    fmt::print(stderr, "{}", kHelp);
+    return kUsage;
+  }
+  const std::string& verb = words.front();
+  const std::vector<std::string> args(words.begin() + 1, words.end());
+  if (verb == "convert") return convert(args);
+  if (verb == "inspect") return inspect(args);
+  if (verb == "plugins") return plugins(args);
+  if (verb == "--help" || verb == "-h" || verb == "help") {
+    fmt::print("{}", kHelp);
+    return kDone;
+  }
+  if (verb == "--version") {
+    fmt::print("crossdock {}\n", CROSSDOCK_VERSION);
+    return kDone;
+  }
+  return usage_error("expected convert, inspect or plugins, found " + verb, "");
+}
+
+}  // namespace
+
+int fail(const Error& error) {
+  if (error.code == XD_CANCELLED) {
+    fmt::print(stderr, "crossdock: cancelled; nothing was left behind\n");
+    return kCancelled;
+  }
+  fmt::print(stderr, "crossdock: error: {}\n", error.message);
+  return kFailed;
+}
+
+int usage_error(const std::string& message, const std::string& verb) {
+  fmt::print(stderr, "crossdock: {}\nTry: crossdock {}{}--help\n", message, verb, verb.empty() ? "" : " ");
+  return kUsage;
+}
+
+}  // namespace crossdock::app
+
+int main(int argc, char** argv) {
+  using namespace crossdock::app;
+  try {
+    set_up_process();
+    const int code = run({argv + 1, argv + argc});
+    // A full disk under a redirected stdout is a failure too.
+    return std::fflush(stdout) == 0 || code != kDone ? code : kFailed;
+  } catch (const std::exception& e) {
+    return fail({XD_INTERNAL, e.what()});
+  }
+}

@@ -1,0 +1,99 @@
+#include "apps/crossdock/session.h"
+
+#include "apps/crossdock/verbs.h"
+#include "core/base/text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+
+namespace crossdock::app {
+
+std::string peek(const std::vector<std::string>& args, const std::string& flag, const std::string& fallback) {
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i] == flag && i + 1 < args.size()) return args[i + 1];
+    if (args[i].starts_with(flag + "=")) return args[i].substr(flag.size() + 1);
+  }
+  return fallback;
+}
+
+std::vector<std::string> plugin_paths(const std::vector<std::string>& args) {
+  std::vector<std::string> out;
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i] == "--plugin-path" && i + 1 < args.size()) out.push_back(args[i + 1]);
+    if (args[i].starts_with("--plugin-path=")) out.push_back(args[i].substr(14));
+  }
+  return out;
+}
+
+Session::Session(const std::vector<std::string>& args, uint64_t memory)
+    : memory_(memory),
+      host_(io::Os::real(), memory_, cancelled),
+      registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)), host_.table())) {
+  host_.log = show_log;
+}
+
+void show_log(int32_t level, const std::string& message) {
+  if (level >= XD_LOG_WARN) fmt::print(stderr, "crossdock: warning: {}\n", base::printable(message));
+}
+
+void add_flags(po::options_description& description, const xd_option_desc* const* options) {
+  for (; options && *options; ++options) {
+    const xd_option_desc& o = **options;
+    const std::string type = o.type;
+    const std::string fallback = o.fallback ? o.fallback : "";
+    std::string help = o.help ? o.help : "";
+    if (type == "bool") {
+      description.add_options()(o.name, po::bool_switch(), help.c_str());
+      continue;
+    }
+    const std::string kind = type.starts_with("enum:") ? type.substr(5) : type;
+    if (!fallback.empty()) help += fmt::format(" (default {})", fallback);
+    if (!o.fallback) help += " (required)";
+    description.add_options()(o.name, po::value<std::vector<std::string>>()->composing()->value_name(kind), help.c_str());
+  }
+}
+
+plugin::GivenOptions given_options(const po::variables_map& values, const xd_option_desc* const* options) {
+  plugin::GivenOptions out;
+  for (; options && *options; ++options) {
+    const std::string name = (*options)->name;
+    if (!values.count(name)) continue;
+    if (std::string((*options)->type) == "bool") {
+      if (values[name].as<bool>()) out[name] = {"true"};
+    } else {
+      out[name] = values[name].as<std::vector<std::string>>();
+    }
+  }
+  return out;
+}
+
+po::variables_map parse(const std::vector<std::string>& args, const po::options_description& description,
+                        const std::vector<std::string>& positional) {
+  po::options_description all;
+  all.add(description);
+  po::positional_options_description positions;
+  for (const std::string& name : positional) {
+    all.add_options()(name.c_str(), po::value<std::string>());
+    positions.add(name.c_str(), 1);
+  }
+  po::variables_map values;
+  // No guessing: a flag's beginning must not stand for it, since a plugin may add a flag with the same beginning.
+  const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+  po::store(po::command_line_parser(args).options(all).positional(positions).style(style).run(), values);
+  po::notify(values);
+  return values;
+}
+
+void validate(boost::any& out, const std::vector<std::string>& values, Size*, int) {
+  po::validators::check_first_occurrence(out);
+  const std::string& text = po::validators::get_single_string(values);
+  const auto bytes = base::parse_size(text);
+  if (!bytes) throw po::error("expected a size such as 256MiB, found " + text);
+  out = Size{*bytes};
+}
+
+unsigned default_threads() { return std::max(1u, std::thread::hardware_concurrency()); }
+
+}  // namespace crossdock::app

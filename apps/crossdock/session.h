@@ -1,0 +1,58 @@
+// What every verb needs: the loaded plugins, and the options that all verbs share.
+#pragma once
+
+#include "core/base/memory.h"
+#include "core/plugin/host.h"
+#include "core/plugin/options.h"
+#include "core/plugin/registry.h"
+
+#include <boost/program_options.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace crossdock::app {
+
+namespace po = boost::program_options;
+
+// --plugin-path as given anywhere on the command line; needed before the rest can be parsed, since plugins add flags.
+std::vector<std::string> plugin_paths(const std::vector<std::string>& args);
+// The value of `--flag VALUE` or `--flag=VALUE`; `fallback` without one.
+std::string peek(const std::vector<std::string>& args, const std::string& flag, const std::string& fallback);
+
+// Loaded plugins. `cancelled` and the memory budget serve plugin calls outside a conversion.
+class Session {
+ public:
+  Session(const std::vector<std::string>& args, uint64_t memory);
+  const plugin::Registry& registry() const { return registry_; }
+  plugin::Host& host() { return host_; }
+
+ private:
+  base::Memory memory_;
+  plugin::Host host_;
+  plugin::Registry registry_;
+};
+
+// Adds a plugin's options as ordinary flags.
+void add_flags(po::options_description& description, const xd_option_desc* const* options);
+// Those of its options that were given.
+plugin::GivenOptions given_options(const po::variables_map& values, const xd_option_desc* const* options);
+
+// Parses `args` against `description` and positional names; throws po::error with a message for the user.
+po::variables_map parse(const std::vector<std::string>& args, const po::options_description& description,
+                        const std::vector<std::string>& positional);
+
+// "1073741824" from "1GiB", as a program option that checks itself.
+struct Size {
+  uint64_t bytes = 0;
+};
+void validate(boost::any& out, const std::vector<std::string>& values, Size*, int);
+inline std::ostream& operator<<(std::ostream& out, const Size& size) { return out << (size.bytes >> 20) << "MiB"; }
+
+unsigned default_threads();
+
+// Warnings of plugins and of the host, on stderr.
+void show_log(int32_t level, const std::string& message);
+
+}  // namespace crossdock::app

@@ -1,0 +1,86 @@
+#include "core/base/memory.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace crossdock::base {
+
+namespace {
+// Larger ones (a header of 100 MB, say) are rare and go back to the system at once.
+constexpr uint64_t kLargestKept = 16u << 20;
+}  // namespace
+
+Memory::~Memory() {
+  drop_kept();
+  for (const auto& [p, size] : used_) std::free(p);
+}
+
+void* Memory::alloc(uint64_t size, uint64_t align) {
+  size = std::max<uint64_t>(size, 1);
+  align = std::max<uint64_t>(align, 64);
+  if (size > limit_ || align > 4096) return nullptr;
+  size = (size + align - 1) / align * align;  // what aligned_alloc asks for
+  const std::lock_guard lock(mutex_);
+  if (const auto it = kept_.find(size); it != kept_.end() && align <= 64) {
+    void* p = it->second;
+    kept_.erase(it);
+    kept_bytes_ -= size;
+    used_.emplace(p, size);
+    return p;
+  }
+  if (held_ + size > limit_) drop_kept();
+  if (held_ + size > limit_) return nullptr;
+  void* p = std::aligned_alloc(align, size);
+  if (!p) return nullptr;
+  used_.emplace(p, size);
+  held_ += size;
+  peak_ = std::max(peak_, held_);
+  return p;
+}
+
+void Memory::dealloc(void* p) {
+  if (!p) return;
+  const std::lock_guard lock(mutex_);
+  const auto it = used_.find(p);
+  if (it == used_.end()) return;  // a plugin's bug; freeing what is not ours would be worse
+  const uint64_t size = it->second;
+  used_.erase(it);
+  if (size <= kLargestKept) {
+    kept_.emplace(size, p);
+    kept_bytes_ += size;
+  } else {
+    held_ -= size;
+    std::free(p);
+  }
+}
+
+uint64_t Memory::peak() const {
+  const std::lock_guard lock(mutex_);
+  return peak_;
+}
+
+void Memory::drop_kept() {
+  for (const auto& [size, p] : kept_) std::free(p);
+  held_ -= kept_bytes_;
+  kept_bytes_ = 0;
+  kept_.clear();
+}
+
+bool Memory::reserve(uint64_t n, const std::function<bool()>& stop) {
+  std::unique_lock lock(mutex_);
+  if (n > limit_) return false;
+  changed_.wait(lock, [&] { return stop() || reserved_ + n <= limit_; });
+  if (stop()) return false;
+  reserved_ += n;
+  return true;
+}
+
+void Memory::unreserve(uint64_t n) {
+  {
+    const std::lock_guard lock(mutex_);
+    reserved_ -= n;
+  }
+  changed_.notify_all();
+}
+
+}  // namespace crossdock::base

@@ -1,0 +1,29 @@
+// Numbers and names as people read them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace crossdock::base {
+
+// "4.4 GB": decimal units, as disks and the Hugging Face Hub count.
+std::string human_bytes(uint64_t n_bytes);
+
+// "12.3 s", "4 min 10 s".
+std::string human_seconds(double seconds);
+
+// "64", "512KiB", "256MiB", "1.5GiB", "2GB": a number of bytes. Nothing when it is not one, or does not fit.
+std::optional<uint64_t> parse_size(std::string_view text);
+
+// True for text without overlong forms, surrogates or stray bytes (RFC 3629).
+bool is_utf8(std::string_view text);
+
+// The text with control characters escaped, so that a name from a file cannot drive a terminal.
+std::string printable(std::string_view text);
+
+// ASCII letters in lower case; other bytes as they are.
+std::string fold_case(std::string_view text);
+
+}  // namespace crossdock::base

@@ -1,0 +1,365 @@
+#include "core/convert/convert.h"
+
+#include "core/base/text.h"
+#include "core/convert/open_model.h"
+#include "core/convert/plan_check.h"
+#include "core/convert/report.h"
+#include "core/convert/scheduler.h"
+#include "core/convert/tensor_service.h"
+#include "core/model/check.h"
+
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+namespace crossdock::convert {
+
+namespace {
+
+namespace fs = boost::filesystem;
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// A writer that is open, closed with the object.
+class OpenWriter {
+ public:
+  OpenWriter(const plugin::Plugin& plugin, xd_writer* handle) : plugin_(plugin), handle_(handle) {}
+  OpenWriter(OpenWriter&& other) noexcept : plugin_(other.plugin_), handle_(std::exchange(other.handle_, nullptr)) {}
+  OpenWriter& operator=(OpenWriter&&) = delete;
+  ~OpenWriter() {
+    if (handle_) plugin_.writer.close(handle_);
+  }
+  const xd_writer_api& api() const { return plugin_.writer; }
+  xd_writer* get() const { return handle_; }
+
+ private:
+  const plugin::Plugin& plugin_;
+  xd_writer* handle_;
+};
+
+// An output object while the job runs. Its items may run on several threads; the last to end seals it.
+struct ObjectState {
+  std::mutex mutex;
+  std::unique_ptr<io::StagedObject> staged;
+  std::vector<xd_bytes> results;
+  uint32_t items_left = 0;
+  std::string digest;
+};
+
+class Job {
+ public:
+  Job(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled, const Callbacks& callbacks)
+      : request_(request), registry_(registry), os_(os), cancelled_(cancelled), callbacks_(callbacks), memory_(request.memory), host_(os, memory_, cancelled) {}
+
+  Result<Outcome> run() {
+    Outcome outcome;
+    const Stopwatch whole;
+    XD_TRY(open());
+    XD_TRY(drop_tied());
+    XD_TRY(plan());
+    XD_TRY(summarise(outcome.plan));
+    timings_.emplace_back("plan", whole.seconds());
+    if (callbacks_.planned) callbacks_.planned(outcome.plan);
+    if (request_.dry_run) return outcome;
+    XD_TRY_SET(auto staging, io::Staging::open(os_, destination_, request_.overwrite));
+    XD_TRY(check_space(outcome.plan));
+    XD_TRY(write(*staging));
+    XD_TRY(check_source_unchanged());
+    XD_TRY(host_.call([&](xd_error* err) { return writer_->api().commit(writer_->get(), err); }));
+    outcome.report = report();
+    if (callbacks_.phase && request_.sync) callbacks_.phase("sync");
+    if (cancelled_) return Error{XD_CANCELLED, "cancelled"};
+    XD_TRY(staging->commit(outcome.report, request_.sync));
+    outcome.seconds = whole.seconds();
+    return outcome;
+  }
+
+ private:
+  Result<void> open() {
+    if (request_.memory < kLeastMemory) {
+      return invalid(cat("--memory: expected at least ", base::human_bytes(kLeastMemory), ", found ", base::human_bytes(request_.memory)));
+    }
+    writer_plugin_ = registry_.find_writer(request_.to);
+    if (!writer_plugin_) return invalid(cat("--to: expected one of ", registry_.formats(XD_WRITER), ", found ", request_.to));
+    XD_TRY_SET(options_, plugin::CheckedOptions::check(writer_plugin_->desc.options, request_.writer_options));
+    XD_TRY_SET(auto input, io::open_input(request_.source));
+    XD_TRY_SET(destination_, io::resolve_destination(request_.destination));
+    XD_TRY(io::check_apart(input, destination_));
+    XD_TRY_SET(model_, OpenModel::open(host_, registry_, std::move(input), request_.from, request_.reader_options));
+    target_ = model_->manifest();
+    if (target_.tensors.empty()) return unsupported(cat("expected a model, found no tensors in ", request_.source));
+    XD_TRY(model::refuse_quantised(target_));
+    return model::apply_target(request_.target, target_);
+  }
+
+  // A model whose config ties its embeddings has one parameter for both; a second, equal copy in the file is left out.
+  Result<void> drop_tied() {
+    if (!model::ties_embeddings(target_)) return {};
+    for (const auto& [in, out] : model::tied_candidates(target_)) {
+      XD_TRY_SET(const bool same, equal_values(in, out));
+      const std::string& in_name = target_.tensors[in].name;
+      manifest::Tensor& alias = target_.tensors[out];
+      if (!same) {
+        notes_.push_back(cat("config.json ties the embeddings, but ", alias.name, " and ", in_name, " differ: both are written; a job that ties them uses ",
+                             in_name, " alone."));
+        continue;
+      }
+      alias.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
+      target_.alias_groups.push_back({{in, out}});
+    }
+    return {};
+  }
+
+  Result<bool> equal_values(uint64_t a, uint64_t b) {
+    const base::Block first(memory_, window_bytes()), second(memory_, window_bytes());
+    if (!first.data || !second.data) return Error{XD_NO_MEMORY, "expected room to compare two tensors: raise --memory"};
+    const manifest::Tensor& t = target_.tensors[a];
+    const uint64_t elem_bytes = manifest::info(t.dtype).bits / 8;
+    const uint64_t count = model::element_count(t), step = window_bytes() / elem_bytes;
+    for (uint64_t i = 0; i < count; i += step) {
+      const uint64_t n = std::min(step, count - i);
+      XD_TRY(model_->read(a, i, n, {first.data, n * elem_bytes}));
+      XD_TRY(model_->read(b, i, n, {second.data, n * elem_bytes}));
+      if (std::memcmp(first.data, second.data, n * elem_bytes) != 0) return false;
+      if (cancelled_) return Error{XD_CANCELLED, "cancelled"};
+    }
+    return true;
+  }
+
+  // The reads ahead of a cast: as large as the budget lets every thread have, up to what disks like.
+  uint64_t window_bytes() const {
+    constexpr uint64_t kLeast = 64 << 10, kMost = 4 << 20;
+    return std::clamp(request_.memory / (4 * request_.threads) / kLeast * kLeast, kLeast, kMost);
+  }
+
+  Result<void> plan() {
+    host_.set_piece_bytes(std::min<uint64_t>(window_bytes() / 2, 1 << 20));
+    const std::string bytes = manifest::encode(target_);
+    xd_writer* handle = nullptr;
+    XD_TRY(host_.call([&](xd_error* err) {
+      return writer_plugin_->writer.open(host_.table(), bytes.data(), bytes.size(), options_.table(), &handle, err);
+    }));
+    writer_.emplace(*writer_plugin_, handle);
+    plan_.n_tensors = target_.tensors.size();
+    XD_TRY(host_.call([&](xd_error* err) { return writer_->api().plan(writer_->get(), &plan_, err); }));
+    notes_.insert(notes_.end(), plan_.plan.notes.begin(), plan_.plan.notes.end());
+    return check_plan(plan_.plan, target_, request_.memory, window_bytes());
+  }
+
+  Result<void> summarise(PlanSummary& s) {
+    s.format = target_.source.format;
+    for (const auto& file : target_.source.files) s.source_bytes += file.size;
+    s.tensors = target_.tensors.size();
+    s.left_out = plan_.plan.drops.size();
+    for (const manifest::Tensor& t : target_.tensors) {
+      if (!t.left_out.empty()) {
+        ++s.left_out;
+      } else if (t.role == manifest::Role::kParameter) {
+        ++s.parameters;
+        s.parameter_elems += model::element_count(t);
+      } else {
+        ++s.buffers;
+      }
+    }
+    s.files = plan_.plan.objects.size() + plan_.plan.aux.size() + 1;
+    s.stored_bytes = stored_bytes(plan_.plan);
+    for (const auto& object : plan_.plan.objects) s.apparent_bytes += object.size;
+    for (const auto& [path, aux] : plan_.plan.aux) {
+      s.apparent_bytes += model_->aux_size(target_.aux_files[aux]);
+      s.stored_bytes += model_->aux_size(target_.aux_files[aux]);
+    }
+    uint64_t most = 0;
+    for (const plugin::PlanItem& item : plan_.plan.items) most = std::max(most, item.memory + window_bytes());
+    s.peak_memory = std::min(most * request_.threads, request_.memory);
+    s.notes = notes_;
+    fs::path existing = destination_.parent_path();
+    boost::system::error_code ec;
+    while (!fs::exists(existing, ec) && existing.has_parent_path()) existing = existing.parent_path();
+    s.free_bytes = fs::space(existing, ec).available;
+    if (ec) s.free_bytes = std::numeric_limits<uint64_t>::max();
+    return {};
+  }
+
+  Result<void> check_space(const PlanSummary& s) const {
+    if (s.stored_bytes <= s.free_bytes) return {};
+    return Error{XD_IO, cat("expected ", base::human_bytes(s.stored_bytes), " free for ", destination_.string(), ", found ", base::human_bytes(s.free_bytes),
+                            ": free some, or choose another disk")};
+  }
+
+  Result<void> write(io::Staging& staging) {
+    const Stopwatch watch;
+    const plugin::Plan& plan = plan_.plan;
+    objects_ = std::vector<ObjectState>(plan.objects.size());
+    for (size_t i = 0; i < objects_.size(); ++i) {
+      objects_[i].items_left = plan.objects[i].n_items;
+      objects_[i].results.resize(plan.objects[i].n_items);
+    }
+    service_.emplace(*model_, window_bytes());
+    host_.tensor_read = [this](const xd_range& range, std::span<std::byte> out) { return service_->read(range, out); };
+    host_.tensor_view = [this](const xd_range& range, xd_view* out, xd_error* err) { return service_->view(range, out, err); };
+
+    // Largest first, so that no thread is left alone with a large one at the end; objects without items, which are small, last.
+    std::vector<size_t> items(plan.items.size());
+    std::iota(items.begin(), items.end(), size_t{0});
+    std::stable_sort(items.begin(), items.end(), [&](size_t a, size_t b) { return plan.items[a].out_bytes > plan.items[b].out_bytes; });
+    std::vector<uint32_t> bare;
+    for (uint32_t i = 0; i < plan.objects.size(); ++i) {
+      if (plan.objects[i].n_items == 0) bare.push_back(i);
+    }
+    Schedule schedule;
+    schedule.threads = request_.threads;
+    uint64_t total = 0;
+    for (const size_t i : items) {
+      schedule.memory.push_back(plan.items[i].memory + window_bytes());
+      total += plan.items[i].out_bytes;
+    }
+    schedule.memory.resize(items.size() + bare.size(), 0);
+    schedule.run = [&](size_t task) {
+      return task < items.size() ? run_item(staging, plan.items[items[task]]) : seal(staging, bare[task - items.size()]);
+    };
+    schedule.on_tick = [&] {
+      if (callbacks_.progress) callbacks_.progress(std::min(host_.done_bytes(), total), total);
+    };
+    XD_TRY(run_schedule(schedule, memory_, cancelled_));
+    XD_TRY(copy_aux(staging));
+    if (callbacks_.progress) callbacks_.progress(total, total);
+    timings_.emplace_back("write", watch.seconds());
+    return {};
+  }
+
+  Result<xd_object> staged(io::Staging& staging, uint32_t object) {
+    ObjectState& state = objects_[object];
+    const std::lock_guard lock(state.mutex);
+    if (!state.staged) {
+      XD_TRY_SET(state.staged, staging.create(plan_.plan.objects[object].path, plan_.plan.objects[object].size));
+    }
+    return xd_object{state.staged.get()};
+  }
+
+  std::unique_lock<std::mutex> serial_lock() {
+    std::unique_lock lock(serial_, std::defer_lock);
+    if (!writer_plugin_->concurrent()) lock.lock();
+    return lock;
+  }
+
+  Result<void> run_item(io::Staging& staging, const plugin::PlanItem& item) {
+    XD_TRY_SET(xd_object object, staged(staging, item.object));
+    ObjectState& state = objects_[item.object];
+    {
+      const auto serial = serial_lock();
+      const TensorService::ItemScope scope(*service_, item);
+      auto result = host_.call(
+          [&](xd_error* err) { return writer_->api().write_item(writer_->get(), item.object, item.number, &object, &state.results[item.number], err); });
+      if (!result) return std::move(result).error().in(plan_.plan.objects[item.object].path);
+    }
+    {
+      const std::lock_guard lock(state.mutex);
+      if (--state.items_left != 0) return {};
+    }
+    return seal(staging, item.object);
+  }
+
+  Result<void> seal(io::Staging& staging, uint32_t index) {
+    XD_TRY_SET(xd_object object, staged(staging, index));
+    ObjectState& state = objects_[index];
+    std::vector<xd_view> views;
+    std::vector<const xd_view*> list;
+    for (const xd_bytes& result : state.results) views.push_back({XD_INIT_SIZE(xd_view), 0, result.data.data(), result.data.size(), nullptr, nullptr});
+    for (const xd_view& view : views) list.push_back(&view);
+    list.push_back(nullptr);
+    const auto serial = serial_lock();
+    auto sealed = host_.call([&](xd_error* err) { return writer_->api().seal(writer_->get(), index, &object, list.data(), err); });
+    if (!sealed) return std::move(sealed).error().in(plan_.plan.objects[index].path);
+    XD_TRY_SET(state.digest, state.staged->seal());
+    state.staged.reset();
+    return {};
+  }
+
+  Result<void> copy_aux(io::Staging& staging) {
+    const base::Block piece(memory_, window_bytes());
+    if (!piece.data) return Error{XD_NO_MEMORY, "expected room to copy a file: raise --memory"};
+    for (const auto& [path, aux] : plan_.plan.aux) {
+      const manifest::AuxFile& file = target_.aux_files[aux];
+      const uint64_t size = model_->aux_size(file);
+      XD_TRY_SET(const auto object, staging.create(path, size));
+      for (uint64_t at = 0; at < size;) {
+        const uint64_t n = std::min(window_bytes(), size - at);
+        XD_TRY(model_->read_aux(file, at, {piece.data, n}));
+        XD_TRY(object->write(at, {piece.data, n}));
+        at += n;
+        if (cancelled_) return Error{XD_CANCELLED, "cancelled"};
+      }
+      XD_TRY_SET(std::string digest, object->seal());
+      aux_files_.push_back({path, size, std::move(digest)});
+    }
+    return {};
+  }
+
+  Result<void> check_source_unchanged() const {
+    const auto check = [this](const std::string& name) -> Result<void> {
+      const io::InputEntry* entry = model_->input().find(name);
+      return entry ? io::Input::check_unchanged(*entry) : Result<void>();
+    };
+    for (const auto& file : target_.source.files) XD_TRY(check(file.name));
+    for (const auto& file : target_.aux_files) {
+      if (const auto* name = std::get_if<std::string>(&file.content)) XD_TRY(check(*name));
+    }
+    return {};
+  }
+
+  std::string report() {
+    Report r;
+    r.model = model_.get();
+    r.target = &target_;
+    r.writer = writer_plugin_;
+    r.plan = &plan_.plan;
+    r.options = options_.pairs();
+    r.notes = notes_;
+    for (size_t i = 0; i < objects_.size(); ++i) r.files.push_back({plan_.plan.objects[i].path, plan_.plan.objects[i].size, objects_[i].digest});
+    r.files.insert(r.files.end(), aux_files_.begin(), aux_files_.end());
+    for (size_t i = 0; i < target_.tensors.size(); ++i) r.tensor_digests.push_back(service_->digest_of(i));
+    r.seconds = timings_;
+    return to_json(r);
+  }
+
+  const Request& request_;
+  const plugin::Registry& registry_;
+  io::Os& os_;
+  const std::atomic<bool>& cancelled_;
+  const Callbacks& callbacks_;
+  base::Memory memory_;
+  plugin::Host host_;
+  const plugin::Plugin* writer_plugin_ = nullptr;
+  plugin::CheckedOptions options_;
+  fs::path destination_;
+  std::unique_ptr<OpenModel> model_;
+  manifest::Manifest target_;
+  std::optional<OpenWriter> writer_;
+  xd_plan plan_;
+  std::vector<std::string> notes_;
+  std::vector<ObjectState> objects_;
+  std::optional<TensorService> service_;
+  std::vector<FileEntry> aux_files_;
+  std::vector<std::pair<std::string, double>> timings_;
+  std::mutex serial_;  // for writers without XD_CAP_CONCURRENT
+};
+
+}  // namespace
+
+Result<Outcome> convert(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled,
+                        const Callbacks& callbacks) {
+  return Job(request, registry, os, cancelled, callbacks).run();
+}
+
+}  // namespace crossdock::convert

@@ -1,0 +1,100 @@
+#include "core/convert/open_model.h"
+
+#include "core/base/text.h"
+#include "core/model/check.h"
+
+#include <algorithm>
+
+namespace crossdock::convert {
+
+namespace {
+std::string first_names(const io::Input& input) {
+  std::string out;
+  for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 5); ++i) out += (i ? ", " : "") + base::printable(input.entries()[i].name);
+  if (input.entries().size() > 5) out += ", ...";
+  return out.empty() ? "no files" : out;
+}
+}  // namespace
+
+Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plugin::Registry& registry, io::Input input,
+                                                   const std::string& from, const plugin::GivenOptions& given) {
+  std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
+  XD_TRY(self->choose_reader(registry, from));
+  XD_TRY_SET(const auto options, plugin::CheckedOptions::check(self->reader_->desc.options, given));
+  XD_TRY(host.call([&](xd_error* err) { return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_, err); }));
+  XD_TRY(self->load_manifest());
+  return self;
+}
+
+OpenModel::~OpenModel() {
+  if (opened_) reader_->reader.close(opened_);
+}
+
+Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const std::string& from) {
+  if (from != "auto") {
+    reader_ = registry.find_reader(from);
+    if (!reader_) return invalid(cat("--from: expected one of auto, ", registry.formats(XD_READER), ", found ", from));
+    return {};
+  }
+  int32_t best = 0;
+  for (const plugin::Plugin& plugin : registry.plugins()) {
+    if (!plugin.is_reader()) continue;
+    const int32_t score = plugin.reader.probe(host_.table(), &handle_);
+    if (score > best) {
+      best = score;
+      reader_ = &plugin;
+    }
+  }
+  if (reader_) return {};
+  return unsupported(cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), "), found ", first_names(input_),
+                         " in ", input_.given(), ": name the folder that holds the weights, or the format with --from"));
+}
+
+Result<void> OpenModel::load_manifest() {
+  xd_bytes bytes;
+  XD_TRY(host_.call([&](xd_error* err) { return reader_->reader.manifest(opened_, &bytes, err); }));
+  XD_TRY_SET(manifest_, manifest::decode<manifest::Manifest>(as_bytes(bytes.data)));
+  if (auto r = model::check(manifest_); !r) return std::move(r).error().in(input_.given());
+  for (const auto& file : manifest_.aux_files) {
+    if (!io::is_safe_name(file.name)) return corrupt(cat("expected a plain relative name for an auxiliary file, found ", base::printable(file.name)));
+    const auto* source = std::get_if<std::string>(&file.content);
+    if (source && !input_.find(*source)) return corrupt(cat("expected the auxiliary file ", base::printable(*source), " in the source, found none"));
+  }
+  manifest_.provenance.push_back({"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version), input_.given()});
+  return {};
+}
+
+Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {
+  const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, 0, 0};
+  std::unique_lock lock(serial_, std::defer_lock);
+  if (!reader_->concurrent()) lock.lock();
+  return host_.call([&](xd_error* err) { return reader_->reader.read(opened_, &range, out.data(), out.size(), err); });
+}
+
+xd_status OpenModel::view(const xd_range& range, xd_view* out, xd_error* err) {
+  if (!reader_->reader.view || !(reader_->desc.caps & XD_CAP_VIEW)) return XD_UNIMPLEMENTED;
+  std::unique_lock lock(serial_, std::defer_lock);
+  if (!reader_->concurrent()) lock.lock();
+  return reader_->reader.view(opened_, &range, out, err);
+}
+
+uint64_t OpenModel::aux_size(const manifest::AuxFile& file) const {
+  if (const auto* bytes = std::get_if<manifest::Bytes>(&file.content)) return bytes->data.size();
+  const auto* source = std::get_if<std::string>(&file.content);
+  const io::InputEntry* entry = source ? input_.find(*source) : nullptr;
+  return entry ? entry->size : 0;
+}
+
+Result<void> OpenModel::read_aux(const manifest::AuxFile& file, uint64_t offset, std::span<std::byte> out) {
+  if (const auto* bytes = std::get_if<manifest::Bytes>(&file.content)) {
+    const auto piece = as_bytes(bytes->data).subspan(offset, out.size());
+    std::copy(piece.begin(), piece.end(), out.begin());
+    return {};
+  }
+  const auto* source = std::get_if<std::string>(&file.content);
+  XD_TRY_SET(const xd_source* opened, host_.open_source(handle_, source ? *source : file.name));
+  if (auto r = io::read_exact(host_.os(), opened->fd.get(), offset, out); !r) return std::move(r).error().in(file.name);
+  return {};
+}
+
+}  // namespace crossdock::convert

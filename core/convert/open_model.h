@@ -1,0 +1,51 @@
+// A source that a reader plugin has opened: its checked manifest, and its tensors' values.
+#pragma once
+
+#include "core/io/input.h"
+#include "core/plugin/host.h"
+#include "core/plugin/options.h"
+#include "core/plugin/registry.h"
+
+#include <crossdock/manifest_wire.hpp>
+
+#include <memory>
+#include <mutex>
+
+namespace crossdock::convert {
+
+class OpenModel {
+ public:
+  // `from`: a reader's format, or "auto": the reader whose probe scores best. `host` and `registry` outlive the model.
+  static Result<std::unique_ptr<OpenModel>> open(plugin::Host& host, const plugin::Registry& registry, io::Input input,
+                                                 const std::string& from, const plugin::GivenOptions& given);
+  ~OpenModel();
+
+  const io::Input& input() const { return input_; }
+  const plugin::Plugin& reader() const { return *reader_; }
+  // As the reader gave it. The conversion works on a copy whose tensors have the same indexes.
+  const manifest::Manifest& manifest() const { return manifest_; }
+
+  // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
+  Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
+  xd_status view(const xd_range& range, xd_view* out, xd_error* err);
+  plugin::Host& host() { return host_; }
+
+  // An auxiliary file: bytes that the reader made, or an input object.
+  uint64_t aux_size(const manifest::AuxFile& file) const;
+  Result<void> read_aux(const manifest::AuxFile& file, uint64_t offset, std::span<std::byte> out);
+
+ private:
+  OpenModel(plugin::Host& host, io::Input input) : host_(host), input_(std::move(input)), handle_{&input_} {}
+  Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
+  Result<void> load_manifest();
+
+  plugin::Host& host_;
+  const io::Input input_;
+  const xd_input handle_;
+  const plugin::Plugin* reader_ = nullptr;
+  xd_reader* opened_ = nullptr;
+  std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
+  manifest::Manifest manifest_;
+};
+
+}  // namespace crossdock::convert

@@ -1,0 +1,88 @@
+#include "core/convert/scheduler.h"
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+
+namespace crossdock::convert {
+
+namespace {
+
+struct Run {
+  const Schedule& schedule;
+  base::Memory& memory;
+  const std::atomic<bool>& cancelled;
+  std::atomic<size_t> next{0};
+  std::atomic<bool> stop{false};
+  size_t working = 0;
+  std::mutex mutex{};
+  std::condition_variable finished{};
+  std::optional<Error> error{};
+
+  void fail(Error e) {
+    {
+      const std::lock_guard lock(mutex);
+      if (!error) error = std::move(e);
+    }
+    stop = true;
+    memory.wake();
+  }
+
+  Result<void> guarded(size_t task) {
+    try {
+      return schedule.run(task);
+    } catch (const std::bad_alloc&) {
+      return Error{XD_NO_MEMORY, "out of memory"};
+    } catch (const std::exception& e) {
+      return Error{XD_INTERNAL, e.what()};
+    }
+  }
+
+  void work() {
+    const auto stopped = [this] { return stop || cancelled; };
+    while (!stopped()) {
+      const size_t task = next++;
+      if (task >= schedule.memory.size()) break;
+      const uint64_t bytes = schedule.memory[task];
+      if (!memory.reserve(bytes, stopped)) {
+        if (!stopped()) fail({XD_NO_MEMORY, cat("expected at most ", memory.limit(), " bytes for one item of work, found ", bytes, ": raise --memory")});
+        break;
+      }
+      auto result = guarded(task);
+      memory.unreserve(bytes);
+      if (!result) fail(std::move(result).error());
+    }
+    const std::lock_guard lock(mutex);
+    --working;
+    finished.notify_all();
+  }
+};
+
+}  // namespace
+
+Result<void> run_schedule(const Schedule& schedule, base::Memory& memory, const std::atomic<bool>& cancelled) {
+  const size_t threads = std::max<size_t>(1, std::min<size_t>(schedule.threads, schedule.memory.size()));
+  Run run{.schedule = schedule, .memory = memory, .cancelled = cancelled, .working = threads};
+  boost::asio::thread_pool pool(threads);
+  for (size_t i = 0; i < threads; ++i) boost::asio::post(pool, [&run] { run.work(); });
+  {
+    std::unique_lock lock(run.mutex);
+    while (!run.finished.wait_for(lock, std::chrono::milliseconds(200), [&run] { return run.working == 0; })) {
+      if (cancelled) memory.wake();  // a signal handler can set the flag but not notify
+      lock.unlock();
+      if (schedule.on_tick) schedule.on_tick();
+      lock.lock();
+    }
+  }
+  pool.join();
+  if (cancelled) return Error{XD_CANCELLED, "cancelled"};
+  if (run.error) return *std::move(run.error);
+  return {};
+}
+
+}  // namespace crossdock::convert

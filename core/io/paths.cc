@@ -1,0 +1,104 @@
+#include "core/io/paths.h"
+
+#include <simdjson.h>
+
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+
+namespace crossdock::io {
+
+bool is_inside(const fs::path& path, const fs::path& folder) {
+  const auto [end, _] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+  return end == folder.end();
+}
+
+bool is_safe_name(const std::string& name) {
+  size_t start = 0;
+  while (true) {
+    const size_t end = std::min(name.find('/', start), name.size());
+    const std::string_view part(name.data() + start, end - start);
+    if (part.empty() || part == "." || part == ".." || part.size() > 255) return false;
+    if (part.find('\\') != part.npos || part.find('\0') != part.npos) return false;
+    if (end == name.size()) return true;
+    start = end + 1;
+  }
+}
+
+Result<fs::path> resolve_destination(const std::string& destination) {
+  fs::path path = fs::absolute(destination).lexically_normal();
+  if (path.filename() == ".") path = path.parent_path();  // "out/"
+  if (!path.has_filename() || path.filename() == "..") {
+    return invalid(cat("expected the name of a folder to make as DST, found ", destination));
+  }
+  boost::system::error_code ec;
+  const fs::path parent = fs::weakly_canonical(path.parent_path(), ec);
+  if (ec) return Error{XD_IO, cat(destination, ": ", ec.message())};
+  return parent / path.filename();
+}
+
+Result<void> check_apart(const Input& source, const fs::path& destination) {
+  boost::system::error_code ec;
+  const fs::path resolved = fs::weakly_canonical(destination, ec);
+  if (ec) return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
+  const auto refuse = [&](const char* how, const fs::path& what) {
+    return invalid(cat("expected DST outside SRC, found ", destination.string(), how, what.string(), ": choose another folder for DST"));
+  };
+  if (resolved == source.root()) return refuse(" to be the same as ", source.root());
+  if (is_inside(resolved, source.root())) return refuse(" inside ", source.root());
+  if (is_inside(source.root(), resolved)) return refuse(" to hold ", source.root());
+  for (const InputEntry& entry : source.entries()) {
+    if (is_inside(entry.path, resolved)) return refuse(" to hold ", entry.path);
+  }
+  return {};
+}
+
+Result<std::set<std::string>> listed_in_report(const fs::path& folder) {
+  const std::string path = (folder / kReportName).string();
+  simdjson::dom::parser parser;
+  simdjson::dom::element root;
+  if (const auto error = parser.load(path).get(root)) {
+    return Error{XD_NOT_FOUND, cat(path, ": ", simdjson::error_message(error))};
+  }
+  std::set<std::string> names{kReportName};
+  simdjson::dom::array files;
+  if (root["files"].get(files)) return corrupt(cat(path, ": no list of files"));
+  for (const auto file : files) {
+    std::string_view name;
+    if (file["path"].get(name)) return corrupt(cat(path, ": a file without a path"));
+    names.emplace(name);
+  }
+  return names;
+}
+
+Result<std::set<std::string>> names_in(const fs::path& folder) {
+  std::set<std::string> names;
+  boost::system::error_code ec;
+  fs::recursive_directory_iterator it(folder, ec);
+  for (; !ec && it != fs::recursive_directory_iterator(); it.increment(ec)) {
+    std::string name = it->path().lexically_relative(folder).string();
+    const auto type = it->symlink_status(ec).type();
+    if (type != fs::regular_file) name += type == fs::directory_file ? '/' : '@';
+    names.insert(std::move(name));
+  }
+  if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};
+  return names;
+}
+
+Result<void> check_is_all_ours(const fs::path& folder) {
+  const auto advice = ": it is not replaced, since something else may be lost; choose another folder, or remove it yourself";
+  const auto listed = listed_in_report(folder);
+  if (!listed) {
+    return invalid(cat("expected ", folder.string(), " to be a folder that crossdock wrote, found no readable ", kReportName, " in it", advice));
+  }
+  XD_TRY_SET(const auto present, names_in(folder));
+  for (const std::string& name : present) {
+    // A folder is ours when a listed file lies under it.
+    const auto at = listed->lower_bound(name);
+    const bool ours = name.back() == '/' ? at != listed->end() && at->compare(0, name.size(), name) == 0 : at != listed->end() && *at == name;
+    if (!ours) return invalid(cat("expected only files that ", (folder / kReportName).string(), " lists, found also ", name, advice));
+  }
+  return {};
+}
+
+}  // namespace crossdock::io

@@ -1,0 +1,240 @@
+#include "core/io/staging.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <vector>
+
+namespace crossdock::io {
+
+namespace {
+// Marks an OUT.partial as ours from its first moment on, so that a later run may clear it.
+constexpr char kMarker[] = ".crossdock-partial";
+
+// Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty, or an old OUT that was
+// exchanged and not yet removed.
+bool is_leftover(const fs::path& folder) {
+  boost::system::error_code ec;
+  return fs::exists(folder / kMarker, ec) || fs::is_empty(folder, ec) || check_is_all_ours(folder).has_value();
+}
+
+// The report goes last, so that a removal that is cut short still leaves a folder known as ours.
+Result<void> remove_tree(const fs::path& folder) {
+  boost::system::error_code ec;
+  for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+    const std::string base = it->path().filename().string();
+    if (base != kReportName && base != kMarker) fs::remove_all(it->path(), ec);
+    if (ec) break;
+  }
+  if (!ec) fs::remove_all(folder, ec);
+  if (ec && ec != boost::system::errc::no_such_file_or_directory) return Error{XD_IO, cat("remove ", folder.string(), ": ", ec.message())};
+  return {};
+}
+}  // namespace
+
+Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
+  const auto end = checked_add(offset, n);
+  if (!end || *end > size_) return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ", n, " at ", offset)};
+  if (n == 0) return {};
+  auto next = written_.upper_bound({offset, 0});
+  if ((next != written_.end() && next->begin < *end) || (next != written_.begin() && std::prev(next)->end > offset)) {
+    return Error{XD_INTERNAL, cat(name_, ": expected each byte to be written once, found a second write at ", offset)};
+  }
+  Written merged{offset, *end};
+  if (next != written_.end() && next->begin == *end) {
+    merged.end = next->end;
+    next = written_.erase(next);
+  }
+  if (next != written_.begin() && std::prev(next)->end == offset) {
+    merged.begin = std::prev(next)->begin;
+    written_.erase(std::prev(next));
+  }
+  written_.insert(merged);
+  return {};
+}
+
+Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    XD_TRY(claim(offset, bytes.size()));
+    if (offset == digested_) {
+      digest_.update(bytes);
+      digested_ += bytes.size();
+    }
+  }
+  if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r) return std::move(r).error().in(name_);
+  return {};
+}
+
+Result<void> StagedObject::zero(uint64_t offset, uint64_t n) {
+  const std::lock_guard lock(mutex_);
+  XD_TRY(claim(offset, n));
+  if (offset == digested_) {
+    digest_.update_zeros(n);
+    digested_ += n;
+  }
+  return {};
+}
+
+Result<void> StagedObject::read_back() {
+  std::vector<std::byte> buffer(std::min<uint64_t>(size_ - digested_, 256 << 10));
+  while (digested_ < size_) {
+    const std::span<std::byte> piece(buffer.data(), std::min<uint64_t>(buffer.size(), size_ - digested_));
+    if (auto r = read_exact(os_, fd_.get(), digested_, piece); !r) return std::move(r).error().in(name_);
+    digest_.update(piece);
+    digested_ += piece.size();
+  }
+  return {};
+}
+
+Result<std::string> StagedObject::seal() {
+  const std::lock_guard lock(mutex_);
+  const bool whole = size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 && written_.begin()->end == size_);
+  if (!whole) {
+    const uint64_t gap = written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
+    return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_, " bytes to be written, found none at ", gap)};
+  }
+  XD_TRY(read_back());
+  fd_.close();
+  return digest_.finish();
+}
+
+Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destination, bool overwrite) {
+  std::unique_ptr<Staging> self(new Staging(os, destination));
+  boost::system::error_code ec;
+  const fs::file_status status = fs::symlink_status(destination, ec);
+  if (status.type() == fs::symlink_file) {
+    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ", destination.string(), ": name the folder it leads to, or another"));
+  }
+  if (status.type() != fs::file_not_found && status.type() != fs::directory_file) {
+    return invalid(cat("expected DST to be a folder to make, found a file at ", destination.string(), ": choose another name"));
+  }
+  if (status.type() == fs::directory_file) {
+    struct stat st {}, above {};
+    if (::stat(destination.c_str(), &st) != 0 || ::stat(destination.parent_path().c_str(), &above) != 0) return os_error(destination.string());
+    if (st.st_dev != above.st_dev) {
+      return invalid(cat("expected DST to be a folder to make, found a mount point at ", destination.string(), ": name a folder inside it"));
+    }
+    if (!fs::is_empty(destination, ec)) {
+      if (!overwrite) {
+        return invalid(cat("expected DST to be new or empty, found files in ", destination.string(),
+                           ": choose another folder, or --overwrite to replace what crossdock wrote there"));
+      }
+      XD_TRY(check_is_all_ours(destination));
+    }
+    self->replaces_ = true;
+  }
+  for (fs::path p = destination.parent_path(); !fs::exists(p, ec) && p.has_parent_path(); p = p.parent_path()) self->made_parent_ = p;
+  fs::create_directories(destination.parent_path(), ec);
+  if (ec) return Error{XD_IO, cat("make ", destination.parent_path().string(), ": ", ec.message())};
+  XD_TRY(self->take_partial());
+  return self;
+}
+
+Result<void> Staging::take_partial() {
+  const bool made = os_.mkdirat(AT_FDCWD, partial_.c_str(), 0777) == 0;
+  if (!made && errno != EEXIST) return os_error("make " + partial_.string());
+  dir_ = Fd(os_.openat(AT_FDCWD, partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
+  if (!dir_.valid()) return os_error(partial_.string());
+  if (os_.flock(dir_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return os_error("lock " + partial_.string());
+    return Error{XD_IO, cat("expected to be the only one to write ", destination_.string(), ", found another crossdock at work in ",
+                            partial_.string(), ": wait for it, or choose another DST")};
+  }
+  if (!made) {
+    if (!is_leftover(partial_)) {
+      return invalid(cat("expected ", partial_.string(), " to be free for staging, found a folder that is not crossdock's there: move it away"));
+    }
+    boost::system::error_code ec;
+    for (fs::directory_iterator it(partial_, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+      if (it->path().filename() != kMarker) fs::remove_all(it->path(), ec);
+      if (ec) break;
+    }
+    if (ec) return Error{XD_IO, cat("clear ", partial_.string(), ": ", ec.message())};
+  }
+  open_ = true;
+  const Fd marker(os_.openat(dir_.get(), kMarker, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+  if (!marker.valid()) return os_error((partial_ / kMarker).string());
+  return {};
+}
+
+Staging::~Staging() {
+  if (!open_) return;
+  (void)remove_tree(partial_);
+  boost::system::error_code ec;
+  for (fs::path p = destination_.parent_path(); !made_parent_.empty() && is_inside(p, made_parent_); p = p.parent_path()) {
+    if (!fs::remove(p, ec) || ec) break;
+  }
+}
+
+Result<void> Staging::make_parents(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  for (size_t slash = name.find('/'); slash != name.npos; slash = name.find('/', slash + 1)) {
+    const std::string folder = name.substr(0, slash);
+    if (!folders_.insert(folder).second) continue;
+    if (os_.mkdirat(dir_.get(), folder.c_str(), 0777) != 0) return os_error("make " + (partial_ / folder).string());
+  }
+  return {};
+}
+
+Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, uint64_t size) {
+  if (!is_safe_name(name) || name == kReportName || name == kMarker) return invalid(cat("expected a plain relative name for an output file, found ", name));
+  XD_TRY(make_parents(name));
+  Fd fd(os_.openat(dir_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+  if (!fd.valid()) return os_error("make " + (partial_ / name).string());
+  if (os_.ftruncate(fd.get(), size) != 0) return os_error(cat("make ", (partial_ / name).string(), " of ", size, " bytes"));
+  return std::make_unique<StagedObject>(os_, std::move(fd), name, size);
+}
+
+Result<void> Staging::commit(const std::string& report, bool sync) {
+  {
+    const Fd fd(os_.openat(dir_.get(), kReportName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+    if (!fd.valid()) return os_error("make " + (partial_ / kReportName).string());
+    if (auto r = write_exact(os_, fd.get(), 0, as_bytes(report)); !r) return std::move(r).error().in(kReportName);
+  }
+  if (os_.unlinkat(dir_.get(), kMarker, 0) != 0) return os_error((partial_ / kMarker).string());
+  // One sync of the file system for everything: an fsync per file would cost a journal commit each.
+  if (sync && os_.syncfs(dir_.get()) != 0) return os_error("sync " + partial_.string());
+  XD_TRY(publish());
+  const Fd parent(os_.openat(AT_FDCWD, destination_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (sync && (!parent.valid() || os_.fsync(parent.get()) != 0)) return os_error("sync " + destination_.parent_path().string());
+  return {};
+}
+
+Result<void> Staging::publish() {
+  const char* from = partial_.c_str();
+  const char* to = destination_.c_str();
+  if (!replaces_) {
+    if (os_.renameat2(from, to, RENAME_NOREPLACE) == 0) {
+      open_ = false;
+      return {};
+    }
+    if (errno == EEXIST) return invalid(cat("expected ", to, " to stay free, found that somebody made it meanwhile: choose another DST"));
+    if (errno != EINVAL || os_.renameat2(from, to, 0) != 0) return os_error(cat("rename ", from, " to ", to));
+    open_ = false;
+    return {};
+  }
+  if (os_.renameat2(from, to, RENAME_EXCHANGE) == 0) {
+    open_ = false;
+    return remove_tree(partial_);  // now the old one
+  }
+  if (errno != EINVAL) return os_error(cat("exchange ", from, " and ", to));
+  // A file system without the exchange (some network ones): two renames, and for a moment no OUT.
+  const std::string old = destination_.string() + ".replaced";
+  if (os_.renameat2(to, old.c_str(), 0) != 0) return os_error(cat("rename ", to, " to ", old));
+  if (os_.renameat2(from, to, 0) != 0) {
+    const Error error = os_error(cat("rename ", from, " to ", to));
+    (void)os_.renameat2(old.c_str(), to, 0);
+    return error;
+  }
+  open_ = false;
+  return remove_tree(old);
+}
+
+}  // namespace crossdock::io

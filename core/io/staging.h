@@ -1,0 +1,90 @@
+// Output that appears whole or not at all.
+//
+// Everything is written under OUT.partial, beside OUT. commit() syncs once and renames it to OUT; a reader of OUT never
+// sees half a checkpoint. An OUT.partial that a killed run left is taken over by the next one; one that a live run holds
+// (flock) is not. Replacing an old OUT exchanges the two names first and removes the old one after.
+//
+//   Staging staging = *Staging::open(os, out, /*overwrite=*/false);
+//   auto object = staging.create("global_step0/latest", 12);
+//   object->write(0, bytes);  object->seal();
+//   staging.commit(report, /*sync=*/true);     // or the destructor removes everything
+//
+// Threads: create(), and an object's write() and zero(), may be called from any; the rest from one.
+#pragma once
+
+#include "core/io/digest.h"
+#include "core/io/os.h"
+#include "core/io/paths.h"
+
+#include <crossdock/bytes.hpp>
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace crossdock::io {
+
+// One output file of a size known beforehand. Every byte must be written, or declared zero, exactly once.
+class StagedObject {
+ public:
+  StagedObject(Os& os, Fd fd, std::string name, uint64_t size) : os_(os), fd_(std::move(fd)), name_(std::move(name)), size_(size) {}
+
+  const std::string& name() const { return name_; }
+  uint64_t size() const { return size_; }
+
+  Result<void> write(uint64_t offset, std::span<const std::byte> bytes);
+  Result<void> zero(uint64_t offset, uint64_t n);  // a hole where the file system has them
+  // Checks that nothing is missing, and gives the file's digest. Closes the file.
+  Result<std::string> seal();
+
+ private:
+  struct Written {
+    uint64_t begin, end;
+    bool operator<(const Written& other) const { return begin < other.begin; }
+  };
+  Result<void> claim(uint64_t offset, uint64_t n);
+  Result<void> read_back();
+
+  Os& os_;
+  Fd fd_;
+  const std::string name_;
+  const uint64_t size_;
+
+  std::mutex mutex_;
+  std::set<Written> written_;  // disjoint, adjacent ones merged
+  // The digest streams while writes come in order; from the first one that does not, seal() reads the rest back.
+  Digest digest_;
+  uint64_t digested_ = 0;
+};
+
+class Staging {
+ public:
+  static Result<std::unique_ptr<Staging>> open(Os& os, const fs::path& destination, bool overwrite);
+  ~Staging();  // removes what was not committed
+
+  Result<std::unique_ptr<StagedObject>> create(const std::string& name, uint64_t size);
+  // Writes the report, syncs, and makes OUT appear. After it nothing can be created.
+  Result<void> commit(const std::string& report, bool sync);
+
+  const fs::path& destination() const { return destination_; }
+
+ private:
+  Staging(Os& os, fs::path destination) : os_(os), destination_(std::move(destination)), partial_(destination_.string() + ".partial") {}
+  Result<void> take_partial();
+  Result<void> make_parents(const std::string& name);
+  Result<void> publish();
+
+  Os& os_;
+  const fs::path destination_;
+  const fs::path partial_;
+  fs::path made_parent_;  // the first folder above OUT that we had to make, or empty
+  bool replaces_ = false;
+  bool open_ = false;
+  Fd dir_;  // holds the lock
+  std::mutex mutex_;
+  std::set<std::string> folders_;
+};
+
+}  // namespace crossdock::io

@@ -1,0 +1,125 @@
+#include "core/model/check.h"
+
+#include "core/base/text.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+namespace crossdock::model {
+
+using manifest::Manifest;
+using manifest::Tensor;
+
+namespace {
+
+std::string quoted(std::string_view name) { return '"' + base::printable(name.substr(0, 200)) + '"'; }
+
+Result<void> check_text(const std::string& text, std::string_view what) {
+  if (!base::is_utf8(text)) return corrupt(cat("expected UTF-8 in ", what, ", found ", quoted(text)));
+  return {};
+}
+
+Result<void> check_value(const manifest::Value& value, int depth) {
+  if (depth > manifest::kMaxDepth) return corrupt("metadata nested too deep");
+  if (const auto* text = value.get<std::string>()) return check_text(*text, "metadata");
+  if (const auto* list = value.get<manifest::ValueList>()) {
+    for (const auto& v : list->values) XD_TRY(check_value(v, depth + 1));
+  }
+  if (const auto* map = value.get<manifest::ValueMap>()) {
+    for (const auto& entry : map->entries) {
+      XD_TRY(check_text(entry.key, "a metadata key"));
+      XD_TRY(check_value(entry.value, depth + 1));
+    }
+  }
+  return {};
+}
+
+// The elements that a strided view touches: [first, last] of the storage.
+Result<void> check_strides(const Tensor& t, uint64_t storage_bytes) {
+  if (t.strides.size() != t.shape.size()) {
+    return corrupt(cat("expected one stride for each of ", t.shape.size(), " dimensions, found ", t.strides.size()));
+  }
+  uint64_t last = t.storage_offset;
+  for (size_t i = 0; i < t.shape.size(); ++i) {
+    if (t.shape[i] == 0) return {};
+    if (t.strides[i] < 0) return corrupt(cat("expected strides of 0 or more, found ", t.strides[i]));
+    const auto step = checked_mul(t.shape[i] - 1, static_cast<uint64_t>(t.strides[i]));
+    const auto sum = step ? checked_add(last, *step) : std::nullopt;
+    if (!sum) return corrupt("strides that reach past 2^64 elements");
+    last = *sum;
+  }
+  const auto end = last == UINT64_MAX ? std::nullopt : manifest::dense_bytes(t.dtype, last + 1);
+  if (!end || *end > storage_bytes) return corrupt(cat("expected a view inside its storage of ", storage_bytes, " bytes, found element ", last));
+  return {};
+}
+
+Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& files) {
+  if (t.name.size() > kMaxNameBytes) return corrupt(cat("expected a name of at most ", kMaxNameBytes, " bytes, found ", t.name.size()));
+  XD_TRY(check_text(t.name, "a tensor's name"));
+  XD_TRY(check_text(t.target_name, "a tensor's name"));
+  if (t.dtype == manifest::DType::UNSPECIFIED || manifest::info(t.dtype).bits == 0) {
+    return corrupt(cat("expected a known element type, found number ", static_cast<uint32_t>(t.dtype)));
+  }
+  if (t.shape.size() > kMaxRank) return corrupt(cat("expected at most ", kMaxRank, " dimensions, found ", t.shape.size()));
+  const auto n_elems = checked_product(t.shape);
+  const auto n_bytes = n_elems ? manifest::dense_bytes(t.dtype, *n_elems) : std::nullopt;
+  if (!n_bytes) return corrupt("expected a size below 2^64 bytes in whole bytes, found a shape that overflows");
+  uint64_t storage_bytes = 0;
+  for (const manifest::Extent& extent : t.extents) {
+    if (extent.file >= files.size()) return corrupt(cat("expected one of ", files.size(), " files, found number ", extent.file));
+    const auto end = checked_add(extent.offset, extent.length);
+    const auto sum = checked_add(storage_bytes, extent.length);
+    if (!end || !sum || *end > files[extent.file].size) {
+      return corrupt(cat("expected bytes inside ", files[extent.file].name, " of ", files[extent.file].size, " bytes, found ", extent.length,
+                         " at ", extent.offset));
+    }
+    storage_bytes = *sum;
+  }
+  if (!t.encoding.empty()) return check_text(t.encoding, "an encoding");
+  if (!t.strides.empty()) return check_strides(t, storage_bytes);
+  const auto begin = manifest::dense_bytes(t.dtype, t.storage_offset);
+  const auto end = begin ? checked_add(*begin, *n_bytes) : std::nullopt;
+  if (!end || *end > storage_bytes) return corrupt(cat("expected ", *n_bytes, " bytes of values, found ", storage_bytes));
+  return {};
+}
+
+Result<void> check_index(uint64_t index, size_t count, std::string_view what) {
+  if (index < count) return {};
+  return corrupt(cat("expected ", what, " below ", count, ", found ", index));
+}
+
+}  // namespace
+
+uint64_t element_count(const Tensor& t) { return *checked_product(t.shape); }
+uint64_t value_bytes(const Tensor& t) { return *manifest::dense_bytes(t.dtype, element_count(t)); }
+
+Result<void> check(const Manifest& m) {
+  if (m.schema_version == 0 || m.schema_version > manifest::kSchemaVersion) {
+    return unsupported(cat("expected manifest version ", manifest::kSchemaVersion, ", found ", m.schema_version, ": update crossdock"));
+  }
+  if (m.tensors.size() > kMaxTensors) return corrupt(cat("expected at most ", kMaxTensors, " tensors, found ", m.tensors.size()));
+  for (const auto& file : m.source.files) XD_TRY(check_text(file.name, "a file's name"));
+  for (const auto& entry : m.source.metadata) {
+    XD_TRY(check_text(entry.key, "a metadata key"));
+    XD_TRY(check_value(entry.value, 1));
+  }
+  XD_TRY(check_value(m.source.config, 1));
+  std::unordered_set<std::string_view> names;
+  names.reserve(m.tensors.size());
+  for (const Tensor& t : m.tensors) {
+    if (auto r = check_tensor(t, m.source.files); !r) return std::move(r).error().in(cat("tensor ", quoted(t.name)));
+    if (!names.insert(t.name).second) return corrupt(cat("expected each tensor once, found ", quoted(t.name), " twice"));
+  }
+  for (const auto& group : m.alias_groups) {
+    for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));
+  }
+  for (const auto& group : m.training.groups) {
+    for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
+  }
+  for (const auto& moment : m.training.moments) {
+    XD_TRY(check_index(std::max(moment.parameter, moment.state), m.tensors.size(), "a tensor of a moment"));
+  }
+  return {};
+}
+
+}  // namespace crossdock::model

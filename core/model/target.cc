@@ -1,0 +1,190 @@
+#include "core/model/target.h"
+
+#include "core/base/text.h"
+
+#include <algorithm>
+#include <array>
+#include <regex>
+#include <unordered_map>
+
+namespace crossdock::model {
+
+using manifest::Kind;
+using manifest::Manifest;
+using manifest::Tensor;
+
+namespace {
+
+// std::regex recurses once per character, so names beyond this are refused before they reach it.
+constexpr size_t kMaxRegexName = 1000;
+
+Result<std::regex> compile(const std::string& pattern, std::string_view flag) {
+  try {
+    return std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
+  } catch (const std::regex_error& e) {
+    return invalid(cat(flag, ": expected a regular expression, found ", pattern, ": ", e.what()));
+  }
+}
+
+struct Rename {
+  std::regex from;
+  std::string to;
+};
+
+Result<std::vector<Rename>> compile_renames(const std::vector<std::string>& rules) {
+  std::vector<Rename> out;
+  for (const std::string& rule : rules) {
+    const size_t equals = rule.find('=');
+    if (equals == std::string::npos || equals == 0) return invalid(cat("--rename: expected FROM=TO, found ", rule));
+    XD_TRY_SET(auto from, compile(rule.substr(0, equals), "--rename"));
+    out.push_back({std::move(from), rule.substr(equals + 1)});
+  }
+  return out;
+}
+
+Result<std::vector<std::regex>> compile_all(const std::vector<std::string>& patterns, std::string_view flag) {
+  std::vector<std::regex> out;
+  for (const std::string& pattern : patterns) {
+    XD_TRY_SET(auto compiled, compile(pattern, flag));
+    out.push_back(std::move(compiled));
+  }
+  return out;
+}
+
+Result<void> rename_all(const TargetOptions& options, Manifest& m) {
+  XD_TRY_SET(const auto renames, compile_renames(options.renames));
+  size_t stripped = 0;
+  std::unordered_map<std::string, const Tensor*> seen;
+  for (Tensor& t : m.tensors) {
+    std::string name = t.name;
+    if (!options.strip_prefix.empty() && name.starts_with(options.strip_prefix)) {
+      name.erase(0, options.strip_prefix.size());
+      ++stripped;
+    }
+    if (!renames.empty() && name.size() > kMaxRegexName) {
+      return invalid(cat("--rename: expected names of at most ", kMaxRegexName, " bytes, found one of ", name.size()));
+    }
+    for (const Rename& rename : renames) name = std::regex_replace(name, rename.from, rename.to);
+    name.insert(0, options.add_prefix);
+    if (name != t.name) t.target_name = name;
+    const auto [it, fresh] = seen.emplace(std::move(name), &t);
+    if (!fresh) {
+      return invalid(cat("expected different target names, found \"", it->first, "\" for both ", it->second->name, " and ", t.name,
+                         ": change --strip-prefix or --rename"));
+    }
+  }
+  if (!options.strip_prefix.empty() && stripped == 0 && !m.tensors.empty()) {
+    return invalid(cat("--strip-prefix: expected tensors whose names begin with \"", options.strip_prefix, "\", found none (the first is ",
+                       m.tensors.front().name, ")"));
+  }
+  return {};
+}
+
+// Marks every pattern that matches, so that one which matches nothing can be named.
+bool any_matches(const std::vector<std::regex>& patterns, const std::string& name, std::vector<bool>& used) {
+  bool any = false;
+  for (size_t i = 0; i < patterns.size(); ++i) {
+    if (!std::regex_search(name, patterns[i])) continue;
+    used[i] = any = true;
+  }
+  return any;
+}
+
+Result<void> set_training(const TargetOptions& options, Manifest& m) {
+  XD_TRY_SET(const auto trainable, compile_all(options.trainable, "--trainable"));
+  XD_TRY_SET(const auto frozen, compile_all(options.frozen, "--frozen"));
+  if (trainable.empty() && frozen.empty()) return {};
+  std::vector<bool> used_trainable(trainable.size()), used_frozen(frozen.size());
+  for (Tensor& t : m.tensors) {
+    if (t.target().size() > kMaxRegexName) return invalid("--trainable, --frozen: a name is too long for a pattern");
+    const bool wanted = any_matches(trainable, t.target(), used_trainable) || trainable.empty();
+    const bool refused = any_matches(frozen, t.target(), used_frozen);
+    t.train = wanted && !refused ? manifest::Training::kTrainable : manifest::Training::kFrozen;
+  }
+  const auto unused = [](const std::vector<std::string>& patterns, const std::vector<bool>& used, const char* flag) -> Result<void> {
+    const auto it = std::find(used.begin(), used.end(), false);
+    if (it == used.end()) return {};
+    return invalid(cat(flag, ": expected a pattern that matches a tensor's name, found none for ", patterns[static_cast<size_t>(it - used.begin())]));
+  };
+  XD_TRY(unused(options.trainable, used_trainable, "--trainable"));
+  return unused(options.frozen, used_frozen, "--frozen");
+}
+
+const manifest::ValueMap* config_of(const Manifest& m) { return m.source.config.get<manifest::ValueMap>(); }
+
+// A key of config.json, or of its text_config, where composite models keep it.
+const manifest::Value* config_value(const Manifest& m, std::string_view key) {
+  const auto* config = config_of(m);
+  if (!config) return nullptr;
+  if (const auto* value = config->find(key)) return value;
+  const auto* nested = config->find("text_config");
+  const auto* map = nested ? nested->get<manifest::ValueMap>() : nullptr;
+  return map ? map->find(key) : nullptr;
+}
+
+Error quantised(const std::string& what) {
+  return unsupported(cat("expected plain weights, found ", what,
+                         ": this version does not dequantise; convert from the model's bf16 or fp32 release"));
+}
+
+bool ends_with_any(const std::string& name, std::initializer_list<std::string_view> endings) {
+  return std::any_of(endings.begin(), endings.end(), [&](std::string_view e) { return name.ends_with(e); });
+}
+
+}  // namespace
+
+Result<void> apply_target(const TargetOptions& options, Manifest& m) {
+  for (Tensor& t : m.tensors) {
+    if (t.role != manifest::Role::kUnspecified) continue;
+    t.role = manifest::info(t.dtype).kind == Kind::kFloat ? manifest::Role::kParameter : manifest::Role::kBuffer;
+  }
+  XD_TRY(rename_all(options, m));
+  return set_training(options, m);
+}
+
+Result<void> refuse_quantised(const Manifest& m) {
+  if (const auto* value = config_value(m, "quantization_config"); value && !value->get<manifest::Null>()) {
+    const auto* map = value->get<manifest::ValueMap>();
+    const auto* method = map ? map->find("quant_method") : nullptr;
+    const auto* name = method ? method->get<std::string>() : nullptr;
+    return quantised(cat("config.json with quantization_config", name ? " \"" + base::printable(*name) + '"' : std::string()));
+  }
+  std::unordered_map<std::string_view, bool> names;
+  for (const Tensor& t : m.tensors) names.emplace(t.name, true);
+  for (const Tensor& t : m.tensors) {
+    const Kind kind = manifest::info(t.dtype).kind;
+    if (kind == Kind::kFloat8 || kind == Kind::kSubByte) {
+      return quantised(cat("tensor ", base::printable(t.name), " of type ", manifest::name(t.dtype)));
+    }
+    // GPTQ and AWQ; FP8 and compressed-tensors; bitsandbytes 4 and 8 bit; MXFP4.
+    const bool part = ends_with_any(t.name, {".qweight", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed",
+                                             ".weight_zero_point", ".weight_shape", ".absmax", ".quant_map", ".SCB"}) ||
+                      t.name.find(".quant_state.") != std::string::npos ||
+                      (t.name.ends_with("_blocks") && names.contains(t.name.substr(0, t.name.size() - 6) + "scales"));
+    if (part) return quantised(cat("tensor ", base::printable(t.name), ", which a quantisation method left beside its codes"));
+  }
+  return {};
+}
+
+bool ties_embeddings(const Manifest& m) {
+  const auto* value = config_value(m, "tie_word_embeddings");
+  const auto* flag = value ? value->get<bool>() : nullptr;
+  return flag && *flag;
+}
+
+std::vector<std::pair<uint64_t, uint64_t>> tied_candidates(const Manifest& m) {
+  const auto find = [&m](std::initializer_list<std::string_view> endings) -> const Tensor* {
+    for (const Tensor& t : m.tensors) {
+      for (const std::string_view e : endings) {
+        if (t.name == e || (t.name.size() > e.size() && t.name.ends_with(e) && t.name[t.name.size() - e.size() - 1] == '.')) return &t;
+      }
+    }
+    return nullptr;
+  };
+  const Tensor* in = find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"});
+  const Tensor* out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"});
+  if (!in || !out || in->dtype != out->dtype || in->shape != out->shape) return {};
+  return {{static_cast<uint64_t>(in - m.tensors.data()), static_cast<uint64_t>(out - m.tensors.data())}};
+}
+
+}  // namespace crossdock::model

@@ -1,0 +1,38 @@
+// From the model as its source has it to the model as the job wants it: names, roles, what is trained, what is left out.
+// Tensors keep their indexes, so a tensor is the same number for the reader, the host and the writer.
+#pragma once
+
+#include <crossdock/manifest_wire.hpp>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace crossdock::model {
+
+struct TargetOptions {
+  // Names: first the prefix goes, then each FROM=TO (an ECMAScript regular expression, $1 for groups) is applied in
+  // turn to every match, then the new prefix comes.
+  std::string strip_prefix;
+  std::vector<std::string> renames;
+  std::string add_prefix;
+  // Regular expressions, searched for in the target name. `trainable` alone: all others are frozen; `frozen` alone: all
+  // others are trained; both: frozen wins.
+  std::vector<std::string> trainable;
+  std::vector<std::string> frozen;
+};
+
+// Fills target_name, role and train.
+Result<void> apply_target(const TargetOptions& options, manifest::Manifest& m);
+
+// Refuses, by name, what is stored as quantised codes: by config.json's quantization_config, by element type, by the names
+// that the known methods give their parts. Codes are never copied as weights.
+Result<void> refuse_quantised(const manifest::Manifest& m);
+
+// Whether config.json says that the output embedding is the input embedding.
+bool ties_embeddings(const manifest::Manifest& m);
+
+// The (input, output) embedding pairs that such a model may store twice; indexes of tensors alike in type and shape.
+std::vector<std::pair<uint64_t, uint64_t>> tied_candidates(const manifest::Manifest& m);
+
+}  // namespace crossdock::model

@@ -1,0 +1,85 @@
+// The host's side of plugin.h: one table of functions per job, and the things behind its opaque handles.
+//
+// The table's functions run on plugin threads and let no exception out. What belongs to higher layers (where a tensor's
+// bytes come from) is a hook that the conversion sets before it runs items. A plugin's message and the places in front
+// of it meet in ErrorSlot.
+#pragma once
+
+#include "core/base/memory.h"
+#include "core/io/input.h"
+#include "core/io/staging.h"
+#include "core/plugin/plan.h"
+
+#include <crossdock/plugin.h>
+#include <crossdock/result.hpp>
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+
+// The C handles. They live at global scope, where plugin.h declares them.
+struct xd_error {
+  std::string message;
+};
+struct xd_bytes {
+  std::string data;
+};
+struct xd_input {
+  const crossdock::io::Input* input;
+};
+struct xd_source {
+  crossdock::io::Fd fd;
+  std::string name;
+  uint64_t size;
+};
+struct xd_object {
+  crossdock::io::StagedObject* staged;
+};
+struct xd_plan {
+  crossdock::plugin::Plan plan;
+  size_t n_tensors = 0;
+};
+
+namespace crossdock::plugin {
+
+// What a job shares with its plugins. Threads: the hooks and counters may be used from any once the job runs.
+class Host {
+ public:
+  Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled);
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  const xd_host* table() const { return &table_; }
+  io::Os& os() { return os_; }
+  base::Memory& memory() { return memory_; }
+  bool cancelled() const { return cancelled_; }
+  uint64_t done_bytes() const { return done_bytes_; }
+  void add_done(uint64_t n) { done_bytes_ += n; }
+  void set_piece_bytes(uint64_t n) { piece_bytes_ = n; }
+
+  // Calls a plugin's function `call(err)` and turns its status and message into a Result.
+  Result<void> call(const std::function<xd_status(xd_error*)>& call) const;
+
+  Result<xd_source*> open_source(const xd_input& input, const std::string& name);
+
+  // Dense values of a range in the wanted type; set by the conversion.
+  std::function<Result<void>(const xd_range&, std::span<std::byte>)> tensor_read;
+  std::function<xd_status(const xd_range&, xd_view*, xd_error*)> tensor_view;
+  // Messages of plugins at XD_LOG_WARN and above; set by whoever wants to show them.
+  std::function<void(int32_t level, const std::string&)> log;
+
+ private:
+  friend struct HostCalls;
+  io::Os& os_;
+  base::Memory& memory_;
+  const std::atomic<bool>& cancelled_;
+  std::atomic<uint64_t> done_bytes_{0};
+  uint64_t piece_bytes_ = 1 << 20;
+  xd_host table_;
+  std::mutex mutex_;
+  std::deque<xd_source> sources_;  // a deque: handles stay where they are
+};
+
+}  // namespace crossdock::plugin

@@ -1,0 +1,149 @@
+#include "core/plugin/registry.h"
+
+#include "core/plugin/host.h"
+
+#include <dlfcn.h>
+
+#include <boost/dll/runtime_symbol_info.hpp>
+#include <boost/dll/shared_library.hpp>
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+
+namespace crossdock::plugin {
+
+namespace {
+
+// As much of a plugin's struct as it and we both know; the rest stays zero.
+template <class T>
+bool copy_known(const T* from, T& to) {
+  if (!from || from->struct_size < offsetof(T, struct_size) + sizeof(uint32_t)) return false;
+  std::memcpy(&to, from, std::min<size_t>(from->struct_size, sizeof(T)));
+  to.struct_size = sizeof(T);
+  return true;
+}
+
+bool has_text(const char* text) { return text && *text; }
+
+const char* option_problem(const xd_option_desc* const* options) {
+  for (; options && *options; ++options) {
+    const xd_option_desc& o = **options;
+    if (o.struct_size < sizeof(xd_option_desc) || !has_text(o.name) || !has_text(o.type)) return "an option without a name or type";
+  }
+  return nullptr;
+}
+
+// What is wrong with a plugin's description, or nullptr.
+const char* problem(const xd_plugin_desc* given, Plugin& out) {
+  if (!copy_known(given, out.desc)) return "a plugin without a description";
+  if (!has_text(out.desc.id)) return "a plugin without an id";
+  if (!has_text(out.desc.version) || !has_text(out.desc.summary)) return "a plugin without a version or summary";
+  if (out.format().empty()) return "a plugin that names no format";
+  if (const char* text = option_problem(out.desc.options)) return text;
+  if (out.desc.kind == XD_READER) {
+    if (out.desc.writer || !copy_known(out.desc.reader, out.reader)) return "a reader that does not have just a reader's table";
+    const xd_reader_api& r = out.reader;
+    return r.probe && r.open && r.manifest && r.read && r.close ? nullptr : "a reader whose table lacks a function";
+  }
+  if (out.desc.kind != XD_WRITER) return "a plugin that is neither reader nor writer";
+  if (out.desc.reader || !copy_known(out.desc.writer, out.writer)) return "a writer that does not have just a writer's table";
+  const xd_writer_api& w = out.writer;
+  return w.open && w.plan && w.write_item && w.seal && w.commit && w.close ? nullptr : "a writer whose table lacks a function";
+}
+
+}  // namespace
+
+void Registry::load_module(const fs::path& path, const xd_host* host) {
+  const auto refuse = [&](std::string reason) { refusals_.push_back({path, std::move(reason)}); };
+  namespace dll = boost::dll;
+  boost::dll::fs::error_code ec;
+  // Now: a missing symbol is found here, not when a conversion first calls it. Local: plugins must not see each other.
+  auto* library = new dll::shared_library();  // never unloaded, so never destroyed
+  ::dlerror();
+  library->load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local, ec);
+  if (ec) {
+    const char* message = ::dlerror();  // Boost's code alone says "Bad file descriptor"
+    return refuse(message ? message : ec.message());
+  }
+  if (!library->has(XD_ENTRY_SYMBOL)) return refuse("expected the symbol " XD_ENTRY_SYMBOL ", found none: it is not a plugin, or of another ABI");
+  const auto entry = library->get<xd_status(const xd_host*, const xd_module**, xd_error*)>(XD_ENTRY_SYMBOL);
+  const xd_module* given = nullptr;
+  xd_error slot;
+  if (entry(host, &given, &slot) != XD_OK) return refuse(slot.message.empty() ? "it refused to load" : slot.message);
+  xd_module module{};
+  if (!copy_known(given, module) || !module.plugins) return refuse("it describes no module");
+  if (module.needs_minor > XD_ABI_MINOR) {
+    return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR, " or lower, found one that needs 1.", module.needs_minor, ": update crossdock"));
+  }
+  for (const xd_plugin_desc* const* p = module.plugins; *p; ++p) {
+    Plugin plugin;
+    plugin.path = path;
+    if (const char* text = problem(*p, plugin)) {
+      refuse(text);
+      continue;
+    }
+    const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
+    if (same != plugins_.end()) {
+      refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
+      continue;
+    }
+    plugins_.push_back(plugin);
+  }
+}
+
+Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host) {
+  Registry registry;
+  std::vector<fs::path> seen;
+  for (const fs::path& folder : folders) {
+    boost::system::error_code ec;
+    const fs::path real = fs::canonical(folder, ec);
+    if (ec || std::find(seen.begin(), seen.end(), real) != seen.end()) continue;
+    seen.push_back(real);
+    std::vector<fs::path> modules;
+    for (fs::directory_iterator it(real, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+      const std::string name = it->path().filename().string();
+      if (name.size() > 6 && name.compare(name.size() - 6, 6, ".xd.so") == 0) modules.push_back(it->path());
+    }
+    std::sort(modules.begin(), modules.end());
+    for (const fs::path& module : modules) registry.load_module(module, host);
+  }
+  return registry;
+}
+
+const Plugin* Registry::find(uint32_t kind, const std::string& format) const {
+  for (const Plugin& plugin : plugins_) {
+    if (plugin.desc.kind != kind) continue;
+    if (plugin.id() == format) return &plugin;
+    for (const char* const* f = plugin.desc.formats; *f; ++f) {
+      if (format == *f) return &plugin;
+    }
+  }
+  return nullptr;
+}
+
+std::string Registry::formats(uint32_t kind) const {
+  std::string out;
+  for (const Plugin& plugin : plugins_) {
+    if (plugin.desc.kind == kind) out += (out.empty() ? "" : ", ") + plugin.format();
+  }
+  return out.empty() ? "none" : out;
+}
+
+std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given) {
+  std::vector<fs::path> out(given.begin(), given.end());
+  if (const char* path = std::getenv("CROSSDOCK_PLUGIN_PATH")) {
+    std::istringstream parts(path);
+    for (std::string part; std::getline(parts, part, ':');) {
+      if (!part.empty()) out.emplace_back(part);
+    }
+  }
+  const fs::path beside = boost::dll::program_location().parent_path();
+  out.push_back(beside.parent_path() / "lib" / CROSSDOCK_PLUGIN_SUBDIR);
+  out.emplace_back(CROSSDOCK_PLUGIN_INSTALL_DIR);
+  return out;
+}
+
+}  // namespace crossdock::plugin

@@ -1,0 +1,60 @@
+// Finds and loads plugin modules, and keeps what they offer.
+//
+// Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated), the one beside the
+// executable, the installed one. Never the current directory. A module is any NAME.xd.so there. The first plugin with an
+// id is used; later ones with the same id, and modules that cannot be used, are listed with their paths and reasons.
+// Modules are never unloaded. Threads: immutable after load().
+#pragma once
+
+#include <crossdock/plugin.h>
+#include <crossdock/result.hpp>
+
+#include <boost/filesystem/path.hpp>
+
+#include <string>
+#include <vector>
+
+namespace crossdock::plugin {
+
+namespace fs = boost::filesystem;
+
+struct Plugin {
+  // Our own copies: a plugin of an older minor gives shorter structs, whose missing tail reads as zero.
+  xd_plugin_desc desc{};
+  xd_reader_api reader{};
+  xd_writer_api writer{};
+  fs::path path;
+
+  bool is_reader() const { return desc.kind == XD_READER; }
+  std::string id() const { return desc.id; }
+  std::string format() const { return desc.formats && desc.formats[0] ? desc.formats[0] : ""; }
+  bool concurrent() const { return desc.caps & XD_CAP_CONCURRENT; }
+};
+
+struct Refusal {
+  fs::path path;
+  std::string reason;
+};
+
+class Registry {
+ public:
+  // `host`: a table for the load calls only.
+  static Registry load(const std::vector<fs::path>& folders, const xd_host* host);
+
+  const std::vector<Plugin>& plugins() const { return plugins_; }
+  const std::vector<Refusal>& refusals() const { return refusals_; }
+  const Plugin* find_reader(const std::string& format) const { return find(XD_READER, format); }
+  const Plugin* find_writer(const std::string& format) const { return find(XD_WRITER, format); }
+  // "safetensors, bin": for messages.
+  std::string formats(uint32_t kind) const;
+
+ private:
+  const Plugin* find(uint32_t kind, const std::string& format) const;
+  void load_module(const fs::path& path, const xd_host* host);
+  std::vector<Plugin> plugins_;
+  std::vector<Refusal> refusals_;
+};
+
+std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given);
+
+}  // namespace crossdock::plugin
