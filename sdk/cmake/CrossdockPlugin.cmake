@@ -2,12 +2,11 @@
 #
 # A plugin module NAME.xd.so that exports xd_plugin_v1 and nothing else, and fails to link rather than to load when a
 # symbol is missing. In crossdock's own tree it goes to the build's plugin folder and is installed.
-set(CROSSDOCK_PLUGIN_MAP ${CMAKE_CURRENT_LIST_DIR}/plugin.map)
 
 function(crossdock_add_plugin name)
   add_library(${name} MODULE ${ARGN})
   target_link_libraries(${name} PRIVATE crossdock::sdk)
-  target_link_options(${name} PRIVATE -Wl,--version-script=${CROSSDOCK_PLUGIN_MAP})
+  target_link_options(${name} PRIVATE -Wl,--version-script=${CMAKE_CURRENT_FUNCTION_LIST_DIR}/plugin.map)
   if(NOT CROSSDOCK_SANITIZE)  # sanitizers leave their own symbols to the executable
     target_link_options(${name} PRIVATE -Wl,-z,defs)
   endif()

@@ -1,0 +1,189 @@
+#include "plugins/common/hf_folder.h"
+
+#include "plugins/common/json.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+namespace crossdock::common {
+
+namespace {
+
+using manifest::AuxKind;
+
+struct KnownName {
+  std::string_view name;
+  AuxKind kind;
+};
+
+constexpr std::array<KnownName, 27> kKnownNames{{
+    {"config.json", AuxKind::kConfig},
+    {"generation_config.json", AuxKind::kGenerationConfig},
+    {"tokenizer.json", AuxKind::kTokenizer},
+    {"tokenizer_config.json", AuxKind::kTokenizer},
+    {"special_tokens_map.json", AuxKind::kTokenizer},
+    {"added_tokens.json", AuxKind::kTokenizer},
+    {"vocab.json", AuxKind::kTokenizer},
+    {"vocab.txt", AuxKind::kTokenizer},
+    {"vocab.bpe", AuxKind::kTokenizer},
+    {"merges.txt", AuxKind::kTokenizer},
+    {"bpe.codes", AuxKind::kTokenizer},
+    {"normalizer.json", AuxKind::kTokenizer},
+    {"tokenizer.model", AuxKind::kTokenizer},
+    {"tokenizer.model.v3", AuxKind::kTokenizer},
+    {"tekken.json", AuxKind::kTokenizer},
+    {"spiece.model", AuxKind::kTokenizer},
+    {"spm.model", AuxKind::kTokenizer},
+    {"source.spm", AuxKind::kTokenizer},
+    {"target.spm", AuxKind::kTokenizer},
+    {"sentencepiece.bpe.model", AuxKind::kTokenizer},
+    {"sentencepiece.model", AuxKind::kTokenizer},
+    {"chat_template.json", AuxKind::kTokenizer},
+    {"chat_template.jinja", AuxKind::kTokenizer},
+    {"preprocessor_config.json", AuxKind::kProcessor},
+    {"video_preprocessor_config.json", AuxKind::kProcessor},
+    {"processor_config.json", AuxKind::kProcessor},
+    {"audio_tokenizer_config.json", AuxKind::kProcessor},
+}};
+
+// Only a number of bytes counts: some tools write null, a string, or nothing. A double (1.5e10) does too.
+std::optional<uint64_t> byte_count(simdjson::dom::element element) {
+  if (element.is<uint64_t>()) return uint64_t(element);
+  if (!element.is<double>()) return std::nullopt;
+  const double value(element);
+  return value >= 0 && value < 0x1p63 && value == std::floor(value) ? std::optional(static_cast<uint64_t>(value)) : std::nullopt;
+}
+
+Result<ShardIndex> shard_index(simdjson::dom::element root) {
+  simdjson::dom::object top, map, metadata;
+  if (root.get(top)) return corrupt(cat("expected an object with a \"weight_map\", found ", kind_of(root)));
+  XD_TRY(check_unique_keys(top, "the index"));
+  simdjson::dom::element member;
+  if (top["weight_map"].get(member)) return corrupt("expected a \"weight_map\" in the index, found none: download or save the index again");
+  if (member.get(map)) return corrupt(cat("expected \"weight_map\" to be an object, found ", kind_of(member)));
+  if (map.begin() == map.end()) return corrupt("expected tensors in \"weight_map\", found none: download or save the index again");
+  XD_TRY(check_unique_keys(map, "\"weight_map\""));
+
+  ShardIndex out;
+  if (!top["metadata"].get(metadata) && !metadata["total_size"].get(member)) out.total_size = byte_count(member);
+  std::vector<std::string_view> shards;
+  for (const auto& [tensor, file] : map) {
+    std::string_view name;
+    if (file.get(name)) return corrupt(cat("tensor ", in_quotes(tensor), ": expected the name of its shard, found ", kind_of(file)));
+    if (!is_safe_name(name)) {
+      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the relative name of a shard in this folder, found ", in_quotes(name)));
+    }
+    shards.push_back(name);
+  }
+  std::sort(shards.begin(), shards.end());
+  shards.erase(std::unique(shards.begin(), shards.end()), shards.end());
+  out.shards.assign(shards.begin(), shards.end());
+  for (const auto& [tensor, file] : map) {
+    const auto shard = std::lower_bound(shards.begin(), shards.end(), std::string_view(file));
+    out.weight_map.push_back({std::string(tensor), static_cast<uint32_t>(shard - shards.begin())});
+  }
+  std::sort(out.weight_map.begin(), out.weight_map.end(), [](const auto& a, const auto& b) { return a.tensor < b.tensor; });
+  return out;
+}
+
+// Opens a text file of bounded size; a size over the limit is told before memory is asked for.
+Result<Source> open_text(const Host& host, const Input& input, const std::string& name, uint64_t limit) {
+  XD_TRY_SET(const Source source, input.open(host, name));
+  const uint64_t size = source.size(host);
+  if (size > limit) return unsupported(cat(name, ": expected at most ", limit, " bytes of JSON, found ", size));
+  return source;
+}
+
+Result<manifest::Value> parse_config(std::string_view text) {
+  XD_TRY_SET(const auto doc, parse_json(text, JsonDialect::kPython));
+  if (!doc.root().is_object()) return corrupt(cat("expected an object, found ", kind_of(doc.root())));
+  return json_value(doc.root());
+}
+
+}  // namespace
+
+Error in_file(std::string_view name, Error error) { return error.held_by_host ? error : std::move(error).in(name); }
+
+std::optional<AuxKind> aux_kind(std::string_view name) {
+  const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(), [&](const auto& k) { return k.name == name; });
+  if (known != kKnownNames.end()) return known->kind;
+  constexpr std::string_view kTemplates = "additional_chat_templates/";
+  if (name.starts_with(kTemplates)) {
+    const bool direct = name.find('/', kTemplates.size()) == std::string_view::npos;
+    return direct && name.ends_with(".jinja") ? std::optional(AuxKind::kTokenizer) : std::nullopt;
+  }
+  if (name.find('/') == std::string_view::npos && name.ends_with(".tiktoken")) return AuxKind::kTokenizer;
+  return std::nullopt;
+}
+
+std::vector<manifest::AuxFile> aux_files(std::span<const std::string> names) {
+  std::vector<manifest::AuxFile> out;
+  for (const std::string& name : names) {
+    if (const auto kind = aux_kind(name)) out.push_back({*kind, name, name});
+  }
+  return out;
+}
+
+Result<manifest::Value> read_config(const Host& host, const Input& input, std::span<const std::string> names) {
+  const std::string name = "config.json";
+  if (std::find(names.begin(), names.end(), name) == names.end()) return manifest::Value();
+  XD_TRY_SET(const Source source, open_text(host, input, name, kMaxConfigBytes));
+  XD_TRY_SET(const Buffer text, Buffer::make(host, source.size(host)));
+  XD_TRY(source.read(host, 0, text.span()));
+  auto config = parse_config(as_text(text.span()));
+  if (!config) return std::move(config).error().in(cat(name, " (`python3 -m json.tool` shows where it breaks)"));
+  return config;
+}
+
+const ShardIndex::Entry* ShardIndex::find(std::string_view tensor) const {
+  const auto it = std::lower_bound(weight_map.begin(), weight_map.end(), tensor,
+                                   [](const Entry& entry, std::string_view name) { return entry.tensor < name; });
+  return it != weight_map.end() && it->tensor == tensor ? &*it : nullptr;
+}
+
+Result<ShardIndex> parse_shard_index(std::string_view text) {
+  XD_TRY_SET(const auto doc, parse_json(text));
+  return shard_index(doc.root());
+}
+
+Result<ShardIndex> read_shard_index(const Host& host, const Input& input, const std::string& name) {
+  XD_TRY_SET(const Source source, open_text(host, input, name, kMaxIndexBytes));
+  auto doc = read_json(host, source, 0, source.size(host));
+  if (!doc) return in_file(name, std::move(doc).error());
+  auto index = shard_index(doc->root());
+  if (!index) return in_file(name, std::move(index).error());
+  return index;
+}
+
+bool is_safe_name(std::string_view name) {
+  if (name.empty() || name.find('\\') != std::string_view::npos || name.find('\0') != std::string_view::npos) return false;
+  if (name.size() > 1 && name[1] == ':') return false;
+  for (size_t begin = 0; begin <= name.size();) {
+    const size_t end = std::min(name.find('/', begin), name.size());
+    const std::string_view part = name.substr(begin, end - begin);
+    if (part.empty() || part == "." || part == "..") return false;
+    begin = end + 1;
+  }
+  return true;
+}
+
+std::optional<ShardNumber> shard_number(std::string_view name) {
+  // ...-NNNNN-of-NNNNN.suffix
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos || dot < 15) return std::nullopt;
+  const std::string_view tail = name.substr(dot - 15, 15);
+  if (tail[0] != '-' || tail.substr(6, 4) != "-of-") return std::nullopt;
+  const auto digits = [](std::string_view text) {
+    uint32_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
+  };
+  const auto number = digits(tail.substr(1, 5));
+  const auto total = digits(tail.substr(10, 5));
+  if (!number || !total) return std::nullopt;
+  return ShardNumber{*number, *total};
+}
+
+}  // namespace crossdock::common

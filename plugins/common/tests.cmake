@@ -1,0 +1,5 @@
+crossdock_test(plugin_common_test unit
+  ${PROJECT_SOURCE_DIR}/plugins/common/crc32_test.cc
+  ${PROJECT_SOURCE_DIR}/plugins/common/torch_zip_test.cc
+  ${PROJECT_SOURCE_DIR}/plugins/common/pickle_emit_test.cc
+  LIBS crossdock_plugin_common)

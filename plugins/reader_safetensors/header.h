@@ -1,0 +1,40 @@
+// The header of one safetensors file, checked: what it says about each tensor is true of the file's size.
+//
+// FORMAT.md has the rules, with the ones that go beyond the reference implementation.
+#pragma once
+
+#include <crossdock/plugin.hpp>
+
+#include <simdjson.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace crossdock::reader_safetensors {
+
+inline constexpr uint64_t kLengthBytes = 8;                // the header's length, little-endian, opens the file
+inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
+
+struct StoredTensor {
+  std::string name;
+  manifest::DType dtype = manifest::DType::UNSPECIFIED;
+  std::vector<uint64_t> shape;
+  uint64_t n_elems = 0;
+  uint64_t offset = 0;  // in the file
+  uint64_t n_bytes = 0;
+  uint32_t file = 0;  // which of the checkpoint's files
+};
+
+struct Header {
+  std::vector<StoredTensor> tensors;  // in the order of their bytes; those without bytes as the header lists them
+  std::vector<std::pair<std::string, std::string>> metadata;
+};
+
+// `file_size`: of the whole file, of which the header takes the first `data_begin` bytes.
+Result<Header> parse_header(simdjson::dom::element root, uint64_t data_begin, uint64_t file_size);
+
+// Reads and parses the header; the file's name is the caller's to add.
+Result<Header> read_header(const Host& host, const Source& source);
+
+}  // namespace crossdock::reader_safetensors

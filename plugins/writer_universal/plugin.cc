@@ -1,0 +1,291 @@
+// org.crossdock.writer.universal: one folder that DeepSpeed loads at ZeRO stages 1, 2 and 3 with load_universal.
+//
+// What goes where is decided in open() (see Parts): parameters that train get a folder of their own under zero/, frozen
+// ones are left out, buffers go to the model states files. Everything else follows from the manifest and the settings.
+#include <crossdock/plugin.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "plugins/common/pickle_emit.h"
+#include "plugins/writer_universal/content.h"
+#include "plugins/writer_universal/settings.h"
+#include "plugins/writer_universal/stream.h"
+
+namespace crossdock::writer_universal {
+namespace {
+
+using manifest::Role;
+using manifest::Tensor;
+
+enum class Kind { kLatest, kModelStates, kOptimizerState, kWeights, kMoment, kStep, kTrainerState, kScheduler };
+
+struct File {
+  Kind kind;
+  uint64_t tensor = 0;  // kWeights, kMoment
+};
+
+bool is_buffer(const Tensor& tensor) {
+  const auto kind = manifest::info(tensor.dtype).kind;
+  return tensor.role == Role::kBuffer || (kind != manifest::Kind::kFloat && kind != manifest::Kind::kFloat8);
+}
+
+Parts sort_out(const manifest::Manifest& model) {
+  Parts out;
+  for (uint64_t i = 0; i < model.tensors.size(); ++i) {
+    const Tensor& tensor = model.tensors[i];
+    if (!tensor.left_out.empty()) continue;  // the core has said why
+    if (tensor.role == Role::kOptimizerState) {
+      out.optimizer_states.push_back(i);
+    } else if (is_buffer(tensor)) {
+      out.buffers.push_back(i);
+    } else if (tensor.train == manifest::Training::kFrozen) {
+      out.frozen.push_back(i);
+    } else {
+      out.parameters.push_back(i);
+    }
+  }
+  return out;
+}
+
+// torch counts elements, strides and bytes in int64.
+bool fits_torch(const Tensor& tensor) {
+  uint64_t n = 16;  // bytes of its largest element
+  for (const uint64_t dim : tensor.shape) {
+    const auto product = checked_mul(n, std::max<uint64_t>(dim, 1));
+    if (!product || *product > uint64_t{std::numeric_limits<int64_t>::max()}) return false;
+    n = *product;
+  }
+  return true;
+}
+
+Result<void> check_for_torch(const manifest::Manifest& model, std::span<const uint64_t> indexes) {
+  for (const uint64_t i : indexes) {
+    const Tensor& tensor = model.tensors[i];
+    if (!common::torch_has(tensor.dtype)) {
+      return unsupported(fmt::format("tensor \"{}\": expected an element type that torch.save can write, found {}: convert "
+                                     "it in the source first",
+                                     tensor.name, manifest::name(tensor.dtype)));
+    }
+    if (!fits_torch(tensor)) {
+      return unsupported(fmt::format("tensor \"{}\": expected a shape that torch can count in int64, found a dimension, or "
+                                     "a product of them, that is larger",
+                                     tensor.name));
+    }
+  }
+  return {};
+}
+
+// Up to three names of many, for a note.
+std::string some_names(const manifest::Manifest& model, std::span<const uint64_t> indexes) {
+  std::string out;
+  for (size_t i = 0; i < std::min<size_t>(indexes.size(), 3); ++i) {
+    out += fmt::format("{}{}", i == 0 ? "" : ", ", model.tensors[indexes[i]].target());
+  }
+  return indexes.size() > 3 ? out + ", ..." : out;
+}
+
+class UniversalWriter : public Writer {
+ public:
+  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
+    XD_TRY_SET(auto settings, Settings::from(options));
+    Parts parts = sort_out(model);
+    if (parts.parameters.empty()) {
+      return invalid(fmt::format("expected at least one parameter to train, found none ({} frozen, {} buffers): look at "
+                                 "--trainable and --frozen",
+                                 parts.frozen.size(), parts.buffers.size()));
+    }
+    XD_TRY(check_folder_names(model.tensors, parts.parameters));
+    XD_TRY(check_for_torch(model, parts.parameters));
+    XD_TRY(check_for_torch(model, parts.buffers));
+    return std::unique_ptr<Writer>(new UniversalWriter(std::move(settings), std::move(model), std::move(parts)));
+  }
+
+  Result<void> plan(const Host&, Plan& out) override {
+    files_.clear();
+    XD_TRY(plan_text(out, Kind::kLatest, std::string(kLatest)));
+    const std::string tag = settings_.tag + "/";
+    for (const char* name : {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"}) {
+      XD_TRY(plan_file(out, {Kind::kModelStates}, tag + name, model_states_));
+    }
+    const std::string zero = tag + "zero/";
+    XD_TRY(plan_file(out, {Kind::kOptimizerState}, zero + "optimizer_state.pt", optimizer_state()));
+    for (const uint64_t i : parts_.parameters) XD_TRY(plan_parameter(out, zero + model_.tensors[i].target() + "/", i));
+    if (settings_.hf_trainer) {
+      XD_TRY(plan_text(out, Kind::kTrainerState, std::string(kTrainerState)));
+      XD_TRY(plan_file(out, {Kind::kScheduler}, std::string(kScheduler), scheduler()));
+    }
+    XD_TRY(plan_aux(out));
+    XD_TRY(plan_drops(out));
+    return plan_notes(out);
+  }
+
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
+    return with_content(object, [&](const Content& content) { return writer_universal::write_item(host, content, out); });
+  }
+
+  Result<void> seal(const Host& host, uint32_t object, Object& out, std::span<const std::string_view> results) override {
+    if (const std::string text = text_of(files_.at(object).kind); !text.empty()) return out.write(0, as_bytes(text));
+    return with_content(object, [&](const Content& c) { return writer_universal::seal(host, c, out, results); });
+  }
+
+ private:
+  UniversalWriter(Settings settings, manifest::Manifest model, Parts parts)
+      : settings_(std::move(settings)),
+        model_(std::move(model)),
+        parts_(std::move(parts)),
+        model_states_(model_states(model_, parts_)),
+        step_(step()) {}
+
+  // The files that are plain text; empty for the others.
+  std::string text_of(Kind kind) const {
+    if (kind == Kind::kLatest) return settings_.tag;
+    return kind == Kind::kTrainerState ? trainer_state_json() : std::string();
+  }
+
+  // Calls `use` with what the object holds. Most contents are cheaper to make again than to keep for 100,000 files.
+  auto with_content(uint32_t object, auto&& use) const -> decltype(use(std::declval<const Content&>())) {
+    const File& file = files_.at(object);
+    const Tensor& tensor = model_.tensors[file.tensor];
+    switch (file.kind) {
+      case Kind::kModelStates: return use(model_states_);
+      case Kind::kOptimizerState: return use(optimizer_state());
+      case Kind::kWeights: return use(weights(tensor, file.tensor, settings_.keep_dtype));
+      case Kind::kMoment: return use(moment(tensor, settings_.moments));
+      case Kind::kScheduler: return use(scheduler());
+      default: return use(step_);
+    }
+  }
+
+  Result<uint32_t> plan_object(Plan& out, File file, const std::string& path, uint64_t size) {
+    XD_TRY_SET(const uint32_t id, out.object(path, size));
+    if (files_.size() <= id) files_.resize(id + 1);
+    files_[id] = file;
+    return id;
+  }
+
+  Result<void> plan_text(Plan& out, Kind kind, const std::string& path) {
+    auto id = plan_object(out, {kind}, path, text_of(kind).size());
+    if (!id) return std::move(id).error();
+    return {};
+  }
+
+  Result<void> plan_file(Plan& out, File file, const std::string& path, const Content& content) {
+    XD_TRY_SET(const uint32_t id, plan_object(out, file, path, content.file.size()));
+    if (!needs_item(content)) return {};
+    return out.item(id, needs(content), item_bytes(content), item_memory(content));
+  }
+
+  Result<void> plan_parameter(Plan& out, const std::string& folder, uint64_t index) {
+    const Tensor& tensor = model_.tensors[index];
+    XD_TRY(plan_file(out, {Kind::kWeights, index}, folder + "fp32.pt", weights(tensor, index, settings_.keep_dtype)));
+    if (settings_.moments == Moments::kNone) return {};
+    const Content zeros = moment(tensor, settings_.moments);
+    XD_TRY(plan_file(out, {Kind::kMoment, index}, folder + "exp_avg.pt", zeros));
+    XD_TRY(plan_file(out, {Kind::kMoment, index}, folder + "exp_avg_sq.pt", zeros));
+    return plan_file(out, {Kind::kStep}, folder + "step.pt", step_);
+  }
+
+  Result<void> plan_aux(Plan& out) {
+    for (uint64_t i = 0; i < model_.aux_files.size(); ++i) {
+      const std::string& name = model_.aux_files[i].name;
+      if (is_own_name(name, settings_)) {
+        XD_TRY(out.note(fmt::format("{} of the source is not copied: the checkpoint has a file of that name", name)));
+      } else {
+        XD_TRY(out.aux(name, i));
+      }
+    }
+    return {};
+  }
+
+  Result<void> plan_drops(Plan& out) {
+    for (const uint64_t i : parts_.frozen) {
+      XD_TRY(out.drop(i, "frozen: DeepSpeed restores no frozen parameters from a universal checkpoint"));
+    }
+    for (const uint64_t i : parts_.optimizer_states) {
+      XD_TRY(out.drop(i, "optimizer state: training begins at step 0 with zero moments"));
+    }
+    return {};
+  }
+
+  Result<void> plan_notes(Plan& out);
+
+  const Settings settings_;
+  const manifest::Manifest model_;
+  const Parts parts_;
+  const Content model_states_;  // large when the model has many parameters
+  const Content step_;
+  std::vector<File> files_;  // by object
+};
+
+// What the user must know, and only what applies.
+Result<void> UniversalWriter::plan_notes(Plan& out) {
+  const auto note = [&out](bool applies, const std::string& text) -> Result<void> {
+    return applies ? out.note(text) : Result<void>();
+  };
+  const bool no_moments = settings_.moments == Moments::kNone;
+  std::vector<uint64_t> rounded;
+  for (const uint64_t i : parts_.parameters) {
+    if (model_.tensors[i].dtype == manifest::DType::F64 && !settings_.keep_dtype) rounded.push_back(i);
+  }
+
+  XD_TRY(note(true,
+              "Load it with \"checkpoint\": {\"load_universal\": true} in the DeepSpeed config. Once the job has saved a "
+              "checkpoint of its own, resume from that with load_universal off: left on, every start is back at step 0."));
+  XD_TRY(note(true,
+              "ZeRO stage 3 never compares shapes and loads a model of other shapes wrongly, without a word: compare your "
+              "model's names and shapes with this report first, and resize embeddings only after loading."));
+  XD_TRY(note(!no_moments,
+              "ZeRO stage 3 with torch's AdamW is exact with one optimizer sub-group only. With several (HF Trainer's decay "
+              "and no-decay groups, or a sub_group_size below the model's) it counts each step more than once and the losses "
+              "are silently wrong: use stage 1 or 2, or load_checkpoint(..., load_module_only=True)."));
+  XD_TRY(note(no_moments,
+              "Without moments ZeRO stage 3 loads this only by load_checkpoint(..., load_module_only=True); stages 1 and 2 "
+              "load it as it is."));
+  XD_TRY(note(settings_.moments == Moments::kHoles,
+              "The zeros of exp_avg.pt and exp_avg_sq.pt are holes: they take no disk here, but copies made without care for "
+              "holes do (rsync wants --sparse, tar --sparse)."));
+  XD_TRY(note(settings_.moments == Moments::kZeroStride,
+              "DeepSpeed's AutoTP (tensor_parallel.autotp_size) cannot load moments written as --moments zero-stride: "
+              "convert with --moments holes for it."));
+  XD_TRY(note(!rounded.empty(), fmt::format("{} parameters of type F64 are rounded to fp32: {}.", rounded.size(),
+                                            some_names(model_, rounded))));
+  XD_TRY(note(!parts_.frozen.empty(),
+              fmt::format("{} frozen parameters are left out, for DeepSpeed would not restore them: start the job's model with "
+                          "from_pretrained.",
+                          parts_.frozen.size())));
+  XD_TRY(note(!parts_.buffers.empty(),
+              fmt::format("{} tensors are buffers, not parameters ({}): they are in the model states files under module, which "
+                          "a universal load does not restore. When the model needs them, start it with from_pretrained.",
+                          parts_.buffers.size(), some_names(model_, parts_.buffers))));
+  return note(settings_.hf_trainer,
+              "A resumed HF Trainer obeys logging_steps, eval_steps and save_steps of trainer_state.json (500 each), not its "
+              "TrainingArguments, and takes train_batch_size (8) from there with auto_find_batch_size: edit the file to match "
+              "your job.");
+}
+
+constexpr xd_writer_api kApi = writer_api<UniversalWriter>();
+constexpr const char* kFormats[] = {"universal", nullptr};
+constexpr const char* kPatterns[] = {nullptr};
+const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
+                                XD_WRITER,
+                                XD_CAP_CONCURRENT,
+                                "org.crossdock.writer.universal",
+                                CROSSDOCK_VERSION,
+                                "DeepSpeed Universal checkpoint, for ZeRO stages 1, 2 and 3",
+                                kFormats,
+                                kPatterns,
+                                kOptions,
+                                nullptr,
+                                &kApi};
+const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
+const xd_module kModule = {XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+
+}  // namespace
+}  // namespace crossdock::writer_universal
+
+extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
+  *out = &crossdock::writer_universal::kModule;
+  return XD_OK;
+}

@@ -1,0 +1,37 @@
+// What the user asked of the writer, checked; and which names can be names of files and folders.
+#pragma once
+
+#include <crossdock/plugin.hpp>
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace crossdock::writer_universal {
+
+enum class Moments { kHoles, kDense, kZeroStride, kNone };
+
+struct Settings {
+  std::string tag;
+  bool keep_dtype = false;  // fp32.pt holds the source's element type
+  Moments moments = Moments::kHoles;
+  bool hf_trainer = false;
+
+  static Result<Settings> from(const Options& options);
+};
+
+extern const xd_option_desc* const kOptions[];
+
+// Names that the checkpoint's own files take beside the tag's folder. crossdock.json is the host's report.
+inline constexpr std::string_view kLatest = "latest_universal", kReport = "crossdock.json",
+                                  kTrainerState = "trainer_state.json", kScheduler = "scheduler.pt";
+
+// Whether the first component of a path in the output folder is one of those, or the tag. Letter case is ignored, as
+// some file systems do.
+bool is_own_name(std::string_view path, const Settings& settings);
+
+// Every tensor at these indexes gets the folder zero/<target name>: refuses names that cannot be one, or that meet
+// another on a file system that ignores the case of (ASCII) letters.
+Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::span<const uint64_t> indexes);
+
+}  // namespace crossdock::writer_universal

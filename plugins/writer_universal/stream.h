@@ -1,0 +1,27 @@
+// Writes a Content: the data-carrying part by one item, the rest by seal, each in increasing offset order.
+//
+// The host keeps an item's result for seal: the CRC of every storage, four bytes each. Contents without an item (only
+// holes and small zeros) are written by seal alone. Any thread.
+#pragma once
+
+#include <crossdock/plugin.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plugins/writer_universal/content.h"
+
+namespace crossdock::writer_universal {
+
+bool needs_item(const Content& content);
+// What plan_item is told of it.
+std::vector<xd_range> needs(const Content& content);
+uint64_t item_bytes(const Content& content);
+uint64_t item_memory(const Content& content);
+
+Result<std::string> write_item(const Host& host, const Content& content, Object& out);
+// `results`: those of the content's item, when it has one.
+Result<void> seal(const Host& host, const Content& content, Object& out, std::span<const std::string_view> results);
+
+}  // namespace crossdock::writer_universal

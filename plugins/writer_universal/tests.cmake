@@ -1,0 +1,6 @@
+crossdock_test(writer_universal_test unit
+  ${PROJECT_SOURCE_DIR}/plugins/writer_universal/settings_test.cc
+  ${PROJECT_SOURCE_DIR}/plugins/writer_universal/plugin_test.cc
+  ${PROJECT_SOURCE_DIR}/plugins/writer_universal/plugin.cc
+  ${PROJECT_SOURCE_DIR}/tests/support/memory_host.cc
+  LIBS writer_universal_code crossdock::sdk)
