@@ -17,14 +17,14 @@ namespace {
 using Words = std::vector<std::string>;
 
 struct Flags {
-  po::options_description job{"Job"};
-  po::options_description target{"The model in the job"};
-  po::options_description reader{"Reading"};
-  po::options_description writer{"Writing"};
+  po::options_description job{"Job", kHelpWidth};
+  po::options_description target{"The model in the job", kHelpWidth};
+  po::options_description reader{"Reading", kHelpWidth};
+  po::options_description writer{"Writing", kHelpWidth};
 
   // The job's flags as the caller must see them, all groups in one.
   po::options_description all() const {
-    po::options_description out;
+    po::options_description out("", kHelpWidth);
     out.add(job).add(target);
     if (!reader.options().empty()) out.add(reader);
     if (!writer.options().empty()) out.add(writer);
@@ -58,11 +58,11 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
 
 void print_plan(const convert::PlanSummary& s, const convert::Request& r) {
   using base::human_bytes;
-  fmt::print("{}: {} in {} tensors, {} parameters ({:.3g} billion elements), {} buffers, {} left out\n", s.format, human_bytes(s.source_bytes), s.tensors,
-             s.parameters, static_cast<double>(s.parameter_elems) / 1e9, s.buffers, s.left_out);
+  fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers, {} left out\n", s.format, human_bytes(s.source_bytes), s.tensors,
+             s.parameters, base::human_count(s.parameter_elems), s.buffers, s.left_out);
   fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files, human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes),
              human_bytes(s.free_bytes));
-  fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n", human_bytes(s.peak_memory), human_bytes(r.memory), r.threads);
+  fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n", base::human_memory(s.peak_memory), base::human_memory(r.memory), r.threads);
   if (s.stored_bytes > s.free_bytes) fmt::print("note: DST has not enough free space\n");
 }
 
@@ -75,6 +75,13 @@ Result<void> write_copy(const std::string& path, const std::string& report) {
   out << report;
   out.close();
   if (!out) return Error{XD_IO, cat("expected to write the report to ", path, ", found it could not be written; it is in DST/crossdock.json")};
+  return {};
+}
+
+// A wrong value is a matter of usage, so it is found before the job begins. (The job checks again: it has other callers.)
+Result<void> check_options(const plugin::Plugin& writer, const std::vector<const plugin::Plugin*>& readers, const convert::Request& request) {
+  XD_TRY(plugin::CheckedOptions::check(writer.desc.options, request.writer_options));
+  for (const plugin::Plugin* reader : readers) XD_TRY(plugin::CheckedOptions::check(reader->desc.options, request.reader_options));
   return {};
 }
 
@@ -142,6 +149,7 @@ int convert(const Words& args) {
     request.sync = !values.count("no-sync");
     request.writer_options = given_options(values, writer->desc.options);
     for (const plugin::Plugin* reader : readers) request.reader_options.merge(given_options(values, reader->desc.options));
+    if (const auto r = check_options(*writer, readers, request); !r) return usage_error(r.error().message, "convert");
     if (values.count("report")) report = values["report"].as<std::string>();
   } catch (const po::error& e) {
     return usage_error(e.what(), "convert");

@@ -118,7 +118,7 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
 int inspect(const std::vector<std::string>& args) {
   Session session(args, 256 << 20);
   Wishes wishes;
-  po::options_description options("Options"), reading("Reading");
+  po::options_description options("Options", kHelpWidth), reading("Reading", kHelpWidth);
   options.add_options()("help,h", "print this")                                                                              //
       ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"), "format to read")                       //
       ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")                                                     //

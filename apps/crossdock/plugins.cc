@@ -20,7 +20,7 @@ void list(const plugin::Registry& registry) {
 void describe(const plugin::Plugin& p) {
   fmt::print("{} {}\n{}\n{} {}\nfrom {}\n", p.id(), p.desc.version, p.desc.summary, p.is_reader() ? "reads" : "writes", p.format(), p.path.string());
   for (const char* const* pattern = p.desc.patterns; pattern && *pattern; ++pattern) fmt::print("files: {}\n", *pattern);
-  po::options_description flags("Options");
+  po::options_description flags("Options", kHelpWidth);
   add_flags(flags, p.desc.options);
   if (!flags.options().empty()) std::cout << '\n' << flags;
 }
@@ -28,7 +28,7 @@ void describe(const plugin::Plugin& p) {
 }  // namespace
 
 int plugins(const std::vector<std::string>& args) {
-  po::options_description options("Options");
+  po::options_description options("Options", kHelpWidth);
   options.add_options()("help,h", "print this")                                                   //
       ("plugin-path", po::value<std::vector<std::string>>()->value_name("DIR"), "look for plugins here first (repeatable)");
   po::variables_map values;

@@ -16,6 +16,8 @@ namespace crossdock::app {
 
 namespace po = boost::program_options;
 
+inline constexpr unsigned kHelpWidth = 110;
+
 // --plugin-path as given anywhere on the command line; needed before the rest can be parsed, since plugins add flags.
 std::vector<std::string> plugin_paths(const std::vector<std::string>& args);
 // The value of `--flag VALUE` or `--flag=VALUE`; `fallback` without one.

@@ -5,16 +5,36 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 namespace crossdock::base {
 
-std::string human_bytes(uint64_t n_bytes) {
-  if (n_bytes < 1000) return fmt::format("{} B", n_bytes);
-  constexpr std::array kUnits{"kB", "MB", "GB", "TB", "PB", "EB"};
-  auto value = static_cast<double>(n_bytes) / 1000;
+namespace {
+// The value in the largest unit that leaves at least 1 of it, and that unit's index; 0 when it is below the first.
+std::pair<double, size_t> scale(uint64_t n, double step, size_t n_units) {
+  auto value = static_cast<double>(n);
   size_t unit = 0;
-  for (; value >= 999.5 && unit + 1 < kUnits.size(); ++unit) value /= 1000;
-  return fmt::format("{:.{}f} {}", value, value < 9.95 ? 1 : 0, kUnits[unit]);
+  for (; value >= step * 0.9995 && unit < n_units; ++unit) value /= step;
+  return {value, unit};
+}
+}  // namespace
+
+std::string human_bytes(uint64_t n_bytes) {
+  constexpr std::array kUnits{"B", "kB", "MB", "GB", "TB", "PB", "EB"};
+  const auto [value, unit] = scale(n_bytes, 1000, kUnits.size() - 1);
+  return fmt::format("{:.{}f} {}", value, unit > 0 && value < 9.95 ? 1 : 0, kUnits[unit]);
+}
+
+std::string human_memory(uint64_t n_bytes) {
+  constexpr std::array kUnits{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  const auto [value, unit] = scale(n_bytes, 1024, kUnits.size() - 1);
+  return fmt::format("{:.{}f} {}", value, value < 9.95 && value != std::floor(value) ? 1 : 0, kUnits[unit]);
+}
+
+std::string human_count(uint64_t n) {
+  constexpr std::array kUnits{"", " thousand", " million", " billion", " trillion"};
+  const auto [value, unit] = scale(n, 1000, kUnits.size() - 1);
+  return fmt::format("{:.{}f}{}", value, unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2, kUnits[unit]);
 }
 
 std::string human_seconds(double seconds) {

@@ -11,6 +11,12 @@ namespace crossdock::base {
 // "4.4 GB": decimal units, as disks and the Hugging Face Hub count.
 std::string human_bytes(uint64_t n_bytes);
 
+// "256 MiB": binary units, as memory is counted.
+std::string human_memory(uint64_t n_bytes);
+
+// "1.10 billion", "60.5 thousand": a count, as people say how many parameters a model has.
+std::string human_count(uint64_t n);
+
 // "12.3 s", "4 min 10 s".
 std::string human_seconds(double seconds);
 

@@ -60,7 +60,11 @@ struct ObjectState {
 class Job {
  public:
   Job(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled, const Callbacks& callbacks)
-      : request_(request), registry_(registry), os_(os), cancelled_(cancelled), callbacks_(callbacks), memory_(request.memory), host_(os, memory_, cancelled) {}
+      : request_(request), registry_(registry), os_(os), cancelled_(cancelled), callbacks_(callbacks), memory_(request.memory), host_(os, memory_, cancelled) {
+    host_.log = [this](int32_t level, const std::string& message) {
+      if (level >= XD_LOG_WARN) add_note(message);
+    };
+  }
 
   Result<Outcome> run() {
     Outcome outcome;
@@ -77,6 +81,7 @@ class Job {
     XD_TRY(write(*staging));
     XD_TRY(check_source_unchanged());
     XD_TRY(host_.call([&](xd_error* err) { return writer_->api().commit(writer_->get(), err); }));
+    outcome.plan.notes = notes_;
     outcome.report = report();
     if (callbacks_.phase && request_.sync) callbacks_.phase("sync");
     if (cancelled_) return Error{XD_CANCELLED, "cancelled"};
@@ -86,9 +91,14 @@ class Job {
   }
 
  private:
+  void add_note(std::string text) {
+    const std::lock_guard lock(notes_mutex_);
+    if (std::find(notes_.begin(), notes_.end(), text) == notes_.end()) notes_.push_back(std::move(text));
+  }
+
   Result<void> open() {
     if (request_.memory < kLeastMemory) {
-      return invalid(cat("--memory: expected at least ", base::human_bytes(kLeastMemory), ", found ", base::human_bytes(request_.memory)));
+      return invalid(cat("--memory: expected at least ", base::human_memory(kLeastMemory), ", found ", base::human_memory(request_.memory)));
     }
     writer_plugin_ = registry_.find_writer(request_.to);
     if (!writer_plugin_) return invalid(cat("--to: expected one of ", registry_.formats(XD_WRITER), ", found ", request_.to));
@@ -111,8 +121,8 @@ class Job {
       const std::string& in_name = target_.tensors[in].name;
       manifest::Tensor& alias = target_.tensors[out];
       if (!same) {
-        notes_.push_back(cat("config.json ties the embeddings, but ", alias.name, " and ", in_name, " differ: both are written; a job that ties them uses ",
-                             in_name, " alone."));
+        add_note(cat("config.json ties the embeddings, but ", alias.name, " and ", in_name, " differ: both are written; a job that ties them uses ",
+                     in_name, " alone."));
         continue;
       }
       alias.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
@@ -153,7 +163,7 @@ class Job {
     writer_.emplace(*writer_plugin_, handle);
     plan_.n_tensors = target_.tensors.size();
     XD_TRY(host_.call([&](xd_error* err) { return writer_->api().plan(writer_->get(), &plan_, err); }));
-    notes_.insert(notes_.end(), plan_.plan.notes.begin(), plan_.plan.notes.end());
+    for (const std::string& note : plan_.plan.notes) add_note(note);
     return check_plan(plan_.plan, target_, request_.memory, window_bytes());
   }
 
@@ -347,7 +357,8 @@ class Job {
   manifest::Manifest target_;
   std::optional<OpenWriter> writer_;
   xd_plan plan_;
-  std::vector<std::string> notes_;
+  std::mutex notes_mutex_;
+  std::vector<std::string> notes_;  // for the user: from the writer, and warnings of either plugin
   std::vector<ObjectState> objects_;
   std::optional<TensorService> service_;
   std::vector<FileEntry> aux_files_;

@@ -80,8 +80,8 @@ Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, u
   for (const plugin::PlanItem& item : plan.items) {
     const auto total = checked_add(item.memory, overhead);
     if (!total || *total > memory_limit) {
-      return Error{XD_NO_MEMORY, cat("expected items of work within the memory budget of ", base::human_bytes(memory_limit), ", found ",
-                                     plan.objects[item.object].path, " to need ", base::human_bytes(total.value_or(UINT64_MAX)), ": raise --memory")};
+      return Error{XD_NO_MEMORY, cat("expected items of work within the memory budget of ", base::human_memory(memory_limit), ", found ",
+                                     plan.objects[item.object].path, " to need ", base::human_memory(total.value_or(UINT64_MAX)), ": raise --memory")};
     }
   }
   return check_tensors(plan, m);

@@ -220,6 +220,9 @@ Result<void> Staging::publish() {
     open_ = false;
     return {};
   }
+  // Again, at the last moment: a job may have saved something of its own there meanwhile.
+  boost::system::error_code ec;
+  if (!fs::is_empty(destination_, ec)) XD_TRY(check_is_all_ours(destination_));
   if (os_.renameat2(from, to, RENAME_EXCHANGE) == 0) {
     open_ = false;
     return remove_tree(partial_);  // now the old one

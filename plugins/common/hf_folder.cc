@@ -1,6 +1,7 @@
 #include "plugins/common/hf_folder.h"
 
 #include "plugins/common/json.h"
+#include "plugins/common/quote.h"
 
 #include <algorithm>
 #include <array>

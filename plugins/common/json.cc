@@ -1,5 +1,7 @@
 #include "plugins/common/json.h"
 
+#include "plugins/common/quote.h"
+
 #include <algorithm>
 #include <vector>
 
@@ -7,7 +9,6 @@ namespace crossdock::common {
 
 namespace {
 
-constexpr size_t kMaxQuoted = 200;
 
 // True for an integer that is in neither int64 nor uint64.
 bool exceeds_64_bits(std::string_view token) {
@@ -47,7 +48,7 @@ std::string strict_from_python(std::string_view in) {
 }
 
 Result<manifest::Value> value_at(simdjson::dom::element element, int depth) {
-  if (depth > kMaxJsonDepth) return corrupt(cat("expected at most ", kMaxJsonDepth, " levels of nested JSON, found more"));
+  if (depth > kMaxJsonDepth && (element.is_array() || element.is_object())) return corrupt(cat("expected at most ", kMaxJsonDepth, " levels of nested JSON, found more"));
   manifest::Value out;
   switch (element.type()) {
     case simdjson::dom::element_type::NULL_VALUE: out.kind = manifest::Null(); break;
@@ -116,23 +117,6 @@ Result<void> check_unique_keys(simdjson::dom::object object, std::string_view wh
 }
 
 Result<manifest::Value> json_value(simdjson::dom::element element) { return value_at(element, 1); }
-
-std::string in_quotes(std::string_view text) {
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string out = "\"";
-  size_t end = std::min(text.size(), kMaxQuoted);
-  while (end < text.size() && end > 0 && (text[end] & 0xc0) == 0x80) --end;  // not inside a character
-  for (const char c : text.substr(0, end)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      out += cat("\\u00", std::string(1, kHex[byte >> 4]), std::string(1, kHex[byte & 15]));
-    } else {
-      if (c == '"' || c == '\\') out += '\\';
-      out += c;
-    }
-  }
-  return out + (end < text.size() ? "...\"" : "\"");
-}
 
 std::string_view kind_of(simdjson::dom::element element) {
   switch (element.type()) {

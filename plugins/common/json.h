@@ -53,9 +53,6 @@ Result<void> check_unique_keys(simdjson::dom::object object, std::string_view wh
 // The whole value, for a manifest: integers as int64, as uint64 only above its range, other numbers as double.
 Result<manifest::Value> json_value(simdjson::dom::element element);
 
-// Text from a file for a message: in quotes, control characters escaped, cut off when it is long.
-std::string in_quotes(std::string_view text);
-
 // "a string", "an array", ...: for messages.
 std::string_view kind_of(simdjson::dom::element element);
 

@@ -1,5 +1,6 @@
 #include "plugins/common/json.h"
 
+#include "plugins/common/quote.h"
 #include "tests/catch.h"
 
 using namespace crossdock;

@@ -50,7 +50,10 @@ bool torch_has(manifest::DType dtype);
 
 class Pickle {
  public:
-  Pickle() : out_("\x80\x02") {}
+  Pickle() {
+    out_.reserve(256);  // of one tensor
+    out_ = "\x80\x02";
+  }
 
   void put(None) { out_ += 'N'; }
   void put(EmptyList) { out_ += ']'; }

@@ -1,7 +1,7 @@
 #include "plugins/reader_safetensors/checkpoint.h"
 
 #include "plugins/common/hf_folder.h"
-#include "plugins/common/json.h"
+#include "plugins/common/quote.h"
 
 #include <algorithm>
 #include <set>
@@ -44,7 +44,7 @@ std::vector<std::string> index_names(const std::string& variant) {
 }
 
 // With no file of the expected name: the only one there is, or a message about those there are.
-Result<std::string> choose_other(std::span<const std::string> weights, bool alone) {
+Result<std::string> choose_other(const Host& host, std::span<const std::string> weights, bool alone) {
   if (weights.empty()) {
     return Error{XD_NOT_FOUND, "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the model's folder"};
   }
@@ -57,6 +57,9 @@ Result<std::string> choose_other(std::span<const std::string> weights, bool alon
     return invalid(cat("expected a whole model, found ", weights[0], ", which is one part of ", shard->total, ": ",
                        alone ? "name the folder that holds all parts and model.safetensors.index.json"
                              : "download the other parts and model.safetensors.index.json"));
+  }
+  if (weights[0] == "adapter_model.safetensors") {
+    host.log(XD_LOG_WARN, cat(weights[0], " holds an adapter (LoRA), not a whole model: merge it into its model first to train on from it"));
   }
   return weights[0];
 }
@@ -143,7 +146,7 @@ Result<std::string> choose_file(const Host& host, std::span<const std::string> n
     return single;
   }
   if (!index.empty()) return index;
-  if (variant.empty()) return choose_other(weights, names.size() == 1);
+  if (variant.empty()) return choose_other(host, weights, names.size() == 1);
   return Error{XD_NOT_FOUND, cat("expected ", single, " or ", index_names(variant)[0], ", found ", weights.empty() ? "no .safetensors file" : listed(weights),
                                  ": give another --variant, or none")};
 }

@@ -1,6 +1,7 @@
 #include "plugins/reader_safetensors/header.h"
 
 #include "plugins/common/json.h"
+#include "plugins/common/quote.h"
 
 #include <algorithm>
 #include <array>
@@ -123,8 +124,7 @@ Result<void> check_tiling(std::vector<StoredTensor>& tensors, uint64_t data_byte
 // What people have in place of the file: `git clone` without LFS leaves a small text.
 bool is_lfs_pointer(std::span<const std::byte> head) { return as_text(head) == "version "; }
 
-}  // namespace
-
+// `file_size`: of the whole file, of which the header takes the first `data_begin` bytes.
 Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t file_size) {
   dom::object top;
   if (root.get(top) != simdjson::SUCCESS) return corrupt(cat("expected the header to be an object, found ", kind_of(root)));
@@ -147,6 +147,8 @@ Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t fil
   for (StoredTensor& t : out.tensors) t.offset += data_begin;
   return out;
 }
+
+}  // namespace
 
 Result<Header> read_header(const Host& host, const Source& source) {
   const uint64_t size = source.size(host);

@@ -1,11 +1,8 @@
 // The header of one safetensors file, checked: what it says about each tensor is true of the file's size.
-//
 // FORMAT.md has the rules, with the ones that go beyond the reference implementation.
 #pragma once
 
 #include <crossdock/plugin.hpp>
-
-#include <simdjson.h>
 
 #include <string>
 #include <utility>
@@ -30,9 +27,6 @@ struct Header {
   std::vector<StoredTensor> tensors;  // in the order of their bytes; those without bytes as the header lists them
   std::vector<std::pair<std::string, std::string>> metadata;
 };
-
-// `file_size`: of the whole file, of which the header takes the first `data_begin` bytes.
-Result<Header> parse_header(simdjson::dom::element root, uint64_t data_begin, uint64_t file_size);
 
 // Reads and parses the header; the file's name is the caller's to add.
 Result<Header> read_header(const Host& host, const Source& source);

@@ -3,7 +3,7 @@
 // open() reads and checks every header and the index, one file at a time; read() is then one read of the file at the right
 // place. Everything is immutable after open, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
-#include "plugins/common/json.h"
+#include "plugins/common/quote.h"
 #include "plugins/reader_safetensors/checkpoint.h"
 
 namespace crossdock::reader_safetensors {

@@ -26,6 +26,12 @@ const std::string kZero = "global_step0/zero/", kStates = "global_step0/mp_rank_
 
 bool holds(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
+// A literal with its NULs.
+template <size_t N>
+std::string bytes(const char (&text)[N]) {
+  return {text, N - 1};
+}
+
 template <class T>
 std::string packed(std::initializer_list<T> values) {
   std::string out;
@@ -37,8 +43,8 @@ std::string packed(std::initializer_list<T> values) {
   return out;
 }
 
-// A model of one tensor after another, as the core hands it to a writer: with roles.
-struct Source {
+// A model made of one tensor after another, as the core hands it to a writer: with roles.
+struct Job {
   MemoryHost host;
   Manifest model;
 
@@ -70,7 +76,7 @@ struct Source {
   }
 };
 
-void add_bf16(Source& s, const std::string& name = "w") {
+void add_bf16(Job& s, const std::string& name = "w") {
   s.add(name, DType::BF16, {2, 2}, packed<uint16_t>({0x3f80, 0x4000, 0xc040, 0x7fc1}));  // 1, 2, -3, NaN
 }
 const std::string kAsF32 = packed<uint32_t>({0x3f800000, 0x40000000, 0xc0400000, 0x7fc10000});
@@ -78,7 +84,7 @@ const std::string kAsF32 = packed<uint32_t>({0x3f800000, 0x40000000, 0xc0400000,
 }  // namespace
 
 TEST_CASE("one parameter: all the files, and what is in them") {
-  Source s;
+  Job s;
   add_bf16(s);
   const Files files = s.write();
   std::vector<std::string> names;
@@ -100,7 +106,7 @@ TEST_CASE("one parameter: all the files, and what is in them") {
 }
 
 TEST_CASE("precision source keeps the bytes") {
-  Source s;
+  Job s;
   add_bf16(s);
   const Files files = s.write({{"precision", "source"}});
   CHECK(record_of(files.at(kZero + "w/fp32.pt"), "data/0") == s.host.tensors[0]);
@@ -109,7 +115,7 @@ TEST_CASE("precision source keeps the bytes") {
 }
 
 TEST_CASE("moments") {
-  Source s;
+  Job s;
   s.add("w", DType::F32, {100, 30}, std::string(12000, 'w'));
   const auto exp_avg = kZero + "w/exp_avg.pt";
 
@@ -137,12 +143,12 @@ TEST_CASE("moments") {
 }
 
 TEST_CASE("large tensors go in pieces that a small budget allows") {
-  Source s;
-  std::string bytes;
-  for (uint32_t i = 0; i < 500000; ++i) put_le(bytes, static_cast<uint16_t>(i));
+  Job s;
+  std::string narrow;
+  for (uint32_t i = 0; i < 500000; ++i) put_le(narrow, static_cast<uint16_t>(i));
   std::string wide;
   for (uint32_t i = 0; i < 500000; ++i) put_le(wide, (i & 0xffffu) << 16);
-  s.add("cast", DType::BF16, {500, 1000}, bytes);
+  s.add("cast", DType::BF16, {500, 1000}, narrow);
   s.add("kept", DType::F32, {500000}, wide);
   s.host.threads = 2;
   for (const uint64_t piece : {uint64_t{4} << 20, uint64_t{65536}, uint64_t{100}, uint64_t{1}}) {
@@ -161,7 +167,7 @@ TEST_CASE("large tensors go in pieces that a small budget allows") {
 }
 
 TEST_CASE("empty tensors and scalars") {
-  Source s;
+  Job s;
   s.add("empty", DType::F16, {0, 3}, "");
   s.add("scalar", DType::F32, {}, packed<float>({2.5f}));
   for (const std::string moments : {"holes", "dense", "zero-stride", "none"}) {
@@ -169,13 +175,13 @@ TEST_CASE("empty tensors and scalars") {
     CHECK(record_of(files.at(kZero + "empty/fp32.pt"), "data/0").empty());
     CHECK(record_of(files.at(kZero + "scalar/fp32.pt"), "data/0") == packed<float>({2.5f}));
     // A scalar is stored as one element of one dimension, (K\1t; its shape is told as it is.
-    CHECK(holds(record_of(files.at(kZero + "scalar/fp32.pt"), "data.pkl"), std::string("QK\0(K\1t(K\1t", 11)));
-    CHECK(holds(record_of(files.at(kStates), "data.pkl"), std::string("scalarctorch\nSize\n((ttR")));
+    CHECK(holds(record_of(files.at(kZero + "scalar/fp32.pt"), "data.pkl"), bytes("QK\0(K\1t(K\1t")));
+    CHECK(holds(record_of(files.at(kStates), "data.pkl"), "scalarctorch\nSize\n((ttR"));
   }
 }
 
 TEST_CASE("buffers go to the model states, never under zero/") {
-  Source s;
+  Job s;
   add_bf16(s);
   s.add("ids", DType::I64, {3}, packed<int64_t>({1, 2, 3}), Role::kBuffer);
   s.add("running_mean", DType::F32, {2}, packed<float>({1, 2}), Role::kBuffer);
@@ -196,7 +202,7 @@ TEST_CASE("buffers go to the model states, never under zero/") {
 }
 
 TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
-  Source s;
+  Job s;
   add_bf16(s, "a");
   add_bf16(s, "b");
   s.model.tensors[1].train = manifest::Training::kFrozen;
@@ -208,11 +214,11 @@ TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
   CHECK(s.host.plan.drops[0].first == 1);
   CHECK(holds(s.host.plan.drops[0].second, "frozen"));
   CHECK(s.noted("1 frozen parameters are left out"));
-  CHECK_FALSE(holds(record_of(files.at(kStates), "data.pkl"), "X\1\0\0\0b"));
+  CHECK_FALSE(holds(record_of(files.at(kStates), "data.pkl"), bytes("X\1\0\0\0b")));
 }
 
 TEST_CASE("nothing to train") {
-  Source s;
+  Job s;
   CHECK(holds(s.refusal(), "expected at least one parameter to train, found none (0 frozen, 0 buffers)"));
   add_bf16(s);
   s.model.tensors[0].train = manifest::Training::kFrozen;
@@ -220,7 +226,7 @@ TEST_CASE("nothing to train") {
 }
 
 TEST_CASE("tied names are told, targets are used") {
-  Source s;
+  Job s;
   add_bf16(s, "embed");
   add_bf16(s, "head");
   s.model.tensors[0].target_name = "model.embed";
@@ -232,11 +238,11 @@ TEST_CASE("tied names are told, targets are used") {
   CHECK_FALSE(files.contains(kZero + "model.head/fp32.pt"));
   CHECK(s.host.plan.drops.empty());
   CHECK(holds(record_of(files.at(kStates), "data.pkl"),
-              std::string("shared_params}(X\x0a\0\0\0model.headX\x0b\0\0\0model.embedu", 48)));
+              bytes("shared_params}(X\x0a\0\0\0model.headX\x0b\0\0\0model.embedu")));
 }
 
 TEST_CASE("auxiliary files are placed, but never over our own") {
-  Source s;
+  Job s;
   add_bf16(s);
   for (const char* name : {"config.json", "Latest_Universal", "global_step0/x", "scheduler.pt", "tokenizer.json"}) {
     auto& aux = s.model.aux_files.emplace_back();
@@ -252,7 +258,7 @@ TEST_CASE("auxiliary files are placed, but never over our own") {
 }
 
 TEST_CASE("hf-trainer adds its two files") {
-  Source s;
+  Job s;
   add_bf16(s);
   const Files files = s.write({{"hf-trainer", "true"}, {"tag", "global_step7"}});
   CHECK(files.at("latest_universal") == "global_step7");
@@ -262,7 +268,7 @@ TEST_CASE("hf-trainer adds its two files") {
 }
 
 TEST_CASE("refusals name the tensor and say what to do") {
-  Source s;
+  Job s;
   add_bf16(s, "a/b");
   CHECK(s.refusal() ==
         "tensor \"a/b\": expected a name that can be a folder's, found \"a/b\", which holds '/': give it another with "
@@ -279,7 +285,7 @@ TEST_CASE("refusals name the tensor and say what to do") {
 }
 
 TEST_CASE("rounding of F64 is told") {
-  Source s;
+  Job s;
   s.add("d", DType::F64, {1}, packed<double>({0.1}));
   const Files files = s.write();
   CHECK(record_of(files.at(kZero + "d/fp32.pt"), "data/0") == packed<float>({0.1f}));
@@ -289,7 +295,7 @@ TEST_CASE("rounding of F64 is told") {
 }
 
 TEST_CASE("cancelled") {
-  Source s;
+  Job s;
   add_bf16(s);
   s.host.cancel = true;
   const auto files = test::run_writer(s.host, test::linked_plugin(s.host), s.model);
@@ -299,7 +305,7 @@ TEST_CASE("cancelled") {
 
 TEST_CASE("every failing call of the host is passed on, and nothing is kept") {
   const auto run = [](uint64_t fail_at) {
-    Source s;
+    Job s;
     add_bf16(s);
     s.add("ids", DType::I64, {1}, packed<int64_t>({1}), Role::kBuffer);
     s.add("big", DType::F32, {5000}, std::string(20000, 'x'));
@@ -323,7 +329,7 @@ TEST_CASE("every failing call of the host is passed on, and nothing is kept") {
 }
 
 TEST_CASE("the plan is a function of model and options") {
-  Source s;
+  Job s;
   add_bf16(s);
   const auto plan = [&] {
     std::string out;

@@ -33,7 +33,7 @@ std::string check_names(const std::vector<std::string>& targets) {
   std::vector<manifest::Tensor> tensors;
   std::vector<uint64_t> indexes;
   for (const std::string& target : targets) {
-    tensors.emplace_back().name = "t" + std::to_string(indexes.size());
+    tensors.emplace_back().name = cat("t", indexes.size());
     tensors.back().target_name = target;
     indexes.push_back(indexes.size());
   }

@@ -40,7 +40,8 @@ template <class... Parts>
 std::string cat(const Parts&... parts) {
   std::string out;
   const auto add = [&out](const auto& part) {
-    if constexpr (std::is_arithmetic_v<std::decay_t<decltype(part)>>) {
+    using Part = std::decay_t<decltype(part)>;
+    if constexpr (std::is_arithmetic_v<Part> && !std::is_same_v<Part, char>) {
       out += std::to_string(part);
     } else {
       out += part;
