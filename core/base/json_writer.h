@@ -4,6 +4,8 @@
 //   json.begin_object().member("name", tensor.name).key("shape").value(shape).end_object();
 #pragma once
 
+#include "core/base/text.h"
+
 #include <fmt/format.h>
 
 #include <cmath>
@@ -89,7 +91,9 @@ class JsonWriter {
     // Deep entries (one per tensor or file) stay on their line's own indent of at most four: reports have 100,000 of them.
     out_.append(2 * static_cast<size_t>(depth_ < 4 ? depth_ : 4), ' ');
   }
+  // Bytes that are not UTF-8 (a path may hold any) become U+FFFD, so that the text can always be read.
   void quote(std::string_view text) {
+    const bool broken = !is_utf8(text);
     out_ += '"';
     for (const char c : text) {
       switch (c) {
@@ -100,6 +104,8 @@ class JsonWriter {
         default:
           if (static_cast<unsigned char>(c) < 0x20) {
             fmt::format_to(std::back_inserter(out_), "\\u{:04x}", static_cast<unsigned>(c));
+          } else if (broken && static_cast<unsigned char>(c) >= 0x80) {
+            out_ += "\xEF\xBF\xBD";
           } else {
             out_ += c;
           }

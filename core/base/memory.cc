@@ -18,7 +18,7 @@ Memory::~Memory() {
 void* Memory::alloc(uint64_t size, uint64_t align) {
   size = std::max<uint64_t>(size, 1);
   align = std::max<uint64_t>(align, 64);
-  if (size > limit_ || align > 4096) return nullptr;
+  if (size > limit_ || align > 4096 || size > UINT64_MAX - align) return nullptr;
   size = (size + align - 1) / align * align;  // what aligned_alloc asks for
   const std::lock_guard lock(mutex_);
   if (const auto it = kept_.find(size); it != kept_.end() && align <= 64) {
@@ -28,8 +28,8 @@ void* Memory::alloc(uint64_t size, uint64_t align) {
     used_.emplace(p, size);
     return p;
   }
-  if (held_ + size > limit_) drop_kept();
-  if (held_ + size > limit_) return nullptr;
+  if (size > limit_ - held_) drop_kept();
+  if (size > limit_ - held_) return nullptr;
   void* p = std::aligned_alloc(align, size);
   if (!p) return nullptr;
   used_.emplace(p, size);
@@ -69,10 +69,16 @@ void Memory::drop_kept() {
 bool Memory::reserve(uint64_t n, const std::function<bool()>& stop) {
   std::unique_lock lock(mutex_);
   if (n > limit_) return false;
-  changed_.wait(lock, [&] { return stop() || reserved_ + n <= limit_; });
+  changed_.wait(lock, [&] { return stop() || n <= limit_ - reserved_; });
   if (stop()) return false;
   reserved_ += n;
   return true;
+}
+
+void Memory::wake() {
+  // Not between a waiter's look at stop() and its sleep, where the call would be lost.
+  { const std::lock_guard lock(mutex_); }
+  changed_.notify_all();
 }
 
 void Memory::unreserve(uint64_t n) {

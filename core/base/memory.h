@@ -34,7 +34,7 @@ class Memory {
   // Waits until n more bytes may be reserved; false when stop() turned true instead, or n can never be had.
   bool reserve(uint64_t n, const std::function<bool()>& stop);
   void unreserve(uint64_t n);
-  void wake() { changed_.notify_all(); }  // after stop() changed
+  void wake();  // after stop() changed
 
  private:
   void drop_kept();  // under mutex_

@@ -1,6 +1,7 @@
 #include "core/convert/convert.h"
 
 #include "core/base/text.h"
+#include "core/convert/inspect.h"
 #include "core/convert/open_model.h"
 #include "core/convert/plan_check.h"
 #include "core/convert/report.h"
@@ -171,9 +172,11 @@ class Job {
     s.format = target_.source.format;
     for (const auto& file : target_.source.files) s.source_bytes += file.size;
     s.tensors = target_.tensors.size();
-    s.left_out = plan_.plan.drops.size();
-    for (const manifest::Tensor& t : target_.tensors) {
-      if (!t.left_out.empty()) {
+    std::vector<bool> dropped(target_.tensors.size());
+    for (const auto& [tensor, reason] : plan_.plan.drops) dropped[tensor] = true;
+    for (size_t i = 0; i < target_.tensors.size(); ++i) {
+      const manifest::Tensor& t = target_.tensors[i];
+      if (!t.left_out.empty() || dropped[i]) {
         ++s.left_out;
       } else if (t.role == manifest::Role::kParameter) {
         ++s.parameters;
@@ -242,6 +245,7 @@ class Job {
       if (callbacks_.progress) callbacks_.progress(std::min(host_.done_bytes(), total), total);
     };
     XD_TRY(run_schedule(schedule, memory_, cancelled_));
+    XD_TRY(digest_others());
     XD_TRY(copy_aux(staging));
     if (callbacks_.progress) callbacks_.progress(total, total);
     timings_.emplace_back("write", watch.seconds());
@@ -296,6 +300,23 @@ class Job {
     return {};
   }
 
+  // The tensors that no item read whole and in order: those left out, for the most part.
+  Result<void> digest_others() {
+    for (uint64_t i = 0; i < target_.tensors.size(); ++i) tensor_digests_.push_back(service_->digest_of(i));
+    std::vector<uint64_t> others;
+    for (uint64_t i = 0; i < tensor_digests_.size(); ++i) {
+      if (tensor_digests_[i].empty()) others.push_back(i);
+    }
+    Schedule schedule;
+    schedule.threads = request_.threads;
+    schedule.memory.assign(others.size(), 1 << 20);
+    schedule.run = [&](size_t task) -> Result<void> {
+      XD_TRY_SET(tensor_digests_[others[task]], digest_tensor(*model_, others[task], io::DigestKind::kXxh3, cancelled_));
+      return {};
+    };
+    return run_schedule(schedule, memory_, cancelled_);
+  }
+
   Result<void> copy_aux(io::Staging& staging) {
     const base::Block piece(memory_, window_bytes());
     if (!piece.data) return Error{XD_NO_MEMORY, "expected room to copy a file: raise --memory"};
@@ -338,7 +359,7 @@ class Job {
     r.notes = notes_;
     for (size_t i = 0; i < objects_.size(); ++i) r.files.push_back({plan_.plan.objects[i].path, plan_.plan.objects[i].size, objects_[i].digest});
     r.files.insert(r.files.end(), aux_files_.begin(), aux_files_.end());
-    for (size_t i = 0; i < target_.tensors.size(); ++i) r.tensor_digests.push_back(service_->digest_of(i));
+    r.tensor_digests = tensor_digests_;
     r.seconds = timings_;
     return to_json(r);
   }
@@ -361,6 +382,7 @@ class Job {
   std::vector<std::string> notes_;  // for the user: from the writer, and warnings of either plugin
   std::vector<ObjectState> objects_;
   std::optional<TensorService> service_;
+  std::vector<std::string> tensor_digests_;
   std::vector<FileEntry> aux_files_;
   std::vector<std::pair<std::string, double>> timings_;
   std::mutex serial_;  // for writers without XD_CAP_CONCURRENT

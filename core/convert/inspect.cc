@@ -9,6 +9,7 @@ namespace crossdock::convert {
 
 namespace {
 constexpr uint64_t kPieceBytes = 1 << 20;
+}  // namespace
 
 Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind, const std::atomic<bool>& cancelled) {
   const manifest::Tensor& t = model.manifest().tensors[index];
@@ -28,7 +29,6 @@ Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKi
   }
   return digest.finish();
 }
-}  // namespace
 
 Result<std::vector<std::string>> digest_tensors(OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
                                                 const std::function<void(uint64_t done, uint64_t total)>& progress) {

@@ -12,6 +12,8 @@
 
 namespace crossdock::convert {
 
+Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind, const std::atomic<bool>& cancelled);
+
 // One digest per tensor, in order. `progress`: bytes done and in all, about five times a second; may be empty.
 Result<std::vector<std::string>> digest_tensors(OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
                                                 const std::function<void(uint64_t done, uint64_t total)>& progress);

@@ -54,7 +54,10 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
     }
   }
   std::unordered_set<uint64_t> dropped;
-  for (const auto& [tensor, reason] : plan.drops) dropped.insert(tensor);
+  for (const auto& [tensor, reason] : plan.drops) {
+    if (reason.empty()) return invalid(cat("plan: expected a reason to leave out ", m.tensors[tensor].name, ", found none"));
+    dropped.insert(tensor);
+  }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
     const bool left_out = !m.tensors[i].left_out.empty() || dropped.contains(i);
     const auto it = used.find(i);

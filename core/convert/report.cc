@@ -3,6 +3,7 @@
 #include "core/base/json_writer.h"
 
 #include <algorithm>
+#include <map>
 
 namespace crossdock::convert {
 
@@ -30,7 +31,9 @@ std::string to_json(const Report& r) {
   json.end_array().end_object();
   json.member("writer", r.writer->id());
   json.key("options").begin_object();
-  for (const auto& [key, value] : r.options) json.member(key, value);
+  std::map<std::string, std::vector<std::string>> options;
+  for (const auto& [key, value] : r.options) options[key].push_back(value);
+  for (const auto& [key, values] : options) values.size() == 1 ? json.member(key, values[0]) : json.member(key, values);
   json.end_object();
   json.key("notes").begin_array();
   for (const std::string& note : r.notes) json.value(note);
@@ -48,7 +51,7 @@ std::string to_json(const Report& r) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     const manifest::Tensor& t = tensors[i];
     json.begin_object().member("name", t.name).member("dtype", manifest::name(t.dtype)).member("shape", t.shape);
-    if (!r.tensor_digests[i].empty()) json.member("digest", r.tensor_digests[i]);
+    json.member("digest", r.tensor_digests[i]);
     if (!targets[i].empty()) {
       json.member("targets", targets[i]);
     } else {

@@ -23,7 +23,7 @@ struct Report {
   std::vector<std::pair<std::string, std::string>> options;  // the writer's, as checked
   std::vector<std::string> notes;
   std::vector<FileEntry> files;
-  std::vector<std::string> tensor_digests;  // by index; empty where not taken
+  std::vector<std::string> tensor_digests;  // by index
   std::vector<std::pair<std::string, double>> seconds;
 };
 

@@ -40,6 +40,8 @@ struct Run {
       return Error{XD_NO_MEMORY, "out of memory"};
     } catch (const std::exception& e) {
       return Error{XD_INTERNAL, e.what()};
+    } catch (...) {
+      return Error{XD_INTERNAL, "unknown exception"};
     }
   }
 

@@ -42,6 +42,7 @@ struct Lister {
       }
       if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};
     }
+    if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};  // a failed increment ends the loop
     return {};
   }
 

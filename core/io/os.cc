@@ -66,6 +66,7 @@ Result<void> write_exact(Os& os, int fd, uint64_t offset, std::span<const std::b
   while (!bytes.empty()) {
     const ssize_t n = os.pwrite(fd, bytes.data(), bytes.size(), offset);
     if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = EIO;  // POSIX does not say what it would mean
     if (n <= 0) return os_error(cat("write ", bytes.size(), " bytes at ", offset));
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);

@@ -71,17 +71,21 @@ class Staging {
   const fs::path& destination() const { return destination_; }
 
  private:
-  Staging(Os& os, fs::path destination) : os_(os), destination_(std::move(destination)), partial_(destination_.string() + ".partial") {}
+  Staging(Os& os, fs::path destination, bool overwrite)
+      : os_(os), destination_(std::move(destination)), partial_(destination_.string() + ".partial"), overwrite_(overwrite) {}
   Result<void> take_partial();
   Result<void> make_parents(const std::string& name);
   Result<void> publish();
+  Result<void> replace();
 
   Os& os_;
   const fs::path destination_;
   const fs::path partial_;
   fs::path made_parent_;  // the first folder above OUT that we had to make, or empty
+  const bool overwrite_;
   bool replaces_ = false;
-  bool open_ = false;
+  bool made_ = false;  // OUT.partial, empty
+  bool open_ = false;  // it is ours to fill and to remove
   Fd dir_;  // holds the lock
   std::mutex mutex_;
   std::set<std::string> folders_;

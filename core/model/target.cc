@@ -66,6 +66,10 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     }
     for (const Rename& rename : renames) name = std::regex_replace(name, rename.from, rename.to);
     name.insert(0, options.add_prefix);
+    if (name.empty() && !t.name.empty()) {
+      return invalid(cat("--strip-prefix, --rename: expected a name to be left of ", t.name, ", found none: change the pattern"));
+    }
+    if (!base::is_utf8(name)) return invalid(cat("--rename, --add-prefix: expected UTF-8, found ", base::printable(name)));
     if (name != t.name) t.target_name = name;
     const auto [it, fresh] = seen.emplace(std::move(name), &t);
     if (!fresh) {
@@ -112,11 +116,11 @@ Result<void> set_training(const TargetOptions& options, Manifest& m) {
 
 const manifest::ValueMap* config_of(const Manifest& m) { return m.source.config.get<manifest::ValueMap>(); }
 
-// A key of config.json, or of its text_config, where composite models keep it.
+// A key of config.json, or of its text_config, where composite models keep it. null is as none.
 const manifest::Value* config_value(const Manifest& m, std::string_view key) {
   const auto* config = config_of(m);
   if (!config) return nullptr;
-  if (const auto* value = config->find(key)) return value;
+  if (const auto* value = config->find(key); value && !value->get<manifest::Null>()) return value;
   const auto* nested = config->find("text_config");
   const auto* map = nested ? nested->get<manifest::ValueMap>() : nullptr;
   return map ? map->find(key) : nullptr;
@@ -173,17 +177,19 @@ bool ties_embeddings(const Manifest& m) {
 }
 
 std::vector<std::pair<uint64_t, uint64_t>> tied_candidates(const Manifest& m) {
-  const auto find = [&m](std::initializer_list<std::string_view> endings) -> const Tensor* {
+  const auto find = [&m](std::initializer_list<std::string_view> endings, const Tensor* like) -> const Tensor* {
     for (const Tensor& t : m.tensors) {
+      if (like && (t.dtype != like->dtype || t.shape != like->shape)) continue;  // of another part of the model
       for (const std::string_view e : endings) {
         if (t.name == e || (t.name.size() > e.size() && t.name.ends_with(e) && t.name[t.name.size() - e.size() - 1] == '.')) return &t;
       }
     }
     return nullptr;
   };
-  const Tensor* in = find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"});
-  const Tensor* out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"});
-  if (!in || !out || in->dtype != out->dtype || in->shape != out->shape) return {};
+  const Tensor* out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"}, nullptr);
+  if (!out) return {};
+  const Tensor* in = find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"}, out);
+  if (!in) return {};
   return {{static_cast<uint64_t>(in - m.tensors.data()), static_cast<uint64_t>(out - m.tensors.data())}};
 }
 

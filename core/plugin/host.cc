@@ -43,7 +43,10 @@ struct HostCalls {
     });
   }
   static void log(void* ctx, int32_t level, const char* message) {
-    if (host(ctx).log && message) host(ctx).log(level, message);
+    shielded(nullptr, [&] {
+      if (host(ctx).log && message) host(ctx).log(level, message);
+      return xd_status{XD_OK};
+    });
   }
   static int32_t cancelled(void* ctx) { return host(ctx).cancelled_ ? 1 : 0; }
   static void progress(void* ctx, uint64_t bytes) { host(ctx).done_bytes_ += bytes; }

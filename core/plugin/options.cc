@@ -3,6 +3,7 @@
 #include "core/base/text.h"
 
 #include <charconv>
+#include <cmath>
 
 namespace crossdock::plugin {
 
@@ -12,7 +13,7 @@ template <class T>
 bool parses_as(const std::string& text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size();
+  return error == std::errc() && end == text.data() + text.size() && std::isfinite(static_cast<double>(value));
 }
 
 // The value in the one spelling that plugins get, or an error that says what was expected.
@@ -61,7 +62,9 @@ Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema
     const auto it = given.find(name);
     if (it == given.end() || it->second.empty()) {
       if (!(*schema)->fallback) return invalid(cat("expected --", name, ", found none: ", (*schema)->help ? (*schema)->help : ""));
-      if (type != "list") out.add(name, (*schema)->fallback);
+      const std::string fallback = (*schema)->fallback;  // empty: not set
+      XD_TRY_SET(const std::string checked, fallback.empty() ? Result<std::string>(fallback) : normalise(name, type, fallback));
+      if (type != "list") out.add(name, checked);
       continue;
     }
     if (it->second.size() > 1 && type != "list") return invalid(cat("--", name, ": expected one value, found ", it->second.size()));

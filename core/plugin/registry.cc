@@ -78,20 +78,17 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
   if (module.needs_minor > XD_ABI_MINOR) {
     return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR, " or lower, found one that needs 1.", module.needs_minor, ": update crossdock"));
   }
-  for (const xd_plugin_desc* const* p = module.plugins; *p; ++p) {
-    Plugin plugin;
-    plugin.path = path;
-    if (const char* text = problem(*p, plugin)) {
-      refuse(text);
-      continue;
-    }
-    const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
-    if (same != plugins_.end()) {
-      refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
-      continue;
-    }
-    plugins_.push_back(plugin);
-  }
+  for (const xd_plugin_desc* const* p = module.plugins; *p; ++p) add(path, *p);
+}
+
+void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
+  const auto refuse = [&](std::string reason) { refusals_.push_back({path, std::move(reason)}); };
+  Plugin plugin;
+  plugin.path = path;
+  if (const char* text = problem(desc, plugin)) return refuse(text);
+  const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
+  if (same != plugins_.end()) return refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
+  plugins_.push_back(plugin);
 }
 
 Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host) {

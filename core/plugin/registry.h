@@ -3,7 +3,7 @@
 // Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated), the one beside the
 // executable, the installed one. Never the current directory. A module is any NAME.xd.so there. The first plugin with an
 // id is used; later ones with the same id, and modules that cannot be used, are listed with their paths and reasons.
-// Modules are never unloaded. Threads: immutable after load().
+// Modules are never unloaded. Threads: immutable after load() and add().
 #pragma once
 
 #include <crossdock/plugin.h>
@@ -40,6 +40,9 @@ class Registry {
  public:
   // `host`: a table for the load calls only.
   static Registry load(const std::vector<fs::path>& folders, const xd_host* host);
+
+  // One plugin, as if the module at `path` had offered it. For programs that link their plugins in, and for tests.
+  void add(const fs::path& path, const xd_plugin_desc* desc);
 
   const std::vector<Plugin>& plugins() const { return plugins_; }
   const std::vector<Refusal>& refusals() const { return refusals_; }

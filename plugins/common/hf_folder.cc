@@ -54,7 +54,8 @@ std::optional<uint64_t> byte_count(simdjson::dom::element element) {
   if (element.is<uint64_t>()) return uint64_t(element);
   if (!element.is<double>()) return std::nullopt;
   const double value(element);
-  return value >= 0 && value < 0x1p63 && value == std::floor(value) ? std::optional(static_cast<uint64_t>(value)) : std::nullopt;
+  return value >= 0 && value < 0x1p63 && value == std::floor(value) ? std::optional(static_cast<uint64_t>(value))
+                                                                    : std::nullopt;
 }
 
 Result<ShardIndex> shard_index(simdjson::dom::element root) {
@@ -62,9 +63,11 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
   if (root.get(top)) return corrupt(cat("expected an object with a \"weight_map\", found ", kind_of(root)));
   XD_TRY(check_unique_keys(top, "the index"));
   simdjson::dom::element member;
-  if (top["weight_map"].get(member)) return corrupt("expected a \"weight_map\" in the index, found none: download or save the index again");
+  if (top["weight_map"].get(member))
+    return corrupt("expected a \"weight_map\" in the index, found none: download or save the index again");
   if (member.get(map)) return corrupt(cat("expected \"weight_map\" to be an object, found ", kind_of(member)));
-  if (map.begin() == map.end()) return corrupt("expected tensors in \"weight_map\", found none: download or save the index again");
+  if (map.begin() == map.end())
+    return corrupt("expected tensors in \"weight_map\", found none: download or save the index again");
   XD_TRY(check_unique_keys(map, "\"weight_map\""));
 
   ShardIndex out;
@@ -72,20 +75,27 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
   std::vector<std::string_view> shards;
   for (const auto& [tensor, file] : map) {
     std::string_view name;
-    if (file.get(name)) return corrupt(cat("tensor ", in_quotes(tensor), ": expected the name of its shard, found ", kind_of(file)));
+    if (file.get(name))
+      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the name of its shard, found ", kind_of(file)));
+    if (!shards.empty() && shards.back() == name) continue;  // neighbours mostly share a shard
     if (!is_safe_name(name)) {
-      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the relative name of a shard in this folder, found ", in_quotes(name)));
+      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the relative name of a shard in this folder, found ",
+                         in_quotes(name)));
     }
     shards.push_back(name);
   }
   std::sort(shards.begin(), shards.end());
   shards.erase(std::unique(shards.begin(), shards.end()), shards.end());
   out.shards.assign(shards.begin(), shards.end());
+  out.weight_map.reserve(map.size());
   for (const auto& [tensor, file] : map) {
     const auto shard = std::lower_bound(shards.begin(), shards.end(), std::string_view(file));
     out.weight_map.push_back({std::string(tensor), static_cast<uint32_t>(shard - shards.begin())});
   }
-  std::sort(out.weight_map.begin(), out.weight_map.end(), [](const auto& a, const auto& b) { return a.tensor < b.tensor; });
+  const auto by_name = [](const auto& a, const auto& b) { return a.tensor < b.tensor; };
+  if (!std::is_sorted(out.weight_map.begin(), out.weight_map.end(), by_name)) {
+    std::sort(out.weight_map.begin(), out.weight_map.end(), by_name);
+  }
   return out;
 }
 
@@ -108,7 +118,8 @@ Result<manifest::Value> parse_config(std::string_view text) {
 Error in_file(std::string_view name, Error error) { return error.held_by_host ? error : std::move(error).in(name); }
 
 std::optional<AuxKind> aux_kind(std::string_view name) {
-  const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(), [&](const auto& k) { return k.name == name; });
+  const auto known =
+      std::find_if(kKnownNames.begin(), kKnownNames.end(), [&](const auto& k) { return k.name == name; });
   if (known != kKnownNames.end()) return known->kind;
   constexpr std::string_view kTemplates = "additional_chat_templates/";
   if (name.starts_with(kTemplates)) {
@@ -159,7 +170,8 @@ Result<ShardIndex> read_shard_index(const Host& host, const Input& input, const 
 }
 
 bool is_safe_name(std::string_view name) {
-  if (name.empty() || name.find('\\') != std::string_view::npos || name.find('\0') != std::string_view::npos) return false;
+  if (name.empty() || name.find('\\') != std::string_view::npos || name.find('\0') != std::string_view::npos)
+    return false;
   if (name.size() > 1 && name[1] == ':') return false;
   for (size_t begin = 0; begin <= name.size();) {
     const size_t end = std::min(name.find('/', begin), name.size());

@@ -1,5 +1,5 @@
-// What a Hugging Face model folder holds beside its tensors: config.json, the tokenizer's files, and the index that says
-// which shard holds which tensor. The same for safetensors and .bin checkpoints.
+// What a Hugging Face model folder holds beside its tensors: config.json, the tokenizer's files, and the index that
+// says which shard holds which tensor. The same for safetensors and .bin checkpoints.
 //
 // Sources: transformers 5.23 (utils/hub.py get_checkpoint_shard_files, modeling_utils.py, tokenization_utils_base.py).
 #pragma once

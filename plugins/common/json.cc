@@ -9,12 +9,12 @@ namespace crossdock::common {
 
 namespace {
 
-
 // True for an integer that is in neither int64 nor uint64.
 bool exceeds_64_bits(std::string_view token) {
   const bool negative = token.starts_with('-');
   const std::string_view digits = token.substr(negative ? 1 : 0);
-  if (digits.empty() || digits[0] == '0' || digits.find_first_not_of("0123456789") != std::string_view::npos) return false;
+  if (digits.empty() || digits[0] == '0' || digits.find_first_not_of("0123456789") != std::string_view::npos)
+    return false;
   const std::string_view limit = negative ? "9223372036854775808" : "18446744073709551615";
   return digits.size() > limit.size() || (digits.size() == limit.size() && digits > limit);
 }
@@ -48,15 +48,28 @@ std::string strict_from_python(std::string_view in) {
 }
 
 Result<manifest::Value> value_at(simdjson::dom::element element, int depth) {
-  if (depth > kMaxJsonDepth && (element.is_array() || element.is_object())) return corrupt(cat("expected at most ", kMaxJsonDepth, " levels of nested JSON, found more"));
+  if (depth > kMaxJsonDepth && (element.is_array() || element.is_object()))
+    return corrupt(cat("expected at most ", kMaxJsonDepth, " levels of nested JSON, found more"));
   manifest::Value out;
   switch (element.type()) {
-    case simdjson::dom::element_type::NULL_VALUE: out.kind = manifest::Null(); break;
-    case simdjson::dom::element_type::BOOL: out.kind = bool(element); break;
-    case simdjson::dom::element_type::INT64: out.kind = int64_t(element); break;
-    case simdjson::dom::element_type::UINT64: out.kind = uint64_t(element); break;
-    case simdjson::dom::element_type::DOUBLE: out.kind = double(element); break;
-    case simdjson::dom::element_type::STRING: out.kind = std::string(std::string_view(element)); break;
+    case simdjson::dom::element_type::NULL_VALUE:
+      out.kind = manifest::Null();
+      break;
+    case simdjson::dom::element_type::BOOL:
+      out.kind = bool(element);
+      break;
+    case simdjson::dom::element_type::INT64:
+      out.kind = int64_t(element);
+      break;
+    case simdjson::dom::element_type::UINT64:
+      out.kind = uint64_t(element);
+      break;
+    case simdjson::dom::element_type::DOUBLE:
+      out.kind = double(element);
+      break;
+    case simdjson::dom::element_type::STRING:
+      out.kind = std::string(std::string_view(element));
+      break;
     case simdjson::dom::element_type::ARRAY: {
       manifest::ValueList list;
       for (const auto child : simdjson::dom::array(element)) {
@@ -83,15 +96,18 @@ Result<manifest::Value> value_at(simdjson::dom::element element, int depth) {
 }  // namespace
 
 Result<void> JsonDocument::parse(const char* padded, uint64_t length) {
-  const auto error = parser_->parse(reinterpret_cast<const uint8_t*>(padded), length, /*realloc_if_needed=*/false).get(root_);
+  const auto error =
+      parser_->parse(reinterpret_cast<const uint8_t*>(padded), length, /*realloc_if_needed=*/false).get(root_);
   if (error == simdjson::SUCCESS) return {};
-  if (error == simdjson::MEMALLOC) return Error{XD_NO_MEMORY, cat("expected memory to parse ", length, " bytes of JSON, found too little")};
+  if (error == simdjson::MEMALLOC)
+    return Error{XD_NO_MEMORY, cat("expected memory to parse ", length, " bytes of JSON, found too little")};
   return corrupt(cat("expected JSON, found ", length, " bytes that are not (", simdjson::error_message(error), ")"));
 }
 
 Result<JsonDocument> parse_json(std::string_view text, JsonDialect dialect) {
-  const simdjson::padded_string padded = dialect == JsonDialect::kPython ? simdjson::padded_string(strict_from_python(text))
-                                                                         : simdjson::padded_string(text);
+  const simdjson::padded_string padded = dialect == JsonDialect::kPython
+                                             ? simdjson::padded_string(strict_from_python(text))
+                                             : simdjson::padded_string(text);
   JsonDocument out;
   XD_TRY(out.parse(padded.data(), padded.size()));
   return out;
@@ -110,7 +126,8 @@ Result<void> check_unique_keys(simdjson::dom::object object, std::string_view wh
   std::vector<std::string_view> keys;
   keys.reserve(object.size());
   for (const auto& field : object) keys.push_back(field.key);
-  std::sort(keys.begin(), keys.end());  // not a hash table: its worst case is the file's to choose
+  // Sorted, not hashed: the worst case of a hash table is the file's to choose. Most writers have sorted them already.
+  if (!std::is_sorted(keys.begin(), keys.end())) std::sort(keys.begin(), keys.end());
   const auto twice = std::adjacent_find(keys.begin(), keys.end());
   if (twice == keys.end()) return {};
   return corrupt(cat("expected each key of ", where, " once, found ", in_quotes(*twice), " twice"));
@@ -120,14 +137,21 @@ Result<manifest::Value> json_value(simdjson::dom::element element) { return valu
 
 std::string_view kind_of(simdjson::dom::element element) {
   switch (element.type()) {
-    case simdjson::dom::element_type::NULL_VALUE: return "null";
-    case simdjson::dom::element_type::BOOL: return "a boolean";
+    case simdjson::dom::element_type::NULL_VALUE:
+      return "null";
+    case simdjson::dom::element_type::BOOL:
+      return "a boolean";
     case simdjson::dom::element_type::INT64:
-    case simdjson::dom::element_type::UINT64: return "an integer";
-    case simdjson::dom::element_type::DOUBLE: return "a number with a fraction or exponent";
-    case simdjson::dom::element_type::STRING: return "a string";
-    case simdjson::dom::element_type::ARRAY: return "an array";
-    case simdjson::dom::element_type::OBJECT: return "an object";
+    case simdjson::dom::element_type::UINT64:
+      return "an integer";
+    case simdjson::dom::element_type::DOUBLE:
+      return "a number with a fraction or exponent";
+    case simdjson::dom::element_type::STRING:
+      return "a string";
+    case simdjson::dom::element_type::ARRAY:
+      return "an array";
+    case simdjson::dom::element_type::OBJECT:
+      return "an object";
   }
   return "something else";
 }

@@ -4,8 +4,8 @@
 //   XD_TRY(check_unique_keys(doc.root(), "the header"));
 //
 // simdjson refuses invalid UTF-8, lone surrogates, control characters in strings, and numbers that fit no 64-bit type;
-// it accepts repeated keys, which check_unique_keys() and json_value() refuse, after unescaping: two readers of one file
-// must not see two different things. A document owns all its text; its elements live as long as it does.
+// it accepts repeated keys, which check_unique_keys() and json_value() refuse, after unescaping: two readers of one
+// file must not see two different things. A document owns all its text; its elements live as long as it does.
 #pragma once
 
 #include <crossdock/plugin.hpp>

@@ -59,16 +59,26 @@ TEST_CASE("json: members keep their order") {
 }
 
 TEST_CASE("json: what is not JSON is refused") {
-  for (const char* text : {"", " ", "{", "[1,]", "{\"a\":1,}", "{} x", "{} {}", "'a'", "NaN", "[Infinity]", "-", "01", "1.", ".5", "+1", "nul",
-                           "1e999", "18446744073709551616", "\"a\tb\"", "\"abc", "\"\\x\"", "\xef\xbb\xbf{}", "[1 2]", "{\"a\" 1}"}) {
+  for (const char* text : {"",           " ",
+                           "{",          "[1,]",
+                           "{\"a\":1,}", "{} x",
+                           "{} {}",      "'a'",
+                           "NaN",        "[Infinity]",
+                           "-",          "01",
+                           "1.",         ".5",
+                           "+1",         "nul",
+                           "1e999",      "18446744073709551616",
+                           "\"a\tb\"",   "\"abc",
+                           "\"\\x\"",    "\xef\xbb\xbf{}",
+                           "[1 2]",      "{\"a\" 1}"}) {
     CAPTURE(text);
     CHECK(error_of(text).find("expected JSON, found ") == 0);
   }
 }
 
 TEST_CASE("json: text must be Unicode, also after unescaping") {
-  for (const char* text : {"\"\xff\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\"\xf5\x80\x80\x80\"", R"("\ud800")", R"("\udc00")", R"("\ud800\u0041")",
-                           R"("\ud800x")", R"("\ud800\ud800")"}) {
+  for (const char* text : {"\"\xff\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\"\xf5\x80\x80\x80\"", R"("\ud800")",
+                           R"("\udc00")", R"("\ud800\u0041")", R"("\ud800x")", R"("\ud800\ud800")"}) {
     CAPTURE(text);
     CHECK(error_of(text).find("expected JSON, found ") == 0);
   }
@@ -76,7 +86,8 @@ TEST_CASE("json: text must be Unicode, also after unescaping") {
 
 TEST_CASE("json: a key that is there twice is refused, after unescaping, at any depth") {
   CHECK(error_of(R"({"a": 1, "a": 1})") == "expected each key of an object once, found \"a\" twice");
-  CHECK(error_of(R"({"x": [{"a": 1, "b": 2, "\u0061": 1}]})") == "expected each key of an object once, found \"a\" twice");
+  CHECK(error_of(R"({"x": [{"a": 1, "b": 2, "\u0061": 1}]})") ==
+        "expected each key of an object once, found \"a\" twice");
   std::string many = "{";
   for (int i = 0; i < 1000; ++i) many += cat("\"k", i, "\": 0, ");
   CHECK(error_of(many + "\"k1000\": 0}") == "accepted");
@@ -92,7 +103,8 @@ TEST_CASE("json: depth is limited") {
 
 TEST_CASE("json: the deepest value that is accepted survives the manifest's wire form") {
   manifest::Manifest m;
-  m.source.config = *value_of(std::string(common::kMaxJsonDepth - 1, '[') + "{\"a\": 1}" + std::string(common::kMaxJsonDepth - 1, ']'));
+  m.source.config = *value_of(std::string(common::kMaxJsonDepth - 1, '[') + "{\"a\": 1}" +
+                              std::string(common::kMaxJsonDepth - 1, ']'));
   CHECK(manifest::decode<manifest::Manifest>(as_bytes(manifest::encode(m))));
   std::string maps = "1";
   for (int i = 1; i < common::kMaxJsonDepth; ++i) maps = "{\"a\": " + maps + "}";
@@ -104,7 +116,8 @@ TEST_CASE("json: Python's dialect") {
   const auto python = JsonDialect::kPython;
   CHECK(member<std::string>(R"({"time_step_limit": NaN})", python) == "NaN");
   CHECK(member<std::string>(R"({"a": Infinity})", python) == "Infinity");
-  CHECK(member<ValueList>(R"({"time_step_limit": [0.0, -Infinity,Infinity]})", python).values[1] == Value{std::string("-Infinity")});
+  CHECK(member<ValueList>(R"({"time_step_limit": [0.0, -Infinity,Infinity]})", python).values[1] ==
+        Value{std::string("-Infinity")});
   CHECK(member<double>(R"({"model_max_length": 1000000000000000019884624838656})", python) == 1e30);
   CHECK(member<double>(R"({"a": 18446744073709551616})", python) == 18446744073709551616.0);
   CHECK(member<uint64_t>(R"({"a": 18446744073709551615})", python) == UINT64_MAX);
@@ -114,7 +127,8 @@ TEST_CASE("json: Python's dialect") {
   CHECK(member<std::string>(R"({"a": "NaN, \"Infinity\" \\"})", python) == R"(NaN, "Infinity" \)");
   CHECK(member<std::string>(R"({"a\\": "99999999999999999999"})", python) == "99999999999999999999");
   // And nothing else.
-  for (const char* text : {"+Infinity", "nan", "inf", "[--Infinity]", "[NaNs]", "{NaN: 1", "\"abc", "\"abc\\", "00000000000000000000001", "1 2", "NaN NaN"}) {
+  for (const char* text : {"+Infinity", "nan", "inf", "[--Infinity]", "[NaNs]", "{NaN: 1", "\"abc", "\"abc\\",
+                           "00000000000000000000001", "1 2", "NaN NaN"}) {
     CAPTURE(text);
     CHECK(error_of(text, python).find("expected JSON, found ") == 0);
   }

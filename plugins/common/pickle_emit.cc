@@ -1,8 +1,8 @@
-// The opcodes are those that torch's weights_only reader and libtorch's C++ reader both accept (the latter takes LONG1 only
-// with eight bytes). Unlike Python's pickler this one keeps no memo: nothing that we emit is shared or cyclic.
+// The opcodes are those that torch's weights_only reader and libtorch's C++ reader both accept (the latter takes LONG1
+// only with eight bytes). Unlike Python's pickler this one keeps no memo: nothing that we emit is shared or cyclic.
 //
-// A tensor is _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks) over a typed storage class.
-// Types younger than those classes have none: torch saves them as bytes, with _rebuild_tensor_v3(..., dtype).
+// A tensor is _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks) over a typed storage
+// class. Types younger than those classes have none: torch saves them as bytes, with _rebuild_tensor_v3(..., dtype).
 #include "plugins/common/pickle_emit.h"
 
 #include <algorithm>
@@ -23,28 +23,50 @@ struct TorchType {
 // torch.storage._dtype_to_storage_type_map() and _new_dtypes() of torch 2.13.
 TorchType torch_type(DType dtype) {
   switch (dtype) {
-    case DType::BOOL: return {"BoolStorage", ""};
-    case DType::U8: return {"ByteStorage", ""};
-    case DType::I8: return {"CharStorage", ""};
-    case DType::I16: return {"ShortStorage", ""};
-    case DType::I32: return {"IntStorage", ""};
-    case DType::I64: return {"LongStorage", ""};
-    case DType::F16: return {"HalfStorage", ""};
-    case DType::BF16: return {"BFloat16Storage", ""};
-    case DType::F32: return {"FloatStorage", ""};
-    case DType::F64: return {"DoubleStorage", ""};
-    case DType::C64: return {"ComplexFloatStorage", ""};
-    case DType::C128: return {"ComplexDoubleStorage", ""};
-    case DType::U16: return {"", "uint16"};
-    case DType::U32: return {"", "uint32"};
-    case DType::U64: return {"", "uint64"};
-    case DType::F8_E4M3: return {"", "float8_e4m3fn"};
-    case DType::F8_E5M2: return {"", "float8_e5m2"};
-    case DType::F8_E4M3FNUZ: return {"", "float8_e4m3fnuz"};
-    case DType::F8_E5M2FNUZ: return {"", "float8_e5m2fnuz"};
-    case DType::F8_E8M0: return {"", "float8_e8m0fnu"};
-    case DType::C32: return {"", "complex32"};
-    default: return {};
+    case DType::BOOL:
+      return {"BoolStorage", ""};
+    case DType::U8:
+      return {"ByteStorage", ""};
+    case DType::I8:
+      return {"CharStorage", ""};
+    case DType::I16:
+      return {"ShortStorage", ""};
+    case DType::I32:
+      return {"IntStorage", ""};
+    case DType::I64:
+      return {"LongStorage", ""};
+    case DType::F16:
+      return {"HalfStorage", ""};
+    case DType::BF16:
+      return {"BFloat16Storage", ""};
+    case DType::F32:
+      return {"FloatStorage", ""};
+    case DType::F64:
+      return {"DoubleStorage", ""};
+    case DType::C64:
+      return {"ComplexFloatStorage", ""};
+    case DType::C128:
+      return {"ComplexDoubleStorage", ""};
+    case DType::U16:
+      return {"", "uint16"};
+    case DType::U32:
+      return {"", "uint32"};
+    case DType::U64:
+      return {"", "uint64"};
+    case DType::F8_E4M3:
+      return {"", "float8_e4m3fn"};
+    case DType::F8_E5M2:
+      return {"", "float8_e5m2"};
+    case DType::F8_E4M3FNUZ:
+      return {"", "float8_e4m3fnuz"};
+    case DType::F8_E5M2FNUZ:
+      return {"", "float8_e5m2fnuz"};
+    case DType::F8_E8M0:
+      return {"", "float8_e8m0fnu"};
+    case DType::C32:
+      return {"", "complex32"};
+    default:
+      return {};
   }
 }
 

@@ -1,5 +1,5 @@
-// Emits pickles that torch.load reads, with weights_only too: Python's plain values, and tensors whose bytes are records
-// of the same TorchFile. Protocol 2, as torch.save. Nothing is ever executed or read back here.
+// Emits pickles that torch.load reads, with weights_only too: Python's plain values, and tensors whose bytes are
+// records of the same TorchFile. Protocol 2, as torch.save. Nothing is ever executed or read back here.
 //
 //   Pickle p;
 //   p.dict([&] {
@@ -60,10 +60,7 @@ class Pickle {
   void put(EmptyDict) { out_ += '}'; }
   void put(std::same_as<bool> auto value) { out_ += value ? '\x88' : '\x89'; }
   template <std::integral T>
-    requires(!std::same_as<T, bool>)
-  void put(T value) {
-    integer(static_cast<int64_t>(value));
-  }
+  requires(!std::same_as<T, bool>) void put(T value) { integer(static_cast<int64_t>(value)); }
   void put(double value);
   void put(std::string_view text);  // UTF-8
   void put(const char* text) { put(std::string_view(text)); }

@@ -1,4 +1,5 @@
-// Text from a file for a message: quoted, control characters escaped so that it cannot drive a terminal, cut off when long.
+// Text from a file for a message: quoted, control characters escaped so that it cannot drive a terminal, cut off when
+// long.
 #pragma once
 
 #include <crossdock/result.hpp>

@@ -1,6 +1,7 @@
 // The layout is that of caffe2/serialize/inline_container.cc over miniz, as found in the files it writes:
 //
-//   each record   local header (CRC and sizes 0, flags: data descriptor, UTF-8), name, [zip64 extra], "FB" extra whose Z's
+//   each record   local header (CRC and sizes 0, flags: data descriptor, UTF-8), name, [zip64 extra], "FB" extra whose
+//   Z's
 //                 push the data to the next multiple of 64, data, data descriptor (an empty record has none)
 //   the end       central directory, zip64 end record and locator (always), end record
 //

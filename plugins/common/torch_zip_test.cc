@@ -1,4 +1,5 @@
-// Offsets and bytes here are those of files that torch 2.13 itself wrote (the large ones under torch.serialization.skip_data).
+// Offsets and bytes here are those of files that torch 2.13 itself wrote (the large ones under
+// torch.serialization.skip_data).
 #include "plugins/common/torch_zip.h"
 
 #include <crossdock/bytes.hpp>
@@ -91,8 +92,10 @@ TEST_CASE("more than 65535 records") {
   CHECK(zip.size() == 18388517);
   const std::string tail = zip.tail(std::vector<uint32_t>(zip.count(), 0));
   CHECK(tail.size() == zip.size() - zip.gap_offset(zip.count()));
-  CHECK(tail.substr(tail.size() - 98, 50) == std::string("PK\6\6\x2c\0\0\0\0\0\0\0\x1e\3\x2d\0\0\0\0\0\0\0\0\0"
-                                                         "\x76\x11\1\0\0\0\0\0\x76\x11\1\0\0\0\0\0\xcb\xfd\x40\0\0\0\0\0\xf8\x97", 50));
+  CHECK(tail.substr(tail.size() - 98, 50) ==
+        std::string("PK\6\6\x2c\0\0\0\0\0\0\0\x1e\3\x2d\0\0\0\0\0\0\0\0\0"
+                    "\x76\x11\1\0\0\0\0\0\x76\x11\1\0\0\0\0\0\xcb\xfd\x40\0\0\0\0\0\xf8\x97",
+                    50));
   CHECK(tail.substr(tail.size() - 14, 4) == "\xff\xff\xff\xff");
 }
 
@@ -114,10 +117,14 @@ TEST_CASE("TorchFile without storages, and its fingerprint") {
   const auto records = read_zip(assemble(TorchFile("\x80\2N.", {}), {}));  // torch.save(None)
   REQUIRE(records.size() == 6);
   CHECK(records[5].name == "archive/.data/serialization_id");
-  CHECK(records[5].data == "00000000000000000005" "00082719495361317287");  // the second half is torch's
+  CHECK(records[5].data ==
+        "00000000000000000005"
+        "00082719495361317287");  // the second half is torch's
 }
 
 TEST_CASE("TorchFile: empty records do not count in the fingerprint") {
   const auto id = read_zip(assemble(TorchFile("\x80\2N.", std::vector<uint64_t>{0}), {""})).back();
-  CHECK(id.data == "00000000000000000006" "00082719495361317287");
+  CHECK(id.data ==
+        "00000000000000000006"
+        "00082719495361317287");
 }

@@ -24,9 +24,8 @@ bool has(std::span<const std::string> names, const std::string& name) {
 // The folder's own *.safetensors: those of subfolders belong to something else ("original/").
 std::vector<std::string> weight_files(std::span<const std::string> names) {
   std::vector<std::string> out;
-  std::copy_if(names.begin(), names.end(), std::back_inserter(out), [](const std::string& name) {
-    return name.ends_with(kSuffix) && name.find('/') == std::string::npos;
-  });
+  std::copy_if(names.begin(), names.end(), std::back_inserter(out),
+               [](const std::string& name) { return name.ends_with(kSuffix) && name.find('/') == std::string::npos; });
   return out;
 }
 
@@ -46,11 +45,15 @@ std::vector<std::string> index_names(const std::string& variant) {
 // With no file of the expected name: the only one there is, or a message about those there are.
 Result<std::string> choose_other(const Host& host, std::span<const std::string> weights, bool alone) {
   if (weights.empty()) {
-    return Error{XD_NOT_FOUND, "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the model's folder"};
+    return Error{XD_NOT_FOUND,
+                 "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the "
+                 "model's folder"};
   }
   if (weights.size() > 1) {
-    return invalid(cat("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, found ", weights.size(),
-                       " files without it (", listed(weights), "): download the index too, name one of the files, or choose by --variant"));
+    return invalid(
+        cat("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, found ",
+            weights.size(), " files without it (", listed(weights),
+            "): download the index too, name one of the files, or choose by --variant"));
   }
   const auto shard = common::shard_number(weights[0]);
   if (shard && shard->total != 1) {
@@ -59,7 +62,9 @@ Result<std::string> choose_other(const Host& host, std::span<const std::string> 
                              : "download the other parts and model.safetensors.index.json"));
   }
   if (weights[0] == "adapter_model.safetensors") {
-    host.log(XD_LOG_WARN, cat(weights[0], " holds an adapter (LoRA), not a whole model: merge it into its model first to train on from it"));
+    host.log(XD_LOG_WARN,
+             cat(weights[0],
+                 " holds an adapter (LoRA), not a whole model: merge it into its model first to train on from it"));
   }
   return weights[0];
 }
@@ -70,42 +75,43 @@ Result<void> check_shards_exist(const ShardIndex& index, std::span<const std::st
     if (!std::binary_search(names.begin(), names.end(), shard)) missing.push_back(shard);
   }
   if (missing.empty()) return {};
-  return Error{XD_NOT_FOUND, cat("expected all ", index.shards.size(), " files that it lists beside it, found ", missing.size(), " missing (",
-                                 listed(missing), "): name the folder that holds them, or run `hf download` again")};
+  return Error{XD_NOT_FOUND,
+               cat("expected all ", index.shards.size(), " files that it lists beside it, found ", missing.size(),
+                   " missing (", listed(missing), "): name the folder that holds them, or run `hf download` again")};
 }
 
 // Both ways: each tensor of the index lies in the shard it names, and each tensor of a shard is in the index.
 Result<void> check_against_index(const Checkpoint& checkpoint, const ShardIndex& index) {
-  std::vector<const StoredTensor*> by_name;
-  for (const StoredTensor& t : checkpoint.tensors) by_name.push_back(&t);
-  std::sort(by_name.begin(), by_name.end(), [](auto a, auto b) { return a->name < b->name; });
+  constexpr uint32_t kNowhere = UINT32_MAX;
+  constexpr std::string_view kSaveAgain = ": the files are of different saves, download or save the model again";
   const auto file = [&](uint32_t i) { return checkpoint.files[i].name; };
-  const auto save_again = ": the files are of different saves, download or save the model again";
 
-  const auto twice = std::adjacent_find(by_name.begin(), by_name.end(), [](auto a, auto b) { return a->name == b->name; });
-  if (twice != by_name.end()) {
-    return corrupt(cat("expected tensor ", in_quotes((*twice)->name), " in one file, found it in ", file(twice[0]->file), " and ",
-                       file(twice[1]->file), save_again));
-  }
-  auto stored = by_name.begin();
-  for (const ShardIndex::Entry& entry : index.weight_map) {
-    if (stored != by_name.end() && (*stored)->name < entry.tensor) break;  // not in the index: told below
-    if (stored == by_name.end() || (*stored)->name != entry.tensor) {
-      return corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ", file(entry.shard), ", found it in no file", save_again));
+  std::vector<uint32_t> found(index.weight_map.size(), kNowhere);
+  for (const StoredTensor& t : checkpoint.tensors) {
+    const ShardIndex::Entry* entry = index.find(t.name);
+    if (!entry) {
+      return corrupt(cat("expected the index to list every tensor, found ", in_quotes(t.name), " of ", file(t.file),
+                         " not in it", kSaveAgain));
     }
-    if ((*stored)->file != entry.shard) {
-      return corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ", file(entry.shard), ", found it in ", file((*stored)->file),
-                         save_again));
+    uint32_t& where = found[static_cast<size_t>(entry - index.weight_map.data())];
+    if (where != kNowhere) {
+      return corrupt(cat("expected tensor ", in_quotes(t.name), " in one file, found it in ", file(where), " and ",
+                         file(t.file), kSaveAgain));
     }
-    ++stored;
+    where = t.file;
   }
-  if (stored == by_name.end()) return {};
-  return corrupt(cat("expected the index to list every tensor, found ", in_quotes((*stored)->name), " of ", file((*stored)->file),
-                     " not in it", save_again));
+  for (size_t i = 0; i < found.size(); ++i) {
+    const ShardIndex::Entry& entry = index.weight_map[i];
+    if (found[i] == entry.shard) continue;
+    return corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ", file(entry.shard), ", found it in ",
+                       found[i] == kNowhere ? "no file" : file(found[i]), kSaveAgain));
+  }
+  return {};
 }
 
 // total_size is nobody's rule: transformers does not read it, and merged, cast or stripped models keep an old one.
-void compare_total_size(const Host& host, const Checkpoint& checkpoint, const ShardIndex& index, const std::string& name) {
+void compare_total_size(const Host& host, const Checkpoint& checkpoint, const ShardIndex& index,
+                        const std::string& name) {
   uint64_t n_bytes = 0;
   for (const StoredTensor& t : checkpoint.tensors) n_bytes += t.n_bytes;
   if (!index.total_size || *index.total_size == n_bytes) return;
@@ -142,16 +148,19 @@ Result<std::string> choose_file(const Host& host, std::span<const std::string> n
     if (index.empty() && has(names, name)) index = name;
   }
   if (has(names, single)) {
-    if (!index.empty()) host.log(XD_LOG_WARN, cat("found both ", single, " and ", index, ": reading ", single, ", as transformers does"));
+    if (!index.empty())
+      host.log(XD_LOG_WARN, cat("found both ", single, " and ", index, ": reading ", single, ", as transformers does"));
     return single;
   }
   if (!index.empty()) return index;
   if (variant.empty()) return choose_other(host, weights, names.size() == 1);
-  return Error{XD_NOT_FOUND, cat("expected ", single, " or ", index_names(variant)[0], ", found ", weights.empty() ? "no .safetensors file" : listed(weights),
-                                 ": give another --variant, or none")};
+  return Error{XD_NOT_FOUND,
+               cat("expected ", single, " or ", index_names(variant)[0], ", found ",
+                   weights.empty() ? "no .safetensors file" : listed(weights), ": give another --variant, or none")};
 }
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names, const std::string& variant) {
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names,
+                                   const std::string& variant) {
   XD_TRY_SET(const std::string first, choose_file(host, names, variant));
   Checkpoint out;
   Pairs seen;

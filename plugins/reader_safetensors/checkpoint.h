@@ -1,7 +1,7 @@
 // Which files of an input are the model, and what they hold together: one file, or shards with an index.
 //
-// The choice is transformers': model.safetensors, else model.safetensors.index.json. The index must agree with the shards
-// both ways, so that no tensor is taken from a place that the checkpoint's author did not mean.
+// The choice is transformers': model.safetensors, else model.safetensors.index.json. The index must agree with the
+// shards both ways, so that no tensor is taken from a place that the checkpoint's author did not mean.
 #pragma once
 
 #include "plugins/reader_safetensors/header.h"
@@ -15,8 +15,8 @@ struct CheckpointFile {
 };
 
 struct Checkpoint {
-  std::vector<CheckpointFile> files;  // sorted by name
-  std::vector<StoredTensor> tensors;  // by file, then by offset
+  std::vector<CheckpointFile> files;                          // sorted by name
+  std::vector<StoredTensor> tensors;                          // by file, then by offset
   std::vector<std::pair<std::string, std::string>> metadata;  // of all files, each pair once
 };
 

@@ -12,9 +12,11 @@ const char* const kShard1 = "model-00001-of-00002.safetensors";
 const char* const kShard2 = "model-00002-of-00002.safetensors";
 const std::string kSaveAgain = ": the files are of different saves, download or save the model again";
 
-std::string index_of(const std::vector<std::pair<std::string, std::string>>& weight_map, const std::string& total_size = "3") {
+std::string index_of(const std::vector<std::pair<std::string, std::string>>& weight_map,
+                     const std::string& total_size = "3") {
   std::string out;
-  for (const auto& [tensor, shard] : weight_map) out += cat(out.empty() ? "" : ", ", "\"", tensor, "\": \"", shard, "\"");
+  for (const auto& [tensor, shard] : weight_map)
+    out += cat(out.empty() ? "" : ", ", "\"", tensor, "\": \"", shard, "\"");
   return cat(R"({"metadata": {"total_size": )", total_size, R"(}, "weight_map": {)", out, "}}");
 }
 
@@ -52,20 +54,33 @@ TEST_CASE("checkpoint: which file opens the model") {
 
 TEST_CASE("checkpoint: inputs without a model") {
   CHECK(outcome_of({"config.json", "original/model.safetensors"}) ==
-        "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the model's folder");
-  CHECK(outcome_of({kShard1}) == cat("expected a whole model, found ", kShard1, ", which is one part of 2: name the folder that holds all parts and "
+        "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the model's "
+        "folder");
+  CHECK(outcome_of({kShard1}) == cat("expected a whole model, found ", kShard1,
+                                     ", which is one part of 2: name the folder that holds all parts and "
                                      "model.safetensors.index.json"));
   CHECK(outcome_of({kShard2, "config.json"}) ==
-        cat("expected a whole model, found ", kShard2, ", which is one part of 2: download the other parts and model.safetensors.index.json"));
+        cat("expected a whole model, found ", kShard2,
+            ", which is one part of 2: download the other parts and model.safetensors.index.json"));
   CHECK(outcome_of({kShard1, kShard2, "config.json"}) ==
-        cat("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, found 2 files without it (", kShard1, ", ", kShard2,
-            "): download the index too, name one of the files, or choose by --variant"));
+        cat("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, found 2 files "
+            "without it (",
+            kShard1, ", ", kShard2, "): download the index too, name one of the files, or choose by --variant"));
   std::vector<std::string> many;
   for (int i = 10; i < 22; ++i) many.push_back(cat("m", i, ".safetensors"));
   CHECK(outcome_of(many).find("found 12 files without it (m10.safetensors, ") != std::string::npos);
   CHECK(outcome_of(many).find("m17.safetensors and 4 more)") != std::string::npos);
   CHECK(outcome_of({"model.safetensors"}, {{"variant", "fp16"}}) ==
-        "expected model.fp16.safetensors or model.safetensors.index.fp16.json, found model.safetensors: give another --variant, or none");
+        "expected model.fp16.safetensors or model.safetensors.index.fp16.json, found model.safetensors: give another "
+        "--variant, or none");
+}
+
+TEST_CASE("checkpoint: an adapter is read as a file, with a warning") {
+  test::MemoryHost host;
+  host.inputs["adapter_model.safetensors"] = bytes_file({"w"});
+  host.inputs["adapter_config.json"] = "{}";
+  CHECK(outcome(host) == "accepted");
+  CHECK(host.logged("adapter_model.safetensors holds an adapter (LoRA), not a whole model"));
 }
 
 TEST_CASE("checkpoint: a folder with both a single file and an index, as transformers reads it") {
@@ -76,7 +91,8 @@ TEST_CASE("checkpoint: a folder with both a single file and an index, as transfo
   REQUIRE(reader);
   CHECK((*reader)->manifest.tensors.size() == 1);
   CHECK(host.logs == std::vector<std::pair<int32_t, std::string>>{
-                         {XD_LOG_WARN, cat("found both model.safetensors and ", kIndexName, ": reading model.safetensors, as transformers does")}});
+                         {XD_LOG_WARN, cat("found both model.safetensors and ", kIndexName,
+                                           ": reading model.safetensors, as transformers does")}});
 }
 
 TEST_CASE("checkpoint: a sharded folder") {
@@ -117,7 +133,8 @@ TEST_CASE("checkpoint: metadata that shards repeat is kept once") {
   const auto reader = open(host);
   REQUIRE(reader);
   std::string text;
-  for (const auto& [key, value] : (*reader)->manifest.source.metadata) text += cat(key, "=", *value.get<std::string>(), " ");
+  for (const auto& [key, value] : (*reader)->manifest.source.metadata)
+    text += cat(key, "=", *value.get<std::string>(), " ");
   CHECK(text == "format=pt n=1 n=2 ");
 }
 
@@ -151,27 +168,43 @@ TEST_CASE("checkpoint: the index and the shards agree both ways") {
         cat(place, "expected the index to list every tensor, found \"y\" of ", kShard1, " not in it", kSaveAgain));
   CHECK(with_index({{"y", kShard1}, {"z", kShard2}}) ==
         cat(place, "expected the index to list every tensor, found \"x\" of ", kShard1, " not in it", kSaveAgain));
+  CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"zz", kShard2}}) ==
+        cat(place, "expected the index to list every tensor, found \"z\" of ", kShard2, " not in it", kSaveAgain));
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", "gone.safetensors"}}) ==
-        cat(place, "expected all 2 files that it lists beside it, found 1 missing (gone.safetensors): name the folder that holds them, or run "
-                   "`hf download` again"));
+        cat(place,
+            "expected all 2 files that it lists beside it, found 1 missing (gone.safetensors): name the folder that "
+            "holds them, or run "
+            "`hf download` again"));
   host.inputs[kShard2] = bytes_file({"z", "x"});
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", kShard2}}) ==
         cat(place, "expected tensor \"x\" in one file, found it in ", kShard1, " and ", kShard2, kSaveAgain));
 }
 
+TEST_CASE("checkpoint: a tensor in the right file and in another") {
+  test::MemoryHost host;
+  sharded(host);
+  host.inputs[kShard1] = bytes_file({"x", "y", "z"});
+  CHECK(outcome(host) ==
+        cat(kIndexName, ": expected tensor \"z\" in one file, found it in ", kShard1, " and ", kShard2, kSaveAgain));
+}
+
 TEST_CASE("checkpoint: the index alone") {
   test::MemoryHost host;
   host.inputs[kIndexName] = index_of({{"x", kShard1}, {"z", kShard2}});
-  CHECK(outcome(host).find(cat(kIndexName, ": expected all 2 files that it lists beside it, found 2 missing (", kShard1, ", ", kShard2, ")")) == 0);
+  CHECK(outcome(host).find(cat(kIndexName, ": expected all 2 files that it lists beside it, found 2 missing (", kShard1,
+                               ", ", kShard2, ")")) == 0);
 }
 
 TEST_CASE("checkpoint: what the index may not say") {
   test::MemoryHost host;
   sharded(host);
   host.inputs[kIndexName] = index_of({{"x", "../x.safetensors"}});
-  CHECK(outcome(host) == cat(kIndexName, ": tensor \"x\": expected the relative name of a shard in this folder, found \"../x.safetensors\""));
+  CHECK(outcome(host) ==
+        cat(kIndexName,
+            ": tensor \"x\": expected the relative name of a shard in this folder, found \"../x.safetensors\""));
   host.inputs[kIndexName] = index_of({});
-  CHECK(outcome(host) == cat(kIndexName, ": expected tensors in \"weight_map\", found none: download or save the index again"));
+  CHECK(outcome(host) ==
+        cat(kIndexName, ": expected tensors in \"weight_map\", found none: download or save the index again"));
   host.inputs[kIndexName] = "{\"weight_map\": ";
   CHECK(outcome(host).find(cat(kIndexName, ": expected JSON, found 15 bytes")) == 0);
 }
@@ -183,14 +216,18 @@ TEST_CASE("checkpoint: a wrong total_size is logged, as nobody reads it") {
   CHECK(outcome(host) == "accepted");
   REQUIRE(host.logs.size() == 1);
   CHECK(host.logs[0].first == XD_LOG_WARN);
-  CHECK(host.logs[0].second == cat(kIndexName, ": its total_size is 4, but the tensors have 3 bytes; every tensor is where the index says, so this is ignored"));
+  CHECK(host.logs[0].second == cat(kIndexName,
+                                   ": its total_size is 4, but the tensors have 3 bytes; every tensor is where the "
+                                   "index says, so this is ignored"));
 }
 
 TEST_CASE("checkpoint: a broken shard is named") {
   test::MemoryHost host;
   sharded(host);
   host.inputs[kShard2].pop_back();
-  CHECK(outcome(host) == cat(kShard2, ": expected 1 bytes of tensors, found 0: the file is cut off, as by an interrupted download: run `hf download` again"));
+  CHECK(outcome(host) == cat(kShard2,
+                             ": expected 1 bytes of tensors, found 0: the file is cut off, as by an interrupted "
+                             "download: run `hf download` again"));
 }
 
 TEST_CASE("checkpoint: stops when cancelled") {

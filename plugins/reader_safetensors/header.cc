@@ -10,13 +10,14 @@ namespace crossdock::reader_safetensors {
 
 namespace {
 
-using common::kind_of;
 using common::in_quotes;
+using common::kind_of;
 using manifest::DType;
 namespace dom = simdjson::dom;
 
 constexpr std::string_view kMetadata = "__metadata__";
-constexpr std::string_view kDownloadAgain = "the file is cut off, as by an interrupted download: run `hf download` again";
+constexpr std::string_view kDownloadAgain =
+    "the file is cut off, as by an interrupted download: run `hf download` again";
 
 Result<uint64_t> integer(dom::element element, std::string_view what) {
   uint64_t value = 0;
@@ -43,7 +44,8 @@ Result<dom::array> array_member(dom::object object, std::string_view key) {
 Result<DType> parse_dtype(dom::object object) {
   XD_TRY_SET(const auto element, member(object, "dtype"));
   std::string_view name;
-  if (element.get(name) != simdjson::SUCCESS) return corrupt(cat("expected \"dtype\" to be a string, found ", kind_of(element)));
+  if (element.get(name) != simdjson::SUCCESS)
+    return corrupt(cat("expected \"dtype\" to be a string, found ", kind_of(element)));
   const auto dtype = manifest::dtype_named(name);
   if (dtype && *dtype != DType::C32 && *dtype != DType::C128) return *dtype;
   return unsupported(cat("expected a dtype of safetensors 0.8 (BF16, F32, ...), found ", in_quotes(name)));
@@ -75,12 +77,14 @@ Result<StoredTensor> parse_entry(dom::element element) {
     XD_TRY_SET(out.shape.emplace_back(), integer(dim, "\"shape\""));
   }
   XD_TRY_SET(const auto offsets, array_member(object, "data_offsets"));
-  if (offsets.size() != 2) return corrupt(cat("expected \"data_offsets\" to be [begin, end], found ", offsets.size(), " values"));
+  if (offsets.size() != 2)
+    return corrupt(cat("expected \"data_offsets\" to be [begin, end], found ", offsets.size(), " values"));
   XD_TRY_SET(out.offset, integer(*offsets.begin(), "\"data_offsets\""));
   XD_TRY_SET(const uint64_t end, integer(*++offsets.begin(), "\"data_offsets\""));
   XD_TRY(measure(out));
   if (end < out.offset || end - out.offset != out.n_bytes) {
-    return corrupt(cat("expected ", out.n_bytes, " bytes for its dtype and shape, found data_offsets [", out.offset, ", ", end, "]"));
+    return corrupt(cat("expected ", out.n_bytes, " bytes for its dtype and shape, found data_offsets [", out.offset,
+                       ", ", end, "]"));
   }
   return out;
 }
@@ -89,11 +93,13 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_metadata(dom::ele
   std::vector<std::pair<std::string, std::string>> out;
   if (element.is_null()) return out;
   dom::object object;
-  if (element.get(object) != simdjson::SUCCESS) return corrupt(cat("expected an object of strings, found ", kind_of(element)));
+  if (element.get(object) != simdjson::SUCCESS)
+    return corrupt(cat("expected an object of strings, found ", kind_of(element)));
   XD_TRY(common::check_unique_keys(object, kMetadata));
   for (const auto& [key, value] : object) {
     std::string_view text;
-    if (value.get(text) != simdjson::SUCCESS) return corrupt(cat("key ", in_quotes(key), ": expected a string, found ", kind_of(value)));
+    if (value.get(text) != simdjson::SUCCESS)
+      return corrupt(cat("key ", in_quotes(key), ": expected a string, found ", kind_of(value)));
     out.emplace_back(key, text);
   }
   return out;
@@ -102,9 +108,11 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_metadata(dom::ele
 // The tensors must lie one after another, from the end of the header to the end of the file: no holes, nothing shared,
 // nothing left over. Sorts them by their bytes.
 Result<void> check_tiling(std::vector<StoredTensor>& tensors, uint64_t data_bytes) {
-  std::stable_sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+  const auto by_place = [](const StoredTensor& a, const StoredTensor& b) {
     return std::pair(a.offset, a.n_bytes) < std::pair(b.offset, b.n_bytes);
-  });
+  };
+  if (!std::is_sorted(tensors.begin(), tensors.end(), by_place))
+    std::stable_sort(tensors.begin(), tensors.end(), by_place);
   uint64_t at = 0;
   for (const StoredTensor& t : tensors) {
     if (t.offset != at) {
@@ -114,9 +122,11 @@ Result<void> check_tiling(std::vector<StoredTensor>& tensors, uint64_t data_byte
     }
     at += t.n_bytes;
   }
-  if (at > data_bytes) return corrupt(cat("expected ", at, " bytes of tensors, found ", data_bytes, ": ", kDownloadAgain));
+  if (at > data_bytes)
+    return corrupt(cat("expected ", at, " bytes of tensors, found ", data_bytes, ": ", kDownloadAgain));
   if (at < data_bytes) {
-    return corrupt(cat("expected ", at, " bytes of tensors, found ", data_bytes - at, " bytes more after them: save the file again"));
+    return corrupt(cat("expected ", at, " bytes of tensors, found ", data_bytes - at,
+                       " bytes more after them: save the file again"));
   }
   return {};
 }
@@ -127,7 +137,8 @@ bool is_lfs_pointer(std::span<const std::byte> head) { return as_text(head) == "
 // `file_size`: of the whole file, of which the header takes the first `data_begin` bytes.
 Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t file_size) {
   dom::object top;
-  if (root.get(top) != simdjson::SUCCESS) return corrupt(cat("expected the header to be an object, found ", kind_of(root)));
+  if (root.get(top) != simdjson::SUCCESS)
+    return corrupt(cat("expected the header to be an object, found ", kind_of(root)));
   XD_TRY(common::check_unique_keys(top, "the header"));
   Header out;
   out.tensors.reserve(top.size());
@@ -157,12 +168,14 @@ Result<Header> read_header(const Host& host, const Source& source) {
   XD_TRY(source.read(host, 0, head));
   const auto header_bytes = Cursor(head).le<uint64_t>();
   if (header_bytes > kMaxHeaderBytes) {
-    if (is_lfs_pointer(head)) return corrupt("expected a safetensors file, found a Git LFS pointer: run `git lfs pull`");
+    if (is_lfs_pointer(head))
+      return corrupt("expected a safetensors file, found a Git LFS pointer: run `git lfs pull`");
     return corrupt(cat("expected a header of at most ", kMaxHeaderBytes, " bytes, found a length of ", header_bytes,
                        ": this is not a safetensors file, or it is damaged"));
   }
   if (header_bytes > size - kLengthBytes) {
-    return corrupt(cat("expected a header of ", header_bytes, " bytes, found ", size - kLengthBytes, ": ", kDownloadAgain));
+    return corrupt(
+        cat("expected a header of ", header_bytes, " bytes, found ", size - kLengthBytes, ": ", kDownloadAgain));
   }
   auto doc = common::read_json(host, source, kLengthBytes, header_bytes);
   if (!doc) return doc.error().held_by_host ? std::move(doc).error() : std::move(doc).error().in("header");

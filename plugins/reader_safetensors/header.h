@@ -10,7 +10,7 @@
 
 namespace crossdock::reader_safetensors {
 
-inline constexpr uint64_t kLengthBytes = 8;                // the header's length, little-endian, opens the file
+inline constexpr uint64_t kLengthBytes = 8;               // the header's length, little-endian, opens the file
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 
 struct StoredTensor {

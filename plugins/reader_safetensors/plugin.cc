@@ -1,7 +1,7 @@
 // org.crossdock.reader.safetensors: reads a safetensors file, or a Hugging Face folder of them.
 //
-// open() reads and checks every header and the index, one file at a time; read() is then one read of the file at the right
-// place. Everything is immutable after open, so reads may run concurrently.
+// open() reads and checks every header and the index, one file at a time; read() is then one read of the file at the
+// right place. Everything is immutable after open, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/quote.h"
 #include "plugins/reader_safetensors/checkpoint.h"
@@ -45,31 +45,35 @@ class SafetensorsReader : public Reader {
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
     if (range.tensor >= checkpoint_.tensors.size()) {
-      return Error{XD_OUT_OF_RANGE, cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
+      return Error{XD_OUT_OF_RANGE,
+                   cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
     }
     const StoredTensor& t = checkpoint_.tensors[range.tensor];
     auto done = read(host, t, range, out);
-    return done || done.error().held_by_host ? done : std::move(done).error().in(cat("tensor ", common::in_quotes(t.name)));
+    return done || done.error().held_by_host ? done
+                                             : std::move(done).error().in(cat("tensor ", common::in_quotes(t.name)));
   }
 
  private:
   // The two forms differ in their unit only: the values are stored as they are.
   Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) const {
     const bool dense = range.form == XD_FORM_DENSE;
-    if (!dense && range.form != XD_FORM_STORED) return invalid(cat("expected the form dense or stored, found ", range.form));
+    if (!dense && range.form != XD_FORM_STORED)
+      return invalid(cat("expected the form dense or stored, found ", range.form));
     if (dense && range.dtype != 0 && range.dtype != static_cast<uint32_t>(t.dtype)) {
-      return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ", range.dtype, ": casts are the host's"));
+      return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ", range.dtype,
+                         ": casts are the host's"));
     }
     const uint64_t total = dense ? t.n_elems : t.n_bytes;
     if (range.begin > total || range.count > total - range.begin) {
-      return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", total, dense ? " elements" : " bytes", ", found ", range.count, " at ",
-                                        range.begin)};
+      return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", total, dense ? " elements" : " bytes", ", found ",
+                                        range.count, " at ", range.begin)};
     }
     // No overflow: the whole tensor's bits were checked.
     const uint64_t unit_bits = dense ? manifest::info(t.dtype).bits : 8;
     if (range.begin * unit_bits % 8 != 0 || range.count * unit_bits % 8 != 0) {
-      return invalid(cat("expected a range of ", manifest::name(t.dtype), " elements that begins and ends with a byte, found ", range.count,
-                         " at ", range.begin));
+      return invalid(cat("expected a range of ", manifest::name(t.dtype),
+                         " elements that begins and ends with a byte, found ", range.count, " at ", range.begin));
     }
     const uint64_t n_bytes = range.count * unit_bits / 8;
     if (out.size() != n_bytes) return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
@@ -82,7 +86,11 @@ class SafetensorsReader : public Reader {
   std::vector<manifest::AuxFile> aux_files_;
 };
 
-constexpr xd_option_desc kVariant{XD_INIT_SIZE(xd_option_desc), 0, "variant", "string", "",
+constexpr xd_option_desc kVariant{XD_INIT_SIZE(xd_option_desc),
+                                  0,
+                                  "variant",
+                                  "string",
+                                  "",
                                   "which weights of a folder that has several: fp16 for model.fp16.safetensors"};
 constexpr const xd_option_desc* kOptions[] = {&kVariant, nullptr};
 constexpr const char* kFormats[] = {"safetensors", nullptr};

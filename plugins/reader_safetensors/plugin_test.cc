@@ -17,7 +17,9 @@ std::string text_of(const Result<std::string>& result) { return result ? *result
 // a: I16 [2,2]; f: F4 [4]; n: F32 [0].
 void small_model(test::MemoryHost& host) {
   host.inputs["model.safetensors"] =
-      file("{" + entry("a", "I16", "[2,2]", 0, 8) + "," + entry("f", "F4", "[4]", 8, 10) + "," + entry("n", "F32", "[0]", 10, 10) + "}", "AaBbCcDdFf");
+      file("{" + entry("a", "I16", "[2,2]", 0, 8) + "," + entry("f", "F4", "[4]", 8, 10) + "," +
+               entry("n", "F32", "[0]", 10, 10) + "}",
+           "AaBbCcDdFf");
 }
 
 }  // namespace
@@ -72,10 +74,14 @@ TEST_CASE("plugin: ranges that are refused") {
   const std::string out_of_range = cat(int{XD_OUT_OF_RANGE}, " ");
   const std::string invalid = cat(int{XD_INVALID_ARGUMENT}, " ");
   CHECK(outcome(dense_range(3, 0, 1), 1) == out_of_range + "expected one of 3 tensors, found index 3");
-  CHECK(outcome(dense_range(0, 0, 5), 10) == out_of_range + "tensor \"a\": expected a range inside 4 elements, found 5 at 0");
-  CHECK(outcome(dense_range(0, 5, 0), 0) == out_of_range + "tensor \"a\": expected a range inside 4 elements, found 0 at 5");
-  CHECK(outcome(dense_range(0, 1, UINT64_MAX), 0) == out_of_range + cat("tensor \"a\": expected a range inside 4 elements, found ", UINT64_MAX, " at 1"));
-  CHECK(outcome(stored_range(0, 8, 1), 1) == out_of_range + "tensor \"a\": expected a range inside 8 bytes, found 1 at 8");
+  CHECK(outcome(dense_range(0, 0, 5), 10) ==
+        out_of_range + "tensor \"a\": expected a range inside 4 elements, found 5 at 0");
+  CHECK(outcome(dense_range(0, 5, 0), 0) ==
+        out_of_range + "tensor \"a\": expected a range inside 4 elements, found 0 at 5");
+  CHECK(outcome(dense_range(0, 1, UINT64_MAX), 0) ==
+        out_of_range + cat("tensor \"a\": expected a range inside 4 elements, found ", UINT64_MAX, " at 1"));
+  CHECK(outcome(stored_range(0, 8, 1), 1) ==
+        out_of_range + "tensor \"a\": expected a range inside 8 bytes, found 1 at 8");
   CHECK(outcome(dense_range(0, 0, 1), 1) == invalid + "tensor \"a\": expected a buffer of 2 bytes, found 1");
   CHECK(outcome(dense_range(0, 0, 1, manifest::DType::F32), 4) ==
         invalid + "tensor \"a\": expected to be asked for I16, found dtype 12: casts are the host's");
@@ -100,7 +106,8 @@ TEST_CASE("plugin: a file that becomes shorter is an error, not a crash") {
 TEST_CASE("plugin: offsets beyond 4 GiB") {
   test::MemoryHost host;
   const uint64_t n = 5'000'000'000;
-  const std::string header = file("{" + entry("a", "U8", cat("[", n, "]"), 0, n) + "," + entry("b", "U8", "[1]", n, n + 1) + "}");
+  const std::string header =
+      file("{" + entry("a", "U8", cat("[", n, "]"), 0, n) + "," + entry("b", "U8", "[1]", n, n + 1) + "}");
   host.inputs["model.safetensors"] = header;
   host.input_sizes["model.safetensors"] = header.size() + n + 1;  // zeros, not stored
   const auto reader = open(host);
@@ -128,7 +135,8 @@ TEST_CASE("plugin: every call of the host that fails makes the run fail, with a 
     const auto result = run(host);
     REQUIRE_FALSE(result);
     CHECK((result.error().code == XD_IO || result.error().code == XD_NO_MEMORY));
-    CHECK((result.error().message.find("injected fault") != std::string::npos || result.error().message.find("memory budget") != std::string::npos));
+    CHECK((result.error().message.find("injected fault") != std::string::npos ||
+           result.error().message.find("memory budget") != std::string::npos));
     CHECK(host.allocated == 0);
   }
 }

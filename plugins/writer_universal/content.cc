@@ -1,5 +1,5 @@
-// The dicts hold what DeepSpeed 0.19.8's own saves do, as far as a run that has not begun has it. The files and keys that
-// loading needs are listed in FORMAT.md; the others are there for people and tools that read checkpoints.
+// The dicts hold what DeepSpeed 0.19.8's own saves do, as far as a run that has not begun has it. The files and keys
+// that loading needs are listed in FORMAT.md; the others are there for people and tools that read checkpoints.
 #include "plugins/writer_universal/content.h"
 
 #include <algorithm>
@@ -33,8 +33,8 @@ Storage of_tensor(const manifest::Tensor& tensor, uint64_t index, DType dtype) {
   return {Storage::From::kTensor, manifest::dense_bytes(dtype, n).value_or(0), index, n, dtype, dtype != tensor.dtype};
 }
 
-// Stages 1 and 2 cut what they load along its first dimension (Tensor.chunk), which a scalar lacks. Nobody minds that it
-// has one: stages 1 and 2 compare only the number of elements, stage 3 nothing.
+// Stages 1 and 2 cut what they load along its first dimension (Tensor.chunk), which a scalar lacks. Nobody minds that
+// it has one: stages 1 and 2 compare only the number of elements, stage 3 nothing.
 std::vector<uint64_t> stored_shape(const manifest::Tensor& tensor) {
   return tensor.shape.empty() ? std::vector<uint64_t>{1} : tensor.shape;
 }
@@ -50,8 +50,8 @@ std::string param_pickle(const StoredTensor& tensor) {
 
 StoredTensor zero_step() { return StoredTensor::dense(DType::F32, {}, 0); }
 
-// Empty enough for every scheduler: DeepSpeed's own take the iteration, torch's LambdaLR pops lr_lambdas, and those that
-// hold other schedulers pop _schedulers.
+// Empty enough for every scheduler: DeepSpeed's own take the iteration, torch's LambdaLR pops lr_lambdas, and those
+// that hold other schedulers pop _schedulers.
 void put_scheduler_state(Pickle& p) {
   p.dict([&] {
     p.entry("last_batch_iteration", -1);
@@ -92,7 +92,8 @@ Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype)
 
 Content moment(const manifest::Tensor& tensor, Moments how) {
   if (how == Moments::kZeroStride) {
-    return {param_pickle(StoredTensor::repeated(DType::F32, stored_shape(tensor), 0)), {zeros(1, Storage::From::kZeros)}};
+    return {param_pickle(StoredTensor::repeated(DType::F32, stored_shape(tensor), 0)),
+            {zeros(1, Storage::From::kZeros)}};
   }
   const auto from = how == Moments::kDense ? Storage::From::kWrittenZeros : Storage::From::kZeros;
   return {param_pickle(StoredTensor::dense(DType::F32, stored_shape(tensor), 0)), {zeros(elements(tensor), from)}};
@@ -118,9 +119,7 @@ Content optimizer_state() {
     });
     p.entry("optimizer_state_dict", [&] {  // stage 3
       p.dict([&] {
-        p.entry("state", [&] {
-          p.dict([&] { p.entry(0, [&] { p.dict([&] { p.entry("step", zero_step()); }); }); });
-        });
+        p.entry("state", [&] { p.dict([&] { p.entry(0, [&] { p.dict([&] { p.entry("step", zero_step()); }); }); }); });
         p.entry("param_groups", [&] { p.list([&] { p.put(empty_group); }); });
       });
     });
@@ -179,9 +178,8 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
         p.entry("tp_degree", 1);
       });
     });
-    p.entry("universal_checkpoint_info", [&] {
-      p.dict([&] { p.entry("universal_checkpoint_version", kUniversalVersion); });
-    });
+    p.entry("universal_checkpoint_info",
+            [&] { p.dict([&] { p.entry("universal_checkpoint_version", kUniversalVersion); }); });
   });
   return {std::move(p).finish(), std::move(storages)};
 }
@@ -192,9 +190,9 @@ Content scheduler() {
   return {std::move(p).finish(), {}};
 }
 
-// The fields of transformers.TrainerState (5.23) whose defaults would not do, and those that a resumed job obeys instead
-// of its TrainingArguments. train_batch_size must be a number; the first save of the job's own looks up the entries of
-// stateful_callbacks and fails without them (a list is appended to, an object replaced).
+// The fields of transformers.TrainerState (5.23) whose defaults would not do, and those that a resumed job obeys
+// instead of its TrainingArguments. train_batch_size must be a number; the first save of the job's own looks up the
+// entries of stateful_callbacks and fails without them (a list is appended to, an object replaced).
 std::string trainer_state_json() {
   return R"({
   "epoch": 0,

@@ -2,8 +2,8 @@
 //
 // What goes where is decided in open() (see Parts): parameters that train get a folder of their own under zero/, frozen
 // ones are left out, buffers go to the model states files. Everything else follows from the manifest and the settings.
-#include <crossdock/plugin.hpp>
 #include <fmt/format.h>
+#include <crossdock/plugin.hpp>
 
 #include <algorithm>
 #include <limits>
@@ -64,14 +64,16 @@ Result<void> check_for_torch(const manifest::Manifest& model, std::span<const ui
   for (const uint64_t i : indexes) {
     const Tensor& tensor = model.tensors[i];
     if (!common::torch_has(tensor.dtype)) {
-      return unsupported(fmt::format("tensor \"{}\": expected an element type that torch.save can write, found {}: convert "
-                                     "it in the source first",
-                                     tensor.name, manifest::name(tensor.dtype)));
+      return unsupported(
+          fmt::format("tensor \"{}\": expected an element type that torch.save can write, found {}: convert "
+                      "it in the source first",
+                      tensor.name, manifest::name(tensor.dtype)));
     }
     if (!fits_torch(tensor)) {
-      return unsupported(fmt::format("tensor \"{}\": expected a shape that torch can count in int64, found a dimension, or "
-                                     "a product of them, that is larger",
-                                     tensor.name));
+      return unsupported(
+          fmt::format("tensor \"{}\": expected a shape that torch can count in int64, found a dimension, or "
+                      "a product of them, that is larger",
+                      tensor.name));
     }
   }
   return {};
@@ -92,9 +94,10 @@ class UniversalWriter : public Writer {
     XD_TRY_SET(auto settings, Settings::from(options));
     Parts parts = sort_out(model);
     if (parts.parameters.empty()) {
-      return invalid(fmt::format("expected at least one parameter to train, found none ({} frozen, {} buffers): look at "
-                                 "--trainable and --frozen",
-                                 parts.frozen.size(), parts.buffers.size()));
+      return invalid(
+          fmt::format("expected at least one parameter to train, found none ({} frozen, {} buffers): look at "
+                      "--trainable and --frozen",
+                      parts.frozen.size(), parts.buffers.size()));
     }
     XD_TRY(check_folder_names(model.tensors, parts.parameters));
     XD_TRY(check_for_torch(model, parts.parameters));
@@ -122,10 +125,12 @@ class UniversalWriter : public Writer {
   }
 
   Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
-    return with_content(object, [&](const Content& content) { return writer_universal::write_item(host, content, out); });
+    return with_content(object,
+                        [&](const Content& content) { return writer_universal::write_item(host, content, out); });
   }
 
-  Result<void> seal(const Host& host, uint32_t object, Object& out, std::span<const std::string_view> results) override {
+  Result<void> seal(const Host& host, uint32_t object, Object& out,
+                    std::span<const std::string_view> results) override {
     if (const std::string text = text_of(files_.at(object).kind); !text.empty()) return out.write(0, as_bytes(text));
     return with_content(object, [&](const Content& c) { return writer_universal::seal(host, c, out, results); });
   }
@@ -149,12 +154,18 @@ class UniversalWriter : public Writer {
     const File& file = files_.at(object);
     const Tensor& tensor = model_.tensors[file.tensor];
     switch (file.kind) {
-      case Kind::kModelStates: return use(model_states_);
-      case Kind::kOptimizerState: return use(optimizer_state());
-      case Kind::kWeights: return use(weights(tensor, file.tensor, settings_.keep_dtype));
-      case Kind::kMoment: return use(moment(tensor, settings_.moments));
-      case Kind::kScheduler: return use(scheduler());
-      default: return use(step_);
+      case Kind::kModelStates:
+        return use(model_states_);
+      case Kind::kOptimizerState:
+        return use(optimizer_state());
+      case Kind::kWeights:
+        return use(weights(tensor, file.tensor, settings_.keep_dtype));
+      case Kind::kMoment:
+        return use(moment(tensor, settings_.moments));
+      case Kind::kScheduler:
+        return use(scheduler());
+      default:
+        return use(step_);
     }
   }
 
@@ -230,39 +241,47 @@ Result<void> UniversalWriter::plan_notes(Plan& out) {
     if (model_.tensors[i].dtype == manifest::DType::F64 && !settings_.keep_dtype) rounded.push_back(i);
   }
 
-  XD_TRY(note(true,
-              "Load it with \"checkpoint\": {\"load_universal\": true} in the DeepSpeed config. Once the job has saved a "
-              "checkpoint of its own, resume from that with load_universal off: left on, every start is back at step 0."));
-  XD_TRY(note(true,
-              "ZeRO stage 3 never compares shapes and loads a model of other shapes wrongly, without a word: compare your "
-              "model's names and shapes with this report first, and resize embeddings only after loading."));
-  XD_TRY(note(!no_moments,
-              "ZeRO stage 3 with torch's AdamW is exact with one optimizer sub-group only. With several (HF Trainer's decay "
-              "and no-decay groups, or a sub_group_size below the model's) it counts each step more than once and the losses "
-              "are silently wrong: use stage 1 or 2, or load_checkpoint(..., load_module_only=True)."));
-  XD_TRY(note(no_moments,
-              "Without moments ZeRO stage 3 loads this only by load_checkpoint(..., load_module_only=True); stages 1 and 2 "
-              "load it as it is."));
-  XD_TRY(note(settings_.moments == Moments::kHoles,
-              "The zeros of exp_avg.pt and exp_avg_sq.pt are holes: they take no disk here, but copies made without care for "
-              "holes do (rsync wants --sparse, tar --sparse)."));
+  XD_TRY(
+      note(true,
+           "Load it with \"checkpoint\": {\"load_universal\": true} in the DeepSpeed config. Once the job has saved a "
+           "checkpoint of its own, resume from that with load_universal off: left on, every start is back at step 0."));
+  XD_TRY(
+      note(true,
+           "ZeRO stage 3 never compares shapes and loads a model of other shapes wrongly, without a word: compare your "
+           "model's names and shapes with this report first, and resize embeddings only after loading."));
+  XD_TRY(note(
+      !no_moments,
+      "ZeRO stage 3 with torch's AdamW is exact with one optimizer sub-group only. With several (HF Trainer's decay "
+      "and no-decay groups, or a sub_group_size below the model's) it counts each step more than once and the losses "
+      "are silently wrong: use stage 1 or 2, or load_checkpoint(..., load_module_only=True)."));
+  XD_TRY(note(
+      no_moments,
+      "Without moments ZeRO stage 3 loads this only by load_checkpoint(..., load_module_only=True); stages 1 and 2 "
+      "load it as it is."));
+  XD_TRY(note(
+      settings_.moments == Moments::kHoles,
+      "The zeros of exp_avg.pt and exp_avg_sq.pt are holes: they take no disk here, but copies made without care for "
+      "holes do (rsync wants --sparse, tar --sparse)."));
   XD_TRY(note(settings_.moments == Moments::kZeroStride,
               "DeepSpeed's AutoTP (tensor_parallel.autotp_size) cannot load moments written as --moments zero-stride: "
               "convert with --moments holes for it."));
   XD_TRY(note(!rounded.empty(), fmt::format("{} parameters of type F64 are rounded to fp32: {}.", rounded.size(),
                                             some_names(model_, rounded))));
-  XD_TRY(note(!parts_.frozen.empty(),
-              fmt::format("{} frozen parameters are left out, for DeepSpeed would not restore them: start the job's model with "
-                          "from_pretrained.",
-                          parts_.frozen.size())));
-  XD_TRY(note(!parts_.buffers.empty(),
-              fmt::format("{} tensors are buffers, not parameters ({}): they are in the model states files under module, which "
-                          "a universal load does not restore. When the model needs them, start it with from_pretrained.",
-                          parts_.buffers.size(), some_names(model_, parts_.buffers))));
-  return note(settings_.hf_trainer,
-              "A resumed HF Trainer obeys logging_steps, eval_steps and save_steps of trainer_state.json (500 each), not its "
-              "TrainingArguments, and takes train_batch_size (8) from there with auto_find_batch_size: edit the file to match "
-              "your job.");
+  XD_TRY(note(
+      !parts_.frozen.empty(),
+      fmt::format("{} frozen parameters are left out, for DeepSpeed would not restore them: start the job's model with "
+                  "from_pretrained.",
+                  parts_.frozen.size())));
+  XD_TRY(note(
+      !parts_.buffers.empty(),
+      fmt::format("{} tensors are buffers, not parameters ({}): they are in the model states files under module, which "
+                  "a universal load does not restore. When the model needs them, start it with from_pretrained.",
+                  parts_.buffers.size(), some_names(model_, parts_.buffers))));
+  return note(
+      settings_.hf_trainer,
+      "A resumed HF Trainer obeys logging_steps, eval_steps and save_steps of trainer_state.json (500 each), not its "
+      "TrainingArguments, and takes train_batch_size (8) from there with auto_find_batch_size: edit the file to match "
+      "your job.");
 }
 
 constexpr xd_writer_api kApi = writer_api<UniversalWriter>();

@@ -48,7 +48,8 @@ struct Job {
   MemoryHost host;
   Manifest model;
 
-  Tensor& add(const std::string& name, DType dtype, std::vector<uint64_t> shape, std::string bytes, Role role = Role::kParameter) {
+  Tensor& add(const std::string& name, DType dtype, std::vector<uint64_t> shape, std::string bytes,
+              Role role = Role::kParameter) {
     Tensor& tensor = model.tensors.emplace_back();
     tensor.name = name;
     tensor.dtype = dtype;
@@ -67,7 +68,8 @@ struct Job {
     return files ? "" : files.error().message;
   }
   bool noted(std::string_view part) const {
-    return std::any_of(host.plan.notes.begin(), host.plan.notes.end(), [&](const auto& note) { return holds(note, part); });
+    return std::any_of(host.plan.notes.begin(), host.plan.notes.end(),
+                       [&](const auto& note) { return holds(note, part); });
   }
   uint64_t hole_bytes() const {
     uint64_t n = 0;
@@ -89,8 +91,9 @@ TEST_CASE("one parameter: all the files, and what is in them") {
   const Files files = s.write();
   std::vector<std::string> names;
   for (const auto& [name, data] : files) names.push_back(name);
-  CHECK(names == std::vector<std::string>{kStates, kZero + "optimizer_state.pt", kZero + "w/exp_avg.pt", kZero + "w/exp_avg_sq.pt",
-                                          kZero + "w/fp32.pt", kZero + "w/step.pt", kStates3, "latest_universal"});
+  CHECK(names == std::vector<std::string>{kStates, kZero + "optimizer_state.pt", kZero + "w/exp_avg.pt",
+                                          kZero + "w/exp_avg_sq.pt", kZero + "w/fp32.pt", kZero + "w/step.pt", kStates3,
+                                          "latest_universal"});
   CHECK(files.at("latest_universal") == "global_step0");
   CHECK(files.at(kStates) == files.at(kStates3));
   CHECK(record_of(files.at(kZero + "w/fp32.pt"), "data/0") == kAsF32);
@@ -310,7 +313,8 @@ TEST_CASE("every failing call of the host is passed on, and nothing is kept") {
     s.add("ids", DType::I64, {1}, packed<int64_t>({1}), Role::kBuffer);
     s.add("big", DType::F32, {5000}, std::string(20000, 'x'));
     s.host.fail_at = fail_at;
-    const auto files = test::run_writer(s.host, test::linked_plugin(s.host), s.model, {{"moments", "dense"}, {"hf-trainer", "true"}});
+    const auto files =
+        test::run_writer(s.host, test::linked_plugin(s.host), s.model, {{"moments", "dense"}, {"hf-trainer", "true"}});
     if (fail_at == 0) {
       CHECK(files.has_value());
     } else {

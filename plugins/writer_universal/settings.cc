@@ -9,19 +9,39 @@ namespace crossdock::writer_universal {
 namespace {
 
 // "auto" tells --compact what the user did not ask for otherwise.
-constexpr xd_option_desc kTag = {XD_INIT_SIZE(xd_option_desc), 0, "tag", "string", "global_step0",
+constexpr xd_option_desc kTag = {XD_INIT_SIZE(xd_option_desc),
+                                 0,
+                                 "tag",
+                                 "string",
+                                 "global_step0",
                                  "name of the checkpoint's folder, told in latest_universal"};
 constexpr xd_option_desc kPrecision = {
-    XD_INIT_SIZE(xd_option_desc), 0, "precision", "enum:auto|fp32|source", "auto",
+    XD_INIT_SIZE(xd_option_desc),
+    0,
+    "precision",
+    "enum:auto|fp32|source",
+    "auto",
     "element type of the weights: fp32, or the source's (exact too, and smaller); auto: fp32 unless --compact"};
-constexpr xd_option_desc kMoments = {
-    XD_INIT_SIZE(xd_option_desc), 0, "moments", "enum:auto|holes|dense|zero-stride|none", "auto",
-    "zeros of exp_avg and exp_avg_sq: holes in the files, written out, one number repeated (not for AutoTP), or no files "
-    "(not for stage 3); auto: holes unless --compact"};
-constexpr xd_option_desc kCompact = {XD_INIT_SIZE(xd_option_desc), 0, "compact", "bool", "false",
+constexpr xd_option_desc kMoments = {XD_INIT_SIZE(xd_option_desc),
+                                     0,
+                                     "moments",
+                                     "enum:auto|holes|dense|zero-stride|none",
+                                     "auto",
+                                     "zeros of exp_avg and exp_avg_sq: holes in the files, written out, one number "
+                                     "repeated (not for AutoTP), or no files "
+                                     "(not for stage 3); auto: holes unless --compact"};
+constexpr xd_option_desc kCompact = {XD_INIT_SIZE(xd_option_desc),
+                                     0,
+                                     "compact",
+                                     "bool",
+                                     "false",
                                      "--precision source --moments zero-stride: about the size of the source"};
 constexpr xd_option_desc kHfTrainer = {
-    XD_INIT_SIZE(xd_option_desc), 0, "hf-trainer", "bool", "false",
+    XD_INIT_SIZE(xd_option_desc),
+    0,
+    "hf-trainer",
+    "bool",
+    "false",
     "add trainer_state.json and scheduler.pt, for resume_from_checkpoint of the Hugging Face Trainer"};
 
 constexpr size_t kMaxName = 255;  // NAME_MAX of Linux file systems, in bytes
@@ -62,12 +82,14 @@ Result<void> check_tag(const Settings& settings) {
   others.tag.clear();
   if (fault.empty() && is_own_name(tag, others)) fault = "is the name of another file of the checkpoint";
   if (!fault.empty()) {
-    return invalid(fmt::format("--tag: expected the name of one folder, found \"{}\", which {}: try global_step0", tag, fault));
+    return invalid(
+        fmt::format("--tag: expected the name of one folder, found \"{}\", which {}: try global_step0", tag, fault));
   }
   if (settings.hf_trainer && !is_global_step(tag)) {
-    return invalid(fmt::format("--tag: with --hf-trainer expected global_step and a number, the only folders that the Trainer "
-                               "looks for, found \"{}\": leave --tag out, or say global_step0",
-                               tag));
+    return invalid(
+        fmt::format("--tag: with --hf-trainer expected global_step and a number, the only folders that the Trainer "
+                    "looks for, found \"{}\": leave --tag out, or say global_step0",
+                    tag));
   }
   return {};
 }
@@ -79,10 +101,11 @@ const xd_option_desc* const kOptions[] = {&kTag, &kPrecision, &kMoments, &kCompa
 Result<Settings> Settings::from(const Options& options) {
   std::string precision = options.text("precision"), moments = options.text("moments");
   if (options.flag("compact")) {
-    for (const auto& [name, value, compact] : {std::tuple{"precision", &precision, "source"}, {"moments", &moments, "zero-stride"}}) {
+    for (const auto& [name, value, compact] :
+         {std::tuple{"precision", &precision, "source"}, {"moments", &moments, "zero-stride"}}) {
       if (*value != "auto" && *value != compact) {
-        return invalid(fmt::format("--compact means --{0} {1}, found --{0} {2} beside it: leave one of the two out", name,
-                                   compact, *value));
+        return invalid(fmt::format("--compact means --{0} {1}, found --{0} {2} beside it: leave one of the two out",
+                                   name, compact, *value));
       }
       *value = compact;
     }
@@ -117,9 +140,10 @@ Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::
       fault = fmt::format("tensor \"{}\" has too, where the case of letters is ignored", tensors[other->second].name);
     }
     if (!fault.empty()) {
-      return invalid(fmt::format("tensor \"{}\": expected a name that can be a folder's, found \"{}\", which {}: "
-                                 "give it another with --rename FROM=TO",
-                                 tensor.name, tensor.target(), fault));
+      return invalid(
+          fmt::format("tensor \"{}\": expected a name that can be a folder's, found \"{}\", which {}: "
+                      "give it another with --rename FROM=TO",
+                      tensor.name, tensor.target(), fault));
     }
   }
   return {};

@@ -91,7 +91,8 @@ TEST_CASE("settings: the Trainer wants global_step<digits>") {
 TEST_CASE("own names are found in any case and as a folder") {
   Settings s;
   s.tag = "global_step0";
-  for (const char* name : {"latest_universal", "LATEST_universal", "crossdock.json", "Global_Step0", "global_step0/a"}) {
+  for (const char* name :
+       {"latest_universal", "LATEST_universal", "crossdock.json", "Global_Step0", "global_step0/a"}) {
     CHECK(is_own_name(name, s));
   }
   for (const char* name : {"config.json", "trainer_state.json", "scheduler.pt", "global_step0x"}) {
@@ -112,7 +113,8 @@ TEST_CASE("folder names") {
   CHECK(holds(check_names({std::string(256, 'x')}), "has 256 bytes, more than 255"));
   CHECK(holds(check_names({"Optimizer_State.pt"}), "is a file of the checkpoint"));
   CHECK(check_names({"a.Weight", "a.weight"}) ==
-        "tensor \"t1\": expected a name that can be a folder's, found \"a.weight\", which tensor \"t0\" has too, where the "
+        "tensor \"t1\": expected a name that can be a folder's, found \"a.weight\", which tensor \"t0\" has too, where "
+        "the "
         "case of letters is ignored: give it another with --rename FROM=TO");
 }
 

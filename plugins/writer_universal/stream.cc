@@ -23,9 +23,12 @@ constexpr uint64_t kSmallestHole = 4096;
 
 uint64_t piece_of(const Storage& storage) {
   switch (storage.from) {
-    case From::kTensor: return std::min(storage.n_bytes, storage.is_cast ? kCastPiece : kCopyPiece);
-    case From::kWrittenZeros: return std::min(storage.n_bytes, kZeroPiece);
-    case From::kZeros: return 0;
+    case From::kTensor:
+      return std::min(storage.n_bytes, storage.is_cast ? kCastPiece : kCopyPiece);
+    case From::kWrittenZeros:
+      return std::min(storage.n_bytes, kZeroPiece);
+    case From::kZeros:
+      return 0;
   }
   return 0;
 }
@@ -137,8 +140,9 @@ Result<std::vector<uint32_t>> parse_results(const Content& content, std::span<co
     while (!in.done()) crcs.push_back(in.le<uint32_t>());
     if (!in.failed() && crcs.size() == content.storages.size()) return crcs;
   }
-  return Error{XD_INTERNAL, cat("expected one item's result of ", 4 * content.storages.size(), " bytes, found ",
-                                results.size(), " results", results.empty() ? "" : cat(", the first of ", results[0].size(), " bytes"))};
+  return Error{XD_INTERNAL,
+               cat("expected one item's result of ", 4 * content.storages.size(), " bytes, found ", results.size(),
+                   " results", results.empty() ? "" : cat(", the first of ", results[0].size(), " bytes"))};
 }
 
 }  // namespace

@@ -1,0 +1,283 @@
+/* Reads the toy format: open() parses the header, manifest() describes it, read() and view() give values. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "toy.h"
+#include "wire.h"
+
+#define KEPT_BYTES 65536u /* of the file: values that lie in them can be viewed */
+
+struct xd_reader {
+  const xd_host* host;
+  const xd_source* source;
+  char* name; /* of the file */
+  char* comment;
+  uint64_t file_size;
+  char* head; /* the first bytes of the file */
+  uint64_t head_size;
+  toy_tensor* tensors;
+  size_t n_tensors;
+};
+
+static int is_toy(const char* name) {
+  const size_t n = strlen(name);
+  return n > 6 && strcmp(name + n - 6, ".xdtoy") == 0;
+}
+
+/* The one toy file of the input, or NULL. */
+static const char* find_file(const xd_host* h, const xd_input* in) {
+  const char* found = NULL;
+  for (uint64_t i = 0, n = h->input_count(h->ctx, in); i < n; ++i) {
+    const char* name = h->input_name(h->ctx, in, i);
+    if (!is_toy(name)) continue;
+    if (found) return NULL;
+    found = name;
+  }
+  return found;
+}
+
+static int32_t toy_probe(const xd_host* h, const xd_input* in) {
+  char magic[6];
+  xd_source* source = NULL;
+  const char* name = find_file(h, in);
+  if (!name || h->source_open(h->ctx, in, name, &source, NULL) != XD_OK) return 0;
+  if (h->source_read(h->ctx, source, 0, magic, sizeof magic, NULL) != XD_OK) return 0;
+  return memcmp(magic, "xdtoy ", 6) == 0 ? 100 : 0;
+}
+
+static xd_status refuse(const struct xd_reader* r, xd_error* err, unsigned line, const char* what) {
+  char where[300];
+  snprintf(where, sizeof where, "%s: line %u", r->name, line);
+  return r->host->fail(r->host->ctx, err, XD_CORRUPT, where, what);
+}
+
+/* "2,3" or "-". */
+static int parse_shape(const char* text, toy_tensor* t) {
+  int overflow = 0;
+  t->count = 1;
+  if (strcmp(text, "-") == 0) return 1;
+  for (;;) {
+    char* end = NULL;
+    if (t->rank == TOY_MAX_RANK || *text < '0' || *text > '9') return 0;
+    const uint64_t dim = strtoull(text, &end, 10);
+    if (end - text > 19) return 0; /* 20 digits may be beyond 64 bits */
+    t->shape[t->rank++] = dim;
+    t->count = toy_mul(t->count, dim, &overflow);
+    if (overflow || (*end != ',' && *end != '\0')) return 0;
+    if (*end == '\0') return 1;
+    text = end + 1;
+  }
+}
+
+/* One line of the header; `offset` moves on by the tensor's size. */
+static const char* parse_tensor(char* line, toy_tensor* t, uint64_t* offset) {
+  char* type = strchr(line, ' ');
+  char* shape = type ? strchr(type + 1, ' ') : NULL;
+  if (!shape) return "expected NAME TYPE SHAPE";
+  *type++ = *shape++ = '\0';
+  if (*line == '\0' || strlen(line) > TOY_MAX_NAME) return "expected a name of 1 to 200 bytes";
+  strcpy(t->name, line);
+  const toy_dtype* dtype = NULL;
+  for (size_t i = 0; i < sizeof toy_dtypes / sizeof *toy_dtypes; ++i) {
+    if (strcmp(toy_dtypes[i].name, type) == 0) dtype = &toy_dtypes[i];
+  }
+  if (!dtype) return "expected a type such as F32 or BF16";
+  t->dtype = dtype->dtype;
+  if (!parse_shape(shape, t)) return "expected a shape such as 2,3 or -";
+  int overflow = 0;
+  const uint64_t n_bytes = toy_mul(t->count, dtype->bytes, &overflow);
+  if (overflow || n_bytes > UINT64_MAX - *offset) return "expected fewer than 2^64 bytes";
+  t->offset = *offset; /* from the start of the values; the header's length is not known yet */
+  *offset += n_bytes;
+  return NULL;
+}
+
+static xd_status parse_header(struct xd_reader* r, char* text, uint64_t size, xd_error* err) {
+  uint64_t offset = 0, room = 0;
+  char* line = text;
+  for (unsigned number = 1;; ++number) {
+    char* end = (char*)memchr(line, '\n', size - (uint64_t)(line - text));
+    if (!end)
+      return refuse(r, err, number, "expected the line \"data\" within the first megabyte, found no end of the header");
+    *end = '\0';
+    char* const next = end + 1;
+    if (number == 1) {
+      if (strcmp(line, "xdtoy 1") != 0) return refuse(r, err, number, "expected \"xdtoy 1\"");
+    } else if (strcmp(line, "data") == 0) {
+      line = next;
+      break;
+    } else if (*line == '#') {
+      r->comment = line + 1 + (line[1] == ' ');
+    } else {
+      if (r->n_tensors == room) {
+        room = room * 2 + 16;
+        toy_tensor* grown = (toy_tensor*)realloc(r->tensors, room * sizeof *grown);
+        if (!grown) return r->host->fail(r->host->ctx, err, XD_NO_MEMORY, r->name, "out of memory");
+        r->tensors = grown;
+      }
+      toy_tensor* t = &r->tensors[r->n_tensors++];
+      memset(t, 0, sizeof *t);
+      const char* problem = parse_tensor(line, t, &offset);
+      if (problem) return refuse(r, err, number, problem);
+    }
+    line = next;
+  }
+  const uint64_t begin = (uint64_t)(line - text), end = begin + r->n_tensors * TOY_SUM_BYTES;
+  if (offset > UINT64_MAX - end || offset + end != r->file_size) {
+    char message[120];
+    snprintf(message, sizeof message,
+             "expected %" PRIu64 " bytes of values by the header, found a file of %" PRIu64 " bytes", offset,
+             r->file_size);
+    return r->host->fail(r->host->ctx, err, XD_CORRUPT, r->name, message);
+  }
+  for (size_t i = 0; i < r->n_tensors; ++i) r->tensors[i].offset += begin;
+  return XD_OK;
+}
+
+static void toy_close(xd_reader* r) {
+  free(r->tensors);
+  free(r->name);
+  free(r->comment);
+  free(r->head);
+  free(r);
+}
+
+static char* copy_text(const char* text) {
+  char* out = (char*)malloc(strlen(text) + 1);
+  return out ? strcpy(out, text) : NULL;
+}
+
+static xd_status load(xd_reader* r, const xd_input* in, xd_error* err) {
+  const xd_host* h = r->host;
+  xd_source* source = NULL;
+  xd_status status = h->source_open(h->ctx, in, r->name, &source, err);
+  if (status != XD_OK) return h->fail(h->ctx, err, status, NULL, NULL); /* keeps the host's message */
+  r->source = source;
+  r->file_size = h->source_size(h->ctx, source);
+  const uint64_t n = r->file_size < TOY_MAX_HEADER ? r->file_size : TOY_MAX_HEADER;
+  char* text = (char*)malloc(n + 1);
+  if (!text) return h->fail(h->ctx, err, XD_NO_MEMORY, r->name, "out of memory");
+  status = h->source_read(h->ctx, source, 0, text, n, err);
+  r->head_size = n < KEPT_BYTES ? n : KEPT_BYTES;
+  r->head = (char*)malloc(r->head_size + 1);
+  if (status == XD_OK && r->head) {
+    memcpy(r->head, text, r->head_size);
+    status = parse_header(r, text, n, err);
+    r->comment = r->comment ? copy_text(r->comment) : NULL; /* it pointed into the text */
+  } else {
+    status =
+        h->fail(h->ctx, err, status != XD_OK ? status : XD_NO_MEMORY, NULL, status != XD_OK ? NULL : "out of memory");
+  }
+  free(text);
+  return status;
+}
+
+static xd_status toy_open(const xd_host* h, const xd_input* in, const xd_option* const* options, xd_reader** out,
+                          xd_error* err) {
+  (void)options; /* this reader has none */
+  const char* name = find_file(h, in);
+  if (!name)
+    return h->fail(h->ctx, err, XD_NOT_FOUND, NULL, "expected one .xdtoy file, found none or several: name the file");
+  xd_reader* r = (xd_reader*)calloc(1, sizeof *r);
+  if (!r) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+  r->host = h;
+  r->name = copy_text(name);
+  const xd_status status = r->name ? load(r, in, err) : h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+  if (status != XD_OK) {
+    toy_close(r);
+    return status;
+  }
+  *out = r;
+  return XD_OK;
+}
+
+/* The numbers are the field numbers of manifest.proto. */
+static xd_status toy_manifest(xd_reader* r, xd_bytes* sink, xd_error* err) {
+  wire_out m = {0}, source = {0}, file = {0}, entry = {0}, value = {0}, tensor = {0}, extent = {0}, shape = {0};
+  put_number(&m, 1, 1); /* schema_version */
+  put_bytes(&source, 1, "toy", 3);
+  put_bytes(&file, 1, r->name, strlen(r->name));
+  put_number(&file, 2, r->file_size);
+  put_message(&source, 2, &file);
+  if (r->comment) {
+    put_bytes(&entry, 1, "comment", 7);
+    put_bytes(&value, 6, r->comment, strlen(r->comment));
+    put_message(&entry, 2, &value);
+    put_message(&source, 3, &entry);
+  }
+  put_message(&m, 2, &source);
+  for (size_t i = 0; i < r->n_tensors; ++i) {
+    const toy_tensor* t = &r->tensors[i];
+    put_bytes(&tensor, 1, t->name, strlen(t->name));
+    put_number(&tensor, 2, t->dtype);
+    for (uint32_t d = 0; d < t->rank; ++d) put_varint(&shape, t->shape[d]);
+    put_message(&tensor, 3, &shape);
+    put_number(&extent, 2, t->offset); /* file 0 need not be said */
+    put_number(&extent, 3, t->count * toy_find_dtype(t->dtype)->bytes);
+    put_message(&tensor, 4, &extent);
+    put_message(&m, 3, &tensor);
+  }
+  const xd_host* h = r->host;
+  const xd_status status = m.failed ? h->fail(h->ctx, err, XD_NO_MEMORY, r->name, "out of memory")
+                                    : h->bytes_append(h->ctx, sink, m.data, m.size, err);
+  free(m.data);
+  return status;
+}
+
+/* Where the range lies in the file; the host asks for elements of the tensor's own type only, but check what it costs
+ * nothing to check. */
+static xd_status locate(const xd_reader* r, const xd_range* range, uint64_t* offset, uint64_t* size, xd_error* err) {
+  const xd_host* h = r->host;
+  if (range->form != XD_FORM_DENSE || range->dtype != 0) return XD_UNIMPLEMENTED;
+  if (range->tensor >= r->n_tensors)
+    return h->fail(h->ctx, err, XD_OUT_OF_RANGE, r->name, "expected a tensor of the file, found a higher number");
+  const toy_tensor* t = &r->tensors[range->tensor];
+  if (range->begin > t->count || range->count > t->count - range->begin) {
+    return h->fail(h->ctx, err, XD_OUT_OF_RANGE, t->name,
+                   "expected elements inside the tensor, found a range that leaves it");
+  }
+  const uint64_t bytes = toy_find_dtype(t->dtype)->bytes;
+  *offset = t->offset + range->begin * bytes;
+  *size = range->count * bytes;
+  return XD_OK;
+}
+
+static xd_status toy_read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size, xd_error* err) {
+  const xd_host* h = r->host;
+  uint64_t offset = 0, size = 0;
+  const xd_status status = locate(r, range, &offset, &size, err);
+  if (status != XD_OK) return status;
+  if (size != dst_size)
+    return h->fail(h->ctx, err, XD_INVALID_ARGUMENT, r->name, "expected a buffer as large as the range");
+  return h->source_read(h->ctx, r->source, offset, dst, size, err);
+}
+
+static xd_status toy_view(xd_reader* r, const xd_range* range, xd_view* out, xd_error* err) {
+  uint64_t offset = 0, size = 0;
+  const xd_status status = locate(r, range, &offset, &size, err);
+  if (status != XD_OK) return status;
+  if (offset > r->head_size || size > r->head_size - offset) return XD_UNIMPLEMENTED; /* the host reads it instead */
+  out->data = r->head + offset;
+  out->size = size;
+  out->release = NULL; /* good until the reader closes */
+  return XD_OK;
+}
+
+static const xd_reader_api api = {
+    XD_INIT_SIZE(xd_reader_api), 0, toy_probe, toy_open, toy_manifest, toy_read, toy_view, toy_close};
+static const char* const formats[] = {"toy", NULL};
+static const char* const patterns[] = {"*.xdtoy", NULL};
+
+const xd_plugin_desc toy_reader = {XD_INIT_SIZE(xd_plugin_desc),
+                                   XD_READER,
+                                   XD_CAP_CONCURRENT | XD_CAP_VIEW,
+                                   "org.example.reader.toy",
+                                   "1.0.0",
+                                   "Reads the toy format of crossdock's examples",
+                                   formats,
+                                   patterns,
+                                   NULL,
+                                   &api,
+                                   NULL};

@@ -1,0 +1,272 @@
+/* Writes the toy format: one file; one item of work per tensor; the sums that the items found go behind the values. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "toy.h"
+#include "wire.h"
+
+typedef struct {
+  toy_tensor tensor;
+  uint64_t index; /* in the manifest */
+} target;
+
+struct xd_writer {
+  const xd_host* host;
+  target* targets; /* item i of the file writes targets[i] */
+  size_t n_targets;
+  wire_out header;
+  size_t head;  /* its bytes before the tensors' lines */
+  wire_out aux; /* the names of the manifest's auxiliary files, each with its NUL */
+  size_t n_aux;
+};
+
+static void copy_name(toy_tensor* t, const wire_in* text) {
+  const size_t n = (size_t)(text->end - text->at);
+  /* A name that does not fit is left empty, which plan() refuses. */
+  memset(t->name, 0, sizeof t->name);
+  if (n <= TOY_MAX_NAME && !memchr(text->at, '\0', n)) memcpy(t->name, text->at, n);
+}
+
+/* One Tensor of the manifest. `left_out` says that the host has taken it out of the conversion. */
+static int decode_tensor(wire_in in, toy_tensor* t, int* left_out) {
+  wire_field f;
+  int renamed = 0, overflow = 0;
+  *left_out = 0;
+  while (next_field(&in, &f)) {
+    if (f.number == 1 && !renamed) copy_name(t, &f.body);
+    if (f.number == 2) t->dtype = (uint32_t)f.value;
+    while (f.number == 3 && f.body.at < f.body.end && t->rank < TOY_MAX_RANK + 1) { /* packed numbers */
+      const uint64_t dim = get_varint(&f.body);
+      if (t->rank < TOY_MAX_RANK) t->shape[t->rank] = dim;
+      ++t->rank;
+    }
+    if (f.number == 11) *left_out = f.body.at < f.body.end;
+    if (f.number == 12 && f.body.at < f.body.end) { /* the name that the user wants */
+      copy_name(t, &f.body);
+      renamed = 1;
+    }
+  }
+  t->count = 1;
+  for (uint32_t d = 0; d < t->rank && d < TOY_MAX_RANK; ++d) t->count = toy_mul(t->count, t->shape[d], &overflow);
+  return !in.failed && !overflow;
+}
+
+/* What of the manifest this format can keep: tensors, and the auxiliary files beside them. */
+static int decode_manifest(xd_writer* w, wire_in in) {
+  wire_field f, g;
+  uint64_t index = 0;
+  while (next_field(&in, &f)) {
+    if (f.number == 3) {
+      target* grown = (target*)realloc(w->targets, (w->n_targets + 1) * sizeof *grown);
+      if (!grown) return 0;
+      w->targets = grown;
+      target* t = &grown[w->n_targets];
+      memset(t, 0, sizeof *t);
+      t->index = index++;
+      int left_out = 0;
+      if (!decode_tensor(f.body, &t->tensor, &left_out)) return 0;
+      if (!left_out) ++w->n_targets;
+    } else if (f.number == 6) {
+      const size_t before = w->aux.size;
+      while (next_field(&f.body, &g)) {
+        if (g.number == 2) put_raw(&w->aux, g.body.at, (size_t)(g.body.end - g.body.at));
+      }
+      if (w->aux.size == before) return 0;
+      put_raw(&w->aux, "", 1);
+      ++w->n_aux;
+    }
+  }
+  return !in.failed && !w->aux.failed;
+}
+
+static void put_text(wire_out* o, const char* text) { put_raw(o, text, strlen(text)); }
+
+static void toy_close(xd_writer* w) {
+  free(w->targets);
+  free(w->header.data);
+  free(w->aux.data);
+  free(w);
+}
+
+static xd_status toy_open(const xd_host* h, const void* manifest, uint64_t size, const xd_option* const* options,
+                          xd_writer** out, xd_error* err) {
+  xd_writer* w = (xd_writer*)calloc(1, sizeof *w);
+  if (!w) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+  w->host = h;
+  const wire_in in = {(const unsigned char*)manifest, (const unsigned char*)manifest + size, 0};
+  if (!decode_manifest(w, in)) {
+    toy_close(w);
+    return h->fail(h->ctx, err, XD_CORRUPT, NULL,
+                   "expected a manifest, found bytes that are none, or too much for the memory");
+  }
+  put_text(&w->header, "xdtoy 1\n");
+  for (; *options; ++options) {
+    if (strcmp((*options)->key, "comment") != 0 || *(*options)->value == '\0') continue;
+    put_text(&w->header, "# ");
+    for (const char* c = (*options)->value; *c; ++c) put_raw(&w->header, *c == '\n' ? " " : c, 1);
+    put_text(&w->header, "\n");
+  }
+  w->head = w->header.size;
+  *out = w;
+  return XD_OK;
+}
+
+/* Adds the tensor's line to the header, or says why the format cannot hold it. */
+static const char* put_line(wire_out* header, const toy_tensor* t) {
+  const toy_dtype* dtype = toy_find_dtype(t->dtype);
+  if (!dtype) return "expected BOOL, U8, I8, I32, I64, F16, BF16, F32 or F64, found another type";
+  if (t->rank > TOY_MAX_RANK) return "expected at most 8 dimensions, found more";
+  if (t->name[0] == '\0' || t->name[0] == '#' || strpbrk(t->name, " \n"))
+    return "expected a name of 1 to 200 bytes without blanks, found another";
+  char text[32];
+  put_text(header, t->name);
+  put_text(header, " ");
+  put_text(header, dtype->name);
+  put_text(header, t->rank == 0 ? " -" : "");
+  for (uint32_t d = 0; d < t->rank; ++d) {
+    snprintf(text, sizeof text, "%c%" PRIu64, d == 0 ? ' ' : ',', t->shape[d]);
+    put_text(header, text);
+  }
+  put_text(header, "\n");
+  return NULL;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* The buffer that write_item works with: whole elements. */
+static uint64_t piece_bytes(const xd_host* h) {
+  const uint64_t n = h->piece_bytes(h->ctx) / 8 * 8;
+  return n != 0 ? n : 8;
+}
+
+static xd_status toy_plan(xd_writer* w, xd_plan* plan, xd_error* err) {
+  const xd_host* h = w->host;
+  uint64_t at = 0;
+  uint32_t object = 0;
+  xd_status status = XD_OK;
+  w->header.size = w->head; /* pure: a second plan() gives the same */
+  for (size_t i = 0; i < w->n_targets; ++i) {
+    toy_tensor* t = &w->targets[i].tensor;
+    const char* problem = put_line(&w->header, t);
+    if (problem) return h->fail(h->ctx, err, XD_UNSUPPORTED_DATA, t->name, problem);
+    t->offset = at;
+    at += t->count * toy_find_dtype(t->dtype)->bytes; /* the host has checked the sizes of the manifest */
+  }
+  put_text(&w->header, "data\n");
+  if (w->header.failed) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+  const uint64_t size = w->header.size + at + w->n_targets * TOY_SUM_BYTES;
+  status = h->plan_object(h->ctx, plan, "model.xdtoy", size, &object, err);
+  for (size_t i = 0; i < w->n_targets && status == XD_OK; ++i) {
+    toy_tensor* t = &w->targets[i].tensor;
+    const uint64_t n_bytes = t->count * toy_find_dtype(t->dtype)->bytes;
+    const xd_range whole = {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, w->targets[i].index, 0, t->count, 0, 0};
+    const xd_range* needs[2] = {&whole, NULL};
+    t->offset += w->header.size;
+    status = h->plan_item(h->ctx, plan, object, needs, n_bytes, smaller(n_bytes, piece_bytes(h)), err);
+  }
+  const char* name = (const char*)w->aux.data;
+  for (size_t i = 0; i < w->n_aux && status == XD_OK; ++i, name += strlen(name) + 1) {
+    status = h->plan_aux(h->ctx, plan, name, i, err);
+  }
+  return status;
+}
+
+static uint64_t sum_of(const void* data, uint64_t n) {
+  const unsigned char* bytes = (const unsigned char*)data;
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < n; ++i) sum += bytes[i];
+  return sum;
+}
+
+/* Through a view, when the host has one: no copy. */
+static xd_status write_view(xd_writer* w, const target* t, xd_object* o, uint64_t* sum, xd_error* err) {
+  const xd_host* h = w->host;
+  const xd_range whole = {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, 0, t->tensor.count, 0, 0};
+  xd_view view = {XD_INIT_SIZE(xd_view), 0, NULL, 0, NULL, NULL};
+  xd_status status = h->tensor_view(h->ctx, &whole, &view, err);
+  if (status != XD_OK) return status;
+  *sum = sum_of(view.data, view.size);
+  if (view.size != 0) status = h->object_write(h->ctx, o, t->tensor.offset, view.data, view.size, err);
+  if (view.release) view.release(view.owner);
+  return status;
+}
+
+static xd_status write_pieces(xd_writer* w, const target* t, xd_object* o, uint64_t* sum, xd_error* err) {
+  const xd_host* h = w->host;
+  const uint64_t elem = toy_find_dtype(t->tensor.dtype)->bytes;
+  const uint64_t total = t->tensor.count * elem, piece = smaller(total, piece_bytes(h));
+  void* buffer = piece != 0 ? h->alloc(h->ctx, piece, 64) : NULL; /* a tensor may have no elements */
+  if (piece != 0 && !buffer)
+    return h->fail(h->ctx, err, XD_NO_MEMORY, t->tensor.name,
+                   "expected a buffer within the memory budget: raise --memory");
+  xd_status status = XD_OK;
+  uint64_t done = 0;
+  do {
+    const uint64_t n = smaller(piece, total - done);
+    const xd_range range = {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, done / elem, n / elem, 0, 0};
+    status = h->cancelled(h->ctx) ? XD_CANCELLED : h->tensor_read(h->ctx, &range, buffer, n, err);
+    if (status == XD_OK && n != 0) status = h->object_write(h->ctx, o, t->tensor.offset + done, buffer, n, err);
+    *sum += sum_of(buffer, status == XD_OK ? n : 0);
+    done += n;
+  } while (status == XD_OK && done < total);
+  if (buffer) h->dealloc(h->ctx, buffer);
+  return status;
+}
+
+static xd_status toy_write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o, xd_bytes* result,
+                                xd_error* err) {
+  (void)object; /* there is one */
+  uint64_t sum = 0;
+  const target* t = &w->targets[item];
+  xd_status status = write_view(w, t, o, &sum, err);
+  if (status == XD_UNIMPLEMENTED) status = write_pieces(w, t, o, &sum, err);
+  return status == XD_OK ? w->host->bytes_append(w->host->ctx, result, &sum, sizeof sum, err) : status;
+}
+
+static xd_status toy_seal(xd_writer* w, uint32_t object, xd_object* o, const xd_view* const* results, xd_error* err) {
+  (void)object;
+  const xd_host* h = w->host;
+  wire_out trailer = {0};
+  uint64_t end = w->header.size;
+  for (size_t i = 0; i < w->n_targets; ++i) {
+    uint64_t sum = 0;
+    char line[TOY_SUM_BYTES + 1];
+    memcpy(&sum, results[i]->data, sizeof sum);
+    snprintf(line, sizeof line, "%016" PRIx64 "\n", sum);
+    put_text(&trailer, line);
+    end = w->targets[i].tensor.offset + w->targets[i].tensor.count * toy_find_dtype(w->targets[i].tensor.dtype)->bytes;
+  }
+  xd_status status = trailer.failed ? h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory") : XD_OK;
+  if (status == XD_OK) status = h->object_write(h->ctx, o, 0, w->header.data, w->header.size, err);
+  if (status == XD_OK && trailer.size != 0) status = h->object_write(h->ctx, o, end, trailer.data, trailer.size, err);
+  free(trailer.data);
+  return status;
+}
+
+static xd_status toy_commit(xd_writer* w, xd_error* err) {
+  (void)w;
+  (void)err;
+  return XD_OK;
+}
+
+static const xd_writer_api api = {
+    XD_INIT_SIZE(xd_writer_api), 0, toy_open, toy_plan, toy_write_item, toy_seal, toy_commit, toy_close};
+static const char* const formats[] = {"toy", NULL};
+static const char* const patterns[] = {"*.xdtoy", NULL};
+static const xd_option_desc comment = {XD_INIT_SIZE(xd_option_desc),   0, "comment", "string", "",
+                                       "a line of text for the header"};
+static const xd_option_desc* const options[] = {&comment, NULL};
+
+const xd_plugin_desc toy_writer = {XD_INIT_SIZE(xd_plugin_desc),
+                                   XD_WRITER,
+                                   XD_CAP_CONCURRENT,
+                                   "org.example.writer.toy",
+                                   "1.0.0",
+                                   "Writes the toy format of crossdock's examples",
+                                   formats,
+                                   patterns,
+                                   options,
+                                   NULL,
+                                   &api};

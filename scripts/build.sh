@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Builds one preset: release (default), dev, asan or tsan. The command is then build/PRESET/bin/crossdock.
+#
+#   scripts/build.sh [PRESET [TARGET...]]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+preset=${1:-release}
+command -v cmake >/dev/null || { echo "build: found no cmake; run scripts/setup.sh --no-python first" >&2; exit 1; }
+# So that another clone of the same files finds the same objects in the cache.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+cmake --preset "$preset"
+if (($# > 1)); then cmake --build --preset "$preset" --target "${@:2}"; else cmake --build --preset "$preset"; fi

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Sets up what is missing, builds, and runs every test. The first that fails ends it.
+#
+#   scripts/test.sh [--quick]     --quick: the release build and its unit tests only; needs no Python
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+  "" | --quick) ;;
+  *) echo "usage: scripts/test.sh [--quick]" >&2; exit 2 ;;
+esac
+
+step() { printf '\n==== %s\n' "$*"; }
+
+# run_ctest PRESET [ctest's options...]
+run_ctest() {
+  local preset=$1
+  shift
+  "${fixed_addresses[@]}" ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" "$@"
+}
+
+# GCC 12's thread sanitizer cannot start where the kernel spreads addresses widely. Where it may not be told to stop that
+# (some containers), it is tried as it is.
+fixed_addresses=()
+setarch "$(uname -m)" -R true 2>/dev/null && fixed_addresses=(setarch "$(uname -m)" -R)
+
+step "setup"
+if [[ ${1:-} == --quick ]]; then scripts/setup.sh --no-python; else scripts/setup.sh; fi
+
+step "unit tests"
+scripts/build.sh release
+run_ctest release
+[[ ${1:-} != --quick ]] || exit 0
+
+step "unit tests with the address and undefined behaviour sanitizers"
+scripts/build.sh asan
+run_ctest asan
+
+step "the scheduler's tests with the thread sanitizer"
+scripts/build.sh tsan scheduler_tests
+run_ctest tsan -L scheduler
+
+step "interoperation with DeepSpeed, transformers, safetensors and torch"
+.venv/bin/python -m pytest tests/interop -q

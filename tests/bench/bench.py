@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""How fast and how small crossdock is, as ratios to what the machine can do at that moment.
+
+    tests/bench/bench.py [--crossdock PATH] [--work DIR] [--rounds N] [--large] [--peer] [--only NAME ...]
+
+Needs nothing but Python. README.md beside this file says what the lines mean. It never fails because of a time.
+"""
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import typing
+from pathlib import Path
+
+import models
+
+ROOT = Path(__file__).resolve().parents[2]
+MiB = 1 << 20
+GB = 10**9
+
+
+class Done(typing.NamedTuple):
+    seconds: float
+    cpu: float  # seconds of all threads, user and system
+    peak: int   # resident bytes
+
+
+class Bench:
+    def __init__(self, args):
+        self.crossdock = str(Path(args.crossdock).resolve())
+        self.work = Path(args.work).resolve()
+        self.rounds = args.rounds
+        self.python = args.python
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    # ---- one command
+    def run(self, command, stdout=subprocess.DEVNULL):
+        begin = time.perf_counter()
+        child = subprocess.Popen([str(c) for c in command], stdout=stdout, stderr=subprocess.PIPE)
+        complaint = child.stderr.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - begin
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode != 0:
+            sys.exit(f"{child.args}: exit code {child.returncode}\n{complaint.decode(errors='replace')}")
+        return Done(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+    def convert(self, source, *flags):
+        out = self.out("converted")
+        return self.run([self.crossdock, "convert", source, out, "--to", "universal", "--no-sync", "--progress", "none",
+                         *flags])
+
+    def out(self, name):
+        """A fresh place for output. Dirty pages of the run before must not slow the next one down."""
+        path = self.work / "out" / name
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+        os.sync()
+        return path
+
+    # ---- what a conversion is compared with
+    def cat(self, files):
+        with open(self.out("cat"), "wb") as out:
+            return self.run(["cat", *files], stdout=out).seconds
+
+    def two_cats(self, files):
+        out = self.out("cat")
+        begin = time.perf_counter()
+        running = []
+        for i in range(2):
+            with open(f"{out}{i}", "wb") as file:
+                running.append(subprocess.Popen(["cat", *map(str, files)], stdout=file))
+        if any(child.wait() for child in running):
+            sys.exit("cat failed")
+        return time.perf_counter() - begin
+
+    def paired(self, runs):
+        """Every run once per round, round after round: what disturbs one disturbs its neighbours too."""
+        times = {name: [] for name in runs}
+        for i in range(self.rounds + 1):
+            for name, run in runs.items():
+                seconds = run()
+                if i > 0:  # the first round warms up
+                    times[name].append(seconds)
+        return times
+
+    # ---- lines
+    def line(self, what, measured, limit, unit, note=""):
+        verdict = "OK" if measured <= limit else "OVER"
+        print(f"{what:<58} {measured:>8.2f} {limit:>8.2f} {unit:<4} {verdict:<5} {note}", flush=True)
+
+    def ratio(self, what, times, a, b, limit):
+        ratio = statistics.median(x / y for x, y in zip(times[a], times[b]))
+        note = f"{statistics.median(times[a]):.2f} s / {statistics.median(times[b]):.2f} s, {len(times[a])} pairs"
+        self.line(what, ratio, limit, "x", note)
+
+    # ---- the measurements
+    def speed(self):
+        source, files = self.llama()
+        need = 3 * sum(f.stat().st_size for f in files)
+        if shutil.disk_usage(self.work).free < need:
+            sys.exit(f"expected {need / GB:.0f} GB free in {self.work}, found less: give another folder with --work")
+        models.in_child(models.touch_memory)
+        self.cat_to_nothing(files)  # into the cache
+        times = self.paired({
+            "convert": lambda: self.convert(source).seconds,
+            "cat": lambda: self.cat(files + files),
+            "two": lambda: self.two_cats(files),
+        })
+        self.ratio("convert / one cat of as many bytes", times, "convert", "cat", 1.0)
+        self.ratio("convert / two cats side by side", times, "convert", "two", 1.3)
+        times = self.paired({
+            "compact": lambda: self.convert(source, "--compact").seconds,
+            "cat": lambda: self.cat(files),
+        })
+        self.ratio("convert --compact / one cat of the source", times, "compact", "cat", 0.9)
+
+    def memory(self):
+        source, _ = self.llama()
+        for flags, what in ((), "fp32"), (("--compact",), "compact"):
+            peak = max(self.convert(source, "--memory", "256MiB", *flags).peak for _ in range(2))
+            self.line(f"peak memory with --memory 256MiB, {what}", peak / MiB, 256 + 64, "MiB")
+
+    def large(self):
+        free = shutil.disk_usage(self.work).free
+        layers = min(34, int((free - 10 * GB) / (2 * models.LARGE_LAYER_ELEMS)))
+        if layers < 4:
+            return print(f"peak memory of a large model: left out, {free / GB:.0f} GB free are too few")
+        source = models.make(self.work / f"large{layers}", models.large_llama(layers), shards=8, data=False)
+        size = sum(f.stat().st_size for f in source.glob("*.safetensors"))
+        done = self.convert(source, "--memory", "256MiB", "--compact")
+        self.line(f"peak memory with --memory 256MiB, {size / GB:.0f} GB, compact", done.peak / MiB, 256 + 64, "MiB",
+                  f"{done.seconds:.0f} s")
+
+    def median(self, what, runs, limit, unit, scale=1, note=""):
+        cpu = statistics.median(r.cpu for r in runs) * scale
+        seconds = statistics.median(r.seconds for r in runs) * scale
+        self.line(what, seconds, limit, unit, f"{cpu:.2f} {unit} of CPU{note}")
+
+    def start(self):
+        runs = [self.run([self.crossdock, "plugins"]) for _ in range(21)]
+        self.median("crossdock plugins", runs, 30, "ms", scale=1000)
+
+    def index(self):
+        source = models.make(self.work / "index", models.many_tensors(100_000), shards=64, data=False)
+        runs = [self.run([self.crossdock, "inspect", source]) for _ in range(7)]
+        self.median("inspect, 100,000 tensors", runs, 0.5, "s")
+
+    def dry_run(self):
+        tensors = models.deepseek_v3()
+        source = models.make(self.work / "deepseek", tensors, shards=163, data=False)
+        command = [self.crossdock, "convert", source, self.out("dry"), "--to", "universal", "--dry-run"]
+        runs = [self.run(command) for _ in range(7)]
+        self.median(f"convert --dry-run, {len(tensors):,} tensors, 671e9 elements", runs, 2.0, "s",
+                    note=f", {max(r.peak for r in runs) / MiB:.0f} MiB")
+
+    def peer(self):
+        """What is common today: a Python script with torch that also writes the moments' zeros out."""
+        if subprocess.run([self.python, "-c", "import torch"], stderr=subprocess.DEVNULL).returncode != 0:
+            return print(f"peer: left out, {self.python} has no torch (--python)")
+        source, files = self.llama()
+        self.cat_to_nothing(files)
+        script = Path(__file__).with_name("naive_peer.py")
+        theirs, ours = [], []
+        for _ in range(min(self.rounds, 3)):
+            theirs.append(self.run([self.python, script, source, self.out("naive")]))
+            ours.append(self.convert(source))
+        for who, runs in ("Python with torch", theirs), ("crossdock", ours):
+            seconds = statistics.median(r.seconds for r in runs)
+            print(f"{who}: {seconds:.1f} s, {max(r.peak for r in runs) / GB:.2f} GB of memory")
+
+    # ---- helpers
+    def llama(self):
+        source = models.make(self.work / "llama", models.tiny_llama(), shards=4, data=True)
+        return source, sorted(source.glob("*.safetensors"))
+
+    def cat_to_nothing(self, files):
+        for _ in range(2):
+            self.run(["cat", *files])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--crossdock", default=ROOT / "build/release/bin/crossdock",
+                        help="default: build/release/bin/crossdock")
+    parser.add_argument("--work", default=ROOT / "build/bench",
+                        help="a folder on the disk to measure (default: build/bench)")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of runs (default: 5)")
+    parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
+    parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for --peer")
+    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "large", "peer"])
+    parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
+    args = parser.parse_args()
+    if not Path(args.crossdock).is_file():
+        parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
+    bench = Bench(args)
+    names = args.only or ["start", "index", "dry_run", "memory", "speed"]
+    names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
+    free = shutil.disk_usage(bench.work).free / GB
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")
+    if os.getloadavg()[0] > 0.5:
+        print("other programs are running: believe the ratios and the CPU times more than the rest")
+    print()
+    print(f"{'':<58} {'measured':>8} {'limit':>8}")
+    for name in names:
+        getattr(bench, name)()
+    shutil.rmtree(bench.work / "out", ignore_errors=True)
+    if args.clean:
+        shutil.rmtree(bench.work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Checkpoints of known shapes for bench.py, written as safetensors by hand. Everything is bf16."""
+import json
+import mmap
+import os
+import struct
+import sys
+import traceback
+from pathlib import Path
+
+BLOCK_BYTES = 64 << 20
+
+
+def llama(vocab, hidden, layers, intermediate, kv_width):
+    """[(name, shape)] in the order that transformers saves them in."""
+    out = [("lm_head.weight", [vocab, hidden]), ("model.embed_tokens.weight", [vocab, hidden])]
+    for i in range(layers):
+        p = f"model.layers.{i}."
+        out += [(p + "input_layernorm.weight", [hidden]),
+                (p + "mlp.down_proj.weight", [hidden, intermediate]),
+                (p + "mlp.gate_proj.weight", [intermediate, hidden]),
+                (p + "mlp.up_proj.weight", [intermediate, hidden]),
+                (p + "post_attention_layernorm.weight", [hidden]),
+                (p + "self_attn.k_proj.weight", [kv_width, hidden]),
+                (p + "self_attn.o_proj.weight", [hidden, hidden]),
+                (p + "self_attn.q_proj.weight", [hidden, hidden]),
+                (p + "self_attn.v_proj.weight", [kv_width, hidden])]
+    return out + [("model.norm.weight", [hidden])]
+
+
+def tiny_llama():
+    """TinyLlama-1.1B: 1.10 billion elements, 2.2 GB."""
+    return llama(32000, 2048, 22, 5632, 4 * 64)
+
+
+LARGE_LAYER_ELEMS = 3 * 5120 * 13824 + 4 * 5120 * 5120 + 2 * 5120
+
+
+def large_llama(layers):
+    """The layers of Llama-2-13B; 34 of them make 22 GB."""
+    return llama(32000, 5120, layers, 13824, 5120)
+
+
+def many_tensors(n):
+    return [(f"model.layers.{i // 1000}.mlp.experts.{i % 1000}.up_proj.weight", [16, 16]) for i in range(n)]
+
+
+def deepseek_v3():
+    """The names and shapes of DeepSeek-V3: 61 layers, of which 58 have 256 experts; 671 billion elements."""
+    hidden, moe = 7168, 2048
+    out = [("model.embed_tokens.weight", [129280, hidden])]
+
+    def mlp(prefix, width):
+        return [(f"{prefix}.{part}_proj.weight", [hidden, width] if part == "down" else [width, hidden])
+                for part in ("gate", "up", "down")]
+
+    for i in range(61):
+        p = f"model.layers.{i}."
+        a = p + "self_attn."
+        out += [(a + "q_a_proj.weight", [1536, hidden]), (a + "q_a_layernorm.weight", [1536]),
+                (a + "q_b_proj.weight", [128 * 192, 1536]), (a + "kv_a_proj_with_mqa.weight", [576, hidden]),
+                (a + "kv_a_layernorm.weight", [512]), (a + "kv_b_proj.weight", [128 * 256, 512]),
+                (a + "o_proj.weight", [hidden, 128 * 128]),
+                (p + "input_layernorm.weight", [hidden]), (p + "post_attention_layernorm.weight", [hidden])]
+        if i < 3:
+            out += mlp(p + "mlp", 18432)
+            continue
+        out += [(p + "mlp.gate.weight", [256, hidden]), (p + "mlp.gate.e_score_correction_bias", [256])]
+        out += mlp(p + "mlp.shared_experts", moe)
+        for e in range(256):
+            out += mlp(f"{p}mlp.experts.{e}", moe)
+    return out + [("model.norm.weight", [hidden]), ("lm_head.weight", [129280, hidden])]
+
+
+def n_bytes(shape):
+    product = 2
+    for dim in shape:
+        product *= dim
+    return product
+
+
+def split(tensors, shards):
+    """Runs of tensors of about the same size, none empty."""
+    total = sum(n_bytes(shape) for _, shape in tensors)
+    out, done = [[]], 0
+    for tensor in tensors:
+        if out[-1] and done >= total * len(out) / shards and len(out) < shards:
+            out.append([])
+        out[-1].append(tensor)
+        done += n_bytes(tensor[1])
+    return out
+
+
+def random_block():
+    """Random bf16: any mantissa and sign, exponents near 1, so no infinities and no NaN."""
+    high = bytes(b & 0x80 | 0x3C | b & 0x03 for b in range(256))
+    block = bytearray(BLOCK_BYTES)
+    block[0::2] = os.urandom(BLOCK_BYTES // 2)
+    block[1::2] = os.urandom(BLOCK_BYTES // 2).translate(high)
+    return memoryview(block)
+
+
+def write_shard(path, tensors, block):
+    """Without a block, the values are a hole in the file."""
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in tensors:
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + n_bytes(shape)]}
+        at += n_bytes(shape)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        if block is None:
+            out.truncate(8 + len(text) + at)
+            return
+        while at > 0:  # the block again and again, from another place each time
+            begin = int.from_bytes(os.urandom(4), "little") % (BLOCK_BYTES // 2) & ~1
+            at -= out.write(block[begin:begin + min(at, BLOCK_BYTES - begin)])
+
+
+def write_model(folder, tensors, shards, data):
+    folder.mkdir(parents=True)
+    block = random_block() if data else None
+    weight_map = {}
+    parts = split(tensors, shards)
+    for i, part in enumerate(parts):
+        name = f"model-{i + 1:05}-of-{len(parts):05}.safetensors"
+        write_shard(folder / name, part, block)
+        weight_map.update({tensor: name for tensor, _ in part})
+    total = sum(n_bytes(shape) for _, shape in tensors)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    config = {"model_type": "llama", "torch_dtype": "bfloat16", "tie_word_embeddings": False}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def make(folder, tensors, shards, data):
+    """The model's folder; made at the first call, and whole or not at all."""
+    folder = Path(folder)
+    if not folder.exists():
+        print(f"making {folder.name} ...", file=sys.stderr, flush=True)
+        part = folder.with_name(folder.name + ".making")
+        in_child(lambda: write_model(part, tensors, shards, data))
+        os.sync()
+        part.rename(folder)
+    return folder
+
+
+def in_child(work):
+    """In a process of its own: the kernel counts the memory of a process that starts another against that other's peak,
+    so the one that measures must stay small."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    if os.waitpid(pid, 0)[1] != 0:
+        sys.exit("a helper process failed")
+
+
+def touch_memory():
+    """A virtual machine's memory is slow when first used, so use some of it before measuring."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = min(6 << 30, available // 2) // mmap.PAGESIZE * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size)
+    for at in range(0, size, mmap.PAGESIZE):
+        memory[at] = 1

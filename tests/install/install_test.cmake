@@ -1,0 +1,73 @@
+# Installs the build into an empty prefix, builds the example plugins against that alone, and runs the installed command
+# with them.
+set(CROSSDOCK ${WORK}/prefix/bin/crossdock)
+include(${SOURCE}/tests/abi/command.cmake)
+
+macro(must_run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(result)
+    message(FATAL_ERROR "${ARGN}: ${result}\n${output}")
+  endif()
+endmacro()
+
+must_run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
+
+# What a plugin author and a user need is there, and nothing of our tests.
+file(GLOB_RECURSE installed RELATIVE ${WORK}/prefix ${WORK}/prefix/*)
+foreach(file include/crossdock/plugin.h include/crossdock/plugin.hpp share/crossdock/proto/crossdock/manifest.proto)
+  if(NOT file IN_LIST installed)
+    message(FATAL_ERROR "expected ${file} to be installed, found only ${installed}")
+  endif()
+endforeach()
+list(FILTER installed INCLUDE REGEX "test|catch|\\.pb\\.h")
+if(installed)
+  message(FATAL_ERROR "expected nothing of the tests to be installed, found ${installed}")
+endif()
+
+# From copies, so that nothing of the source tree can help.
+foreach(example plugin_c plugin_cpp)
+  file(COPY ${SOURCE}/examples/${example} DESTINATION ${WORK})
+  must_run(${CMAKE_COMMAND} -S ${WORK}/${example} -B ${WORK}/${example}/build -G ${GENERATOR} -DCMAKE_C_COMPILER=${C}
+    -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF)
+  must_run(${CMAKE_COMMAND} --build ${WORK}/${example}/build)
+  file(GLOB module ${WORK}/${example}/build/*.xd.so)
+  must_run(${NM} -D --defined-only ${module})
+  string(REGEX MATCHALL "[^ \n]+\n" symbols "${output}")
+  if(NOT symbols STREQUAL "xd_plugin_v1\n")
+    message(FATAL_ERROR "expected ${module} to export xd_plugin_v1 alone, found\n${output}")
+  endif()
+endforeach()
+
+# The installed command has its own plugins, and finds the new ones where it is told to.
+run(0 plugins)
+expect("org.crossdock.reader.safetensors")
+expect("org.crossdock.writer.universal")
+expect_not("org.example")
+expect_not("not used")
+set(plugins --plugin-path ${WORK}/plugin_c/build --plugin-path ${WORK}/plugin_cpp/build)
+run(0 plugins ${plugins})
+expect("org.example.reader.toy")
+expect("org.example.writer.toy")
+expect("org.example.writer.npy")
+expect_not("not used")
+run(0 plugins npy ${plugins})
+expect("--npy-folder")
+
+# From C to C++: BF16 becomes F32 (zeros below it), I32 and F64 stay, and numpy's headers are right to the byte.
+string(REPEAT "0" 16 sum)
+file(WRITE ${WORK}/in.xdtoy "xdtoy 1\nw BF16 2\ni I32 1,1\ns F64 -\ndata\nPQRSabcdABCDEFGH${sum}\n${sum}\n${sum}\n")
+run(0 convert in.xdtoy out --to npy --from toy --npy-folder n ${plugins} --no-sync --progress none)
+expect("1 BF16 tensors are written as F32")
+function(expect_npy name descr shape hex)
+  file(READ ${WORK}/out/n/${name}.npy head OFFSET 10 LIMIT 118)
+  if(NOT head MATCHES "^{'descr': '${descr}', 'fortran_order': False, 'shape': ${shape}, } *\n")
+    message(FATAL_ERROR "expected ${name}.npy of ${descr} ${shape}, found ${head}")
+  endif()
+  file(READ ${WORK}/out/n/${name}.npy data OFFSET 128 HEX)
+  if(NOT data STREQUAL hex)
+    message(FATAL_ERROR "expected ${name}.npy to hold ${hex}, found ${data}")
+  endif()
+endfunction()
+expect_npy(w "<f4" "\\(2,\\)" 0000505100005253)
+expect_npy(i "<i4" "\\(1, 1, \\)" 61626364)
+expect_npy(s "<f8" "\\(\\)" 4142434445464748)

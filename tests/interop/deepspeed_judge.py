@@ -1,0 +1,181 @@
+"""The judge: does an unpatched DeepSpeed train on from a converted folder exactly as it would from the original weights?
+
+    torchrun --nproc_per_node=N deepspeed_judge.py CASES.json VERDICTS.json
+
+A case is a dict:
+    name       its key in the verdicts
+    hf         the Hugging Face folder with the truth
+    folder     the universal folder made from it
+    stage      ZeRO 1, 2 or 3
+    dtype      of the job: bf16 or fp32 (DeepSpeed refuses fp16 on a CPU)
+    groups     optimizer groups: 1, or 2 (without weight decay for biases and norms)
+    trainable  substrings of the only parameters that train; [] for all
+    moments    whether the folder holds moments
+    weights    cases with the same value start from the same weights, and share a baseline
+
+A verdict says, over all ranks: which parameters are not bitwise the original after loading (`wrong_weights`: the model's
+copy, `wrong_masters`: the fp32 one), which moments are not zero (`wrong_moments`), and how far the losses of five steps
+are from those of a job that began with from_pretrained (`loss_difference`).
+
+All cases of one world size share a process, since starting DeepSpeed takes longer than judging. Stage 3 goes last: it
+replaces torch.nn.functional.linear for the rest of the process, which would change what other stages compute.
+"""
+import contextlib
+import json
+import math
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+torch.set_num_threads(1)
+
+import deepspeed
+import transformers
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+from deepspeed.utils import logger as deepspeed_logger
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from recipes import read_folder
+
+DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
+STEPS = 5
+
+
+def same_bits(a, b):
+    integer = {2: torch.int16, 4: torch.int32}
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.contiguous().view(integer[a.element_size()]),
+                                                                     b.contiguous().view(integer[b.element_size()]))
+
+
+def true_weights(case, model):
+    """{parameter name: the tensor the file holds for it}; a tied parameter may be stored under its other name."""
+    stored = read_folder(case["hf"])
+    names = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {aliases[0]: next(stored[name] for name in aliases if name in stored) for aliases in names.values()}
+
+
+def new_model(case, from_hf):
+    dtype = DTYPE[case["dtype"]]
+    if from_hf:
+        model = AutoModelForCausalLM.from_pretrained(case["hf"], dtype=dtype)
+    else:
+        torch.manual_seed(99)  # not the seed of the originals: what is not loaded shows
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(case["hf"]), dtype=dtype)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not case["trainable"] or any(part in name for part in case["trainable"]))
+    return model.train()
+
+
+def new_engine(case, model, universal):
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [{"params": [p for _, p in named]}]
+    if case["groups"] == 2:
+        plain = lambda name: name.endswith("bias") or "norm" in name
+        groups = [{"params": [p for name, p in named if not plain(name)]},
+                  {"params": [p for name, p in named if plain(name)], "weight_decay": 0.0}]
+    zero = {"stage": case["stage"]}
+    if case["stage"] == 3:
+        zero["stage3_param_persistence_threshold"] = 100  # else nothing this small is ever partitioned
+    config = {
+        "train_micro_batch_size_per_gpu": 2,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "gradient_clipping": 0.0,  # DeepSpeed clips at 1.0 unless told otherwise
+        "steps_per_print": 10**9,
+        "bf16": {"enabled": case["dtype"] == "bf16"},
+        "checkpoint": {"load_universal": universal},
+    }
+    optimizer = torch.optim.AdamW(groups, lr=3e-3, weight_decay=0.01)
+    return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+def train(engine):
+    tokens = torch.randint(0, engine.module.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(7))
+    losses = []
+    for _ in range(STEPS):
+        loss = engine(input_ids=tokens, labels=tokens).loss
+        engine.backward(loss)
+        engine.step()
+        losses.append(loss.item())
+    return losses
+
+
+def compare_state(case, engine, truth):
+    """Lists every trainable parameter whose weights, fp32 master or moments are not what they must be."""
+    wrong = {"wrong_weights": [], "wrong_masters": [], "wrong_moments": []}
+    for name, parameter in engine.module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        whole = deepspeed.zero.GatheredParameters([parameter]) if case["stage"] == 3 else contextlib.nullcontext()
+        with whole:
+            if not same_bits(parameter.detach(), truth[name].to(DTYPE[case["dtype"]])):
+                wrong["wrong_weights"].append(name)
+        master = safe_get_full_fp32_param(parameter)
+        # Equal values, not bits: DeepSpeed gathers a master by adding the ranks' pieces to zeros, which loses the sign of -0.0
+        if master is None or not torch.equal(master, truth[name].float()):
+            wrong["wrong_masters"].append(name)
+        for moment in ("exp_avg", "exp_avg_sq") if case["moments"] else ():
+            value = safe_get_full_optimizer_state(parameter, moment)
+            if value is None or value.shape != truth[name].shape or value.count_nonzero():
+                wrong["wrong_moments"].append(f"{name}.{moment}")
+    return wrong
+
+
+def judge(case, baselines):
+    key = tuple(str(case[k]) for k in ("weights", "stage", "dtype", "groups", "trainable"))
+    if key not in baselines:
+        baselines[key] = train(new_engine(case, new_model(case, from_hf=True), universal=False))
+    # Frozen weights are never restored by a universal load, so a job that has them starts from the originals. Then only
+    # what trains is made wrong first, for the load to put right.
+    model = new_model(case, from_hf=bool(case["trainable"]))
+    truth = true_weights(case, model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad and case["trainable"]:
+                parameter.fill_(0.5)
+    engine = new_engine(case, model, universal=True)
+    path, _ = engine.load_checkpoint(case["folder"])
+    verdict = {"loaded": path is not None, **compare_state(case, engine, truth)}
+    differences = [abs(a - b) for a, b in zip(train(engine), baselines[key], strict=True)]
+    # strict JSON has no infinity, and max() hides a NaN
+    verdict["loss_difference"] = max(differences) if all(map(math.isfinite, differences)) else 1e30
+    return verdict
+
+
+def over_ranks(verdicts):
+    """One verdict for all ranks: loaded if all did, wrong what is wrong anywhere, the largest difference."""
+    merge = {bool: all, float: max, list: lambda lists: sorted(set(sum(lists, [])))}
+    return {key: merge[type(value)]([verdict[key] for verdict in verdicts]) for key, value in verdicts[0].items()}
+
+
+def main():
+    cases, verdicts_path = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    deepspeed_logger.setLevel("ERROR")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    deepspeed.init_distributed(dist_backend="gloo")
+    baselines, verdicts = {}, {}
+    for case in sorted(cases, key=lambda case: case["stage"]):
+        try:
+            verdict = judge(case, baselines)
+        except Exception:
+            # The other ranks may wait for this one for ever: leave, and the launcher ends them.
+            print(f"case {case['name']}, rank {dist.get_rank()}:\n{traceback.format_exc()}", flush=True)
+            os._exit(1)
+        ranks = [None] * dist.get_world_size()
+        dist.all_gather_object(ranks, verdict)
+        verdicts[case["name"]] = over_ranks(ranks)
+        if dist.get_rank() == 0:
+            verdicts_path.write_text(json.dumps(verdicts, indent=1))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+main()

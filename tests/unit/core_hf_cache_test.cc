@@ -1,0 +1,132 @@
+#include "core/io/hf_cache.h"
+
+#include <cstdlib>
+
+#include "tests/unit/core_test_support.h"
+
+using namespace crossdock::io;
+using namespace crossdock::test;
+
+namespace {
+
+// The cache's variables as one test wants them, and as they were after it.
+class Environment {
+ public:
+  Environment(std::initializer_list<std::pair<const char*, std::string>> values) {
+    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {
+      const char* old = std::getenv(name);
+      before_.emplace_back(name, old ? std::optional<std::string>(old) : std::nullopt);
+      unsetenv(name);
+    }
+    for (const auto& [name, value] : values) setenv(name, value.c_str(), 1);
+  }
+  ~Environment() {
+    for (const auto& [name, value] : before_) value ? setenv(name, value->c_str(), 1) : unsetenv(name);
+  }
+
+ private:
+  std::vector<std::pair<const char*, std::optional<std::string>>> before_;
+};
+
+// CACHE/models--org--name with one snapshot of `commit`, to which refs/`ref` leads.
+void make_repository(const fs::path& cache, const std::string& commit, const std::string& ref) {
+  const fs::path repository = cache / "models--org--name";
+  put(repository / "blobs" / "0123", "weights");
+  put(repository / "refs" / ref, commit);
+  fs::create_directories(repository / "snapshots" / commit);
+  fs::create_symlink("../../blobs/0123", repository / "snapshots" / commit / "model.safetensors");
+}
+
+}  // namespace
+
+TEST_CASE("the cache lies where huggingface_hub looks, in its order") {
+  {
+    const Environment e{{"HF_HUB_CACHE", "/a"}, {"HUGGINGFACE_HUB_CACHE", "/b"}, {"HF_HOME", "/c"}, {"HOME", "/d"}};
+    CHECK(hf_cache_root() == "/a");
+  }
+  {
+    const Environment e{{"HUGGINGFACE_HUB_CACHE", "/b"}, {"HF_HOME", "/c"}, {"HOME", "/d"}};
+    CHECK(hf_cache_root() == "/b");
+  }
+  {
+    const Environment e{{"HF_HUB_CACHE", ""}, {"HF_HOME", "/c"}, {"XDG_CACHE_HOME", "/x"}, {"HOME", "/d"}};
+    CHECK(hf_cache_root() == "/c/hub");  // an empty variable is as none
+  }
+  {
+    const Environment e{{"XDG_CACHE_HOME", "/x"}, {"HOME", "/d"}};
+    CHECK(hf_cache_root() == "/x/huggingface/hub");
+  }
+  const Environment e{{"HOME", "/d"}};
+  CHECK(hf_cache_root() == "/d/.cache/huggingface/hub");
+}
+
+TEST_CASE("a Hub name is org/name, perhaps with a revision") {
+  for (const char* text : {"org/name", "meta-llama/Llama-3.2_1B", "org/name@main", "o/n@0123abcd"}) {
+    INFO(text);
+    CHECK(is_hub_name(text));
+  }
+  for (const char* text : {"", "name", "/name", "org/", "a/b/c", "../name", "org/..", "./x", "org/na me", "org/n\xC3\xA9", "@main"}) {
+    INFO(text);
+    CHECK_FALSE(is_hub_name(text));
+  }
+}
+
+TEST_CASE("a model is found by its name, at main or another revision") {
+  const TempDir cache;
+  const Environment e{{"HF_HUB_CACHE", cache.path().string()}};
+  make_repository(cache.path(), "c0ffee", "main");
+  make_repository(cache.path(), "decade", "v1.0");
+  const fs::path snapshots = cache / "models--org--name/snapshots";
+  CHECK(*find_in_hf_cache("org/name") == snapshots / "c0ffee");
+  CHECK(*find_in_hf_cache("org/name@main") == snapshots / "c0ffee");
+  CHECK(*find_in_hf_cache("org/name@v1.0") == snapshots / "decade");
+  CHECK(*find_in_hf_cache("org/name@decade") == snapshots / "decade");  // a commit itself
+}
+
+TEST_CASE("a ref may end in a newline") {
+  const TempDir cache;
+  make_repository(cache.path(), "c0ffee", "main");
+  put(cache / "models--org--name/refs/main", "c0ffee\n");
+  CHECK(**snapshot_of(cache / "models--org--name", "main") == cache / "models--org--name/snapshots/c0ffee");
+}
+
+TEST_CASE("what is not in the cache is refused with what to do") {
+  const TempDir cache;
+  const Environment e{{"HF_HUB_CACHE", cache.path().string()}};
+  const std::string none = message(find_in_hf_cache("org/name"));
+  CHECK(contains(none, "found no org/name here and no " + (cache / "models--org--name").string()));
+  CHECK(contains(none, "hf download org/name"));
+
+  make_repository(cache.path(), "c0ffee", "main");
+  const std::string revision = message(find_in_hf_cache("org/name@v2"));
+  CHECK(contains(revision, "expected revision v2"));
+  CHECK(contains(revision, "found c0ffee"));
+  CHECK(contains(message(find_in_hf_cache("org/name@../../x")), "expected a branch, tag or commit"));
+  CHECK(contains(message(find_in_hf_cache("org/name@")), "expected a branch, tag or commit"));
+}
+
+TEST_CASE("a ref cannot lead out of the snapshots") {
+  const TempDir cache;
+  make_repository(cache.path(), "c0ffee", "main");
+  for (const char* text : {"../../..", "..", ".", "", "/etc", "a/b"}) {
+    INFO(text);
+    put(cache / "models--org--name/refs/main", text);
+    CHECK(contains(message(snapshot_of(cache / "models--org--name", "main")), "expected revision main"));
+  }
+}
+
+TEST_CASE("an ordinary folder is not a repository of the cache") {
+  const TempDir dir;
+  put(dir / "model.safetensors");
+  const auto none = snapshot_of(dir.path(), "main");
+  REQUIRE(none);
+  CHECK_FALSE(*none);
+}
+
+TEST_CASE("the repository of a snapshot, or of a folder in it, is found") {
+  CHECK(repository_of_snapshot("/c/models--o--n/snapshots/abc") == fs::path("/c/models--o--n"));
+  CHECK(repository_of_snapshot("/c/models--o--n/snapshots/abc/sub/dir") == fs::path("/c/models--o--n"));
+  CHECK_FALSE(repository_of_snapshot("/c/models--o--n/blobs"));
+  CHECK_FALSE(repository_of_snapshot("/c/other/snapshots/abc"));
+  CHECK_FALSE(repository_of_snapshot("/"));
+}

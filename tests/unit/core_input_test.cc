@@ -1,0 +1,189 @@
+#include "core/io/input.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "tests/unit/core_test_support.h"
+
+using namespace crossdock::io;
+using namespace crossdock::test;
+using crossdock::Error;
+
+namespace {
+
+std::vector<std::string> listed(const fs::path& source) {
+  const auto input = open_input(source.string());
+  INFO((input ? "" : input.error().message));
+  REQUIRE(input);
+  std::vector<std::string> out;
+  for (const InputEntry& entry : input->entries()) out.push_back(entry.name);
+  return out;
+}
+std::string refusal(const fs::path& source) { return message(open_input(source.string())); }
+
+using Names = std::vector<std::string>;
+
+// models--org--name as snapshot_download leaves it; gives the snapshot's folder.
+fs::path make_snapshot(const fs::path& cache) {
+  const fs::path repository = cache / "models--org--name";
+  put(repository / "blobs" / "aa", "weights");
+  put(repository / "blobs" / "bb", "{}");
+  put(repository / "refs" / "main", "c0ffee");
+  const fs::path snapshot = repository / "snapshots" / "c0ffee";
+  fs::create_directories(snapshot);
+  fs::create_symlink("../../blobs/aa", snapshot / "model.safetensors");
+  fs::create_symlink("../../blobs/bb", snapshot / "config.json");
+  return snapshot;
+}
+
+}  // namespace
+
+TEST_CASE("a folder gives its files, sorted by bytes, folders within it too") {
+  const TempDir dir;
+  for (const char* name : {"b", "a/z", "a-x", "B", "a/b/c"}) put(dir / name, name);
+  fs::create_directory(dir / "empty");
+  CHECK(listed(dir.path()) == Names{"B", "a-x", "a/b/c", "a/z", "b"});
+  const auto input = open_input(dir.path().string());
+  REQUIRE(input->find("a/b/c"));
+  CHECK(input->find("a/b/c")->size == 5);
+  CHECK(input->find("a/b") == nullptr);
+  CHECK(input->find("zz") == nullptr);
+  CHECK(input->root() == dir.path());
+}
+
+TEST_CASE("hidden files and folders do not count") {
+  const TempDir dir;
+  put(dir / "model");
+  put(dir / ".hidden");
+  put(dir / ".cache/huggingface/model.lock");
+  CHECK(listed(dir.path()) == Names{"model"});
+}
+
+TEST_CASE("only regular files count: no pipe blocks, no folder link is followed, a dangling link is no file") {
+  const TempDir dir, other;
+  put(dir / "model");
+  put(other / "far");
+  REQUIRE(mkfifo((dir / "pipe").c_str(), 0600) == 0);
+  fs::create_symlink(other.path(), dir / "folder-link");
+  fs::create_symlink(dir.path(), dir / "loop");
+  fs::create_symlink("nowhere", dir / "dangling");
+  fs::create_symlink("self", dir / "self");
+  fs::create_symlink(other / "far", dir / "file-link");
+  CHECK(listed(dir.path()) == Names{"file-link", "model"});
+  CHECK(open_input(dir.path().string())->find("file-link")->path == other / "far");
+}
+
+TEST_CASE("folders are read five deep") {
+  const TempDir dir;
+  put(dir / "1/2/3/4/file");
+  put(dir / "1/2/3/4/5/file");
+  CHECK(listed(dir.path()) == Names{"1/2/3/4/file"});
+}
+
+TEST_CASE("a single file is an input of one entry under the name that was given") {
+  const TempDir dir;
+  put(dir / "model.safetensors", "12345");
+  put(dir / "other");
+  fs::create_symlink("model.safetensors", dir / "link.safetensors");
+  CHECK(listed(dir / "model.safetensors") == Names{"model.safetensors"});
+  CHECK(listed(dir / "link.safetensors") == Names{"link.safetensors"});
+  const auto input = open_input((dir / "link.safetensors").string());
+  CHECK(input->entries()[0].size == 5);
+  CHECK(input->entries()[0].path == dir / "model.safetensors");
+}
+
+TEST_CASE("a source that is nothing, or neither file nor folder, is refused") {
+  const TempDir dir;
+  CHECK(contains(refusal(dir / "none"), "found nothing at " + (dir / "none").string()));
+  CHECK(contains(message(open_input("")), "found nothing at"));
+  CHECK(contains(message(open_input("/no/\x1b[2J")), "\\x1b[2J"));
+  REQUIRE(mkfifo((dir / "pipe").c_str(), 0600) == 0);
+  CHECK(contains(refusal(dir / "pipe"), "expected a regular file or a folder, found " + (dir / "pipe").string()));
+}
+
+TEST_CASE("a snapshot of the Hugging Face cache is read through its links") {
+  const TempDir cache;
+  const fs::path snapshot = make_snapshot(cache.path());
+  const Names files{"config.json", "model.safetensors"};
+  CHECK(listed(snapshot) == files);
+  CHECK(listed(cache / "models--org--name") == files);  // the repository's own folder: refs/main
+  CHECK(listed(snapshot / "model.safetensors") == Names{"model.safetensors"});
+  CHECK(open_input(snapshot.string())->find("model.safetensors")->path == cache / "models--org--name/blobs/aa");
+
+  setenv("HF_HUB_CACHE", cache.path().c_str(), 1);
+  CHECK(listed("org/name") == files);
+  CHECK(open_input("org/name")->root() == snapshot);
+  CHECK(open_input("org/name")->given() == "org/name");
+  CHECK(contains(message(open_input("org/other")), "hf download org/other"));
+  unsetenv("HF_HUB_CACHE");
+}
+
+TEST_CASE("a path that exists goes before a Hub name of the same spelling") {
+  const TempDir dir;
+  put(dir / "org/name/here");
+  const fs::path before = fs::current_path();
+  fs::current_path(dir.path());
+  CHECK(listed("org/name") == Names{"here"});
+  fs::current_path(before);
+}
+
+TEST_CASE("a snapshot's links may not leave its repository, nor lead nowhere") {
+  const TempDir cache, elsewhere;
+  const fs::path snapshot = make_snapshot(cache.path());
+  put(elsewhere / "secret");
+  SECTION("out of the repository") {
+    fs::create_symlink(elsewhere / "secret", snapshot / "tokenizer.json");
+    const std::string text = refusal(snapshot);
+    CHECK(contains(text, "expected the links of a Hugging Face snapshot to stay inside"));
+    CHECK(contains(text, "tokenizer.json leading to " + (elsewhere / "secret").string()));
+  }
+  SECTION("into a neighbour whose name begins alike") {
+    put(cache / "models--org--name2/blobs/cc");
+    fs::create_symlink("../../../models--org--name2/blobs/cc", snapshot / "x");
+    CHECK(contains(refusal(snapshot), "to stay inside"));
+  }
+  SECTION("to a blob that was not downloaded") {
+    fs::create_symlink("../../blobs/none", snapshot / "model-2.safetensors");
+    const std::string text = refusal(snapshot);
+    CHECK(contains(text, "expected model-2.safetensors to lead to a file of the Hugging Face cache"));
+    CHECK(contains(text, "download is incomplete"));
+  }
+}
+
+TEST_CASE("a file that was replaced by a pipe is refused without blocking") {
+  const TempDir dir;
+  put(dir / "model");
+  const auto input = open_input(dir.path().string());
+  fs::remove(dir / "model");
+  REQUIRE(mkfifo((dir / "model").c_str(), 0600) == 0);
+  CHECK(message(input->open(Os::real(), input->entries()[0])) == "model: expected a regular file");
+  fs::remove(dir / "model");
+  CHECK(message(input->open(Os::real(), input->entries()[0])) == "model: No such file or directory");
+}
+
+TEST_CASE("a file that changes after it was listed is seen") {
+  const TempDir dir;
+  put(dir / "model", "12345");
+  const auto input = open_input(dir.path().string());
+  const InputEntry& entry = input->entries()[0];
+  CHECK(Input::check_unchanged(entry).has_value());
+  SECTION("another size") { put(dir / "model", "123456"); }
+  SECTION("another time, to the nanosecond") {
+    const timespec times[2] = {{0, UTIME_OMIT}, {entry.modified_ns / 1'000'000'000, (entry.modified_ns + 1) % 1'000'000'000}};
+    REQUIRE(utimensat(AT_FDCWD, entry.path.c_str(), times, 0) == 0);
+  }
+  const auto result = Input::check_unchanged(entry);
+  CHECK(contains(message(result), "expected model to stay as it was"));
+  CHECK(result.error().code == XD_CORRUPT);
+}
+
+TEST_CASE("a file that is gone after it was listed is seen") {
+  const TempDir dir;
+  put(dir / "model");
+  const auto input = open_input(dir.path().string());
+  fs::remove(dir / "model");
+  CHECK(message(Input::check_unchanged(input->entries()[0])) == "model: No such file or directory");
+}

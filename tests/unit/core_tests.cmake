@@ -1,0 +1,16 @@
+# The core's unit tests; included by tests/CMakeLists.txt. Those that use threads carry the label `scheduler`: they run
+# under the thread sanitizer too.
+set(core_tests ${PROJECT_SOURCE_DIR}/tests/unit)
+find_package(simdjson REQUIRED)
+
+foreach(name text digest os hf_cache input paths check target options registry cast plan_check)
+  crossdock_test(core_${name}_test unit ${core_tests}/core_${name}_test.cc LIBS crossdock::core)
+endforeach()
+foreach(name json_writer report)
+  crossdock_test(core_${name}_test unit ${core_tests}/core_${name}_test.cc LIBS crossdock::core simdjson::simdjson)
+endforeach()
+crossdock_test(core_dump_test unit ${core_tests}/core_dump_test.cc LIBS crossdock::core crossdock_manifest_pb)
+foreach(name memory staging host open_model tensor_service scheduler)
+  crossdock_test(core_${name}_test scheduler ${core_tests}/core_${name}_test.cc LIBS crossdock::core)
+endforeach()
+crossdock_test(core_convert_test scheduler ${core_tests}/core_convert_test.cc LIBS crossdock::core simdjson::simdjson)
