@@ -28,7 +28,7 @@ bool is_safe_name(const std::string& name) {
 Result<fs::path> resolve_destination(const std::string& destination) {
   fs::path path = fs::absolute(destination).lexically_normal();
   if (path.filename() == ".") path = path.parent_path();  // "out/"
-  if (!path.has_filename() || path.filename() == "..") {
+  if (destination.empty() || fs::path(destination).filename() == ".." || path == path.root_path()) {
     return invalid(cat("expected the name of a folder to make as DST, found ", destination));
   }
   boost::system::error_code ec;

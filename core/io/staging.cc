@@ -195,7 +195,10 @@ Result<void> Staging::make_parents(const std::string& name) {
   for (size_t slash = name.find('/'); slash != name.npos; slash = name.find('/', slash + 1)) {
     const std::string folder = name.substr(0, slash);
     if (!folders_.insert(folder).second) continue;
-    if (os_.mkdirat(dir_.get(), folder.c_str(), 0777) != 0) return os_error("make " + (partial_ / folder).string());
+    if (os_.mkdirat(dir_.get(), folder.c_str(), 0777) != 0) {
+      folders_.erase(folder);  // else another thread would take it to be there
+      return os_error("make " + (partial_ / folder).string());
+    }
   }
   return {};
 }

@@ -93,12 +93,13 @@ struct HostCalls {
   static xd_status plan_item(void*, xd_plan* p, uint32_t object, const xd_range* const* needs, uint64_t out_bytes, uint64_t memory, xd_error* err) {
     return shielded(err, [&]() -> xd_status {
       if (object >= p->plan.objects.size()) return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of an object that is not planned");
-      PlanItem item{object, p->plan.objects[object].n_items++, {}, out_bytes, memory};
+      PlanItem item{object, p->plan.objects[object].n_items, {}, out_bytes, memory};
       for (; *needs; ++needs) {
         if ((*needs)->tensor >= p->n_tensors) return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of a tensor that does not exist");
         item.needs.push_back({(*needs)->tensor, (*needs)->begin, (*needs)->count});
       }
       p->plan.items.push_back(std::move(item));
+      ++p->plan.objects[object].n_items;
       return XD_OK;
     });
   }

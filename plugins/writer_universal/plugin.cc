@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "plugins/common/pickle_emit.h"
 #include "plugins/writer_universal/content.h"
+#include "plugins/writer_universal/notes.h"
 #include "plugins/writer_universal/settings.h"
 #include "plugins/writer_universal/stream.h"
 
@@ -79,15 +81,6 @@ Result<void> check_for_torch(const manifest::Manifest& model, std::span<const ui
   return {};
 }
 
-// Up to three names of many, for a note.
-std::string some_names(const manifest::Manifest& model, std::span<const uint64_t> indexes) {
-  std::string out;
-  for (size_t i = 0; i < std::min<size_t>(indexes.size(), 3); ++i) {
-    out += fmt::format("{}{}", i == 0 ? "" : ", ", model.tensors[indexes[i]].target());
-  }
-  return indexes.size() > 3 ? out + ", ..." : out;
-}
-
 class UniversalWriter : public Writer {
  public:
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
@@ -121,7 +114,8 @@ class UniversalWriter : public Writer {
     }
     XD_TRY(plan_aux(out));
     XD_TRY(plan_drops(out));
-    return plan_notes(out);
+    for (const std::string& text : notes(model_, parts_, settings_)) XD_TRY(out.note(text));
+    return {};
   }
 
   Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
@@ -220,8 +214,6 @@ class UniversalWriter : public Writer {
     return {};
   }
 
-  Result<void> plan_notes(Plan& out);
-
   const Settings settings_;
   const manifest::Manifest model_;
   const Parts parts_;
@@ -229,60 +221,6 @@ class UniversalWriter : public Writer {
   const Content step_;
   std::vector<File> files_;  // by object
 };
-
-// What the user must know, and only what applies.
-Result<void> UniversalWriter::plan_notes(Plan& out) {
-  const auto note = [&out](bool applies, const std::string& text) -> Result<void> {
-    return applies ? out.note(text) : Result<void>();
-  };
-  const bool no_moments = settings_.moments == Moments::kNone;
-  std::vector<uint64_t> rounded;
-  for (const uint64_t i : parts_.parameters) {
-    if (model_.tensors[i].dtype == manifest::DType::F64 && !settings_.keep_dtype) rounded.push_back(i);
-  }
-
-  XD_TRY(
-      note(true,
-           "Load it with \"checkpoint\": {\"load_universal\": true} in the DeepSpeed config. Once the job has saved a "
-           "checkpoint of its own, resume from that with load_universal off: left on, every start is back at step 0."));
-  XD_TRY(
-      note(true,
-           "ZeRO stage 3 never compares shapes and loads a model of other shapes wrongly, without a word: compare your "
-           "model's names and shapes with this report first, and resize embeddings only after loading."));
-  XD_TRY(note(
-      !no_moments,
-      "ZeRO stage 3 with torch's AdamW is exact with one optimizer sub-group only. With several (HF Trainer's decay "
-      "and no-decay groups, or a sub_group_size below the model's) it counts each step more than once and the losses "
-      "are silently wrong: use stage 1 or 2, or load_checkpoint(..., load_module_only=True)."));
-  XD_TRY(note(
-      no_moments,
-      "Without moments ZeRO stage 3 loads this only by load_checkpoint(..., load_module_only=True); stages 1 and 2 "
-      "load it as it is."));
-  XD_TRY(note(
-      settings_.moments == Moments::kHoles,
-      "The zeros of exp_avg.pt and exp_avg_sq.pt are holes: they take no disk here, but copies made without care for "
-      "holes do (rsync wants --sparse, tar --sparse)."));
-  XD_TRY(note(settings_.moments == Moments::kZeroStride,
-              "DeepSpeed's AutoTP (tensor_parallel.autotp_size) cannot load moments written as --moments zero-stride: "
-              "convert with --moments holes for it."));
-  XD_TRY(note(!rounded.empty(), fmt::format("{} parameters of type F64 are rounded to fp32: {}.", rounded.size(),
-                                            some_names(model_, rounded))));
-  XD_TRY(note(
-      !parts_.frozen.empty(),
-      fmt::format("{} frozen parameters are left out, for DeepSpeed would not restore them: start the job's model with "
-                  "from_pretrained.",
-                  parts_.frozen.size())));
-  XD_TRY(note(
-      !parts_.buffers.empty(),
-      fmt::format("{} tensors are buffers, not parameters ({}): they are in the model states files under module, which "
-                  "a universal load does not restore. When the model needs them, start it with from_pretrained.",
-                  parts_.buffers.size(), some_names(model_, parts_.buffers))));
-  return note(
-      settings_.hf_trainer,
-      "A resumed HF Trainer obeys logging_steps, eval_steps and save_steps of trainer_state.json (500 each), not its "
-      "TrainingArguments, and takes train_batch_size (8) from there with auto_find_batch_size: edit the file to match "
-      "your job.");
-}
 
 constexpr xd_writer_api kApi = writer_api<UniversalWriter>();
 constexpr const char* kFormats[] = {"universal", nullptr};

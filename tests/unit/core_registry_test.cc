@@ -56,7 +56,7 @@ TEST_CASE("a plugin of an older minor may have shorter structs, and a newer one 
 
 TEST_CASE("only modules are looked at, and a module that is none is refused with the loader's reason") {
   const TempDir dir;
-  put(dir / "a/broken.xd.so", "not ELF");
+  put(dir / "a/broken.xd.so", std::string(4096, 'x'));
   put(dir / "a/libother.so", "not ELF");
   put(dir / "a/.xd.so", "not ELF");
   put(dir / "b/another.xd.so", "not ELF");
