@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 #include <openssl/evp.h>
-#define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
+#if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
+#include <xxh_x86dispatch.h>  // the same functions, with AVX2 or AVX512 where the processor has them
+#endif
 
 #include <algorithm>
 #include <array>

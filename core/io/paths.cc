@@ -26,11 +26,11 @@ bool is_safe_name(const std::string& name) {
 }
 
 Result<fs::path> resolve_destination(const std::string& destination) {
-  fs::path path = fs::absolute(destination).lexically_normal();
-  if (path.filename() == ".") path = path.parent_path();  // "out/"
-  if (destination.empty() || fs::path(destination).filename() == ".." || path == path.root_path()) {
-    return invalid(cat("expected the name of a folder to make as DST, found ", destination));
-  }
+  const std::string text = destination.substr(0, destination.find_last_not_of('/') + 1);
+  const std::string name = fs::path(text).filename().string();
+  if (name.empty() || name == "..") return invalid(cat("expected the name of a folder to make as DST, found ", destination.empty() ? "nothing" : destination));
+  fs::path path = fs::absolute(text).lexically_normal();
+  if (path.filename() == ".") path = path.parent_path();
   boost::system::error_code ec;
   const fs::path parent = fs::weakly_canonical(path.parent_path(), ec);
   if (ec) return Error{XD_IO, cat(destination, ": ", ec.message())};

@@ -17,6 +17,10 @@ namespace {
 // Marks an OUT.partial as ours from its first moment on, so that a later run may clear it.
 constexpr char kMarker[] = ".crossdock-partial";
 
+// An object with more than this written into it is digested as it comes. Headers of a .pt file take about 1 KiB.
+constexpr uint64_t kMostHollowBytes = 16 << 10;
+constexpr size_t kMostHollowDigests = 1000;
+
 // Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty, or an old OUT that was
 // exchanged and not yet removed.
 bool is_leftover(const fs::path& folder) {
@@ -89,10 +93,7 @@ Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> byt
   {
     const std::lock_guard lock(mutex_);
     XD_TRY(claim(offset, bytes.size()));
-    if (offset == digested_) {
-      digest_.update(bytes);
-      digested_ += bytes.size();
-    }
+    digest(offset, bytes);
   }
   if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r) return std::move(r).error().in(name_);
   return {};
@@ -101,11 +102,38 @@ Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> byt
 Result<void> StagedObject::zero(uint64_t offset, uint64_t n) {
   const std::lock_guard lock(mutex_);
   XD_TRY(claim(offset, n));
-  if (offset == digested_) {
-    digest_.update_zeros(n);
-    digested_ += n;
-  }
+  digest_zeros(offset, n);
   return {};
+}
+
+void StagedObject::digest(uint64_t offset, std::span<const std::byte> bytes) {
+  if (offset != digested_ || bytes.empty()) return;
+  digested_ += bytes.size();
+  if (hollow_so_far_ && pending_bytes_ + bytes.size() <= kMostHollowBytes) {
+    if (pending_.empty() || pending_.back().zeros != 0) pending_.push_back({});
+    pending_.back().bytes += as_text(bytes);
+    pending_bytes_ += bytes.size();
+    return;
+  }
+  digest_pending();
+  digest_.update(bytes);
+}
+
+void StagedObject::digest_zeros(uint64_t offset, uint64_t n) {
+  if (offset != digested_ || n == 0) return;
+  digested_ += n;
+  if (!hollow_so_far_) return digest_.update_zeros(n);
+  if (pending_.empty()) pending_.push_back({});
+  pending_.back().zeros += n;
+}
+
+void StagedObject::digest_pending() {
+  hollow_so_far_ = false;
+  for (const Step& step : pending_) {
+    digest_.update(as_bytes(step.bytes));
+    digest_.update_zeros(step.zeros);
+  }
+  pending_.clear();
 }
 
 Result<void> StagedObject::read_back() {
@@ -126,9 +154,31 @@ Result<std::string> StagedObject::seal() {
     const uint64_t gap = written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
     return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_, " bytes to be written, found none at ", gap)};
   }
+  if (digested_ == size_ && hollow_so_far_) {
+    fd_.close();
+    std::string recipe;
+    for (const Step& step : pending_) recipe += cat(step.bytes.size(), '+', step.zeros, ':', step.bytes);
+    if (auto known = hollow_.find(recipe)) return *std::move(known);
+    digest_pending();
+    const std::string digest = digest_.finish();
+    hollow_.add(recipe, digest);
+    return digest;
+  }
+  digest_pending();
   XD_TRY(read_back());
   fd_.close();
   return digest_.finish();
+}
+
+std::optional<std::string> HollowDigests::find(const std::string& recipe) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = digests_.find(recipe);
+  return it == digests_.end() ? std::nullopt : std::optional(it->second);
+}
+
+void HollowDigests::add(const std::string& recipe, const std::string& digest) {
+  const std::lock_guard lock(mutex_);
+  if (digests_.size() < kMostHollowDigests) digests_.emplace(recipe, digest);
 }
 
 Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destination, bool overwrite) {
@@ -209,7 +259,7 @@ Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, u
   Fd fd(os_.openat(dir_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
   if (!fd.valid()) return os_error("make " + (partial_ / name).string());
   if (os_.ftruncate(fd.get(), size) != 0) return os_error(cat("make ", (partial_ / name).string(), " of ", size, " bytes"));
-  return std::make_unique<StagedObject>(os_, std::move(fd), name, size);
+  return std::make_unique<StagedObject>(os_, hollow_, std::move(fd), name, size);
 }
 
 Result<void> Staging::commit(const std::string& report, bool sync) {

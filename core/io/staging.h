@@ -20,16 +20,31 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace crossdock::io {
 
+// Digests of objects that are nearly all zeros, by what was written into them. The moments of every parameter of one shape
+// are the same file, so each such file is digested once. Thread-safe.
+class HollowDigests {
+ public:
+  std::optional<std::string> find(const std::string& recipe) const;
+  void add(const std::string& recipe, const std::string& digest);
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<std::string, std::string> digests_;
+};
+
 // One output file of a size known beforehand. Every byte must be written, or declared zero, exactly once.
 class StagedObject {
  public:
-  StagedObject(Os& os, Fd fd, std::string name, uint64_t size) : os_(os), fd_(std::move(fd)), name_(std::move(name)), size_(size) {}
+  StagedObject(Os& os, HollowDigests& hollow, Fd fd, std::string name, uint64_t size)
+      : os_(os), hollow_(hollow), fd_(std::move(fd)), name_(std::move(name)), size_(size) {}
 
   const std::string& name() const { return name_; }
   uint64_t size() const { return size_; }
@@ -45,9 +60,13 @@ class StagedObject {
     bool operator<(const Written& other) const { return begin < other.begin; }
   };
   Result<void> claim(uint64_t offset, uint64_t n);
+  void digest(uint64_t offset, std::span<const std::byte> bytes);
+  void digest_zeros(uint64_t offset, uint64_t n);
+  void digest_pending();
   Result<void> read_back();
 
   Os& os_;
+  HollowDigests& hollow_;
   Fd fd_;
   const std::string name_;
   const uint64_t size_;
@@ -57,6 +76,14 @@ class StagedObject {
   // The digest streams while writes come in order; from the first one that does not, seal() reads the rest back.
   Digest digest_;
   uint64_t digested_ = 0;
+  // What was written in order and is not yet in digest_: little more than some headers around runs of zeros.
+  struct Step {
+    std::string bytes;
+    uint64_t zeros;  // after the bytes
+  };
+  std::vector<Step> pending_;
+  uint64_t pending_bytes_ = 0;
+  bool hollow_so_far_ = true;
 };
 
 class Staging {
@@ -87,6 +114,7 @@ class Staging {
   bool made_ = false;  // OUT.partial, empty
   bool open_ = false;  // it is ours to fill and to remove
   Fd dir_;  // holds the lock
+  HollowDigests hollow_;
   std::mutex mutex_;
   std::set<std::string> folders_;
 };

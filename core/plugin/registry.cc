@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <sstream>
 
 namespace crossdock::plugin {
@@ -61,7 +62,9 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
   namespace dll = boost::dll;
   boost::dll::fs::error_code ec;
   // Now: a missing symbol is found here, not when a conversion first calls it. Local: plugins must not see each other.
-  auto* library = new dll::shared_library();  // never unloaded, so never destroyed
+  // Never unloaded, so never destroyed; reachable from here, or it would count as a leak.
+  static auto* const kept = new std::deque<dll::shared_library>();
+  dll::shared_library* library = &kept->emplace_back();
   ::dlerror();
   library->load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local, ec);
   if (ec) {

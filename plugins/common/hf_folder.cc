@@ -170,8 +170,8 @@ Result<ShardIndex> read_shard_index(const Host& host, const Input& input, const 
 }
 
 bool is_safe_name(std::string_view name) {
-  if (name.empty() || name.find('\\') != std::string_view::npos || name.find('\0') != std::string_view::npos)
-    return false;
+  const auto is_bad = [](char c) { return c == '\\' || c == 0x7f || static_cast<unsigned char>(c) < 0x20; };
+  if (name.empty() || std::any_of(name.begin(), name.end(), is_bad)) return false;
   if (name.size() > 1 && name[1] == ':') return false;
   for (size_t begin = 0; begin <= name.size();) {
     const size_t end = std::min(name.find('/', begin), name.size());

@@ -45,7 +45,8 @@ struct ShardIndex {
 Result<ShardIndex> parse_shard_index(std::string_view text);
 Result<ShardIndex> read_shard_index(const Host& host, const Input& input, const std::string& name);
 
-// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive letter, or NUL.
+// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive letter, or control
+// character.
 bool is_safe_name(std::string_view name);
 
 // "model-00001-of-00004.safetensors" is number 1 of 4.

@@ -112,8 +112,8 @@ TEST_CASE("hf_folder: bad indexes are refused") {
 TEST_CASE("hf_folder: the names of shards stay in the folder") {
   CHECK(index_error(one_shard("../x.bin")) ==
         "tensor \"a\": expected the relative name of a shard in this folder, found \"../x.bin\"");
-  for (const char* name :
-       {"", "/etc/passwd", "..", ".", "a/../b", "a/..", "./a", "a//b", "a/", "a\\\\b", "C:/a", "a\\u0000b"}) {
+  for (const char* name : {"", "/etc/passwd", "..", ".", "a/../b", "a/..", "./a", "a//b", "a/", "a\\\\b", "C:/a",
+                           "a\\u0000b", "a\\u001b[2J"}) {
     CAPTURE(name);
     CHECK(index_error(one_shard(name)).find("tensor \"a\": expected the relative name of a shard") == 0);
   }

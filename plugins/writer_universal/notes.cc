@@ -5,14 +5,16 @@
 #include <algorithm>
 #include <span>
 
+#include "plugins/common/quote.h"
+
 namespace crossdock::writer_universal {
 namespace {
 
-// "5: a, b, c, ..."
+// 5: "a", "b", "c", ...
 std::string count_and_names(const manifest::Manifest& model, std::span<const uint64_t> indexes) {
   std::string out = fmt::format("{}:", indexes.size());
   for (size_t i = 0; i < std::min<size_t>(indexes.size(), 3); ++i) {
-    out += fmt::format("{} {}", i == 0 ? "" : ",", model.tensors[indexes[i]].target());
+    out += fmt::format("{} {}", i == 0 ? "" : ",", common::in_quotes(model.tensors[indexes[i]].target()));
   }
   return indexes.size() > 3 ? out + ", ..." : out;
 }

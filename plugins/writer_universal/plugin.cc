@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "plugins/common/pickle_emit.h"
+#include "plugins/common/quote.h"
 #include "plugins/writer_universal/content.h"
 #include "plugins/writer_universal/notes.h"
 #include "plugins/writer_universal/settings.h"
@@ -67,15 +68,15 @@ Result<void> check_for_torch(const manifest::Manifest& model, std::span<const ui
     const Tensor& tensor = model.tensors[i];
     if (!common::torch_has(tensor.dtype)) {
       return unsupported(
-          fmt::format("tensor \"{}\": expected an element type that torch.save can write, found {}: convert "
+          fmt::format("tensor {}: expected an element type that torch.save can write, found {}: convert "
                       "it in the source first",
-                      tensor.name, manifest::name(tensor.dtype)));
+                      common::in_quotes(tensor.name), manifest::name(tensor.dtype)));
     }
     if (!fits_torch(tensor)) {
       return unsupported(
-          fmt::format("tensor \"{}\": expected a shape that torch can count in int64, found a dimension, or "
+          fmt::format("tensor {}: expected a shape that torch can count in int64, found a dimension, or "
                       "a product of them, that is larger",
-                      tensor.name));
+                      common::in_quotes(tensor.name)));
     }
   }
   return {};
@@ -196,7 +197,8 @@ class UniversalWriter : public Writer {
     for (uint64_t i = 0; i < model_.aux_files.size(); ++i) {
       const std::string& name = model_.aux_files[i].name;
       if (is_own_name(name, settings_)) {
-        XD_TRY(out.note(fmt::format("{} of the source is not copied: the checkpoint has a file of that name", name)));
+        XD_TRY(out.note(fmt::format("{} of the source is not copied: the checkpoint has a file of that name",
+                                    common::in_quotes(name))));
       } else {
         XD_TRY(out.aux(name, i));
       }

@@ -201,7 +201,7 @@ TEST_CASE("buffers go to the model states, never under zero/") {
     CHECK(holds(record_of(states, "data.pkl"), "_rebuild_tensor_v3"));
   }
   CHECK_FALSE(files.contains(kZero + "ids/fp32.pt"));
-  CHECK(s.noted("does not restore (4: ids, running_mean, mask, ...)"));
+  CHECK(s.noted("does not restore (4: \"ids\", \"running_mean\", \"mask\", ...)"));
 }
 
 TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
@@ -216,7 +216,7 @@ TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
   REQUIRE(s.host.plan.drops.size() == 2);
   CHECK(s.host.plan.drops[0].first == 1);
   CHECK(holds(s.host.plan.drops[0].second, "frozen"));
-  CHECK(s.noted("Frozen parameters are left out, for DeepSpeed would not restore them (1: b)"));
+  CHECK(s.noted("Frozen parameters are left out, for DeepSpeed would not restore them (1: \"b\")"));
   CHECK_FALSE(holds(record_of(files.at(kStates), "data.pkl"), bytes("X\1\0\0\0b")));
 }
 
@@ -256,8 +256,8 @@ TEST_CASE("auxiliary files are placed, but never over our own") {
   REQUIRE(s.host.plan.aux.size() == 2);
   CHECK(files.at("config.json") == "config.json");
   CHECK(files.at("tokenizer.json") == "tokenizer.json");
-  CHECK(s.noted("Latest_Universal of the source is not copied"));
-  CHECK(s.noted("global_step0/x of the source is not copied"));
+  CHECK(s.noted("\"Latest_Universal\" of the source is not copied"));
+  CHECK(s.noted("\"global_step0/x\" of the source is not copied"));
 }
 
 TEST_CASE("hf-trainer adds its two files") {
@@ -292,7 +292,7 @@ TEST_CASE("rounding of F64 is told") {
   s.add("d", DType::F64, {1}, packed<double>({0.1}));
   const Files files = s.write();
   CHECK(record_of(files.at(kZero + "d/fp32.pt"), "data/0") == packed<float>({0.1f}));
-  CHECK(s.noted("F64 parameters are rounded to fp32 (1: d)."));
+  CHECK(s.noted("F64 parameters are rounded to fp32 (1: \"d\")."));
   s.write({{"precision", "source"}});
   CHECK_FALSE(s.noted("rounded"));
 }

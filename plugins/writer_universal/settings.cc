@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "plugins/common/quote.h"
+
 namespace crossdock::writer_universal {
 namespace {
 
@@ -82,14 +84,14 @@ Result<void> check_tag(const Settings& settings) {
   others.tag.clear();
   if (fault.empty() && is_own_name(tag, others)) fault = "is the name of another file of the checkpoint";
   if (!fault.empty()) {
-    return invalid(
-        fmt::format("--tag: expected the name of one folder, found \"{}\", which {}: try global_step0", tag, fault));
+    return invalid(fmt::format("--tag: expected the name of one folder, found {}, which {}: try global_step0",
+                               common::in_quotes(tag), fault));
   }
   if (settings.hf_trainer && !is_global_step(tag)) {
     return invalid(
         fmt::format("--tag: with --hf-trainer expected global_step and a number, the only folders that the Trainer "
-                    "looks for, found \"{}\": leave --tag out, or say global_step0",
-                    tag));
+                    "looks for, found {}: leave --tag out, or say global_step0",
+                    common::in_quotes(tag)));
   }
   return {};
 }
@@ -137,13 +139,14 @@ Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::
     const auto [other, is_new] = taken.emplace(fold_case(tensor.target()), i);
     if (fault.empty() && other->first == "optimizer_state.pt") fault = "is a file of the checkpoint";
     if (fault.empty() && !is_new) {
-      fault = fmt::format("tensor \"{}\" has too, where the case of letters is ignored", tensors[other->second].name);
+      fault = fmt::format("tensor {} has too, where the case of letters is ignored",
+                          common::in_quotes(tensors[other->second].name));
     }
     if (!fault.empty()) {
       return invalid(
-          fmt::format("tensor \"{}\": expected a name that can be a folder's, found \"{}\", which {}: "
+          fmt::format("tensor {}: expected a name that can be a folder's, found {}, which {}: "
                       "give it another with --rename FROM=TO",
-                      tensor.name, tensor.target(), fault));
+                      common::in_quotes(tensor.name), common::in_quotes(tensor.target()), fault));
     }
   }
   return {};
