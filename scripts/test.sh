@@ -33,8 +33,8 @@ run_ctest release
 [[ ${1:-} != --quick ]] || exit 0
 
 step "unit tests with the address and undefined behaviour sanitizers"
-scripts/build.sh asan
-run_ctest asan
+scripts/build.sh asan unit_tests
+run_ctest asan -L unit
 
 step "the scheduler's tests with the thread sanitizer"
 scripts/build.sh tsan scheduler_tests

@@ -134,12 +134,12 @@ def write_model(folder, tensors, shards, data):
 
 
 def make(folder, tensors, shards, data):
-    """The model's folder; made at the first call, and whole or not at all."""
+    """The model's folder; made at the first call, and whole or not at all. tensors() runs in a child: see in_child."""
     folder = Path(folder)
     if not folder.exists():
         print(f"making {folder.name} ...", file=sys.stderr, flush=True)
         part = folder.with_name(folder.name + ".making")
-        in_child(lambda: write_model(part, tensors, shards, data))
+        in_child(lambda: write_model(part, tensors(), shards, data))
         os.sync()
         part.rename(folder)
     return folder
