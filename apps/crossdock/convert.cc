@@ -110,6 +110,13 @@ int run(const convert::Request& request, const Session& session, Progress& progr
 
 }  // namespace
 
+std::vector<std::string> convert_flags() {
+  Flags flags;
+  convert::Request request;
+  add_common(flags, plugin::Registry(), request);
+  return names(flags.all());
+}
+
 int convert(const Words& args) {
   const Session session(args, 64 << 20);
   convert::Request request;
@@ -117,13 +124,13 @@ int convert(const Words& args) {
   add_common(flags, session.registry(), request);
   const std::string from = peek(args, "--from", "auto"), to = peek(args, "--to", "");
   const plugin::Plugin* writer = session.registry().find_writer(to);
-  if (writer) add_flags(flags.writer, writer->desc.options);
   // With --from auto the reader is not known yet, so every reader's flags are taken.
   std::vector<const plugin::Plugin*> readers;
   for (const plugin::Plugin& p : session.registry().plugins()) {
     if (p.is_reader() && (from == "auto" || &p == session.registry().find_reader(from))) readers.push_back(&p);
   }
   for (const plugin::Plugin* reader : readers) add_flags(flags.reader, reader->desc.options);
+  if (writer) add_flags(flags.writer, writer->desc.options, flags.reader);
 
   const po::options_description all = flags.all();
   Progress::Style style{};

@@ -113,12 +113,7 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   return {};
 }
 
-}  // namespace
-
-int inspect(const std::vector<std::string>& args) {
-  Session session(args, 256 << 20);
-  Wishes wishes;
-  po::options_description options("Options", kHelpWidth), reading("Reading", kHelpWidth);
+void add_common(po::options_description& options, Wishes& wishes) {
   options.add_options()("help,h", "print this")                                                                              //
       ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"), "format to read")                       //
       ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")                                                     //
@@ -128,6 +123,22 @@ int inspect(const std::vector<std::string>& args) {
       ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()), "worker threads")           //
       ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"), "auto, bar, plain, json or none")   //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"), "look for plugins here first (repeatable)");
+}
+
+}  // namespace
+
+std::vector<std::string> inspect_flags() {
+  po::options_description options;
+  Wishes wishes;
+  add_common(options, wishes);
+  return names(options);
+}
+
+int inspect(const std::vector<std::string>& args) {
+  Session session(args, 256 << 20);
+  Wishes wishes;
+  po::options_description options("Options", kHelpWidth), reading("Reading", kHelpWidth);
+  add_common(options, wishes);
   for (const plugin::Plugin& p : session.registry().plugins()) {
     if (p.is_reader()) add_flags(reading, p.desc.options);
   }

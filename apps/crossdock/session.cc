@@ -18,6 +18,22 @@ std::string peek(const std::vector<std::string>& args, const std::string& flag, 
   return fallback;
 }
 
+std::vector<std::string> names(const po::options_description& description) {
+  std::vector<std::string> out;
+  for (const auto& option : description.options()) out.push_back(option->long_name());
+  return out;
+}
+
+namespace {
+
+std::vector<std::string> own_flags() {
+  std::vector<std::string> out = convert_flags();
+  for (std::string& name : inspect_flags()) out.push_back(std::move(name));
+  return out;
+}
+
+}  // namespace
+
 std::vector<std::string> plugin_paths(const std::vector<std::string>& args) {
   std::vector<std::string> out;
   for (size_t i = 0; i < args.size(); ++i) {
@@ -30,7 +46,7 @@ std::vector<std::string> plugin_paths(const std::vector<std::string>& args) {
 Session::Session(const std::vector<std::string>& args, uint64_t memory)
     : memory_(memory),
       host_(io::Os::real(), memory_, cancelled),
-      registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)), host_.table())) {
+      registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)), host_.table(), own_flags())) {
   host_.log = show_log;
 }
 
@@ -38,9 +54,10 @@ void show_log(int32_t level, const std::string& message) {
   if (level >= XD_LOG_WARN) fmt::print(stderr, "crossdock: warning: {}\n", base::printable(message));
 }
 
-void add_flags(po::options_description& description, const xd_option_desc* const* options) {
+void add_flags(po::options_description& description, const xd_option_desc* const* options, const po::options_description& others) {
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
+    if (description.find_nothrow(o.name, false) || others.find_nothrow(o.name, false)) continue;  // another plugin's too, and of the same type
     const std::string type = o.type;
     const std::string fallback = o.fallback ? o.fallback : "";
     std::string help = o.help ? o.help : "";

@@ -19,6 +19,10 @@ int convert(const std::vector<std::string>& args);
 int inspect(const std::vector<std::string>& args);
 int plugins(const std::vector<std::string>& args);
 
+// The verbs' own flags, which no plugin's option can have.
+std::vector<std::string> convert_flags();
+std::vector<std::string> inspect_flags();
+
 // Prints "crossdock: error: ..." and gives the exit code that belongs to it.
 int fail(const Error& error);
 // The same for a wrong command line, with a hint where to read on.

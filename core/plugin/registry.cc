@@ -33,6 +33,8 @@ const char* option_problem(const xd_option_desc* const* options) {
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
     if (o.struct_size < sizeof(xd_option_desc) || !has_text(o.name) || !has_text(o.type)) return "an option without a name or type";
+    // As a flag on the command line: a comma or an equals sign would mean something else there.
+    if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0') return "an option whose name is not of a-z, 0-9 and -";
   }
   return nullptr;
 }
@@ -55,6 +57,12 @@ const char* problem(const xd_plugin_desc* given, Plugin& out) {
   return w.open && w.plan && w.write_item && w.seal && w.commit && w.close ? nullptr : "a writer whose table lacks a function";
 }
 
+// The loader's messages begin with the path, which our callers print too.
+std::string without_path(const fs::path& path, std::string message) {
+  const std::string prefix = path.string() + ": ";
+  return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
+}
+
 }  // namespace
 
 void Registry::load_module(const fs::path& path, const xd_host* host) {
@@ -69,7 +77,7 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
   library->load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local, ec);
   if (ec) {
     const char* message = ::dlerror();  // Boost's code alone says "Bad file descriptor"
-    return refuse(message ? message : ec.message());
+    return refuse(without_path(path, message ? message : ec.message()));
   }
   if (!library->has(XD_ENTRY_SYMBOL)) return refuse("expected the symbol " XD_ENTRY_SYMBOL ", found none: it is not a plugin, or of another ABI");
   const auto entry = library->get<xd_status(const xd_host*, const xd_module**, xd_error*)>(XD_ENTRY_SYMBOL);
@@ -91,11 +99,29 @@ void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
   if (const char* text = problem(desc, plugin)) return refuse(text);
   const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
   if (same != plugins_.end()) return refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
+  if (std::string text = option_clash(plugin); !text.empty()) return refuse(std::move(text));
   plugins_.push_back(plugin);
 }
 
-Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host) {
-  Registry registry;
+// Why one of the plugin's options cannot be a flag beside all others, or nothing.
+std::string Registry::option_clash(const Plugin& plugin) const {
+  for (const auto* mine = plugin.desc.options; mine && *mine; ++mine) {
+    const std::string_view name = (*mine)->name;
+    if (std::find(reserved_.begin(), reserved_.end(), name) != reserved_.end()) return cat("its option --", name, " is one of crossdock's own");
+    for (const Plugin& other : plugins_) {
+      if (!plugin.is_reader() && !other.is_reader()) continue;
+      for (const auto* theirs = other.desc.options; theirs && *theirs; ++theirs) {
+        if (name == (*theirs)->name && std::string_view((*mine)->type) != (*theirs)->type) {
+          return cat("its option --", name, " is of the type ", (*mine)->type, ", but ", (*theirs)->type, " in ", other.id());
+        }
+      }
+    }
+  }
+  return "";
+}
+
+Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host, std::vector<std::string> reserved) {
+  Registry registry(std::move(reserved));
   std::vector<fs::path> seen;
   for (const fs::path& folder : folders) {
     boost::system::error_code ec;

@@ -3,6 +3,8 @@
 // Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated), the one beside the
 // executable, the installed one. Never the current directory. A module is any NAME.xd.so there. The first plugin with an
 // id is used; later ones with the same id, and modules that cannot be used, are listed with their paths and reasons.
+// An option's name may be used by several plugins. Where two can be asked for at once (two readers, a reader and a
+// writer) it must be of one type; it is then one flag, given to both.
 // Modules are never unloaded. Threads: immutable after load() and add().
 #pragma once
 
@@ -38,8 +40,11 @@ struct Refusal {
 
 class Registry {
  public:
+  // `reserved`: names that no plugin's option can have, since they are the caller's own flags.
+  explicit Registry(std::vector<std::string> reserved = {}) : reserved_(std::move(reserved)) {}
+
   // `host`: a table for the load calls only.
-  static Registry load(const std::vector<fs::path>& folders, const xd_host* host);
+  static Registry load(const std::vector<fs::path>& folders, const xd_host* host, std::vector<std::string> reserved = {});
 
   // One plugin, as if the module at `path` had offered it. For programs that link their plugins in, and for tests.
   void add(const fs::path& path, const xd_plugin_desc* desc);
@@ -53,9 +58,11 @@ class Registry {
 
  private:
   const Plugin* find(uint32_t kind, const std::string& format) const;
+  std::string option_clash(const Plugin& plugin) const;
   void load_module(const fs::path& path, const xd_host* host);
   std::vector<Plugin> plugins_;
   std::vector<Refusal> refusals_;
+  std::vector<std::string> reserved_;
 };
 
 std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given);

@@ -54,6 +54,50 @@ TEST_CASE("a plugin of an older minor may have shorter structs, and a newer one 
   CHECK(registry.refusals()[0].reason == "a writer that does not have just a writer's table");
 }
 
+TEST_CASE("an option that could not be a flag beside the others is refused") {
+  xd_option_desc option{};
+  option.struct_size = sizeof option;
+  option.name = "depth", option.type = "int", option.fallback = "1", option.help = "how deep";
+  const xd_option_desc* const options[] = {&option, nullptr};
+  xd_plugin_desc reader = kFakeReader, writer = kFakeWriter;
+  reader.options = options;
+  SECTION("crossdock's own") {
+    Registry registry({"memory", "depth"});
+    registry.add("here", &reader);
+    REQUIRE(registry.refusals().size() == 1);
+    CHECK(registry.refusals()[0].reason == "its option --depth is one of crossdock's own");
+  }
+  SECTION("not spelt as a flag") {
+    option.name = "depth,d";
+    Registry registry;
+    registry.add("here", &reader);
+    REQUIRE(registry.refusals().size() == 1);
+    CHECK(registry.refusals()[0].reason == "an option whose name is not of a-z, 0-9 and -");
+  }
+  SECTION("another reader's, of another type; of the same type it is fine, and two writers are never asked for at once") {
+    xd_option_desc other = option;
+    const xd_option_desc* const others[] = {&other, nullptr};
+    writer.options = others;
+    xd_plugin_desc second = writer;
+    second.id = "org.example.writer.second";
+    second.options = options;
+    Registry registry;
+    registry.add("here", &reader);
+    registry.add("here", &writer);
+    CHECK(registry.refusals().empty());
+    other.type = "bool";
+    Registry strict;
+    strict.add("here", &reader);
+    strict.add("here", &writer);
+    REQUIRE(strict.refusals().size() == 1);
+    CHECK(strict.refusals()[0].reason == "its option --depth is of the type bool, but int in org.example.reader.fake");
+    Registry writers;
+    writers.add("here", &writer);
+    writers.add("here", &second);
+    CHECK(writers.refusals().empty());
+  }
+}
+
 TEST_CASE("only modules are looked at, and a module that is none is refused with the loader's reason") {
   const TempDir dir;
   put(dir / "a/broken.xd.so", std::string(4096, 'x'));
@@ -67,6 +111,7 @@ TEST_CASE("only modules are looked at, and a module that is none is refused with
   CHECK(registry.refusals()[0].path == dir / "b/another.xd.so");
   CHECK(registry.refusals()[1].path == dir / "a/broken.xd.so");
   CHECK(contains(registry.refusals()[1].reason, "invalid ELF header"));
+  CHECK_FALSE(contains(registry.refusals()[1].reason, "broken.xd.so"));  // the path is told beside it
 }
 
 TEST_CASE("folders are searched in the order given, environment, program, installation; never the current one") {
