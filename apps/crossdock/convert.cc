@@ -35,34 +35,40 @@ struct Flags {
 void add_common(Flags& flags, const plugin::Registry& registry, convert::Request& r) {
   const std::string to = "format to write: " + registry.formats(XD_WRITER);
   const std::string from = "format to read: " + registry.formats(XD_READER) + " or auto";
-  flags.job.add_options()("help,h", "print this")                                                                       //
-      ("to", po::value(&r.to)->value_name("FORMAT"), to.c_str())                                                        //
-      ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())                           //
-      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")                                      //
-      ("overwrite", po::bool_switch(&r.overwrite), "replace DST if its own report lists everything in it")              //
-      ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}), "budget for all buffers")             //
-      ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()), "worker threads")           //
-      ("no-sync", "do not wait for the disk at the end: after a power cut DST may be incomplete")                       //
-      ("report", po::value<std::string>()->value_name("FILE"), "write the report here too (it is always DST/crossdock.json)")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"), "auto, bar, plain, json or none")  //
+  flags.job.add_options()("help,h", "print this")                                                              //
+      ("to", po::value(&r.to)->value_name("FORMAT"), to.c_str())                                               //
+      ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())                  //
+      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")                             //
+      ("overwrite", po::bool_switch(&r.overwrite), "replace DST if its own report lists everything in it")     //
+      ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}), "budget for all buffers")   //
+      ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()), "worker threads")  //
+      ("no-sync", "do not wait for the disk at the end: after a power cut DST may be incomplete")              //
+      ("report", po::value<std::string>()->value_name("FILE"),
+       "write the report here too (it is always DST/crossdock.json)")  //
+      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
+       "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"), "look for plugins here first (repeatable)");
   flags.target.add_options()  //
-      ("strip-prefix", po::value(&r.target.strip_prefix)->value_name("TEXT"), "take this off the beginning of names")  //
+      ("strip-prefix", po::value(&r.target.strip_prefix)->value_name("TEXT"),
+       "take this off the beginning of names")  //
       ("rename", po::value(&r.target.renames)->composing()->value_name("FROM=TO"),
-       "then replace every match of the regular expression FROM in names ($1 for groups; repeatable)")                 //
-      ("add-prefix", po::value(&r.target.add_prefix)->value_name("TEXT"), "then put this in front of names")           //
+       "then replace every match of the regular expression FROM in names ($1 for groups; repeatable)")        //
+      ("add-prefix", po::value(&r.target.add_prefix)->value_name("TEXT"), "then put this in front of names")  //
       ("trainable", po::value(&r.target.trainable)->composing()->value_name("REGEX"),
-       "train only parameters whose names match (repeatable)")                                                         //
-      ("frozen", po::value(&r.target.frozen)->composing()->value_name("REGEX"), "do not train parameters whose names match (repeatable)");
+       "train only parameters whose names match (repeatable)")  //
+      ("frozen", po::value(&r.target.frozen)->composing()->value_name("REGEX"),
+       "do not train parameters whose names match (repeatable)");
 }
 
 void print_plan(const convert::PlanSummary& s, const convert::Request& r) {
   using base::human_bytes;
-  fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers, {} left out\n", s.format, human_bytes(s.source_bytes), s.tensors,
-             s.parameters, base::human_count(s.parameter_elems), s.buffers, s.left_out);
-  fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files, human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes),
-             human_bytes(s.free_bytes));
-  fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n", base::human_memory(s.peak_memory), base::human_memory(r.memory), r.threads);
+  fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers, {} left out\n", s.format,
+             human_bytes(s.source_bytes), s.tensors, s.parameters, base::human_count(s.parameter_elems), s.buffers,
+             s.left_out);
+  fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files, human_bytes(s.stored_bytes),
+             human_bytes(s.apparent_bytes), human_bytes(s.free_bytes));
+  fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n", base::human_memory(s.peak_memory),
+             base::human_memory(r.memory), r.threads);
   if (s.stored_bytes > s.free_bytes) fmt::print("note: DST has not enough free space\n");
 }
 
@@ -74,14 +80,19 @@ Result<void> write_copy(const std::string& path, const std::string& report) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
   out << report;
   out.close();
-  if (!out) return Error{XD_IO, cat("expected to write the report to ", path, ", found it could not be written; it is in DST/crossdock.json")};
+  if (!out)
+    return Error{XD_IO, cat("expected to write the report to ", path,
+                            ", found it could not be written; it is in DST/crossdock.json")};
   return {};
 }
 
-// A wrong value is a matter of usage, so it is found before the job begins. (The job checks again: it has other callers.)
-Result<void> check_options(const plugin::Plugin& writer, const std::vector<const plugin::Plugin*>& readers, const convert::Request& request) {
+// A wrong value is a matter of usage, so it is found before the job begins. (The job checks again: it has other
+// callers.)
+Result<void> check_options(const plugin::Plugin& writer, const std::vector<const plugin::Plugin*>& readers,
+                           const convert::Request& request) {
   XD_TRY(plugin::CheckedOptions::check(writer.desc.options, request.writer_options));
-  for (const plugin::Plugin* reader : readers) XD_TRY(plugin::CheckedOptions::check(reader->desc.options, request.reader_options));
+  for (const plugin::Plugin* reader : readers)
+    XD_TRY(plugin::CheckedOptions::check(reader->desc.options, request.reader_options));
   return {};
 }
 
@@ -102,8 +113,9 @@ int run(const convert::Request& request, const Session& session, Progress& progr
     if (const auto r = write_copy(report_copy, outcome->report); !r) return fail(r.error());
   }
   const convert::PlanSummary& s = outcome->plan;
-  fmt::print("{}: {} parameters, {} buffers, {} left out; {} files, {} on disk ({} apparent) in {}\n", request.destination, s.parameters, s.buffers, s.left_out,
-             s.files, base::human_bytes(s.stored_bytes), base::human_bytes(s.apparent_bytes), base::human_seconds(outcome->seconds));
+  fmt::print("{}: {} parameters, {} buffers, {} left out; {} files, {} on disk ({} apparent) in {}\n",
+             request.destination, s.parameters, s.buffers, s.left_out, s.files, base::human_bytes(s.stored_bytes),
+             base::human_bytes(s.apparent_bytes), base::human_seconds(outcome->seconds));
   print_notes(s);
   return kDone;
 }
@@ -145,17 +157,24 @@ int convert(const Words& args) {
       return kDone;
     }
     if (!values.count("source") || !values.count("destination")) return usage_error("expected SRC and DST", "convert");
-    if (request.to.empty()) return usage_error("expected --to FORMAT: one of " + session.registry().formats(XD_WRITER), "convert");
-    if (!writer) return usage_error(cat("--to: expected one of ", session.registry().formats(XD_WRITER), ", found ", to), "convert");
-    if (from != "auto" && readers.empty()) return usage_error(cat("--from: expected auto or one of ", session.registry().formats(XD_READER), ", found ", from), "convert");
+    if (request.to.empty())
+      return usage_error("expected --to FORMAT: one of " + session.registry().formats(XD_WRITER), "convert");
+    if (!writer)
+      return usage_error(cat("--to: expected one of ", session.registry().formats(XD_WRITER), ", found ", to),
+                         "convert");
+    if (from != "auto" && readers.empty())
+      return usage_error(
+          cat("--from: expected auto or one of ", session.registry().formats(XD_READER), ", found ", from), "convert");
     if (request.threads == 0 || request.threads > 1024) return usage_error("--threads: expected 1 to 1024", "convert");
-    if (!Progress::parse(values["progress"].as<std::string>(), style)) return usage_error("--progress: expected auto, bar, plain, json or none", "convert");
+    if (!Progress::parse(values["progress"].as<std::string>(), style))
+      return usage_error("--progress: expected auto, bar, plain, json or none", "convert");
     request.source = values["source"].as<std::string>();
     request.destination = values["destination"].as<std::string>();
     request.memory = values["memory"].as<Size>().bytes;
     request.sync = !values.count("no-sync");
     request.writer_options = given_options(values, writer->desc.options);
-    for (const plugin::Plugin* reader : readers) request.reader_options.merge(given_options(values, reader->desc.options));
+    for (const plugin::Plugin* reader : readers)
+      request.reader_options.merge(given_options(values, reader->desc.options));
     if (const auto r = check_options(*writer, readers, request); !r) return usage_error(r.error().message, "convert");
     if (values.count("report")) report = values["report"].as<std::string>();
   } catch (const po::error& e) {

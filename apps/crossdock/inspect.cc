@@ -37,12 +37,14 @@ void print_summary(const convert::OpenModel& model) {
   for (const auto& [type, count] : types) fmt::print("            {} x {}\n", count, type);
   fmt::print("files       {}\n", m.source.files.size());
   for (size_t i = 0; i < m.source.files.size() && i < 8; ++i) {
-    fmt::print("            {}  {}\n", base::printable(m.source.files[i].name), base::human_bytes(m.source.files[i].size));
+    fmt::print("            {}  {}\n", base::printable(m.source.files[i].name),
+               base::human_bytes(m.source.files[i].size));
   }
   if (m.source.files.size() > 8) fmt::print("            ... and {} more\n", m.source.files.size() - 8);
   for (const auto& entry : m.source.metadata) {
     const auto* text = entry.value.get<std::string>();
-    fmt::print("metadata    {} = {}\n", base::printable(entry.key), text ? base::printable(text->substr(0, 80)) : "...");
+    fmt::print("metadata    {} = {}\n", base::printable(entry.key),
+               text ? base::printable(text->substr(0, 80)) : "...");
   }
   for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
 }
@@ -50,16 +52,21 @@ void print_summary(const convert::OpenModel& model) {
 void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    fmt::print("{}  {}  {}{}{}\n", base::printable(t.name), manifest::name(t.dtype), shape_text(t), digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
+    fmt::print("{}  {}  {}{}{}\n", base::printable(t.name), manifest::name(t.dtype), shape_text(t),
+               digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
   }
 }
 
 void print_json(const convert::OpenModel& model, const std::vector<std::string>& digests) {
   const Manifest& m = model.manifest();
   base::JsonWriter json;
-  json.begin_object().member("path", model.input().root().string()).member("format", m.source.format).member("reader", model.reader().id());
+  json.begin_object()
+      .member("path", model.input().root().string())
+      .member("format", m.source.format)
+      .member("reader", model.reader().id());
   json.key("files").begin_array();
-  for (const auto& file : m.source.files) json.begin_object().member("name", file.name).member("size", file.size).end_object();
+  for (const auto& file : m.source.files)
+    json.begin_object().member("name", file.name).member("size", file.size).end_object();
   json.end_array();
   json.key("tensors").begin_array();
   for (size_t i = 0; i < m.tensors.size(); ++i) {
@@ -82,7 +89,9 @@ Result<void> write_manifest(const Manifest& m, const std::string& path) {
   std::ofstream out(path, std::ios::binary | std::ios::trunc);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   out.close();
-  if (!out) return Error{XD_IO, cat("expected to write the manifest to ", path, ", found it could not be written: check the folder")};
+  if (!out)
+    return Error{XD_IO,
+                 cat("expected to write the manifest to ", path, ", found it could not be written: check the folder")};
   return {};
 }
 
@@ -95,11 +104,13 @@ struct Wishes {
 
 Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   XD_TRY_SET(auto input, io::open_input(wishes.source));
-  XD_TRY_SET(const auto model, convert::OpenModel::open(session.host(), session.registry(), std::move(input), wishes.from, wishes.reader_options));
+  XD_TRY_SET(const auto model, convert::OpenModel::open(session.host(), session.registry(), std::move(input),
+                                                        wishes.from, wishes.reader_options));
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
     const auto kind = wishes.digest == "sha256" ? io::DigestKind::kSha256 : io::DigestKind::kXxh3;
-    XD_TRY_SET(digests, convert::digest_tensors(*model, kind, wishes.threads, cancelled, [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
+    XD_TRY_SET(digests, convert::digest_tensors(*model, kind, wishes.threads, cancelled,
+                                                [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
     progress.clear();
   }
   if (!wishes.manifest_path.empty()) XD_TRY(write_manifest(model->manifest(), wishes.manifest_path));
@@ -114,15 +125,19 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
 }
 
 void add_common(po::options_description& options, Wishes& wishes) {
-  options.add_options()("help,h", "print this")                                                                              //
-      ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"), "format to read")                       //
-      ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")                                                     //
-      ("json", po::bool_switch(&wishes.json), "tensors with sha256 digests of their values, as JSON")                        //
-      ("digest", po::value(&wishes.digest)->value_name("xxh3|sha256|none"), "digest of every tensor's values (reads them all)")  //
-      ("manifest", po::value(&wishes.manifest_path)->value_name("FILE"), "write the manifest: protobuf, or its JSON form to FILE.json")  //
-      ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()), "worker threads")           //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"), "auto, bar, plain, json or none")   //
-      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"), "look for plugins here first (repeatable)");
+  options.add_options()("help,h", "print this")                                                         //
+      ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"), "format to read")  //
+      ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")                                //
+      ("json", po::bool_switch(&wishes.json), "tensors with sha256 digests of their values, as JSON")   //
+      ("digest", po::value(&wishes.digest)->value_name("xxh3|sha256|none"),
+       "digest of every tensor's values (reads them all)")  //
+      ("manifest", po::value(&wishes.manifest_path)->value_name("FILE"),
+       "write the manifest: protobuf, or its JSON form to FILE.json")                                               //
+      ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()), "worker threads")  //
+      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
+       "auto, bar, plain, json or none")  //
+      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
+       "look for plugins here first (repeatable)");
 }
 
 }  // namespace
@@ -153,9 +168,11 @@ int inspect(const std::vector<std::string>& args) {
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
     wishes.source = values["source"].as<std::string>();
     if (wishes.digest.empty()) wishes.digest = wishes.json ? "sha256" : "none";
-    if (wishes.digest != "none" && wishes.digest != "xxh3" && wishes.digest != "sha256") return usage_error("--digest: expected xxh3, sha256 or none", "inspect");
+    if (wishes.digest != "none" && wishes.digest != "xxh3" && wishes.digest != "sha256")
+      return usage_error("--digest: expected xxh3, sha256 or none", "inspect");
     if (wishes.threads == 0 || wishes.threads > 1024) return usage_error("--threads: expected 1 to 1024", "inspect");
-    if (!Progress::parse(values["progress"].as<std::string>(), style)) return usage_error("--progress: expected auto, bar, plain, json or none", "inspect");
+    if (!Progress::parse(values["progress"].as<std::string>(), style))
+      return usage_error("--progress: expected auto, bar, plain, json or none", "inspect");
     for (const plugin::Plugin& p : session.registry().plugins()) {
       if (p.is_reader()) wishes.reader_options.merge(given_options(values, p.desc.options));
     }

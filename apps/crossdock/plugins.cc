@@ -11,15 +11,18 @@ namespace {
 
 void list(const plugin::Registry& registry) {
   for (const plugin::Plugin& p : registry.plugins()) {
-    fmt::print("{:<6}  {:<12}  {:<34} {:<8} {}\n", p.is_reader() ? "reads" : "writes", p.format(), p.id(), p.desc.version, p.desc.summary);
+    fmt::print("{:<6}  {:<12}  {:<34} {:<8} {}\n", p.is_reader() ? "reads" : "writes", p.format(), p.id(),
+               p.desc.version, p.desc.summary);
   }
   if (registry.plugins().empty()) fmt::print("no plugins found\n");
   for (const plugin::Refusal& r : registry.refusals()) fmt::print("not used: {}: {}\n", r.path.string(), r.reason);
 }
 
 void describe(const plugin::Plugin& p) {
-  fmt::print("{} {}\n{}\n{} {}\nfrom {}\n", p.id(), p.desc.version, p.desc.summary, p.is_reader() ? "reads" : "writes", p.format(), p.path.string());
-  for (const char* const* pattern = p.desc.patterns; pattern && *pattern; ++pattern) fmt::print("files: {}\n", *pattern);
+  fmt::print("{} {}\n{}\n{} {}\nfrom {}\n", p.id(), p.desc.version, p.desc.summary, p.is_reader() ? "reads" : "writes",
+             p.format(), p.path.string());
+  for (const char* const* pattern = p.desc.patterns; pattern && *pattern; ++pattern)
+    fmt::print("files: {}\n", *pattern);
   po::options_description flags("Options", kHelpWidth);
   add_flags(flags, p.desc.options);
   if (!flags.options().empty()) std::cout << '\n' << flags;
@@ -29,8 +32,9 @@ void describe(const plugin::Plugin& p) {
 
 int plugins(const std::vector<std::string>& args) {
   po::options_description options("Options", kHelpWidth);
-  options.add_options()("help,h", "print this")                                                   //
-      ("plugin-path", po::value<std::vector<std::string>>()->value_name("DIR"), "look for plugins here first (repeatable)");
+  options.add_options()("help,h", "print this")  //
+      ("plugin-path", po::value<std::vector<std::string>>()->value_name("DIR"),
+       "look for plugins here first (repeatable)");
   po::variables_map values;
   try {
     values = parse(args, options, {"id"});

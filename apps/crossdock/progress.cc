@@ -15,12 +15,18 @@ constexpr size_t kBarCells = 30;
 }  // namespace
 
 bool Progress::parse(const std::string& text, Style& out) {
-  if (text == "auto") out = isatty(STDERR_FILENO) ? Style::kBar : Style::kPlain;
-  else if (text == "bar") out = Style::kBar;
-  else if (text == "plain") out = Style::kPlain;
-  else if (text == "json") out = Style::kJson;
-  else if (text == "none") out = Style::kNone;
-  else return false;
+  if (text == "auto")
+    out = isatty(STDERR_FILENO) ? Style::kBar : Style::kPlain;
+  else if (text == "bar")
+    out = Style::kBar;
+  else if (text == "plain")
+    out = Style::kPlain;
+  else if (text == "json")
+    out = Style::kJson;
+  else if (text == "none")
+    out = Style::kNone;
+  else
+    return false;
   return true;
 }
 
@@ -34,14 +40,19 @@ void Progress::update(uint64_t done, uint64_t total) {
   if (end && last_done_ == done) return;
   last_done_ = done;
   if (style_ == Style::kJson) {
-    fmt::print(stderr, "{{\"event\": \"progress\", \"done\": {}, \"total\": {}, \"bytes_per_second\": {:.0f}, \"seconds\": {:.3f}}}\n", done, total, rate, seconds);
+    fmt::print(
+        stderr,
+        "{{\"event\": \"progress\", \"done\": {}, \"total\": {}, \"bytes_per_second\": {:.0f}, \"seconds\": {:.3f}}}\n",
+        done, total, rate, seconds);
     return;
   }
-  const std::string text = fmt::format("{:3.0f}%  {} of {}  {}/s  {}", 100 * part, base::human_bytes(done), base::human_bytes(total),
-                                       base::human_bytes(static_cast<uint64_t>(rate)), end ? base::human_seconds(seconds) : base::human_seconds(left) + " left");
+  const std::string text = fmt::format("{:3.0f}%  {} of {}  {}/s  {}", 100 * part, base::human_bytes(done),
+                                       base::human_bytes(total), base::human_bytes(static_cast<uint64_t>(rate)),
+                                       end ? base::human_seconds(seconds) : base::human_seconds(left) + " left");
   if (style_ == Style::kBar) {
     const auto full = static_cast<size_t>(part * kBarCells);
-    fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'), std::string(kBarCells - std::min(full, kBarCells), '.'), text);
+    fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'),
+               std::string(kBarCells - std::min(full, kBarCells), '.'), text);
     std::fflush(stderr);
     shown_ = true;
   } else if (style_ == Style::kPlain && (end || now - last_line_ >= kPlainInterval)) {

@@ -46,7 +46,8 @@ std::vector<std::string> plugin_paths(const std::vector<std::string>& args) {
 Session::Session(const std::vector<std::string>& args, uint64_t memory)
     : memory_(memory),
       host_(io::Os::real(), memory_, cancelled),
-      registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)), host_.table(), own_flags())) {
+      registry_(
+          plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)), host_.table(), own_flags())) {
   host_.log = show_log;
 }
 
@@ -54,10 +55,12 @@ void show_log(int32_t level, const std::string& message) {
   if (level >= XD_LOG_WARN) fmt::print(stderr, "crossdock: warning: {}\n", base::printable(message));
 }
 
-void add_flags(po::options_description& description, const xd_option_desc* const* options, const po::options_description& others) {
+void add_flags(po::options_description& description, const xd_option_desc* const* options,
+               const po::options_description& others) {
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
-    if (description.find_nothrow(o.name, false) || others.find_nothrow(o.name, false)) continue;  // another plugin's too, and of the same type
+    if (description.find_nothrow(o.name, false) || others.find_nothrow(o.name, false))
+      continue;  // another plugin's too, and of the same type
     const std::string type = o.type;
     const std::string fallback = o.fallback ? o.fallback : "";
     std::string help = o.help ? o.help : "";
@@ -68,7 +71,8 @@ void add_flags(po::options_description& description, const xd_option_desc* const
     const std::string kind = type.starts_with("enum:") ? type.substr(5) : type;
     if (!fallback.empty()) help += fmt::format(" (default {})", fallback);
     if (!o.fallback) help += " (required)";
-    description.add_options()(o.name, po::value<std::vector<std::string>>()->composing()->value_name(kind), help.c_str());
+    description.add_options()(o.name, po::value<std::vector<std::string>>()->composing()->value_name(kind),
+                              help.c_str());
   }
 }
 

@@ -39,7 +39,8 @@ class Session {
 std::vector<std::string> names(const po::options_description& description);
 
 // Adds a plugin's options as ordinary flags, but not those that are there already.
-void add_flags(po::options_description& description, const xd_option_desc* const* options, const po::options_description& others = {});
+void add_flags(po::options_description& description, const xd_option_desc* const* options,
+               const po::options_description& others = {});
 // Those of its options that were given.
 plugin::GivenOptions given_options(const po::variables_map& values, const xd_option_desc* const* options);
 

@@ -31,7 +31,9 @@ class JsonWriter {
     return *this;
   }
   template <class T>
-  JsonWriter& member(std::string_view name, const T& v) { return key(name).value(v); }
+  JsonWriter& member(std::string_view name, const T& v) {
+    return key(name).value(v);
+  }
 
   template <class T>
   JsonWriter& value(const T& v) {
@@ -88,7 +90,8 @@ class JsonWriter {
   }
   void new_line() {
     out_ += '\n';
-    // Deep entries (one per tensor or file) stay on their line's own indent of at most four: reports have 100,000 of them.
+    // Deep entries (one per tensor or file) stay on their line's own indent of at most four: reports have 100,000 of
+    // them.
     out_.append(2 * static_cast<size_t>(depth_ < 4 ? depth_ : 4), ' ');
   }
   // Bytes that are not UTF-8 (a path may hold any) become U+FFFD, so that the text can always be read.
@@ -97,10 +100,18 @@ class JsonWriter {
     out_ += '"';
     for (const char c : text) {
       switch (c) {
-        case '"': out_ += "\\\""; break;
-        case '\\': out_ += "\\\\"; break;
-        case '\n': out_ += "\\n"; break;
-        case '\t': out_ += "\\t"; break;
+        case '"':
+          out_ += "\\\"";
+          break;
+        case '\\':
+          out_ += "\\\\";
+          break;
+        case '\n':
+          out_ += "\\n";
+          break;
+        case '\t':
+          out_ += "\\t";
+          break;
         default:
           if (static_cast<unsigned char>(c) < 0x20) {
             fmt::format_to(std::back_inserter(out_), "\\u{:04x}", static_cast<unsigned>(c));

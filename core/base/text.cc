@@ -53,9 +53,18 @@ std::optional<uint64_t> parse_size(std::string_view text) {
     std::string_view name;
     double bytes;
   };
-  constexpr Unit kUnits[] = {{"", 1},    {"b", 1},     {"kb", 1e3},          {"mb", 1e6},
-                             {"gb", 1e9}, {"tb", 1e12}, {"kib", 1024.0},      {"mib", 1048576.0},
-                             {"k", 1024.0}, {"m", 1048576.0}, {"g", 1073741824.0}, {"gib", 1073741824.0},
+  constexpr Unit kUnits[] = {{"", 1},
+                             {"b", 1},
+                             {"kb", 1e3},
+                             {"mb", 1e6},
+                             {"gb", 1e9},
+                             {"tb", 1e12},
+                             {"kib", 1024.0},
+                             {"mib", 1048576.0},
+                             {"k", 1024.0},
+                             {"m", 1048576.0},
+                             {"g", 1073741824.0},
+                             {"gib", 1073741824.0},
                              {"tib", 1099511627776.0}};
   for (const Unit& u : kUnits) {
     if (u.name != unit) continue;
@@ -68,7 +77,11 @@ std::optional<uint64_t> parse_size(std::string_view text) {
 bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto lead = static_cast<uint8_t>(text[i]);
-    const size_t n = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0) == 0xE0 ? 3 : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+    const size_t n = lead < 0x80                   ? 1
+                     : lead >= 0xC2 && lead < 0xE0 ? 2
+                     : (lead & 0xF0) == 0xE0       ? 3
+                     : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                   : 0;
     if (n == 0 || i + n > text.size()) return false;
     uint32_t code = n == 1 ? lead : lead & (0x7Fu >> n);
     for (size_t k = 1; k < n; ++k) {

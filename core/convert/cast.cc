@@ -134,12 +134,18 @@ constexpr Row kCasts[] = {
 
 CastFunction find_copy(DType dtype) {
   switch (manifest::info(dtype).bits) {
-    case 8: return copy<1>;
-    case 16: return copy<2>;
-    case 32: return copy<4>;
-    case 64: return copy<8>;
-    case 128: return copy<16>;
-    default: return nullptr;
+    case 8:
+      return copy<1>;
+    case 16:
+      return copy<2>;
+    case 32:
+      return copy<4>;
+    case 64:
+      return copy<8>;
+    case 128:
+      return copy<16>;
+    default:
+      return nullptr;
   }
 }
 

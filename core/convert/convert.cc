@@ -60,8 +60,15 @@ struct ObjectState {
 
 class Job {
  public:
-  Job(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled, const Callbacks& callbacks)
-      : request_(request), registry_(registry), os_(os), cancelled_(cancelled), callbacks_(callbacks), memory_(request.memory), host_(os, memory_, cancelled) {
+  Job(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled,
+      const Callbacks& callbacks)
+      : request_(request),
+        registry_(registry),
+        os_(os),
+        cancelled_(cancelled),
+        callbacks_(callbacks),
+        memory_(request.memory),
+        host_(os, memory_, cancelled) {
     host_.log = [this](int32_t level, const std::string& message) {
       if (level >= XD_LOG_WARN) add_note(message);
     };
@@ -99,10 +106,12 @@ class Job {
 
   Result<void> open() {
     if (request_.memory < kLeastMemory) {
-      return invalid(cat("--memory: expected at least ", base::human_memory(kLeastMemory), ", found ", base::human_memory(request_.memory)));
+      return invalid(cat("--memory: expected at least ", base::human_memory(kLeastMemory), ", found ",
+                         base::human_memory(request_.memory)));
     }
     writer_plugin_ = registry_.find_writer(request_.to);
-    if (!writer_plugin_) return invalid(cat("--to: expected one of ", registry_.formats(XD_WRITER), ", found ", request_.to));
+    if (!writer_plugin_)
+      return invalid(cat("--to: expected one of ", registry_.formats(XD_WRITER), ", found ", request_.to));
     XD_TRY_SET(options_, plugin::CheckedOptions::check(writer_plugin_->desc.options, request_.writer_options));
     XD_TRY_SET(auto input, io::open_input(request_.source));
     XD_TRY_SET(destination_, io::resolve_destination(request_.destination));
@@ -122,8 +131,8 @@ class Job {
       const std::string& in_name = target_.tensors[in].name;
       manifest::Tensor& alias = target_.tensors[out];
       if (!same) {
-        add_note(cat("config.json ties the embeddings, but ", alias.name, " and ", in_name, " differ: both are written; a job that ties them uses ",
-                     in_name, " alone."));
+        add_note(cat("config.json ties the embeddings, but ", alias.name, " and ", in_name,
+                     " differ: both are written; a job that ties them uses ", in_name, " alone."));
         continue;
       }
       alias.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
@@ -206,8 +215,8 @@ class Job {
 
   Result<void> check_space(const PlanSummary& s) const {
     if (s.stored_bytes <= s.free_bytes) return {};
-    return Error{XD_IO, cat("expected ", base::human_bytes(s.stored_bytes), " free for ", destination_.string(), ", found ", base::human_bytes(s.free_bytes),
-                            ": free some, or choose another disk")};
+    return Error{XD_IO, cat("expected ", base::human_bytes(s.stored_bytes), " free for ", destination_.string(),
+                            ", found ", base::human_bytes(s.free_bytes), ": free some, or choose another disk")};
   }
 
   Result<void> write(io::Staging& staging) {
@@ -220,12 +229,16 @@ class Job {
     }
     service_.emplace(*model_, window_bytes());
     host_.tensor_read = [this](const xd_range& range, std::span<std::byte> out) { return service_->read(range, out); };
-    host_.tensor_view = [this](const xd_range& range, xd_view* out, xd_error* err) { return service_->view(range, out, err); };
+    host_.tensor_view = [this](const xd_range& range, xd_view* out, xd_error* err) {
+      return service_->view(range, out, err);
+    };
 
-    // Largest first, so that no thread is left alone with a large one at the end; objects without items, which are small, last.
+    // Largest first, so that no thread is left alone with a large one at the end; objects without items, which are
+    // small, last.
     std::vector<size_t> items(plan.items.size());
     std::iota(items.begin(), items.end(), size_t{0});
-    std::stable_sort(items.begin(), items.end(), [&](size_t a, size_t b) { return plan.items[a].out_bytes > plan.items[b].out_bytes; });
+    std::stable_sort(items.begin(), items.end(),
+                     [&](size_t a, size_t b) { return plan.items[a].out_bytes > plan.items[b].out_bytes; });
     std::vector<uint32_t> bare;
     for (uint32_t i = 0; i < plan.objects.size(); ++i) {
       if (plan.objects[i].n_items == 0) bare.push_back(i);
@@ -239,7 +252,8 @@ class Job {
     }
     schedule.memory.resize(items.size() + bare.size(), 0);
     schedule.run = [&](size_t task) {
-      return task < items.size() ? run_item(staging, plan.items[items[task]]) : seal(staging, bare[task - items.size()]);
+      return task < items.size() ? run_item(staging, plan.items[items[task]])
+                                 : seal(staging, bare[task - items.size()]);
     };
     schedule.on_tick = [&] {
       if (callbacks_.progress) callbacks_.progress(std::min(host_.done_bytes(), total), total);
@@ -273,8 +287,10 @@ class Job {
     {
       const auto serial = serial_lock();
       const TensorService::ItemScope scope(*service_, item);
-      auto result = host_.call(
-          [&](xd_error* err) { return writer_->api().write_item(writer_->get(), item.object, item.number, &object, &state.results[item.number], err); });
+      auto result = host_.call([&](xd_error* err) {
+        return writer_->api().write_item(writer_->get(), item.object, item.number, &object, &state.results[item.number],
+                                         err);
+      });
       if (!result) return std::move(result).error().in(plan_.plan.objects[item.object].path);
     }
     {
@@ -289,11 +305,13 @@ class Job {
     ObjectState& state = objects_[index];
     std::vector<xd_view> views;
     std::vector<const xd_view*> list;
-    for (const xd_bytes& result : state.results) views.push_back({XD_INIT_SIZE(xd_view), 0, result.data.data(), result.data.size(), nullptr, nullptr});
+    for (const xd_bytes& result : state.results)
+      views.push_back({XD_INIT_SIZE(xd_view), 0, result.data.data(), result.data.size(), nullptr, nullptr});
     for (const xd_view& view : views) list.push_back(&view);
     list.push_back(nullptr);
     const auto serial = serial_lock();
-    auto sealed = host_.call([&](xd_error* err) { return writer_->api().seal(writer_->get(), index, &object, list.data(), err); });
+    auto sealed = host_.call(
+        [&](xd_error* err) { return writer_->api().seal(writer_->get(), index, &object, list.data(), err); });
     if (!sealed) return std::move(sealed).error().in(plan_.plan.objects[index].path);
     XD_TRY_SET(state.digest, state.staged->seal());
     state.staged.reset();
@@ -311,7 +329,8 @@ class Job {
     schedule.threads = request_.threads;
     schedule.memory.assign(others.size(), 1 << 20);
     schedule.run = [&](size_t task) -> Result<void> {
-      XD_TRY_SET(tensor_digests_[others[task]], digest_tensor(*model_, others[task], io::DigestKind::kXxh3, cancelled_));
+      XD_TRY_SET(tensor_digests_[others[task]],
+                 digest_tensor(*model_, others[task], io::DigestKind::kXxh3, cancelled_));
       return {};
     };
     return run_schedule(schedule, memory_, cancelled_);
@@ -357,7 +376,8 @@ class Job {
     r.plan = &plan_.plan;
     r.options = options_.pairs();
     r.notes = notes_;
-    for (size_t i = 0; i < objects_.size(); ++i) r.files.push_back({plan_.plan.objects[i].path, plan_.plan.objects[i].size, objects_[i].digest});
+    for (size_t i = 0; i < objects_.size(); ++i)
+      r.files.push_back({plan_.plan.objects[i].path, plan_.plan.objects[i].size, objects_[i].digest});
     r.files.insert(r.files.end(), aux_files_.begin(), aux_files_.end());
     r.tensor_digests = tensor_digests_;
     r.seconds = timings_;
@@ -390,8 +410,8 @@ class Job {
 
 }  // namespace
 
-Result<Outcome> convert(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled,
-                        const Callbacks& callbacks) {
+Result<Outcome> convert(const Request& request, const plugin::Registry& registry, io::Os& os,
+                        const std::atomic<bool>& cancelled, const Callbacks& callbacks) {
   return Job(request, registry, os, cancelled, callbacks).run();
 }
 

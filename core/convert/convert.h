@@ -57,12 +57,12 @@ struct Outcome {
 };
 
 struct Callbacks {
-  std::function<void(const PlanSummary&)> planned;                     // before anything is written
-  std::function<void(uint64_t done, uint64_t total)> progress;         // bytes, about five times a second
-  std::function<void(const char* phase)> phase;                        // "sync"
+  std::function<void(const PlanSummary&)> planned;              // before anything is written
+  std::function<void(uint64_t done, uint64_t total)> progress;  // bytes, about five times a second
+  std::function<void(const char* phase)> phase;                 // "sync"
 };
 
-Result<Outcome> convert(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled,
-                        const Callbacks& callbacks);
+Result<Outcome> convert(const Request& request, const plugin::Registry& registry, io::Os& os,
+                        const std::atomic<bool>& cancelled, const Callbacks& callbacks);
 
 }  // namespace crossdock::convert

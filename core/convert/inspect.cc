@@ -11,7 +11,8 @@ namespace {
 constexpr uint64_t kPieceBytes = 1 << 20;
 }  // namespace
 
-Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind, const std::atomic<bool>& cancelled) {
+Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind,
+                                  const std::atomic<bool>& cancelled) {
   const manifest::Tensor& t = model.manifest().tensors[index];
   const base::Block piece(model.host().memory(), kPieceBytes);
   if (!piece.data) return Error{XD_NO_MEMORY, "expected room for a piece of a tensor: raise --memory"};
@@ -30,7 +31,8 @@ Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKi
   return digest.finish();
 }
 
-Result<std::vector<std::string>> digest_tensors(OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+Result<std::vector<std::string>> digest_tensors(OpenModel& model, io::DigestKind kind, unsigned threads,
+                                                const std::atomic<bool>& cancelled,
                                                 const std::function<void(uint64_t done, uint64_t total)>& progress) {
   const auto& tensors = model.manifest().tensors;
   std::vector<std::string> digests(tensors.size());

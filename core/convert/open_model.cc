@@ -10,18 +10,22 @@ namespace crossdock::convert {
 namespace {
 std::string first_names(const io::Input& input) {
   std::string out;
-  for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 5); ++i) out += (i ? ", " : "") + base::printable(input.entries()[i].name);
+  for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 5); ++i)
+    out += (i ? ", " : "") + base::printable(input.entries()[i].name);
   if (input.entries().size() > 5) out += ", ...";
   return out.empty() ? "no files" : out;
 }
 }  // namespace
 
-Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plugin::Registry& registry, io::Input input,
-                                                   const std::string& from, const plugin::GivenOptions& given) {
+Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plugin::Registry& registry,
+                                                   io::Input input, const std::string& from,
+                                                   const plugin::GivenOptions& given) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from));
   XD_TRY_SET(const auto options, plugin::CheckedOptions::check(self->reader_->desc.options, given));
-  XD_TRY(host.call([&](xd_error* err) { return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_, err); }));
+  XD_TRY(host.call([&](xd_error* err) {
+    return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_, err);
+  }));
   XD_TRY(self->load_manifest());
   return self;
 }
@@ -46,8 +50,9 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
     }
   }
   if (reader_) return {};
-  return unsupported(cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), "), found ", first_names(input_),
-                         " in ", input_.given(), ": name the folder that holds the weights, or the format with --from"));
+  return unsupported(cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER),
+                         "), found ", first_names(input_), " in ", input_.given(),
+                         ": name the folder that holds the weights, or the format with --from"));
 }
 
 Result<void> OpenModel::load_manifest() {
@@ -56,11 +61,14 @@ Result<void> OpenModel::load_manifest() {
   XD_TRY_SET(manifest_, manifest::decode<manifest::Manifest>(as_bytes(bytes.data)));
   if (auto r = model::check(manifest_); !r) return std::move(r).error().in(input_.given());
   for (const auto& file : manifest_.aux_files) {
-    if (!io::is_safe_name(file.name)) return corrupt(cat("expected a plain relative name for an auxiliary file, found ", base::printable(file.name)));
+    if (!io::is_safe_name(file.name))
+      return corrupt(cat("expected a plain relative name for an auxiliary file, found ", base::printable(file.name)));
     const auto* source = std::get_if<std::string>(&file.content);
-    if (source && !input_.find(*source)) return corrupt(cat("expected the auxiliary file ", base::printable(*source), " in the source, found none"));
+    if (source && !input_.find(*source))
+      return corrupt(cat("expected the auxiliary file ", base::printable(*source), " in the source, found none"));
   }
-  manifest_.provenance.push_back({"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version), input_.given()});
+  manifest_.provenance.push_back(
+      {"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version), input_.given()});
   return {};
 }
 

@@ -18,14 +18,16 @@ constexpr uint64_t kDiskBlock = 4096;
 Result<void> check_paths(const std::vector<std::string>& paths) {
   std::unordered_map<std::string, const std::string*> files;
   for (const std::string& path : paths) {
-    if (!io::is_safe_name(path) || path == io::kReportName) return invalid(cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
+    if (!io::is_safe_name(path) || path == io::kReportName)
+      return invalid(cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
     const auto [it, fresh] = files.emplace(base::fold_case(path), &path);
     if (!fresh) return invalid(cat("plan: expected different paths, found ", *it->second, " and ", path));
   }
   for (const std::string& path : paths) {
     for (size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {
       const auto it = files.find(base::fold_case(path.substr(0, slash)));
-      if (it != files.end()) return invalid(cat("plan: expected ", *it->second, " to be a file, found ", path, " under it"));
+      if (it != files.end())
+        return invalid(cat("plan: expected ", *it->second, " to be a file, found ", path, " under it"));
     }
   }
   return {};
@@ -48,14 +50,16 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
     for (const plugin::PlanNeed& need : item.needs) {
       const uint64_t count = model::element_count(m.tensors[need.tensor]);
       if (need.begin > count || need.count > count - need.begin) {
-        return invalid(cat("plan: expected elements inside ", m.tensors[need.tensor].name, " of ", count, ", found ", need.begin, " + ", need.count));
+        return invalid(cat("plan: expected elements inside ", m.tensors[need.tensor].name, " of ", count, ", found ",
+                           need.begin, " + ", need.count));
       }
       used[need.tensor].push_back(need);
     }
   }
   std::unordered_set<uint64_t> dropped;
   for (const auto& [tensor, reason] : plan.drops) {
-    if (reason.empty()) return invalid(cat("plan: expected a reason to leave out ", m.tensors[tensor].name, ", found none"));
+    if (reason.empty())
+      return invalid(cat("plan: expected a reason to leave out ", m.tensors[tensor].name, ", found none"));
     dropped.insert(tensor);
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
@@ -64,7 +68,8 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
     if (left_out && it == used.end()) continue;
     if (left_out) return invalid(cat("plan: expected ", m.tensors[i].name, " to be left out, found it used"));
     if (it == used.end() || !covers(it->second, model::element_count(m.tensors[i]))) {
-      return invalid(cat("plan: expected every element of ", m.tensors[i].name, " to be used, or the tensor dropped with a reason, found neither"));
+      return invalid(cat("plan: expected every element of ", m.tensors[i].name,
+                         " to be used, or the tensor dropped with a reason, found neither"));
     }
   }
   return {};
@@ -72,19 +77,22 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
 
 }  // namespace
 
-Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, uint64_t memory_limit, uint64_t overhead) {
+Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, uint64_t memory_limit,
+                        uint64_t overhead) {
   std::vector<std::string> paths;
   for (const auto& object : plan.objects) paths.push_back(object.path);
   for (const auto& [path, aux] : plan.aux) {
-    if (aux >= m.aux_files.size()) return invalid(cat("plan: expected an auxiliary file below ", m.aux_files.size(), ", found ", aux));
+    if (aux >= m.aux_files.size())
+      return invalid(cat("plan: expected an auxiliary file below ", m.aux_files.size(), ", found ", aux));
     paths.push_back(path);
   }
   XD_TRY(check_paths(paths));
   for (const plugin::PlanItem& item : plan.items) {
     const auto total = checked_add(item.memory, overhead);
     if (!total || *total > memory_limit) {
-      return Error{XD_NO_MEMORY, cat("expected items of work within the memory budget of ", base::human_memory(memory_limit), ", found ",
-                                     plan.objects[item.object].path, " to need ", base::human_memory(total.value_or(UINT64_MAX)), ": raise --memory")};
+      return Error{XD_NO_MEMORY, cat("expected items of work within the memory budget of ",
+                                     base::human_memory(memory_limit), ", found ", plan.objects[item.object].path,
+                                     " to need ", base::human_memory(total.value_or(UINT64_MAX)), ": raise --memory")};
     }
   }
   return check_tensors(plan, m);

@@ -27,7 +27,8 @@ std::string to_json(const Report& r) {
   json.member("given", r.model->input().given()).member("path", r.model->input().root().string());
   json.member("format", r.target->source.format).member("reader", r.model->reader().id());
   json.key("files").begin_array();
-  for (const auto& file : r.target->source.files) json.begin_object().member("name", file.name).member("size", file.size).end_object();
+  for (const auto& file : r.target->source.files)
+    json.begin_object().member("name", file.name).member("size", file.size).end_object();
   json.end_array().end_object();
   json.member("writer", r.writer->id());
   json.key("options").begin_object();
@@ -43,7 +44,11 @@ std::string to_json(const Report& r) {
   json.key("parameters").begin_array();
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (targets[i].empty() || tensors[i].role != manifest::Role::kParameter) continue;
-    json.begin_object().member("name", tensors[i].target()).member("shape", tensors[i].shape).member("source", tensors[i].name).end_object();
+    json.begin_object()
+        .member("name", tensors[i].target())
+        .member("shape", tensors[i].shape)
+        .member("source", tensors[i].name)
+        .end_object();
   }
   json.end_array();
 

@@ -52,7 +52,9 @@ struct Run {
       if (task >= schedule.memory.size()) break;
       const uint64_t bytes = schedule.memory[task];
       if (!memory.reserve(bytes, stopped)) {
-        if (!stopped()) fail({XD_NO_MEMORY, cat("expected at most ", memory.limit(), " bytes for one item of work, found ", bytes, ": raise --memory")});
+        if (!stopped())
+          fail({XD_NO_MEMORY, cat("expected at most ", memory.limit(), " bytes for one item of work, found ", bytes,
+                                  ": raise --memory")});
         break;
       }
       auto result = guarded(task);

@@ -47,7 +47,8 @@ void Digest::update(std::span<const std::byte> bytes) {
 
 void Digest::update_zeros(uint64_t n) {
   static constexpr std::array<std::byte, 64 << 10> kZeros{};  // stays in the first cache
-  for (; n > 0; n -= std::min<uint64_t>(n, kZeros.size())) update({kZeros.data(), std::min<uint64_t>(n, kZeros.size())});
+  for (; n > 0; n -= std::min<uint64_t>(n, kZeros.size()))
+    update({kZeros.data(), std::min<uint64_t>(n, kZeros.size())});
 }
 
 std::string Digest::finish() {

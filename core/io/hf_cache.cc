@@ -18,7 +18,8 @@ std::string env(const char* name) {
 
 bool is_plain(const std::string& part) {
   return !part.empty() && part != "." && part != ".." &&
-         part.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == std::string::npos;
+         part.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
+             std::string::npos;
 }
 
 // A ref is a short text file with a commit hash.
@@ -27,7 +28,8 @@ std::optional<std::string> read_ref(const fs::path& path) {
   std::string text(256, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(std::max<std::streamsize>(in.gcount(), 0)));
-  text.erase(std::find_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r' || c == ' '; }), text.end());
+  text.erase(std::find_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r' || c == ' '; }),
+             text.end());
   if (!is_plain(text)) return std::nullopt;
   return text;
 }
@@ -51,7 +53,8 @@ bool is_hub_name(const std::string& source) {
 
 Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::string& revision) {
   boost::system::error_code ec;
-  if (!fs::is_directory(folder / "snapshots", ec) || !fs::is_directory(folder / "refs", ec)) return std::optional<fs::path>();
+  if (!fs::is_directory(folder / "snapshots", ec) || !fs::is_directory(folder / "refs", ec))
+    return std::optional<fs::path>();
   const std::string commit = read_ref(folder / "refs" / revision).value_or(revision);
   const fs::path snapshot = folder / "snapshots" / commit;
   if (fs::is_directory(snapshot, ec)) return std::optional(snapshot);
@@ -59,8 +62,9 @@ Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::s
   for (fs::directory_iterator it(folder / "snapshots", ec), end; !ec && it != end; it.increment(ec)) {
     have += (have.empty() ? "" : ", ") + it->path().filename().string();
   }
-  return Error{XD_NOT_FOUND, cat("expected revision ", revision, " in the Hugging Face cache folder ", folder.string(), ", found ",
-                                 have.empty() ? "none" : have, ": download it (hf download), or name the folder of a snapshot")};
+  return Error{XD_NOT_FOUND,
+               cat("expected revision ", revision, " in the Hugging Face cache folder ", folder.string(), ", found ",
+                   have.empty() ? "none" : have, ": download it (hf download), or name the folder of a snapshot")};
 }
 
 Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
@@ -73,13 +77,15 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
   const fs::path repository = hf_cache_root() / folder;
   XD_TRY_SET(auto snapshot, snapshot_of(repository, revision));
   if (snapshot) return *snapshot;
-  return Error{XD_NOT_FOUND, cat("expected a file, a folder, or a model in the Hugging Face cache, found no ", hub_name, " here and no ",
-                                 repository.string(), ": check the path, or run `hf download ", name, "` first")};
+  return Error{XD_NOT_FOUND,
+               cat("expected a file, a folder, or a model in the Hugging Face cache, found no ", hub_name,
+                   " here and no ", repository.string(), ": check the path, or run `hf download ", name, "` first")};
 }
 
 std::optional<fs::path> repository_of_snapshot(const fs::path& resolved) {
   for (fs::path p = resolved; p.has_parent_path() && p != p.root_path(); p = p.parent_path()) {
-    if (p.parent_path().filename() == "snapshots" && p.parent_path().parent_path().filename().string().rfind("models--", 0) == 0) {
+    if (p.parent_path().filename() == "snapshots" &&
+        p.parent_path().parent_path().filename().string().rfind("models--", 0) == 0) {
       return p.parent_path().parent_path();
     }
   }

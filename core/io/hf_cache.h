@@ -27,7 +27,8 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name);
 // The snapshot folder when `folder` is a models--org--name folder of a cache; nothing when it is not one.
 Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::string& revision);
 
-// The models--org--name folder that a snapshot folder belongs to, whose links may leave the snapshot but not this folder.
+// The models--org--name folder that a snapshot folder belongs to, whose links may leave the snapshot but not this
+// folder.
 std::optional<fs::path> repository_of_snapshot(const fs::path& resolved);
 
 }  // namespace crossdock::io

@@ -38,7 +38,8 @@ struct Lister {
         XD_TRY(file(it->path(), prefix + base, status.type() == fs::symlink_file));
       }
       if (out.size() > kMaxEntries) {
-        return invalid(cat("expected a checkpoint folder, found more than ", kMaxEntries, " files in it: name the model's own folder"));
+        return invalid(cat("expected a checkpoint folder, found more than ", kMaxEntries,
+                           " files in it: name the model's own folder"));
       }
       if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};
     }
@@ -52,13 +53,14 @@ struct Lister {
     if (is_link) {
       target = fs::canonical(path, ec);
       if (ec && repository) {
-        return Error{XD_NOT_FOUND, cat("expected ", name, " to lead to a file of the Hugging Face cache, found a link to nothing: "
+        return Error{XD_NOT_FOUND, cat("expected ", name,
+                                       " to lead to a file of the Hugging Face cache, found a link to nothing: "
                                        "the download is incomplete, run `hf download` again")};
       }
       if (ec) return {};
       if (repository && !is_inside(target, *repository)) {
-        return invalid(cat("expected the links of a Hugging Face snapshot to stay inside ", repository->string(), ", found ", name,
-                           " leading to ", target.string(), ": download the model again"));
+        return invalid(cat("expected the links of a Hugging Face snapshot to stay inside ", repository->string(),
+                           ", found ", name, " leading to ", target.string(), ": download the model again"));
       }
     }
     struct stat st {};
@@ -72,7 +74,8 @@ struct Lister {
 }  // namespace
 
 const InputEntry* Input::find(const std::string& name) const {
-  const auto it = std::lower_bound(entries_.begin(), entries_.end(), name, [](const InputEntry& e, const std::string& n) { return e.name < n; });
+  const auto it = std::lower_bound(entries_.begin(), entries_.end(), name,
+                                   [](const InputEntry& e, const std::string& n) { return e.name < n; });
   return it != entries_.end() && it->name == name ? &*it : nullptr;
 }
 
@@ -90,7 +93,8 @@ Result<void> Input::check_unchanged(const InputEntry& entry) {
   struct stat st {};
   if (::stat(entry.path.c_str(), &st) != 0) return os_error(entry.name);
   if (static_cast<uint64_t>(st.st_size) == entry.size && modified_ns(st) == entry.modified_ns) return {};
-  return corrupt(cat("expected ", entry.name, " to stay as it was, found it changed while it was read: run again when nothing writes to it"));
+  return corrupt(cat("expected ", entry.name,
+                     " to stay as it was, found it changed while it was read: run again when nothing writes to it"));
 }
 
 Result<Input> open_input(const std::string& source) {
@@ -100,7 +104,8 @@ Result<Input> open_input(const std::string& source) {
   fs::path path = source;
   if (!fs::exists(path, ec)) {
     if (!is_hub_name(source)) {
-      return Error{XD_NOT_FOUND, cat("expected a file or folder, found nothing at ", base::printable(source), ": check the path")};
+      return Error{XD_NOT_FOUND,
+                   cat("expected a file or folder, found nothing at ", base::printable(source), ": check the path")};
     }
     XD_TRY_SET(path, find_in_hf_cache(source));
   }
@@ -111,7 +116,8 @@ Result<Input> open_input(const std::string& source) {
     // The user named this file, so its name is what they typed, though a cache may store it under a hash.
     Lister lister{std::nullopt, input.entries_};
     XD_TRY(lister.file(input.root_, fs::path(path).filename().string(), false));
-    if (input.entries_.empty()) return invalid(cat("expected a regular file or a folder, found ", source, " to be neither"));
+    if (input.entries_.empty())
+      return invalid(cat("expected a regular file or a folder, found ", source, " to be neither"));
     return input;
   }
   XD_TRY_SET(const auto snapshot, snapshot_of(input.root_, "main"));

@@ -1,4 +1,5 @@
-// What the user named as SRC, as a list of named byte objects: a file, a folder, or a model of the local Hugging Face cache.
+// What the user named as SRC, as a list of named byte objects: a file, a folder, or a model of the local Hugging Face
+// cache.
 //
 // Names are relative and '/'-separated, sorted by bytes; nothing is opened until asked. Plugins see names, never paths.
 // Only regular files count, hidden ones (".git", ".cache") do not; folders are not followed through symbolic links.
@@ -27,8 +28,8 @@ class Input {
  public:
   const std::vector<InputEntry>& entries() const { return entries_; }
   const InputEntry* find(const std::string& name) const;
-  const fs::path& root() const { return root_; }          // resolved
-  const std::string& given() const { return given_; }     // as the user spelled it
+  const fs::path& root() const { return root_; }       // resolved
+  const std::string& given() const { return given_; }  // as the user spelled it
 
   Result<Fd> open(Os& os, const InputEntry& entry) const;
   // An error when the file's size or time is no longer what it was when it was listed.

@@ -24,7 +24,9 @@ int Os::renameat2(const char* from, const char* to, unsigned flags) {
 }
 int Os::fstat(int fd, struct stat* out) { return ::fstat(fd, out); }
 int Os::ftruncate(int fd, uint64_t size) { return ::ftruncate(fd, static_cast<off_t>(size)); }
-ssize_t Os::pread(int fd, void* dst, size_t n, uint64_t offset) { return ::pread(fd, dst, n, static_cast<off_t>(offset)); }
+ssize_t Os::pread(int fd, void* dst, size_t n, uint64_t offset) {
+  return ::pread(fd, dst, n, static_cast<off_t>(offset));
+}
 ssize_t Os::pwrite(int fd, const void* src, size_t n, uint64_t offset) {
   return ::pwrite(fd, src, n, static_cast<off_t>(offset));
 }

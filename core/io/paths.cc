@@ -28,7 +28,9 @@ bool is_safe_name(const std::string& name) {
 Result<fs::path> resolve_destination(const std::string& destination) {
   const std::string text = destination.substr(0, destination.find_last_not_of('/') + 1);
   const std::string name = fs::path(text).filename().string();
-  if (name.empty() || name == "..") return invalid(cat("expected the name of a folder to make as DST, found ", destination.empty() ? "nothing" : destination));
+  if (name.empty() || name == "..")
+    return invalid(
+        cat("expected the name of a folder to make as DST, found ", destination.empty() ? "nothing" : destination));
   fs::path path = fs::absolute(text).lexically_normal();
   if (path.filename() == ".") path = path.parent_path();
   boost::system::error_code ec;
@@ -42,7 +44,8 @@ Result<void> check_apart(const Input& source, const fs::path& destination) {
   const fs::path resolved = fs::weakly_canonical(destination, ec);
   if (ec) return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
   const auto refuse = [&](const char* how, const fs::path& what) {
-    return invalid(cat("expected DST outside SRC, found ", destination.string(), how, what.string(), ": choose another folder for DST"));
+    return invalid(cat("expected DST outside SRC, found ", destination.string(), how, what.string(),
+                       ": choose another folder for DST"));
   };
   if (resolved == source.root()) return refuse(" to be the same as ", source.root());
   if (is_inside(resolved, source.root())) return refuse(" inside ", source.root());
@@ -86,17 +89,22 @@ Result<std::set<std::string>> names_in(const fs::path& folder) {
 }
 
 Result<void> check_is_all_ours(const fs::path& folder) {
-  const auto advice = ": it is not replaced, since something else may be lost; choose another folder, or remove it yourself";
+  const auto advice =
+      ": it is not replaced, since something else may be lost; choose another folder, or remove it yourself";
   const auto listed = listed_in_report(folder);
   if (!listed) {
-    return invalid(cat("expected ", folder.string(), " to be a folder that crossdock wrote, found no readable ", kReportName, " in it", advice));
+    return invalid(cat("expected ", folder.string(), " to be a folder that crossdock wrote, found no readable ",
+                       kReportName, " in it", advice));
   }
   XD_TRY_SET(const auto present, names_in(folder));
   for (const std::string& name : present) {
     // A folder is ours when a listed file lies under it.
     const auto at = listed->lower_bound(name);
-    const bool ours = name.back() == '/' ? at != listed->end() && at->compare(0, name.size(), name) == 0 : at != listed->end() && *at == name;
-    if (!ours) return invalid(cat("expected only files that ", (folder / kReportName).string(), " lists, found also ", name, advice));
+    const bool ours = name.back() == '/' ? at != listed->end() && at->compare(0, name.size(), name) == 0
+                                         : at != listed->end() && *at == name;
+    if (!ours)
+      return invalid(
+          cat("expected only files that ", (folder / kReportName).string(), " lists, found also ", name, advice));
   }
   return {};
 }

@@ -21,8 +21,8 @@ constexpr char kMarker[] = ".crossdock-partial";
 constexpr uint64_t kMostHollowBytes = 16 << 10;
 constexpr size_t kMostHollowDigests = 1000;
 
-// Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty, or an old OUT that was
-// exchanged and not yet removed.
+// Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty, or an old OUT that
+// was exchanged and not yet removed.
 bool is_leftover(const fs::path& folder) {
   boost::system::error_code ec;
   return fs::exists(folder / kMarker, ec) || fs::is_empty(folder, ec) || check_is_all_ours(folder).has_value();
@@ -35,15 +35,20 @@ Result<bool> check_destination(const fs::path& destination, bool overwrite) {
   if (status.type() == fs::file_not_found) return false;
   if (status.type() == fs::status_error) return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
   if (status.type() == fs::symlink_file) {
-    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ", destination.string(), ": name the folder it leads to, or another"));
+    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ", destination.string(),
+                       ": name the folder it leads to, or another"));
   }
   if (status.type() != fs::directory_file) {
-    return invalid(cat("expected DST to be a folder to make, found a file at ", destination.string(), ": choose another name"));
+    return invalid(
+        cat("expected DST to be a folder to make, found a file at ", destination.string(), ": choose another name"));
   }
-  struct stat st {}, above {};
-  if (::stat(destination.c_str(), &st) != 0 || ::stat(destination.parent_path().c_str(), &above) != 0) return os_error(destination.string());
+  struct stat st {
+  }, above{};
+  if (::stat(destination.c_str(), &st) != 0 || ::stat(destination.parent_path().c_str(), &above) != 0)
+    return os_error(destination.string());
   if (st.st_dev != above.st_dev) {
-    return invalid(cat("expected DST to be a folder to make, found a mount point at ", destination.string(), ": name a folder inside it"));
+    return invalid(cat("expected DST to be a folder to make, found a mount point at ", destination.string(),
+                       ": name a folder inside it"));
   }
   if (fs::is_empty(destination, ec)) return true;
   if (!overwrite) {
@@ -63,14 +68,16 @@ Result<void> remove_tree(const fs::path& folder) {
     if (ec) break;
   }
   if (!ec) fs::remove_all(folder, ec);
-  if (ec && ec != boost::system::errc::no_such_file_or_directory) return Error{XD_IO, cat("remove ", folder.string(), ": ", ec.message())};
+  if (ec && ec != boost::system::errc::no_such_file_or_directory)
+    return Error{XD_IO, cat("remove ", folder.string(), ": ", ec.message())};
   return {};
 }
 }  // namespace
 
 Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
   const auto end = checked_add(offset, n);
-  if (!end || *end > size_) return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ", n, " at ", offset)};
+  if (!end || *end > size_)
+    return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ", n, " at ", offset)};
   if (n == 0) return {};
   auto next = written_.upper_bound({offset, 0});
   if ((next != written_.end() && next->begin < *end) || (next != written_.begin() && std::prev(next)->end > offset)) {
@@ -149,7 +156,8 @@ Result<void> StagedObject::read_back() {
 
 Result<std::string> StagedObject::seal() {
   const std::lock_guard lock(mutex_);
-  const bool whole = size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 && written_.begin()->end == size_);
+  const bool whole =
+      size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 && written_.begin()->end == size_);
   if (!whole) {
     const uint64_t gap = written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
     return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_, " bytes to be written, found none at ", gap)};
@@ -185,7 +193,8 @@ Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destinati
   std::unique_ptr<Staging> self(new Staging(os, destination, overwrite));
   boost::system::error_code ec;
   XD_TRY_SET(self->replaces_, check_destination(destination, overwrite));
-  for (fs::path p = destination.parent_path(); !fs::exists(p, ec) && p.has_parent_path(); p = p.parent_path()) self->made_parent_ = p;
+  for (fs::path p = destination.parent_path(); !fs::exists(p, ec) && p.has_parent_path(); p = p.parent_path())
+    self->made_parent_ = p;
   fs::create_directories(destination.parent_path(), ec);
   if (ec) return Error{XD_IO, cat("make ", destination.parent_path().string(), ": ", ec.message())};
   XD_TRY(self->take_partial());
@@ -195,8 +204,9 @@ Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destinati
 Result<void> Staging::take_partial() {
   const auto busy = [this] {
     made_ = false;  // theirs
-    return Error{XD_IO, cat("expected to be the only one to write ", destination_.string(), ", found another crossdock at work in ",
-                            partial_.string(), ": wait for it, or choose another DST")};
+    return Error{
+        XD_IO, cat("expected to be the only one to write ", destination_.string(),
+                   ", found another crossdock at work in ", partial_.string(), ": wait for it, or choose another DST")};
   };
   made_ = os_.mkdirat(AT_FDCWD, partial_.c_str(), 0777) == 0;
   if (!made_ && errno != EEXIST) return os_error("make " + partial_.string());
@@ -207,12 +217,15 @@ Result<void> Staging::take_partial() {
     return busy();
   }
   // Between our open and our lock its owner may have renamed or removed it.
-  struct stat locked {}, there {};
+  struct stat locked {
+  }, there{};
   if (os_.fstat(dir_.get(), &locked) != 0) return os_error(partial_.string());
-  if (::lstat(partial_.c_str(), &there) != 0 || there.st_ino != locked.st_ino || there.st_dev != locked.st_dev) return busy();
+  if (::lstat(partial_.c_str(), &there) != 0 || there.st_ino != locked.st_ino || there.st_dev != locked.st_dev)
+    return busy();
   if (!made_) {
     if (!is_leftover(partial_)) {
-      return invalid(cat("expected ", partial_.string(), " to be free for staging, found a folder that is not crossdock's there: move it away"));
+      return invalid(cat("expected ", partial_.string(),
+                         " to be free for staging, found a folder that is not crossdock's there: move it away"));
     }
     boost::system::error_code ec;
     for (fs::directory_iterator it(partial_, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
@@ -234,7 +247,8 @@ Staging::~Staging() {
     (void)os_.unlinkat(AT_FDCWD, partial_.c_str(), AT_REMOVEDIR);
   }
   boost::system::error_code ec;
-  for (fs::path p = destination_.parent_path(); !made_parent_.empty() && is_inside(p, made_parent_); p = p.parent_path()) {
+  for (fs::path p = destination_.parent_path(); !made_parent_.empty() && is_inside(p, made_parent_);
+       p = p.parent_path()) {
     fs::remove(p, ec);  // empty ones only
     if (ec) break;
   }
@@ -254,11 +268,13 @@ Result<void> Staging::make_parents(const std::string& name) {
 }
 
 Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, uint64_t size) {
-  if (!is_safe_name(name) || name == kReportName || name == kMarker) return invalid(cat("expected a plain relative name for an output file, found ", name));
+  if (!is_safe_name(name) || name == kReportName || name == kMarker)
+    return invalid(cat("expected a plain relative name for an output file, found ", name));
   XD_TRY(make_parents(name));
   Fd fd(os_.openat(dir_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
   if (!fd.valid()) return os_error("make " + (partial_ / name).string());
-  if (os_.ftruncate(fd.get(), size) != 0) return os_error(cat("make ", (partial_ / name).string(), " of ", size, " bytes"));
+  if (os_.ftruncate(fd.get(), size) != 0)
+    return os_error(cat("make ", (partial_ / name).string(), " of ", size, " bytes"));
   return std::make_unique<StagedObject>(os_, hollow_, std::move(fd), name, size);
 }
 
@@ -275,7 +291,8 @@ Result<void> Staging::commit(const std::string& report, bool sync) {
   const Fd parent_fd(os_.openat(AT_FDCWD, parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   if (!parent_fd.valid()) return os_error(parent);
   XD_TRY(replaces_ ? replace() : publish());
-  if (sync && os_.fsync(parent_fd.get()) != 0) return os_error(cat(destination_.string(), " is in place, but sync ", parent));
+  if (sync && os_.fsync(parent_fd.get()) != 0)
+    return os_error(cat(destination_.string(), " is in place, but sync ", parent));
   return {};
 }
 
@@ -283,7 +300,8 @@ Result<void> Staging::publish() {
   const char* from = partial_.c_str();
   const char* to = destination_.c_str();
   if (os_.renameat2(from, to, RENAME_NOREPLACE) != 0) {
-    if (errno == EEXIST) return invalid(cat("expected ", to, " to stay free, found that somebody made it meanwhile: choose another DST"));
+    if (errno == EEXIST)
+      return invalid(cat("expected ", to, " to stay free, found that somebody made it meanwhile: choose another DST"));
     if (errno != EINVAL || os_.renameat2(from, to, 0) != 0) return os_error(cat("rename ", from, " to ", to));
   }
   made_ = open_ = false;
@@ -294,7 +312,8 @@ Result<void> Staging::replace() {
   const char* from = partial_.c_str();
   const char* to = destination_.c_str();
   const auto removed = [&](const fs::path& old) -> Result<void> {
-    if (auto r = remove_tree(old); !r) return std::move(r).error().in(cat(to, " is in place, but the old one is not gone"));
+    if (auto r = remove_tree(old); !r)
+      return std::move(r).error().in(cat(to, " is in place, but the old one is not gone"));
     return {};
   };
   // Again, at the last moment: a job may have saved something of its own there meanwhile.
@@ -302,7 +321,8 @@ Result<void> Staging::replace() {
   if (!still_there) return publish();
   // The old one gets our lock too: under the name OUT.partial it would look like a rest that another run may take over.
   const Fd old_dir(os_.openat(AT_FDCWD, to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
-  if (!old_dir.valid() || (os_.flock(old_dir.get(), LOCK_EX | LOCK_NB) != 0 && errno != EWOULDBLOCK)) return os_error(cat("lock ", to));
+  if (!old_dir.valid() || (os_.flock(old_dir.get(), LOCK_EX | LOCK_NB) != 0 && errno != EWOULDBLOCK))
+    return os_error(cat("lock ", to));
   if (os_.renameat2(from, to, RENAME_EXCHANGE) == 0) {
     made_ = open_ = false;
     return removed(partial_);

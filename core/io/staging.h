@@ -1,8 +1,8 @@
 // Output that appears whole or not at all.
 //
 // Everything is written under OUT.partial, beside OUT. commit() syncs once and renames it to OUT; a reader of OUT never
-// sees half a checkpoint. An OUT.partial that a killed run left is taken over by the next one; one that a live run holds
-// (flock) is not. Replacing an old OUT exchanges the two names first and removes the old one after.
+// sees half a checkpoint. An OUT.partial that a killed run left is taken over by the next one; one that a live run
+// holds (flock) is not. Replacing an old OUT exchanges the two names first and removes the old one after.
 //
 //   Staging staging = *Staging::open(os, out, /*overwrite=*/false);
 //   auto object = staging.create("global_step0/latest", 12);
@@ -28,8 +28,8 @@
 
 namespace crossdock::io {
 
-// Digests of objects that are nearly all zeros, by what was written into them. The moments of every parameter of one shape
-// are the same file, so each such file is digested once. Thread-safe.
+// Digests of objects that are nearly all zeros, by what was written into them. The moments of every parameter of one
+// shape are the same file, so each such file is digested once. Thread-safe.
 class HollowDigests {
  public:
   std::optional<std::string> find(const std::string& recipe) const;
@@ -99,7 +99,10 @@ class Staging {
 
  private:
   Staging(Os& os, fs::path destination, bool overwrite)
-      : os_(os), destination_(std::move(destination)), partial_(destination_.string() + ".partial"), overwrite_(overwrite) {}
+      : os_(os),
+        destination_(std::move(destination)),
+        partial_(destination_.string() + ".partial"),
+        overwrite_(overwrite) {}
   Result<void> take_partial();
   Result<void> make_parents(const std::string& name);
   Result<void> publish();
@@ -113,7 +116,7 @@ class Staging {
   bool replaces_ = false;
   bool made_ = false;  // OUT.partial, empty
   bool open_ = false;  // it is ours to fill and to remove
-  Fd dir_;  // holds the lock
+  Fd dir_;             // holds the lock
   HollowDigests hollow_;
   std::mutex mutex_;
   std::set<std::string> folders_;

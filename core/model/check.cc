@@ -49,29 +49,33 @@ Result<void> check_strides(const Tensor& t, uint64_t storage_bytes) {
     last = *sum;
   }
   const auto end = last == UINT64_MAX ? std::nullopt : manifest::dense_bytes(t.dtype, last + 1);
-  if (!end || *end > storage_bytes) return corrupt(cat("expected a view inside its storage of ", storage_bytes, " bytes, found element ", last));
+  if (!end || *end > storage_bytes)
+    return corrupt(cat("expected a view inside its storage of ", storage_bytes, " bytes, found element ", last));
   return {};
 }
 
 Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& files) {
-  if (t.name.size() > kMaxNameBytes) return corrupt(cat("expected a name of at most ", kMaxNameBytes, " bytes, found ", t.name.size()));
+  if (t.name.size() > kMaxNameBytes)
+    return corrupt(cat("expected a name of at most ", kMaxNameBytes, " bytes, found ", t.name.size()));
   XD_TRY(check_text(t.name, "a tensor's name"));
   XD_TRY(check_text(t.target_name, "a tensor's name"));
   if (t.dtype == manifest::DType::UNSPECIFIED || manifest::info(t.dtype).bits == 0) {
     return corrupt(cat("expected a known element type, found number ", static_cast<uint32_t>(t.dtype)));
   }
-  if (t.shape.size() > kMaxRank) return corrupt(cat("expected at most ", kMaxRank, " dimensions, found ", t.shape.size()));
+  if (t.shape.size() > kMaxRank)
+    return corrupt(cat("expected at most ", kMaxRank, " dimensions, found ", t.shape.size()));
   const auto n_elems = checked_product(t.shape);
   const auto n_bytes = n_elems ? manifest::dense_bytes(t.dtype, *n_elems) : std::nullopt;
   if (!n_bytes) return corrupt("expected a size below 2^64 bytes in whole bytes, found a shape that overflows");
   uint64_t storage_bytes = 0;
   for (const manifest::Extent& extent : t.extents) {
-    if (extent.file >= files.size()) return corrupt(cat("expected one of ", files.size(), " files, found number ", extent.file));
+    if (extent.file >= files.size())
+      return corrupt(cat("expected one of ", files.size(), " files, found number ", extent.file));
     const auto end = checked_add(extent.offset, extent.length);
     const auto sum = checked_add(storage_bytes, extent.length);
     if (!end || !sum || *end > files[extent.file].size) {
-      return corrupt(cat("expected bytes inside ", files[extent.file].name, " of ", files[extent.file].size, " bytes, found ", extent.length,
-                         " at ", extent.offset));
+      return corrupt(cat("expected bytes inside ", files[extent.file].name, " of ", files[extent.file].size,
+                         " bytes, found ", extent.length, " at ", extent.offset));
     }
     storage_bytes = *sum;
   }
@@ -79,7 +83,8 @@ Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& fi
   if (!t.strides.empty()) return check_strides(t, storage_bytes);
   const auto begin = manifest::dense_bytes(t.dtype, t.storage_offset);
   const auto end = begin ? checked_add(*begin, *n_bytes) : std::nullopt;
-  if (!end || *end > storage_bytes) return corrupt(cat("expected ", *n_bytes, " bytes of values, found ", storage_bytes));
+  if (!end || *end > storage_bytes)
+    return corrupt(cat("expected ", *n_bytes, " bytes of values, found ", storage_bytes));
   return {};
 }
 
@@ -95,9 +100,11 @@ uint64_t value_bytes(const Tensor& t) { return *manifest::dense_bytes(t.dtype, e
 
 Result<void> check(const Manifest& m) {
   if (m.schema_version == 0 || m.schema_version > manifest::kSchemaVersion) {
-    return unsupported(cat("expected manifest version ", manifest::kSchemaVersion, ", found ", m.schema_version, ": update crossdock"));
+    return unsupported(cat("expected manifest version ", manifest::kSchemaVersion, ", found ", m.schema_version,
+                           ": update crossdock"));
   }
-  if (m.tensors.size() > kMaxTensors) return corrupt(cat("expected at most ", kMaxTensors, " tensors, found ", m.tensors.size()));
+  if (m.tensors.size() > kMaxTensors)
+    return corrupt(cat("expected at most ", kMaxTensors, " tensors, found ", m.tensors.size()));
   for (const auto& file : m.source.files) XD_TRY(check_text(file.name, "a file's name"));
   for (const auto& entry : m.source.metadata) {
     XD_TRY(check_text(entry.key, "a metadata key"));
@@ -108,7 +115,8 @@ Result<void> check(const Manifest& m) {
   names.reserve(m.tensors.size());
   for (const Tensor& t : m.tensors) {
     if (auto r = check_tensor(t, m.source.files); !r) return std::move(r).error().in(cat("tensor ", quoted(t.name)));
-    if (!names.insert(t.name).second) return corrupt(cat("expected each tensor once, found ", quoted(t.name), " twice"));
+    if (!names.insert(t.name).second)
+      return corrupt(cat("expected each tensor once, found ", quoted(t.name), " twice"));
   }
   for (const auto& group : m.alias_groups) {
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));

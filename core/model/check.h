@@ -5,7 +5,8 @@
 
 namespace crossdock::model {
 
-// Named limits: far above real models, and low enough that a broken plugin cannot make the host use much memory or time.
+// Named limits: far above real models, and low enough that a broken plugin cannot make the host use much memory or
+// time.
 inline constexpr size_t kMaxTensors = 20'000'000;
 inline constexpr size_t kMaxRank = 64;
 inline constexpr size_t kMaxNameBytes = 64 << 10;

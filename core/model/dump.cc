@@ -6,10 +6,10 @@
 
 namespace crossdock::model {
 
-
 Result<std::string> to_json(const manifest::Manifest& m) {
   ::crossdock::manifest::v1::Manifest message;
-  if (!message.ParseFromString(manifest::encode(m))) return Error{XD_INTERNAL, "manifest: protobuf does not take our bytes"};
+  if (!message.ParseFromString(manifest::encode(m)))
+    return Error{XD_INTERNAL, "manifest: protobuf does not take our bytes"};
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = true;
   options.preserve_proto_field_names = true;

@@ -67,19 +67,21 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     for (const Rename& rename : renames) name = std::regex_replace(name, rename.from, rename.to);
     name.insert(0, options.add_prefix);
     if (name.empty() && !t.name.empty()) {
-      return invalid(cat("--strip-prefix, --rename: expected a name to be left of ", t.name, ", found none: change the pattern"));
+      return invalid(
+          cat("--strip-prefix, --rename: expected a name to be left of ", t.name, ", found none: change the pattern"));
     }
-    if (!base::is_utf8(name)) return invalid(cat("--rename, --add-prefix: expected UTF-8, found ", base::printable(name)));
+    if (!base::is_utf8(name))
+      return invalid(cat("--rename, --add-prefix: expected UTF-8, found ", base::printable(name)));
     if (name != t.name) t.target_name = name;
     const auto [it, fresh] = seen.emplace(std::move(name), &t);
     if (!fresh) {
-      return invalid(cat("expected different target names, found \"", it->first, "\" for both ", it->second->name, " and ", t.name,
-                         ": change --strip-prefix or --rename"));
+      return invalid(cat("expected different target names, found \"", it->first, "\" for both ", it->second->name,
+                         " and ", t.name, ": change --strip-prefix or --rename"));
     }
   }
   if (!options.strip_prefix.empty() && stripped == 0 && !m.tensors.empty()) {
-    return invalid(cat("--strip-prefix: expected tensors whose names begin with \"", options.strip_prefix, "\", found none (the first is ",
-                       m.tensors.front().name, ")"));
+    return invalid(cat("--strip-prefix: expected tensors whose names begin with \"", options.strip_prefix,
+                       "\", found none (the first is ", m.tensors.front().name, ")"));
   }
   return {};
 }
@@ -105,10 +107,12 @@ Result<void> set_training(const TargetOptions& options, Manifest& m) {
     const bool refused = any_matches(frozen, t.target(), used_frozen);
     t.train = wanted && !refused ? manifest::Training::kTrainable : manifest::Training::kFrozen;
   }
-  const auto unused = [](const std::vector<std::string>& patterns, const std::vector<bool>& used, const char* flag) -> Result<void> {
+  const auto unused = [](const std::vector<std::string>& patterns, const std::vector<bool>& used,
+                         const char* flag) -> Result<void> {
     const auto it = std::find(used.begin(), used.end(), false);
     if (it == used.end()) return {};
-    return invalid(cat(flag, ": expected a pattern that matches a tensor's name, found none for ", patterns[static_cast<size_t>(it - used.begin())]));
+    return invalid(cat(flag, ": expected a pattern that matches a tensor's name, found none for ",
+                       patterns[static_cast<size_t>(it - used.begin())]));
   };
   XD_TRY(unused(options.trainable, used_trainable, "--trainable"));
   return unused(options.frozen, used_frozen, "--frozen");
@@ -151,7 +155,8 @@ Result<void> refuse_quantised(const Manifest& m) {
     const auto* map = value->get<manifest::ValueMap>();
     const auto* method = map ? map->find("quant_method") : nullptr;
     const auto* name = method ? method->get<std::string>() : nullptr;
-    return quantised(cat("config.json with quantization_config", name ? " \"" + base::printable(*name) + '"' : std::string()));
+    return quantised(
+        cat("config.json with quantization_config", name ? " \"" + base::printable(*name) + '"' : std::string()));
   }
   std::unordered_map<std::string_view, bool> names;
   for (const Tensor& t : m.tensors) names.emplace(t.name, true);
@@ -161,11 +166,13 @@ Result<void> refuse_quantised(const Manifest& m) {
       return quantised(cat("tensor ", base::printable(t.name), " of type ", manifest::name(t.dtype)));
     }
     // GPTQ and AWQ; FP8 and compressed-tensors; bitsandbytes 4 and 8 bit; MXFP4.
-    const bool part = ends_with_any(t.name, {".qweight", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed",
-                                             ".weight_zero_point", ".weight_shape", ".absmax", ".quant_map", ".SCB"}) ||
-                      t.name.find(".quant_state.") != std::string::npos ||
-                      (t.name.ends_with("_blocks") && names.contains(t.name.substr(0, t.name.size() - 6) + "scales"));
-    if (part) return quantised(cat("tensor ", base::printable(t.name), ", which a quantisation method left beside its codes"));
+    const bool part =
+        ends_with_any(t.name, {".qweight", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed",
+                               ".weight_zero_point", ".weight_shape", ".absmax", ".quant_map", ".SCB"}) ||
+        t.name.find(".quant_state.") != std::string::npos ||
+        (t.name.ends_with("_blocks") && names.contains(t.name.substr(0, t.name.size() - 6) + "scales"));
+    if (part)
+      return quantised(cat("tensor ", base::printable(t.name), ", which a quantisation method left beside its codes"));
   }
   return {};
 }
@@ -181,14 +188,17 @@ std::vector<std::pair<uint64_t, uint64_t>> tied_candidates(const Manifest& m) {
     for (const Tensor& t : m.tensors) {
       if (like && (t.dtype != like->dtype || t.shape != like->shape)) continue;  // of another part of the model
       for (const std::string_view e : endings) {
-        if (t.name == e || (t.name.size() > e.size() && t.name.ends_with(e) && t.name[t.name.size() - e.size() - 1] == '.')) return &t;
+        if (t.name == e ||
+            (t.name.size() > e.size() && t.name.ends_with(e) && t.name[t.name.size() - e.size() - 1] == '.'))
+          return &t;
       }
     }
     return nullptr;
   };
   const Tensor* out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"}, nullptr);
   if (!out) return {};
-  const Tensor* in = find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"}, out);
+  const Tensor* in =
+      find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"}, out);
   if (!in) return {};
   return {{static_cast<uint64_t>(in - m.tensors.data()), static_cast<uint64_t>(out - m.tensors.data())}};
 }

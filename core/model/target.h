@@ -1,5 +1,5 @@
-// From the model as its source has it to the model as the job wants it: names, roles, what is trained, what is left out.
-// Tensors keep their indexes, so a tensor is the same number for the reader, the host and the writer.
+// From the model as its source has it to the model as the job wants it: names, roles, what is trained, what is left
+// out. Tensors keep their indexes, so a tensor is the same number for the reader, the host and the writer.
 #pragma once
 
 #include <crossdock/manifest_wire.hpp>
@@ -25,8 +25,8 @@ struct TargetOptions {
 // Fills target_name, role and train.
 Result<void> apply_target(const TargetOptions& options, manifest::Manifest& m);
 
-// Refuses, by name, what is stored as quantised codes: by config.json's quantization_config, by element type, by the names
-// that the known methods give their parts. Codes are never copied as weights.
+// Refuses, by name, what is stored as quantised codes: by config.json's quantization_config, by element type, by the
+// names that the known methods give their parts. Codes are never copied as weights.
 Result<void> refuse_quantised(const manifest::Manifest& m);
 
 // Whether config.json says that the output embedding is the input embedding.

@@ -90,12 +90,15 @@ struct HostCalls {
       return xd_status{XD_OK};
     });
   }
-  static xd_status plan_item(void*, xd_plan* p, uint32_t object, const xd_range* const* needs, uint64_t out_bytes, uint64_t memory, xd_error* err) {
+  static xd_status plan_item(void*, xd_plan* p, uint32_t object, const xd_range* const* needs, uint64_t out_bytes,
+                             uint64_t memory, xd_error* err) {
     return shielded(err, [&]() -> xd_status {
-      if (object >= p->plan.objects.size()) return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of an object that is not planned");
+      if (object >= p->plan.objects.size())
+        return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of an object that is not planned");
       PlanItem item{object, p->plan.objects[object].n_items, {}, out_bytes, memory};
       for (; *needs; ++needs) {
-        if ((*needs)->tensor >= p->n_tensors) return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of a tensor that does not exist");
+        if ((*needs)->tensor >= p->n_tensors)
+          return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of a tensor that does not exist");
         item.needs.push_back({(*needs)->tensor, (*needs)->begin, (*needs)->count});
       }
       p->plan.items.push_back(std::move(item));
@@ -111,7 +114,8 @@ struct HostCalls {
   }
   static xd_status plan_drop(void*, xd_plan* p, uint64_t tensor, const char* reason, xd_error* err) {
     return shielded(err, [&]() -> xd_status {
-      if (tensor >= p->n_tensors) return plugin::fail(err, XD_OUT_OF_RANGE, "plan: a dropped tensor that does not exist");
+      if (tensor >= p->n_tensors)
+        return plugin::fail(err, XD_OUT_OF_RANGE, "plan: a dropped tensor that does not exist");
       p->plan.drops.emplace_back(tensor, reason);
       return XD_OK;
     });
@@ -124,7 +128,8 @@ struct HostCalls {
   }
 
   static xd_status tensor_view(void* ctx, const xd_range* r, xd_view* out, xd_error* err) {
-    return shielded(err, [&] { return host(ctx).tensor_view ? host(ctx).tensor_view(*r, out, err) : xd_status{XD_UNIMPLEMENTED}; });
+    return shielded(
+        err, [&] { return host(ctx).tensor_view ? host(ctx).tensor_view(*r, out, err) : xd_status{XD_UNIMPLEMENTED}; });
   }
   static xd_status tensor_read(void* ctx, const xd_range* r, void* dst, uint64_t dst_size, xd_error* err) {
     return shielded(err, [&]() -> xd_status {
@@ -147,17 +152,19 @@ struct HostCalls {
 Host::Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled)
     : os_(os), memory_(memory), cancelled_(cancelled) {
   using C = HostCalls;
-  table_ = {XD_INIT_SIZE(xd_host), XD_ABI_MINOR, this, C::get_extension, C::fail, C::log, C::cancelled, C::progress, C::piece_bytes,
-            C::alloc, C::dealloc, C::input_count, C::input_name, C::input_size, C::source_open, C::source_size, C::source_read,
-            C::bytes_append, C::plan_object, C::plan_item, C::plan_aux, C::plan_drop, C::plan_note, C::tensor_view, C::tensor_read,
-            C::object_write, C::object_zero};
+  table_ = {XD_INIT_SIZE(xd_host), XD_ABI_MINOR,    this,           C::get_extension, C::fail,        C::log,
+            C::cancelled,          C::progress,     C::piece_bytes, C::alloc,         C::dealloc,     C::input_count,
+            C::input_name,         C::input_size,   C::source_open, C::source_size,   C::source_read, C::bytes_append,
+            C::plan_object,        C::plan_item,    C::plan_aux,    C::plan_drop,     C::plan_note,   C::tensor_view,
+            C::tensor_read,        C::object_write, C::object_zero};
 }
 
 Result<void> Host::call(const std::function<xd_status(xd_error*)>& call) const {
   xd_error slot;
   const xd_status status = call(&slot);
   if (status == XD_OK) return {};
-  if (slot.message.empty()) slot.message = status == XD_CANCELLED ? "cancelled" : cat("the plugin gave status ", status, " and no message");
+  if (slot.message.empty())
+    slot.message = status == XD_CANCELLED ? "cancelled" : cat("the plugin gave status ", status, " and no message");
   return Error{status, std::move(slot.message)};
 }
 

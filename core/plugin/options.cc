@@ -18,7 +18,9 @@ bool parses_as(const std::string& text) {
 
 // The value in the one spelling that plugins get, or an error that says what was expected.
 Result<std::string> normalise(const std::string& name, const std::string& type, const std::string& value) {
-  const auto refuse = [&](std::string_view expected) { return invalid(cat("--", name, ": expected ", expected, ", found \"", value, '"')); };
+  const auto refuse = [&](std::string_view expected) {
+    return invalid(cat("--", name, ": expected ", expected, ", found \"", value, '"'));
+  };
   if (type == "bool") {
     if (value == "true" || value == "false") return value;
     return refuse("true or false");
@@ -32,7 +34,8 @@ Result<std::string> normalise(const std::string& name, const std::string& type, 
   }
   if (type.starts_with("enum:")) {
     const std::string choices = type.substr(5);
-    if (value.empty() || value.find('|') != value.npos || ("|" + choices + "|").find("|" + value + "|") == std::string::npos) {
+    if (value.empty() || value.find('|') != value.npos ||
+        ("|" + choices + "|").find("|" + value + "|") == std::string::npos) {
       return refuse(cat("one of ", choices));
     }
   }
@@ -61,13 +64,16 @@ Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema
     const std::string type = (*schema)->type;
     const auto it = given.find(name);
     if (it == given.end() || it->second.empty()) {
-      if (!(*schema)->fallback) return invalid(cat("expected --", name, ", found none: ", (*schema)->help ? (*schema)->help : ""));
+      if (!(*schema)->fallback)
+        return invalid(cat("expected --", name, ", found none: ", (*schema)->help ? (*schema)->help : ""));
       const std::string fallback = (*schema)->fallback;  // empty: not set
-      XD_TRY_SET(const std::string checked, fallback.empty() ? Result<std::string>(fallback) : normalise(name, type, fallback));
+      XD_TRY_SET(const std::string checked,
+                 fallback.empty() ? Result<std::string>(fallback) : normalise(name, type, fallback));
       if (type != "list") out.add(name, checked);
       continue;
     }
-    if (it->second.size() > 1 && type != "list") return invalid(cat("--", name, ": expected one value, found ", it->second.size()));
+    if (it->second.size() > 1 && type != "list")
+      return invalid(cat("--", name, ": expected one value, found ", it->second.size()));
     for (const std::string& value : it->second) {
       XD_TRY_SET(const std::string checked, normalise(name, type, value));
       out.add(name, checked);

@@ -1,4 +1,5 @@
-// A writer's plan: which objects it will make, of which sizes, from which tensors. Data only; convert/ checks and runs it.
+// A writer's plan: which objects it will make, of which sizes, from which tensors. Data only; convert/ checks and runs
+// it.
 #pragma once
 
 #include <crossdock/plugin.h>
@@ -16,10 +17,10 @@ struct PlanNeed {
 
 struct PlanItem {
   uint32_t object;
-  uint32_t number;         // within its object
+  uint32_t number;  // within its object
   std::vector<PlanNeed> needs;
-  uint64_t out_bytes;      // that it writes, holes not counted
-  uint64_t memory;         // that write_item allocates at most
+  uint64_t out_bytes;  // that it writes, holes not counted
+  uint64_t memory;     // that write_item allocates at most
 };
 
 struct PlanObject {
@@ -31,8 +32,8 @@ struct PlanObject {
 struct Plan {
   std::vector<PlanObject> objects;
   std::vector<PlanItem> items;
-  std::vector<std::pair<std::string, uint64_t>> aux;         // path, index in the manifest's aux_files
-  std::vector<std::pair<uint64_t, std::string>> drops;       // tensor, reason
+  std::vector<std::pair<std::string, uint64_t>> aux;    // path, index in the manifest's aux_files
+  std::vector<std::pair<uint64_t, std::string>> drops;  // tensor, reason
   std::vector<std::string> notes;
 };
 

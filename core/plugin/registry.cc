@@ -32,9 +32,11 @@ bool has_text(const char* text) { return text && *text; }
 const char* option_problem(const xd_option_desc* const* options) {
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
-    if (o.struct_size < sizeof(xd_option_desc) || !has_text(o.name) || !has_text(o.type)) return "an option without a name or type";
+    if (o.struct_size < sizeof(xd_option_desc) || !has_text(o.name) || !has_text(o.type))
+      return "an option without a name or type";
     // As a flag on the command line: a comma or an equals sign would mean something else there.
-    if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0') return "an option whose name is not of a-z, 0-9 and -";
+    if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0')
+      return "an option whose name is not of a-z, 0-9 and -";
   }
   return nullptr;
 }
@@ -47,14 +49,17 @@ const char* problem(const xd_plugin_desc* given, Plugin& out) {
   if (out.format().empty()) return "a plugin that names no format";
   if (const char* text = option_problem(out.desc.options)) return text;
   if (out.desc.kind == XD_READER) {
-    if (out.desc.writer || !copy_known(out.desc.reader, out.reader)) return "a reader that does not have just a reader's table";
+    if (out.desc.writer || !copy_known(out.desc.reader, out.reader))
+      return "a reader that does not have just a reader's table";
     const xd_reader_api& r = out.reader;
     return r.probe && r.open && r.manifest && r.read && r.close ? nullptr : "a reader whose table lacks a function";
   }
   if (out.desc.kind != XD_WRITER) return "a plugin that is neither reader nor writer";
-  if (out.desc.reader || !copy_known(out.desc.writer, out.writer)) return "a writer that does not have just a writer's table";
+  if (out.desc.reader || !copy_known(out.desc.writer, out.writer))
+    return "a writer that does not have just a writer's table";
   const xd_writer_api& w = out.writer;
-  return w.open && w.plan && w.write_item && w.seal && w.commit && w.close ? nullptr : "a writer whose table lacks a function";
+  return w.open && w.plan && w.write_item && w.seal && w.commit && w.close ? nullptr
+                                                                           : "a writer whose table lacks a function";
 }
 
 // The loader's messages begin with the path, which our callers print too.
@@ -79,7 +84,8 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
     const char* message = ::dlerror();  // Boost's code alone says "Bad file descriptor"
     return refuse(without_path(path, message ? message : ec.message()));
   }
-  if (!library->has(XD_ENTRY_SYMBOL)) return refuse("expected the symbol " XD_ENTRY_SYMBOL ", found none: it is not a plugin, or of another ABI");
+  if (!library->has(XD_ENTRY_SYMBOL))
+    return refuse("expected the symbol " XD_ENTRY_SYMBOL ", found none: it is not a plugin, or of another ABI");
   const auto entry = library->get<xd_status(const xd_host*, const xd_module**, xd_error*)>(XD_ENTRY_SYMBOL);
   const xd_module* given = nullptr;
   xd_error slot;
@@ -87,7 +93,8 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
   xd_module module{};
   if (!copy_known(given, module) || !module.plugins) return refuse("it describes no module");
   if (module.needs_minor > XD_ABI_MINOR) {
-    return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR, " or lower, found one that needs 1.", module.needs_minor, ": update crossdock"));
+    return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR, " or lower, found one that needs 1.",
+                      module.needs_minor, ": update crossdock"));
   }
   for (const xd_plugin_desc* const* p = module.plugins; *p; ++p) add(path, *p);
 }
@@ -97,7 +104,8 @@ void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
   Plugin plugin;
   plugin.path = path;
   if (const char* text = problem(desc, plugin)) return refuse(text);
-  const auto same = std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
+  const auto same =
+      std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
   if (same != plugins_.end()) return refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
   if (std::string text = option_clash(plugin); !text.empty()) return refuse(std::move(text));
   plugins_.push_back(plugin);
@@ -107,12 +115,14 @@ void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
 std::string Registry::option_clash(const Plugin& plugin) const {
   for (const auto* mine = plugin.desc.options; mine && *mine; ++mine) {
     const std::string_view name = (*mine)->name;
-    if (std::find(reserved_.begin(), reserved_.end(), name) != reserved_.end()) return cat("its option --", name, " is one of crossdock's own");
+    if (std::find(reserved_.begin(), reserved_.end(), name) != reserved_.end())
+      return cat("its option --", name, " is one of crossdock's own");
     for (const Plugin& other : plugins_) {
       if (!plugin.is_reader() && !other.is_reader()) continue;
       for (const auto* theirs = other.desc.options; theirs && *theirs; ++theirs) {
         if (name == (*theirs)->name && std::string_view((*mine)->type) != (*theirs)->type) {
-          return cat("its option --", name, " is of the type ", (*mine)->type, ", but ", (*theirs)->type, " in ", other.id());
+          return cat("its option --", name, " is of the type ", (*mine)->type, ", but ", (*theirs)->type, " in ",
+                     other.id());
         }
       }
     }

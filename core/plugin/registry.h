@@ -1,8 +1,8 @@
 // Finds and loads plugin modules, and keeps what they offer.
 //
 // Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated), the one beside the
-// executable, the installed one. Never the current directory. A module is any NAME.xd.so there. The first plugin with an
-// id is used; later ones with the same id, and modules that cannot be used, are listed with their paths and reasons.
+// executable, the installed one. Never the current directory. A module is any NAME.xd.so there. The first plugin with
+// an id is used; later ones with the same id, and modules that cannot be used, are listed with their paths and reasons.
 // An option's name may be used by several plugins. Where two can be asked for at once (two readers, a reader and a
 // writer) it must be of one type; it is then one flag, given to both.
 // Modules are never unloaded. Threads: immutable after load() and add().
@@ -44,7 +44,8 @@ class Registry {
   explicit Registry(std::vector<std::string> reserved = {}) : reserved_(std::move(reserved)) {}
 
   // `host`: a table for the load calls only.
-  static Registry load(const std::vector<fs::path>& folders, const xd_host* host, std::vector<std::string> reserved = {});
+  static Registry load(const std::vector<fs::path>& folders, const xd_host* host,
+                       std::vector<std::string> reserved = {});
 
   // One plugin, as if the module at `path` had offered it. For programs that link their plugins in, and for tests.
   void add(const fs::path& path, const xd_plugin_desc* desc);

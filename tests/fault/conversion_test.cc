@@ -1,5 +1,5 @@
-// A whole conversion with the real plugins, in which every system call fails in turn. After each failure DST is what it was,
-// nothing lies beside it, and the message is one sentence with the path and the reason.
+// A whole conversion with the real plugins, in which every system call fails in turn. After each failure DST is what it
+// was, nothing lies beside it, and the message is one sentence with the path and the reason.
 #include <cerrno>
 #include <cstring>
 #include <random>
@@ -30,8 +30,8 @@ struct Stored {
 std::string safetensors(const std::vector<Stored>& tensors) {
   std::string header = "{", data;
   for (const Stored& t : tensors) {
-    header += cat(header.size() > 1 ? "," : "", '"', t.name, R"(":{"dtype":")", t.dtype, R"(","shape":)", t.shape, R"(,"data_offsets":[)",
-                  data.size(), ",", data.size() + t.bytes.size(), "]}");
+    header += cat(header.size() > 1 ? "," : "", '"', t.name, R"(":{"dtype":")", t.dtype, R"(","shape":)", t.shape,
+                  R"(,"data_offsets":[)", data.size(), ",", data.size() + t.bytes.size(), "]}");
     data += t.bytes;
   }
   header += '}';
@@ -42,8 +42,10 @@ std::string safetensors(const std::vector<Stored>& tensors) {
 
 // Two shards, every kind of tensor, and files beside them.
 void make_source(const fs::path& src) {
-  const std::vector<Stored> first{{"model.embed.weight", "BF16", "[8,4]", std::string(64, 'e')}, {"model.norm.weight", "F32", "[5]", std::string(20, 'n')}};
-  const std::vector<Stored> second{{"model.out.weight", "F16", "[3,4]", std::string(24, 'o')}, {"steps", "I64", "[1]", "12345678"}};
+  const std::vector<Stored> first{{"model.embed.weight", "BF16", "[8,4]", std::string(64, 'e')},
+                                  {"model.norm.weight", "F32", "[5]", std::string(20, 'n')}};
+  const std::vector<Stored> second{{"model.out.weight", "F16", "[3,4]", std::string(24, 'o')},
+                                   {"steps", "I64", "[1]", "12345678"}};
   put(src / "model-00001-of-00002.safetensors", safetensors(first));
   put(src / "model-00002-of-00002.safetensors", safetensors(second));
   put(src / "model.safetensors.index.json",
@@ -118,7 +120,9 @@ Tree without_report(Tree t) {
   return t;
 }
 
-bool is_one_sentence(const std::string& text) { return !text.empty() && text.find('\n') == text.npos && text.back() != '.' && text.back() != ' '; }
+bool is_one_sentence(const std::string& text) {
+  return !text.empty() && text.find('\n') == text.npos && text.back() != '.' && text.back() != ' ';
+}
 
 // One run with one fault, judged.
 void check_fault(Job& job, const FaultyOs::Fault& fault, const Tree& made, unsigned threads = 1) {
@@ -164,7 +168,8 @@ TEST_CASE("whatever system call fails, DST is what it was and nothing is left be
       for (int n = 1; n <= count; ++n) check_fault(job, {kind, n, n % 2 ? ENOSPC : EIO}, made);
     }
     // All kinds that a conversion needs were tried.
-    for (const char* kind : {"openat", "mkdirat", "unlinkat", "renameat2", "fstat", "ftruncate", "pread", "pwrite", "syncfs", "fsync", "flock"}) {
+    for (const char* kind : {"openat", "mkdirat", "unlinkat", "renameat2", "fstat", "ftruncate", "pread", "pwrite",
+                             "syncfs", "fsync", "flock"}) {
       INFO(kind);
       CHECK(sound.counts().count(kind));
     }
@@ -178,7 +183,8 @@ TEST_CASE("the same with several threads") {
   const Tree made = without_report(job.around());
   std::mt19937 random(11);
   for (const auto& [kind, count] : sound.counts()) {
-    for (int i = 0; i < 10; ++i) check_fault(job, {kind, 1 + static_cast<int>(random() % static_cast<unsigned>(count)), EIO}, made, 4);
+    for (int i = 0; i < 10; ++i)
+      check_fault(job, {kind, 1 + static_cast<int>(random() % static_cast<unsigned>(count)), EIO}, made, 4);
   }
 }
 

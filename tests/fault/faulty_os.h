@@ -22,7 +22,7 @@ class FaultyOs : public io::Os {
   FaultyOs() = default;
   explicit FaultyOs(Fault fault) : fault_(std::move(fault)) {}
 
-  bool no_rename_flags = false;  // as some network file systems: EINVAL
+  bool no_rename_flags = false;         // as some network file systems: EINVAL
   std::function<void(int call)> watch;  // before every call, with its number over all kinds
 
   const std::map<std::string, int>& counts() const { return counts_; }  // how often each kind was called

@@ -1,5 +1,5 @@
-// The judge is arithmetic on doubles, from the definitions of the formats (IEEE 754; bfloat16 is binary32's upper half): no
-// bit tricks shared with the code under test.
+// The judge is arithmetic on doubles, from the definitions of the formats (IEEE 754; bfloat16 is binary32's upper
+// half): no bit tricks shared with the code under test.
 #include "core/convert/cast.h"
 
 #include <crossdock/bytes.hpp>
@@ -20,8 +20,8 @@ using crossdock::manifest::info;
 namespace {
 
 struct Format {
-  int significant;   // bits of the significand, the hidden one included
-  int least;         // exponent of the smallest normal number
+  int significant;  // bits of the significand, the hidden one included
+  int least;        // exponent of the smallest normal number
   int mantissa_bits;
   int exponent_bits;
 };
@@ -65,11 +65,23 @@ std::vector<uint16_t> all_patterns() {
   return out;
 }
 
-// Every half-way point between two neighbours of a 16-bit format and the floats next to it, the ends of every range, and
-// random patterns.
+// Every half-way point between two neighbours of a 16-bit format and the floats next to it, the ends of every range,
+// and random patterns.
 std::vector<float> hard_floats() {
-  std::vector<float> out{0.0f, 65504, 65519.996f, 65520, 65520.004f, 65536, 0x1p-24f, 0x1p-25f, 0x1.000002p-25f, 0x1.fffffep-26f, 0x1p-126f, 0x1p-149f,
-                         std::numeric_limits<float>::max(), std::numeric_limits<float>::infinity()};
+  std::vector<float> out{0.0f,
+                         65504,
+                         65519.996f,
+                         65520,
+                         65520.004f,
+                         65536,
+                         0x1p-24f,
+                         0x1p-25f,
+                         0x1.000002p-25f,
+                         0x1.fffffep-26f,
+                         0x1p-126f,
+                         0x1p-149f,
+                         std::numeric_limits<float>::max(),
+                         std::numeric_limits<float>::infinity()};
   for (const Format& f : {kHalf, kBrain}) {
     for (uint32_t i = 0; i < 0x7fff; ++i) {
       const double low = meaning(static_cast<uint16_t>(i), f), high = meaning(static_cast<uint16_t>(i + 1), f);
@@ -153,9 +165,13 @@ TEST_CASE("F32 narrows to the nearest, ties to even") {
 TEST_CASE("F64 narrows to F32 to the nearest, and to 16 bits by way of F32") {
   std::vector<double> doubles;
   for (const float x : hard_floats()) {
-    for (const double y : {double{x}, std::nextafter(double{x}, 0.0), std::nextafter(double{x}, INFINITY), x * (1 + 0x1p-24)}) doubles.push_back(y);
+    for (const double y :
+         {double{x}, std::nextafter(double{x}, 0.0), std::nextafter(double{x}, INFINITY), x * (1 + 0x1p-24)})
+      doubles.push_back(y);
   }
-  for (const double x : {1e300, -1e300, 0x1.ffffffp127, 0x1.fffffefffffffp127, 0x1p-150, 0x1.0000000000001p-150, 1e-320}) doubles.push_back(x);
+  for (const double x :
+       {1e300, -1e300, 0x1.ffffffp127, 0x1.fffffefffffffp127, 0x1p-150, 0x1.0000000000001p-150, 1e-320})
+    doubles.push_back(x);
   const auto floats = cast<float>(DType::F64, DType::F32, doubles);
   size_t wrong = 0;
   for (size_t i = 0; i < doubles.size(); ++i) wrong += !same(nearest(doubles[i], kSingle), floats[i]);
@@ -188,7 +204,8 @@ TEST_CASE("NaN stays NaN, also when its payload lies in the bits that go, and ke
       CHECK((narrowed[i] >> 15 != 0) == std::signbit(nans[i]));
     }
   }
-  const std::vector<double> wide{std::bit_cast<double>(0x7ff0000000000001u), std::bit_cast<double>(0xfff0000000000001u)};
+  const std::vector<double> wide{std::bit_cast<double>(0x7ff0000000000001u),
+                                 std::bit_cast<double>(0xfff0000000000001u)};
   CHECK(std::isnan(cast<float>(DType::F64, DType::F32, wide)[0]));
   CHECK(std::isnan(meaning(cast<uint16_t>(DType::F64, DType::F16, wide)[1], kHalf)));
 }
@@ -204,7 +221,8 @@ TEST_CASE("the processor's own half-precision instructions agree with the portab
   }
   CHECK(wrong == 0);
   auto floats = hard_floats();
-  for (uint32_t payload = 1; payload < 1u << 23; payload += 4099) floats.push_back(std::bit_cast<float>(0x7fc00000u | payload));
+  for (uint32_t payload = 1; payload < 1u << 23; payload += 4099)
+    floats.push_back(std::bit_cast<float>(0x7fc00000u | payload));
   CHECK(cast<uint16_t>(DType::F32, DType::F16, floats) ==
         cast<uint16_t>(DType::F64, DType::F16, std::vector<double>(floats.begin(), floats.end())));
 }
@@ -231,9 +249,11 @@ TEST_CASE("any number of elements at any address, and not a byte beyond") {
           }
           std::vector<std::byte> got(n * out + shift + 16, std::byte{0xA5});
           function(source.data() + shift, got.data() + shift, n);
-          INFO(crossdock::manifest::name(from) << " to " << crossdock::manifest::name(to) << ", " << n << " at " << shift);
+          INFO(crossdock::manifest::name(from)
+               << " to " << crossdock::manifest::name(to) << ", " << n << " at " << shift);
           CHECK(std::equal(wanted.begin(), wanted.end(), got.begin() + static_cast<std::ptrdiff_t>(shift)));
-          CHECK(std::all_of(got.begin() + static_cast<std::ptrdiff_t>(shift + n * out), got.end(), [](std::byte b) { return b == std::byte{0xA5}; }));
+          CHECK(std::all_of(got.begin() + static_cast<std::ptrdiff_t>(shift + n * out), got.end(),
+                            [](std::byte b) { return b == std::byte{0xA5}; }));
         }
       }
     }

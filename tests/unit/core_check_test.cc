@@ -45,12 +45,19 @@ TEST_CASE("a manifest of another version is refused") {
 
 TEST_CASE("text must be UTF-8 wherever it stands") {
   const std::string bad = "a\xFF";
-  CHECK(verdict_of_tensor([&](Tensor& t) { t.name = bad; }) == "tensor \"a\xFF\": expected UTF-8 in a tensor's name, found \"a\xFF\"");
+  CHECK(verdict_of_tensor([&](Tensor& t) { t.name = bad; }) ==
+        "tensor \"a\xFF\": expected UTF-8 in a tensor's name, found \"a\xFF\"");
   CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.target_name = bad; }), "expected UTF-8 in a tensor's name"));
   CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.encoding = bad; }), "expected UTF-8 in an encoding"));
   CHECK(contains(verdict([&](Manifest& m) { m.source.files[0].name = bad; }), "expected UTF-8 in a file's name"));
-  CHECK(contains(verdict([&](Manifest& m) { m.source.metadata.push_back({bad, {}}); }), "expected UTF-8 in a metadata key"));
-  CHECK(contains(verdict([&](Manifest& m) { m.source.metadata.push_back({"k", {bad}}); }), "expected UTF-8 in metadata"));
+  CHECK(contains(verdict([&](Manifest& m) {
+                   m.source.metadata.push_back({bad, {}});
+                 }),
+                 "expected UTF-8 in a metadata key"));
+  CHECK(contains(verdict([&](Manifest& m) {
+                   m.source.metadata.push_back({"k", {bad}});
+                 }),
+                 "expected UTF-8 in metadata"));
   manifest::ValueMap map;
   map.entries.push_back({bad, {}});
   CHECK(contains(verdict([&](Manifest& m) { m.source.config.kind = map; }), "expected UTF-8 in a metadata key"));
@@ -67,57 +74,71 @@ TEST_CASE("metadata is nested to a limit") {
 }
 
 TEST_CASE("names are unique and of a bounded length") {
-  CHECK(verdict([](Manifest& m) { m.tensors.push_back(m.tensors[0]); }) == "expected each tensor once, found \"w\" twice");
-  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.name.assign(65'537, 'n'); }), "expected a name of at most 65536 bytes, found 65537"));
+  CHECK(verdict([](Manifest& m) { m.tensors.push_back(m.tensors[0]); }) ==
+        "expected each tensor once, found \"w\" twice");
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.name.assign(65'537, 'n'); }),
+                 "expected a name of at most 65536 bytes, found 65537"));
   CHECK(verdict_of_tensor([](Tensor& t) { t.name.assign(65'536, 'n'); }) == "accepted");
 }
 
 TEST_CASE("a name in a message cannot drive a terminal") {
   CHECK(contains(verdict_of_tensor([](Tensor& t) {
-          t.name = "\x1b[2J";
-          t.dtype = DType::UNSPECIFIED;
-        }),
-        "tensor \"\\x1b[2J\": "));
+                   t.name = "\x1b[2J";
+                   t.dtype = DType::UNSPECIFIED;
+                 }),
+                 "tensor \"\\x1b[2J\": "));
 }
 
 TEST_CASE("element types are known") {
-  CHECK(verdict_of_tensor([](Tensor& t) { t.dtype = DType::UNSPECIFIED; }) == "tensor \"w\": expected a known element type, found number 0");
-  CHECK(verdict_of_tensor([](Tensor& t) { t.dtype = static_cast<DType>(99); }) == "tensor \"w\": expected a known element type, found number 99");
+  CHECK(verdict_of_tensor([](Tensor& t) { t.dtype = DType::UNSPECIFIED; }) ==
+        "tensor \"w\": expected a known element type, found number 0");
+  CHECK(verdict_of_tensor([](Tensor& t) { t.dtype = static_cast<DType>(99); }) ==
+        "tensor \"w\": expected a known element type, found number 99");
 }
 
 TEST_CASE("shapes do not overflow") {
-  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.shape.assign(65, 1); }), "expected at most 64 dimensions, found 65"));
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.shape.assign(65, 1); }),
+                 "expected at most 64 dimensions, found 65"));
   CHECK(verdict_of_tensor([](Tensor& t) { t.shape.assign(64, 1); }) == "accepted");
-  for (const auto& shape : std::vector<std::vector<uint64_t>>{{uint64_t{1} << 32, uint64_t{1} << 32}, {uint64_t{1} << 62}, {UINT64_MAX, 2, 0}}) {
+  for (const auto& shape : std::vector<std::vector<uint64_t>>{
+           {uint64_t{1} << 32, uint64_t{1} << 32}, {uint64_t{1} << 62}, {UINT64_MAX, 2, 0}}) {
     CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.shape = shape; }), "found a shape that overflows"));
   }
   CHECK(contains(verdict_of_tensor([](Tensor& t) {
-          t.dtype = DType::F4;
-          t.shape = {3};
-        }),
-        "in whole bytes"));
+                   t.dtype = DType::F4;
+                   t.shape = {3};
+                 }),
+                 "in whole bytes"));
   CHECK(verdict_of_tensor([](Tensor& t) { t.shape = {0, UINT64_MAX}; }) == "accepted");
 }
 
 TEST_CASE("extents lie in their files and hold the values") {
-  CHECK(verdict_of_tensor([](Tensor& t) { t.extents[0].file = 1; }) == "tensor \"w\": expected one of 1 files, found number 1");
+  CHECK(verdict_of_tensor([](Tensor& t) { t.extents[0].file = 1; }) ==
+        "tensor \"w\": expected one of 1 files, found number 1");
   CHECK(verdict_of_tensor([](Tensor& t) { t.extents[0].offset = 25; }) ==
         "tensor \"w\": expected bytes inside model.bin of 48 bytes, found 24 at 25");
-  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.extents[0].offset = UINT64_MAX; }), "expected bytes inside model.bin"));
-  CHECK(verdict_of_tensor([](Tensor& t) { t.extents[0].length = 23; }) == "tensor \"w\": expected 24 bytes of values, found 23");
-  CHECK(verdict_of_tensor([](Tensor& t) { t.extents.clear(); }) == "tensor \"w\": expected 24 bytes of values, found 0");
-  CHECK(verdict_of_tensor([](Tensor& t) { t.extents = {{0, 40, 8}, {0, 0, 16}}; }) == "accepted");  // several, in any place
-  CHECK(verdict_of_tensor([](Tensor& t) { t.extents.assign(1000, {0, 0, 48}); }) == "accepted");    // more than the values
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.extents[0].offset = UINT64_MAX; }),
+                 "expected bytes inside model.bin"));
+  CHECK(verdict_of_tensor([](Tensor& t) { t.extents[0].length = 23; }) ==
+        "tensor \"w\": expected 24 bytes of values, found 23");
+  CHECK(verdict_of_tensor([](Tensor& t) { t.extents.clear(); }) ==
+        "tensor \"w\": expected 24 bytes of values, found 0");
+  CHECK(verdict_of_tensor([](Tensor& t) {
+          t.extents = {{0, 40, 8}, {0, 0, 16}};
+        }) == "accepted");  // several, in any place
+  CHECK(verdict_of_tensor([](Tensor& t) {
+          t.extents.assign(1000, {0, 0, 48});
+        }) == "accepted");  // more than the values
   CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = 1; }), "expected 24 bytes of values, found 24"));
   CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = UINT64_MAX; }), "expected 24 bytes of values"));
 }
 
 TEST_CASE("the sum of the extents does not overflow") {
   CHECK(contains(verdict([](Manifest& m) {
-          m.source.files[0].size = UINT64_MAX;
-          m.tensors[0].extents.assign(2, {0, 0, UINT64_MAX});
-        }),
-        "expected bytes inside model.bin"));
+                   m.source.files[0].size = UINT64_MAX;
+                   m.tensors[0].extents.assign(2, {0, 0, UINT64_MAX});
+                 }),
+                 "expected bytes inside model.bin"));
 }
 
 TEST_CASE("an encoded tensor's storage is its encoding's matter") {
@@ -136,9 +157,9 @@ TEST_CASE("a strided view lies in its storage") {
     });
   };
   CHECK(strided({2, 3}, {3, 1}) == "accepted");
-  CHECK(strided({3, 2}, {1, 3}) == "accepted");           // transposed
-  CHECK(strided({1'000'000, 6}, {0, 1}) == "accepted");   // expanded
-  CHECK(strided({2, 2}, {3, 1}, 1) == "accepted");        // a part: elements 1, 2, 4, 5
+  CHECK(strided({3, 2}, {1, 3}) == "accepted");             // transposed
+  CHECK(strided({1'000'000, 6}, {0, 1}) == "accepted");     // expanded
+  CHECK(strided({2, 2}, {3, 1}, 1) == "accepted");          // a part: elements 1, 2, 4, 5
   CHECK(strided({0, 9}, {1, 1}, 1'000'000) == "accepted");  // nothing is touched
   CHECK(contains(strided({2, 2}, {3, 1}, 2), "expected a view inside its storage of 24 bytes, found element 6"));
   CHECK(contains(strided({2, 3}, {4, 1}), "found element 6"));
@@ -149,10 +170,18 @@ TEST_CASE("a strided view lies in its storage") {
 }
 
 TEST_CASE("indexes of tensors exist") {
-  CHECK(verdict([](Manifest& m) { m.alias_groups.push_back({{0, 1}}); }) == "expected a tensor of an alias group below 1, found 1");
-  CHECK(verdict([](Manifest& m) { m.training.groups.push_back({{1}, {}}); }) == "expected a tensor of a parameter group below 1, found 1");
-  CHECK(verdict([](Manifest& m) { m.training.moments.push_back({"exp_avg", 0, 1}); }) == "expected a tensor of a moment below 1, found 1");
-  CHECK(verdict([](Manifest& m) { m.training.moments.push_back({"exp_avg", 7, 0}); }) == "expected a tensor of a moment below 1, found 7");
+  CHECK(verdict([](Manifest& m) {
+          m.alias_groups.push_back({{0, 1}});
+        }) == "expected a tensor of an alias group below 1, found 1");
+  CHECK(verdict([](Manifest& m) {
+          m.training.groups.push_back({{1}, {}});
+        }) == "expected a tensor of a parameter group below 1, found 1");
+  CHECK(verdict([](Manifest& m) {
+          m.training.moments.push_back({"exp_avg", 0, 1});
+        }) == "expected a tensor of a moment below 1, found 1");
+  CHECK(verdict([](Manifest& m) {
+          m.training.moments.push_back({"exp_avg", 7, 0});
+        }) == "expected a tensor of a moment below 1, found 7");
 }
 
 TEST_CASE("elements and bytes of a tensor") {

@@ -27,7 +27,8 @@ std::string brains(std::initializer_list<float> values) {
 
 struct Fixture {
   TempDir dir;
-  FakeModel fake = FakeModel().add("w", DType::BF16, {3}, brains({1, -2, 0.5f})).add("v", DType::F32, {2, 1}, floats({3, 4}));
+  FakeModel fake =
+      FakeModel().add("w", DType::BF16, {3}, brains({1, -2, 0.5f})).add("v", DType::F32, {2, 1}, floats({3, 4}));
   plugin::Registry registry;
   std::atomic<bool> cancelled{false};
   convert::Callbacks callbacks;
@@ -98,7 +99,8 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
 
 TEST_CASE("the output does not depend on threads or memory, and the budget holds") {
   Fixture f;
-  for (int i = 0; i < 20; ++i) f.fake.add(cat("big", i), DType::F32, {50'000}, std::string(200'000, static_cast<char>('a' + i)));
+  for (int i = 0; i < 20; ++i)
+    f.fake.add(cat("big", i), DType::F32, {50'000}, std::string(200'000, static_cast<char>('a' + i)));
   REQUIRE(f.run());
   auto wanted = tree(f.out);
   wanted.erase("crossdock.json");  // holds timings
@@ -138,7 +140,9 @@ TEST_CASE("whatever call of the writer fails or throws, nothing is left") {
   Fixture f;
   for (const char* call : {"open", "plan", "write_item", "seal", "commit"}) {
     INFO(call);
-    FakeWriter::hook = [&](const std::string& now) { return now == call ? Result<void>(corrupt(now + " failed")) : Result<void>(); };
+    FakeWriter::hook = [&](const std::string& now) {
+      return now == call ? Result<void>(corrupt(now + " failed")) : Result<void>();
+    };
     CHECK(contains(f.refused(), cat(call, " failed")));
     FakeWriter::hook = [&](const std::string& now) -> Result<void> {
       if (now == call) throw std::runtime_error(now + " threw");
@@ -150,7 +154,9 @@ TEST_CASE("whatever call of the writer fails or throws, nothing is left") {
 
 TEST_CASE("an error in an item names its file") {
   Fixture f;
-  FakeWriter::hook = [](const std::string& now) { return now == "seal" ? Result<void>(corrupt("bad")) : Result<void>(); };
+  FakeWriter::hook = [](const std::string& now) {
+    return now == "seal" ? Result<void>(corrupt("bad")) : Result<void>();
+  };
   const std::string text = f.refused();
   CHECK((text == "t/w: bad" || text == "t/v: bad"));
 }
@@ -172,7 +178,9 @@ TEST_CASE("a failure leaves the old DST as it was") {
   Fixture f;
   REQUIRE(f.run());
   f.request.overwrite = true;
-  FakeWriter::hook = [](const std::string& now) { return now == "commit" ? Result<void>(corrupt("bad")) : Result<void>(); };
+  FakeWriter::hook = [](const std::string& now) {
+    return now == "commit" ? Result<void>(corrupt("bad")) : Result<void>();
+  };
   CHECK(f.refused() == "bad");
   FakeWriter::hook = nullptr;
   f.request.overwrite = false;
@@ -245,7 +253,9 @@ TEST_CASE("an item larger than the budget is refused with what to do") {
 
 TEST_CASE("an embedding that the config ties is written once if both copies are equal") {
   Fixture f;
-  f.fake = FakeModel().add("embed_tokens.weight", DType::BF16, {2}, brains({1, 2})).add("lm_head.weight", DType::BF16, {2}, brains({1, 2}));
+  f.fake = FakeModel()
+               .add("embed_tokens.weight", DType::BF16, {2}, brains({1, 2}))
+               .add("lm_head.weight", DType::BF16, {2}, brains({1, 2}));
   f.fake.manifest.source.config = {manifest::ValueMap{{{"tie_word_embeddings", {true}}}}};
   SECTION("equal") {
     const auto outcome = f.run();
@@ -259,7 +269,8 @@ TEST_CASE("an embedding that the config ties is written once if both copies are 
     const auto outcome = f.run();
     REQUIRE(outcome);
     CHECK(tree(f.out / "t").size() == 2);
-    CHECK(contains(outcome->report, "config.json ties the embeddings, but lm_head.weight and embed_tokens.weight differ"));
+    CHECK(contains(outcome->report,
+                   "config.json ties the embeddings, but lm_head.weight and embed_tokens.weight differ"));
   }
   SECTION("not tied by the config") {
     f.fake.manifest.source.config = {};

@@ -19,7 +19,8 @@ struct FakeModel {
     manifest.source.format = "fake";
     manifest.source.files.push_back({"values", 0, ""});
   }
-  FakeModel& add(const std::string& name, manifest::DType dtype, std::vector<uint64_t> shape, const std::string& bytes) {
+  FakeModel& add(const std::string& name, manifest::DType dtype, std::vector<uint64_t> shape,
+                 const std::string& bytes) {
     manifest.tensors.push_back(tensor(name, dtype, std::move(shape)));
     manifest.tensors.back().extents = {{0, values.size(), bytes.size()}};
     values += bytes;
@@ -103,11 +104,27 @@ inline constexpr const char* kFakeFormats[] = {"fake", "fake/1", nullptr};
 inline constexpr const xd_option_desc* kNoOptions[] = {nullptr};
 inline constexpr xd_reader_api kFakeReaderApi = reader_api<FakeReader>();
 inline constexpr xd_writer_api kFakeWriterApi = writer_api<FakeWriter>();
-inline constexpr xd_plugin_desc kFakeReader{XD_INIT_SIZE(xd_plugin_desc), XD_READER,    XD_CAP_CONCURRENT, "org.example.reader.fake", "1.2.3",
-                                            "a reader for tests",         kFakeFormats, nullptr,           kNoOptions,                &kFakeReaderApi,
+inline constexpr xd_plugin_desc kFakeReader{XD_INIT_SIZE(xd_plugin_desc),
+                                            XD_READER,
+                                            XD_CAP_CONCURRENT,
+                                            "org.example.reader.fake",
+                                            "1.2.3",
+                                            "a reader for tests",
+                                            kFakeFormats,
+                                            nullptr,
+                                            kNoOptions,
+                                            &kFakeReaderApi,
                                             nullptr};
-inline constexpr xd_plugin_desc kFakeWriter{XD_INIT_SIZE(xd_plugin_desc), XD_WRITER,    XD_CAP_CONCURRENT, "org.example.writer.fake", "1.2.3",
-                                            "a writer for tests",         kFakeFormats, nullptr,           kNoOptions,                nullptr,
+inline constexpr xd_plugin_desc kFakeWriter{XD_INIT_SIZE(xd_plugin_desc),
+                                            XD_WRITER,
+                                            XD_CAP_CONCURRENT,
+                                            "org.example.writer.fake",
+                                            "1.2.3",
+                                            "a writer for tests",
+                                            kFakeFormats,
+                                            nullptr,
+                                            kNoOptions,
+                                            nullptr,
                                             &kFakeWriterApi};
 
 // Counts the reads.
@@ -122,7 +139,8 @@ struct CountingOs : io::Os {
 // A fake model, opened from a folder of its own.
 class OpenFake {
  public:
-  explicit OpenFake(const FakeModel& fake, uint64_t memory = 64 << 20) : memory_(memory), host_(os, memory_, cancelled_) {
+  explicit OpenFake(const FakeModel& fake, uint64_t memory = 64 << 20)
+      : memory_(memory), host_(os, memory_, cancelled_) {
     put(dir / "values", fake.values);
     FakeReader::model = fake.manifest;
     registry_.add("in this test", &kFakeReader);

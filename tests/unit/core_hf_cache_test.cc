@@ -65,7 +65,8 @@ TEST_CASE("a Hub name is org/name, perhaps with a revision") {
     INFO(text);
     CHECK(is_hub_name(text));
   }
-  for (const char* text : {"", "name", "/name", "org/", "a/b/c", "../name", "org/..", "./x", "org/na me", "org/n\xC3\xA9", "@main"}) {
+  for (const char* text :
+       {"", "name", "/name", "org/", "a/b/c", "../name", "org/..", "./x", "org/na me", "org/n\xC3\xA9", "@main"}) {
     INFO(text);
     CHECK_FALSE(is_hub_name(text));
   }

@@ -104,7 +104,8 @@ TEST_CASE("a plan is gathered; what refers to nothing is refused") {
   uint32_t object = 9;
   REQUIRE(f.table.plan_object(f.table.ctx, &plan, "a/b", 10, &object, &slot) == XD_OK);
   CHECK(object == 0);
-  const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, 1, 5, 6, 0, 0}, bad{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, 2, 0, 1, 0, 0};
+  const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, 1, 5, 6, 0, 0},
+      bad{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, 2, 0, 1, 0, 0};
   const xd_range* needs[] = {&range, nullptr};
   const xd_range* bad_needs[] = {&range, &bad, nullptr};
   REQUIRE(f.table.plan_item(f.table.ctx, &plan, 0, needs, 24, 32, &slot) == XD_OK);

@@ -172,7 +172,8 @@ TEST_CASE("a file that changes after it was listed is seen") {
   CHECK(Input::check_unchanged(entry).has_value());
   SECTION("another size") { put(dir / "model", "123456"); }
   SECTION("another time, to the nanosecond") {
-    const timespec times[2] = {{0, UTIME_OMIT}, {entry.modified_ns / 1'000'000'000, (entry.modified_ns + 1) % 1'000'000'000}};
+    const timespec times[2] = {{0, UTIME_OMIT},
+                               {entry.modified_ns / 1'000'000'000, (entry.modified_ns + 1) % 1'000'000'000}};
     REQUIRE(utimensat(AT_FDCWD, entry.path.c_str(), times, 0) == 0);
   }
   const auto result = Input::check_unchanged(entry);

@@ -22,9 +22,14 @@ TEST_CASE("what is written reads back") {
   JsonWriter json;
   json.begin_object();
   json.member("text", "hello").member("string", std::string("s")).member("view", std::string_view("v"));
-  json.member("int", -5).member("big", uint64_t{UINT64_MAX}).member("small", int64_t{INT64_MIN}).member("byte", uint8_t{65});
+  json.member("int", -5)
+      .member("big", uint64_t{UINT64_MAX})
+      .member("small", int64_t{INT64_MIN})
+      .member("byte", uint8_t{65});
   json.member("yes", true).member("no", false).member("real", 0.1).member("whole", 2.0);
-  json.member("shape", std::vector<uint64_t>{2, 3}).member("none", std::vector<int>{}).member("names", std::vector<std::string>{"a", "b"});
+  json.member("shape", std::vector<uint64_t>{2, 3})
+      .member("none", std::vector<int>{})
+      .member("names", std::vector<std::string>{"a", "b"});
   json.key("list").begin_array().value(1).value("two").begin_object().member("k", 3).end_object().end_array();
   json.key("empty").begin_object().end_object().key("nothing").begin_array().end_array();
   json.end_object();
@@ -72,7 +77,12 @@ TEST_CASE("text that is not UTF-8, such as a path, still gives JSON that can be 
 
 TEST_CASE("numbers that JSON does not have become null") {
   JsonWriter json;
-  json.begin_array().value(std::numeric_limits<double>::infinity()).value(std::nan("")).value(-0.0).value(1e300).end_array();
+  json.begin_array()
+      .value(std::numeric_limits<double>::infinity())
+      .value(std::nan(""))
+      .value(-0.0)
+      .value(1e300)
+      .end_array();
   simdjson::dom::parser parser;
   const auto root = parse(parser, std::move(json).take());
   CHECK(root.at(0).is_null());

@@ -12,7 +12,9 @@ using manifest::DType;
 
 namespace {
 
-FakeModel small() { return FakeModel().add("a", DType::F32, {2, 2}, "0123456789abcdef").add("b", DType::U8, {3}, "xyz"); }
+FakeModel small() {
+  return FakeModel().add("a", DType::F32, {2, 2}, "0123456789abcdef").add("b", DType::U8, {3}, "xyz");
+}
 
 // What a test may change before the model is opened.
 struct Fixture {
@@ -60,7 +62,9 @@ TEST_CASE("a source that no reader takes is refused with what was found") {
   f.registry.add("1", &reader_of_score<0>("never"));
   put(f.dir / "notes.txt");
   const auto result = f.open();
-  CHECK(contains(message(result), "expected a checkpoint in a format that can be read (fake), found notes.txt, values in " + f.dir.path().string()));
+  CHECK(contains(message(result),
+                 "expected a checkpoint in a format that can be read (fake), found notes.txt, values in " +
+                     f.dir.path().string()));
   CHECK(result.error().code == XD_UNSUPPORTED_DATA);
 }
 
@@ -68,7 +72,8 @@ TEST_CASE("what the reader says is checked") {
   Fixture f;
   SECTION("a manifest that breaks its promises") {
     f.fake.manifest.tensors[1].extents[0].offset = 100;
-    CHECK(message(f.open()) == f.dir.path().string() + ": tensor \"b\": expected bytes inside values of 19 bytes, found 3 at 100");
+    CHECK(message(f.open()) ==
+          f.dir.path().string() + ": tensor \"b\": expected bytes inside values of 19 bytes, found 3 at 100");
   }
   SECTION("bytes that are no manifest") {
     static xd_reader_api api = kFakeReaderApi;
@@ -118,7 +123,8 @@ TEST_CASE("auxiliary files come from the source, or from the reader") {
   REQUIRE(model->read_aux(files[1], 7, {reinterpret_cast<std::byte*>(out.data()), 3}));
   CHECK(out == "789");
   fs::resize_file(f.dir / "config.json", 2);
-  CHECK(contains(message(model->read_aux(files[0], 1, {reinterpret_cast<std::byte*>(out.data()), 3})), "config.json: expected 3 bytes at offset 1"));
+  CHECK(contains(message(model->read_aux(files[0], 1, {reinterpret_cast<std::byte*>(out.data()), 3})),
+                 "config.json: expected 3 bytes at offset 1"));
 }
 
 TEST_CASE("a reader that is not concurrent is called by one thread at a time") {
@@ -162,7 +168,8 @@ TEST_CASE("digests of all tensors, over their values") {
   const auto model = *f.open();
   for (const unsigned threads : {1u, 4u}) {
     uint64_t done = 0, total = 0;
-    const auto digests = convert::digest_tensors(*model, io::DigestKind::kSha256, threads, f.cancelled, [&](uint64_t d, uint64_t t) { done = d, total = t; });
+    const auto digests = convert::digest_tensors(*model, io::DigestKind::kSha256, threads, f.cancelled,
+                                                 [&](uint64_t d, uint64_t t) { done = d, total = t; });
     REQUIRE(digests);
     REQUIRE(digests->size() == 4);
     io::Digest whole(io::DigestKind::kSha256);

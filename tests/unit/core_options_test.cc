@@ -50,8 +50,10 @@ TEST_CASE("bad values are refused with what was expected") {
   for (const char* value : {"", "x", "1,5", "1.5 ", "nan", "inf", "-inf"}) {
     CHECK(seen("float", value) == cat("--opt: expected a number, found \"", value, '"'));
   }
-  for (const char* value : {"", "x", "-1", "1QB"}) CHECK(seen("size", value) == cat("--opt: expected a size such as 512MiB, found \"", value, '"'));
-  for (const char* value : {"", "c", "a|bc", "b", "A", "|"}) CHECK(seen("enum:a|bc", value) == cat("--opt: expected one of a|bc, found \"", value, '"'));
+  for (const char* value : {"", "x", "-1", "1QB"})
+    CHECK(seen("size", value) == cat("--opt: expected a size such as 512MiB, found \"", value, '"'));
+  for (const char* value : {"", "c", "a|bc", "b", "A", "|"})
+    CHECK(seen("enum:a|bc", value) == cat("--opt: expected one of a|bc, found \"", value, '"'));
 }
 
 TEST_CASE("fallbacks stand in, in the same form as given values") {

@@ -15,13 +15,15 @@ TEST_CASE("a path is inside a folder by its parts, not by its letters") {
 
 TEST_CASE("output names are plain and relative") {
   const std::string longest(255, 'n');
-  for (const std::string& name : {std::string("a"), std::string("a/b/c.pt"), std::string("..."), std::string(".x"), longest, "d/" + longest}) {
+  for (const std::string& name :
+       {std::string("a"), std::string("a/b/c.pt"), std::string("..."), std::string(".x"), longest, "d/" + longest}) {
     INFO(name);
     CHECK(is_safe_name(name));
   }
-  for (const std::string& name : {std::string(""), std::string("/"), std::string("/a"), std::string("a/"), std::string("a//b"), std::string("."),
-                                  std::string(".."), std::string("a/./b"), std::string("a/../b"), std::string("../a"), std::string("a\\b"),
-                                  std::string("a\0b", 3), longest + "n", "d/" + longest + "n"}) {
+  for (const std::string& name :
+       {std::string(""), std::string("/"), std::string("/a"), std::string("a/"), std::string("a//b"), std::string("."),
+        std::string(".."), std::string("a/./b"), std::string("a/../b"), std::string("../a"), std::string("a\\b"),
+        std::string("a\0b", 3), longest + "n", "d/" + longest + "n"}) {
     INFO(name);
     CHECK_FALSE(is_safe_name(name));
   }
@@ -60,7 +62,9 @@ TEST_CASE("DST and SRC must lie apart") {
   fs::create_symlink(dir / "far/blob", dir / "src/linked");
   fs::create_symlink("src", dir / "alias");
   const auto source = open_input((dir / "src").string());
-  const auto apart = [&](const std::string& destination) { return check_apart(*source, *resolve_destination((dir / destination).string())); };
+  const auto apart = [&](const std::string& destination) {
+    return check_apart(*source, *resolve_destination((dir / destination).string()));
+  };
   CHECK(apart("out").has_value());
   CHECK(apart("srcx").has_value());
   CHECK(apart("new/deep/out").has_value());
@@ -88,7 +92,8 @@ TEST_CASE("a folder is ours when its report lists everything in it") {
   put(out / "latest");
   put(out / "tag/zero/w/fp32.pt");
   CHECK(*listed_in_report(out) == std::set<std::string>{"crossdock.json", "gone", "latest", "tag/zero/w/fp32.pt"});
-  CHECK(*names_in(out) == std::set<std::string>{"crossdock.json", "latest", "tag/", "tag/zero/", "tag/zero/w/", "tag/zero/w/fp32.pt"});
+  CHECK(*names_in(out) ==
+        std::set<std::string>{"crossdock.json", "latest", "tag/", "tag/zero/", "tag/zero/w/", "tag/zero/w/fp32.pt"});
   CHECK(check_is_all_ours(out).has_value());
 
   const auto foreign = [&](const std::string& name) {
@@ -128,7 +133,8 @@ TEST_CASE("a folder is ours when its report lists everything in it") {
 
 TEST_CASE("a folder without a report that can be read is not ours") {
   const TempDir dir;
-  for (const char* text : {"", "{", "[]", "{}", R"({"files": 3})", R"({"files": [{}]})", R"({"files": ["a"]})", R"({"files": [{"path": 1}]})"}) {
+  for (const char* text : {"", "{", "[]", "{}", R"({"files": 3})", R"({"files": [{}]})", R"({"files": ["a"]})",
+                           R"({"files": [{"path": 1}]})"}) {
     INFO(text);
     put(dir / "crossdock.json", text);
     CHECK(contains(message(check_is_all_ours(dir.path())), "found no readable crossdock.json in it"));

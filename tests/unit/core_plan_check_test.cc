@@ -44,8 +44,10 @@ TEST_CASE("a good plan passes") {
 
 TEST_CASE("no path leaves the destination, or is the report's") {
   for (const char* path : {"../x", "/x", "a/../../x", "", "a//b", "crossdock.json"}) {
-    CHECK(verdict([&](Plan& p) { p.objects[0].path = path; }) == cat("plan: expected a plain relative path, found \"", path, '"'));
-    CHECK(verdict([&](Plan& p) { p.aux[0].first = path; }) == cat("plan: expected a plain relative path, found \"", path, '"'));
+    CHECK(verdict([&](Plan& p) { p.objects[0].path = path; }) ==
+          cat("plan: expected a plain relative path, found \"", path, '"'));
+    CHECK(verdict([&](Plan& p) { p.aux[0].first = path; }) ==
+          cat("plan: expected a plain relative path, found \"", path, '"'));
   }
 }
 
@@ -56,7 +58,8 @@ TEST_CASE("no two files are one, also where names are of any case") {
 }
 
 TEST_CASE("no file is also a folder") {
-  CHECK(verdict([](Plan& p) { p.objects[1].path = "t/a/b"; }) == "plan: expected t/a to be a file, found t/a/b under it");
+  CHECK(verdict([](Plan& p) { p.objects[1].path = "t/a/b"; }) ==
+        "plan: expected t/a to be a file, found t/a/b under it");
   CHECK(verdict([](Plan& p) { p.objects[1].path = "T"; }) == "plan: expected T to be a file, found t/a under it");
   CHECK(verdict([](Plan& p) { p.objects[1].path = "t/ab"; }) == "accepted");
 }
@@ -67,24 +70,34 @@ TEST_CASE("auxiliary files exist") {
 
 TEST_CASE("items fit the memory budget, together with what the host holds for them") {
   CHECK(verdict([](Plan& p) { p.items[0].memory = kLimit; }) == "accepted");
-  CHECK(verdict([](Plan& p) { p.items[0].memory = kLimit; }, model(), 1).find("expected items of work within the memory budget of ") == 0);
+  CHECK(verdict([](Plan& p) { p.items[0].memory = kLimit; }, model(), 1)
+            .find("expected items of work within the memory budget of ") == 0);
   CHECK(contains(verdict([](Plan& p) { p.items[1].memory = kLimit + 1; }), "found t/b to need"));
   CHECK(contains(verdict([](Plan& p) { p.items[1].memory = UINT64_MAX; }, model(), 1), "raise --memory"));
 }
 
 TEST_CASE("items need elements that exist") {
-  CHECK(verdict([](Plan& p) { p.items[0].needs[0].count = 11; }) == "plan: expected elements inside a of 10, found 0 + 11");
-  CHECK(verdict([](Plan& p) { p.items[0].needs[0] = {0, 11, 0}; }) == "plan: expected elements inside a of 10, found 11 + 0");
-  CHECK(contains(verdict([](Plan& p) { p.items[0].needs[0] = {0, 1, UINT64_MAX}; }), "expected elements inside a of 10"));
+  CHECK(verdict([](Plan& p) { p.items[0].needs[0].count = 11; }) ==
+        "plan: expected elements inside a of 10, found 0 + 11");
+  CHECK(verdict([](Plan& p) {
+          p.items[0].needs[0] = {0, 11, 0};
+        }) == "plan: expected elements inside a of 10, found 11 + 0");
+  CHECK(contains(verdict([](Plan& p) {
+                   p.items[0].needs[0] = {0, 1, UINT64_MAX};
+                 }),
+                 "expected elements inside a of 10"));
 }
 
 TEST_CASE("every element of every tensor is used") {
-  const std::string lost = "plan: expected every element of a to be used, or the tensor dropped with a reason, found neither";
+  const std::string lost =
+      "plan: expected every element of a to be used, or the tensor dropped with a reason, found neither";
   CHECK(verdict([](Plan& p) { p.items[0].needs.clear(); }) == lost);
   CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 0, 9}}; }) == lost);
   CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 1, 9}}; }) == lost);
   CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 0, 4}, {0, 5, 5}}; }) == lost);
-  CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 6, 4}, {0, 0, 3}, {0, 2, 5}}; }) == "accepted");  // overlapping, in any order
+  CHECK(verdict([](Plan& p) {
+          p.items[0].needs = {{0, 6, 4}, {0, 0, 3}, {0, 2, 5}};
+        }) == "accepted");  // overlapping, in any order
   CHECK(verdict([](Plan& p) {
           p.items[0].needs = {{0, 5, 5}};
           p.items[1].needs.push_back({0, 0, 5});  // the parts in several items
@@ -106,10 +119,10 @@ TEST_CASE("a tensor is used, or left out with a reason, not both") {
   CHECK(verdict(drop_a) == "accepted");
   CHECK(verdict([](Plan& p) { p.drops = {{0, "a buffer"}}; }) == "plan: expected a to be left out, found it used");
   CHECK(contains(verdict([&](Plan& p) {
-          drop_a(p);
-          p.drops[0].second = "";
-        }),
-        "expected a reason"));
+                   drop_a(p);
+                   p.drops[0].second = "";
+                 }),
+                 "expected a reason"));
   Manifest m = model();
   m.tensors[0].left_out = "tied to b";
   CHECK(verdict([](Plan&) {}, m) == "plan: expected a to be left out, found it used");

@@ -74,7 +74,8 @@ TEST_CASE("an option that could not be a flag beside the others is refused") {
     REQUIRE(registry.refusals().size() == 1);
     CHECK(registry.refusals()[0].reason == "an option whose name is not of a-z, 0-9 and -");
   }
-  SECTION("another reader's, of another type; of the same type it is fine, and two writers are never asked for at once") {
+  SECTION(
+      "another reader's, of another type; of the same type it is fine, and two writers are never asked for at once") {
     xd_option_desc other = option;
     const xd_option_desc* const others[] = {&other, nullptr};
     writer.options = others;

@@ -13,7 +13,10 @@ namespace {
 
 // A conversion of three tensors: "w" renamed and written to two files, "buf" a buffer, "tied" left out.
 struct Made {
-  OpenFake fake{FakeModel().add("w", DType::BF16, {2, 3}, std::string(12, 'w')).add("buf", DType::I64, {1}, std::string(8, 'b')).add("tied", DType::BF16, {1}, "tt")};
+  OpenFake fake{FakeModel()
+                    .add("w", DType::BF16, {2, 3}, std::string(12, 'w'))
+                    .add("buf", DType::I64, {1}, std::string(8, 'b'))
+                    .add("tied", DType::BF16, {1}, "tt")};
   manifest::Manifest target = fake.model().manifest();
   plugin::Plugin writer;
   plugin::Plan plan;
@@ -59,11 +62,14 @@ TEST_CASE("the report says what went where") {
   CHECK(simdjson::minify(root["notes"]) == R"(["first note","second \"note\""])");
   CHECK(simdjson::minify(root["parameters"]) == R"([{"name":"model.w","shape":[2,3],"source":"w"}])");
   const std::string tensors = simdjson::minify(root["tensors"]);
-  CHECK(contains(tensors, R"({"name":"w","dtype":"BF16","shape":[2,3],"digest":"xxh3:aa","targets":["zero/model.w/fp32.pt","states.pt"]})"));
+  CHECK(contains(
+      tensors,
+      R"({"name":"w","dtype":"BF16","shape":[2,3],"digest":"xxh3:aa","targets":["zero/model.w/fp32.pt","states.pt"]})"));
   CHECK(contains(tensors, R"({"name":"buf","dtype":"I64","shape":[1],"digest":"xxh3:bb","targets":["states.pt"]})"));
   CHECK(contains(tensors, R"({"name":"tied","dtype":"BF16","shape":[1],"digest":"xxh3:cc","dropped":"tied to w"})"));
-  CHECK(simdjson::minify(root["files"]) ==
-        R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"xxh3:01"},{"path":"states.pt","size":9,"digest":"xxh3:02"}])");
+  CHECK(
+      simdjson::minify(root["files"]) ==
+      R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"xxh3:01"},{"path":"states.pt","size":9,"digest":"xxh3:02"}])");
   CHECK(double(root["timings"]["plan"]) == 0.25);
   CHECK(double(root["timings"]["write"]) == 1.5);
 }

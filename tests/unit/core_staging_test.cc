@@ -38,7 +38,9 @@ std::unique_ptr<Staging> opened(const fs::path& out, bool overwrite = false) {
   REQUIRE(staging);
   return *std::move(staging);
 }
-std::string refusal(const fs::path& out, bool overwrite = false) { return message(Staging::open(Os::real(), out, overwrite)); }
+std::string refusal(const fs::path& out, bool overwrite = false) {
+  return message(Staging::open(Os::real(), out, overwrite));
+}
 
 void add(Staging& staging, const std::string& name, const std::string& bytes) {
   const auto object = staging.create(name, bytes.size());
@@ -72,7 +74,8 @@ TEST_CASE("nothing is at OUT until the commit, then all of it") {
     add(*staging, "empty", "");
     CHECK_FALSE(fs::exists(out));
     REQUIRE(staging->commit("{}", true));
-    CHECK(tree(out) == Tree{{"a", ""}, {"a/b", ""}, {"a/b/one", "1"}, {"a/b/two", "22"}, {"empty", ""}, {"crossdock.json", "{}"}});
+    CHECK(tree(out) ==
+          Tree{{"a", ""}, {"a/b", ""}, {"a/b/one", "1"}, {"a/b/two", "22"}, {"empty", ""}, {"crossdock.json", "{}"}});
   }
   CHECK(names(dir.path()) == Names{"out"});
 }
@@ -113,7 +116,9 @@ TEST_CASE("what is at DST is replaced only when asked, and only when it is all o
   const fs::path out = dir / "out";
   make_out(out, "old", "1");
   const Tree before = tree(dir.path());
-  SECTION("not without --overwrite") { CHECK(contains(refusal(out), "expected DST to be new or empty, found files in " + out.string())); }
+  SECTION("not without --overwrite") {
+    CHECK(contains(refusal(out), "expected DST to be new or empty, found files in " + out.string()));
+  }
   SECTION("with it: exchanged") {
     {
       const auto staging = opened(out, true);
@@ -153,7 +158,8 @@ TEST_CASE("DST may not be a file, a link or a mount point") {
     CHECK(contains(refusal(dir / "dangling", overwrite), "found a symbolic link at"));
     for (const char* name : {"file", "folder", "link", "dangling"}) fs::remove(dir / name);
   }
-  struct stat proc {}, root {};
+  struct stat proc {
+  }, root{};
   if (::stat("/proc", &proc) == 0 && ::stat("/", &root) == 0 && proc.st_dev != root.st_dev) {
     CHECK(contains(refusal("/proc", true), "found a mount point at /proc"));
   }
@@ -171,7 +177,9 @@ TEST_CASE("a rest of a killed run is taken over") {
     put(partial / "zero/half", "ha");
     put(partial / "crossdock.json", report_of({"zero/half"}));
   }
-  SECTION("killed while the old OUT was removed: only its report is left") { put(partial / "crossdock.json", report_of({"zero/half"})); }
+  SECTION("killed while the old OUT was removed: only its report is left") {
+    put(partial / "crossdock.json", report_of({"zero/half"}));
+  }
   make_out(dir / "out", "new", "1");
   CHECK(tree(dir.path()) == Tree{{"out", ""}, {"out/new", "1"}, {"out/crossdock.json", report_of({"new"})}});
 }
@@ -181,7 +189,8 @@ TEST_CASE("an OUT.partial that is not ours is refused and kept") {
   const fs::path partial = dir / "out.partial";
   SECTION("a folder with somebody's files") {
     put(partial / "notes", "mine");
-    CHECK(contains(refusal(dir / "out"), "expected " + partial.string() + " to be free for staging, found a folder that is not crossdock's there"));
+    CHECK(contains(refusal(dir / "out"), "expected " + partial.string() +
+                                             " to be free for staging, found a folder that is not crossdock's there"));
     CHECK(tree(dir.path()) == Tree{{"out.partial", ""}, {"out.partial/notes", "mine"}});
   }
   SECTION("a folder with somebody's files beside a report") {
@@ -280,7 +289,8 @@ TEST_CASE("several threads may write one object") {
   std::vector<std::thread> threads;
   for (size_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      for (size_t i = t; i < 64; i += 4) failures += !object->write(i << 14, as_bytes(bytes).subspan(i << 14, 1 << 14)).has_value();
+      for (size_t i = t; i < 64; i += 4)
+        failures += !object->write(i << 14, as_bytes(bytes).subspan(i << 14, 1 << 14)).has_value();
     });
   }
   for (auto& t : threads) t.join();
@@ -310,7 +320,8 @@ TEST_CASE("a byte is written once and never outside") {
   REQUIRE(object->write(2, as_bytes("abcd")));  // [2, 6)
   for (const uint64_t at : {0, 1, 2, 3, 5}) {
     INFO(at);
-    CHECK(contains(message(object->write(at, as_bytes("xyz"))), cat("f: expected each byte to be written once, found a second write at ", at)));
+    CHECK(contains(message(object->write(at, as_bytes("xyz"))),
+                   cat("f: expected each byte to be written once, found a second write at ", at)));
   }
   CHECK(contains(message(object->zero(0, 10)), "found a second write at 0"));
   CHECK(contains(message(object->write(8, as_bytes("xyz"))), "f: expected a write inside 10 bytes, found 3 at 8"));

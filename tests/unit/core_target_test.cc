@@ -38,7 +38,8 @@ std::string renamed(const TargetOptions& options, Manifest m) {
 std::string trained(const TargetOptions& options, Manifest m) {
   if (auto r = model::apply_target(options, m); !r) return r.error().message;
   std::string out;
-  for (const auto& t : m.tensors) out += t.train == Training::kTrainable ? 't' : t.train == Training::kFrozen ? 'f' : '-';
+  for (const auto& t : m.tensors)
+    out += t.train == Training::kTrainable ? 't' : t.train == Training::kFrozen ? 'f' : '-';
   return out;
 }
 
@@ -67,7 +68,8 @@ TEST_CASE("the prefix goes, then the renames in turn, then the new prefix comes"
   CHECK(renamed(want().strip("model."), of({"model.a", "lm_head", "model.model.b"})) == "a lm_head model.b");
   CHECK(renamed(want().add("module."), of({"a", "b"})) == "module.a module.b");
   CHECK(renamed(want().rename("h=x").rename("x=yy"), of({"h.h", "z"})) == "yy.yy z");
-  CHECK(renamed(want().strip("base.").rename("^layer=block").add("p."), of({"base.layer.1", "layer.2"})) == "p.block.1 p.block.2");
+  CHECK(renamed(want().strip("base.").rename("^layer=block").add("p."), of({"base.layer.1", "layer.2"})) ==
+        "p.block.1 p.block.2");
 }
 
 TEST_CASE("a rename is a regular expression with groups, and TO may be empty or hold '='") {
@@ -98,7 +100,8 @@ TEST_CASE("a prefix that no tensor has is a mistake") {
 TEST_CASE("a name that is too long for a regular expression is refused, and a long one that is not does no harm") {
   Manifest m = of({"w"});
   m.tensors[0].name.assign(1001, 'a');
-  CHECK(contains(renamed(want().rename("a=b"), m), "--rename: expected names of at most 1000 bytes, found one of 1001"));
+  CHECK(
+      contains(renamed(want().rename("a=b"), m), "--rename: expected names of at most 1000 bytes, found one of 1001"));
   CHECK(contains(trained(want().freeze("a"), m), "too long for a pattern"));
   CHECK(renamed({}, m) == m.tensors[0].name);
   m.tensors[0].name.assign(1000, 'a');
@@ -112,7 +115,8 @@ TEST_CASE("a name must stay UTF-8") {
 
 TEST_CASE("roles: floating point is a parameter, all else a buffer, and the reader's word stands") {
   Manifest m;
-  for (const DType dtype : {DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U8, DType::BOOL, DType::C64}) {
+  for (const DType dtype :
+       {DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U8, DType::BOOL, DType::C64}) {
     m.tensors.push_back(tensor(std::string(manifest::name(dtype)), dtype, {1}));
   }
   m.tensors.push_back(tensor("running_mean", DType::F32, {1}));
@@ -134,13 +138,16 @@ TEST_CASE("what is trained: searched in the target name, frozen wins") {
 }
 
 TEST_CASE("a pattern that matches nothing is a mistake") {
-  CHECK(trained(want().train("h").train("Lora"), of({"h.lora"})) == "--trainable: expected a pattern that matches a tensor's name, found none for Lora");
-  CHECK(trained(want().freeze("x"), of({"h"})) == "--frozen: expected a pattern that matches a tensor's name, found none for x");
+  CHECK(trained(want().train("h").train("Lora"), of({"h.lora"})) ==
+        "--trainable: expected a pattern that matches a tensor's name, found none for Lora");
+  CHECK(trained(want().freeze("x"), of({"h"})) ==
+        "--frozen: expected a pattern that matches a tensor's name, found none for x");
   CHECK(contains(trained(want().freeze("["), of({"h"})), "--frozen: expected a regular expression, found ["));
 }
 
 TEST_CASE("plain weights are not taken for quantised ones") {
-  Manifest m = of({"model.layers.0.mlp.gate_proj.weight", "h.scales", "my_blocks", "h.weight_scaled", "absmaximum", "SCBX"});
+  Manifest m =
+      of({"model.layers.0.mlp.gate_proj.weight", "h.scales", "my_blocks", "h.weight_scaled", "absmaximum", "SCBX"});
   m.tensors.push_back(tensor("steps", DType::I64, {1}));
   m.source.config = map_of({{"model_type", text("llama")}, {"quantization_config", {manifest::Null{}}}});
   CHECK(quantised(m) == "plain");
@@ -149,19 +156,24 @@ TEST_CASE("plain weights are not taken for quantised ones") {
 TEST_CASE("config.json with a quantization_config is refused by its method") {
   Manifest m = of({"w"});
   m.source.config = map_of({{"quantization_config", map_of({{"quant_method", text("gptq")}})}});
-  CHECK(quantised(m) == "expected plain weights, found config.json with quantization_config \"gptq\": this version does not dequantise; "
-                        "convert from the model's bf16 or fp32 release");
+  CHECK(
+      quantised(m) ==
+      "expected plain weights, found config.json with quantization_config \"gptq\": this version does not dequantise; "
+      "convert from the model's bf16 or fp32 release");
   m.source.config = map_of({{"quantization_config", map_of({})}});
   CHECK(contains(quantised(m), "config.json with quantization_config:"));
-  m.source.config = map_of({{"text_config", map_of({{"quantization_config", map_of({{"quant_method", text("awq")}})}})}});
+  m.source.config =
+      map_of({{"text_config", map_of({{"quantization_config", map_of({{"quant_method", text("awq")}})}})}});
   CHECK(contains(quantised(m), "quantization_config \"awq\""));
-  m.source.config = map_of({{"quantization_config", {manifest::Null{}}},
-                            {"text_config", map_of({{"quantization_config", map_of({{"quant_method", text("fp8")}})}})}});
+  m.source.config =
+      map_of({{"quantization_config", {manifest::Null{}}},
+              {"text_config", map_of({{"quantization_config", map_of({{"quant_method", text("fp8")}})}})}});
   CHECK(contains(quantised(m), "quantization_config \"fp8\""));
 }
 
 TEST_CASE("element types of quantised codes are refused by name") {
-  for (const DType dtype : {DType::F8_E4M3, DType::F8_E5M2, DType::F8_E4M3FNUZ, DType::F8_E5M2FNUZ, DType::F8_E8M0, DType::F4, DType::F6_E2M3, DType::F6_E3M2}) {
+  for (const DType dtype : {DType::F8_E4M3, DType::F8_E5M2, DType::F8_E4M3FNUZ, DType::F8_E5M2FNUZ, DType::F8_E8M0,
+                            DType::F4, DType::F6_E2M3, DType::F6_E3M2}) {
     Manifest m = of({"norm"});
     m.tensors.push_back(tensor("w", dtype, {8}));
     CHECK(contains(quantised(m), cat("found tensor w of type ", manifest::name(dtype), ':')));
@@ -169,16 +181,18 @@ TEST_CASE("element types of quantised codes are refused by name") {
 }
 
 TEST_CASE("the parts that quantisation methods leave beside their codes are refused by name") {
-  for (const char* name : {"l.qweight", "l.qzeros", "l.g_idx",                                                   // GPTQ, AWQ
-                           "l.weight_scale_inv", "l.weight_scale",                                               // FP8
-                           "l.weight_packed", "l.weight_zero_point", "l.weight_shape",                           // compressed-tensors
-                           "l.weight.absmax", "l.weight.quant_map", "l.weight.quant_state.bitsandbytes__nf4", "l.SCB"}) {  // bitsandbytes
+  for (const char* name :
+       {"l.qweight", "l.qzeros", "l.g_idx",                          // GPTQ, AWQ
+        "l.weight_scale_inv", "l.weight_scale",                      // FP8
+        "l.weight_packed", "l.weight_zero_point", "l.weight_shape",  // compressed-tensors
+        "l.weight.absmax", "l.weight.quant_map", "l.weight.quant_state.bitsandbytes__nf4", "l.SCB"}) {  // bitsandbytes
     INFO(name);
     Manifest m = of({"norm"});
     m.tensors.push_back(tensor(name, DType::U8, {8}));
     CHECK(contains(quantised(m), cat("found tensor ", name, ", which a quantisation method left beside its codes")));
   }
-  CHECK(contains(quantised(of({"mlp.experts.down_proj_blocks", "mlp.experts.down_proj_scales"})), "down_proj_blocks"));  // MXFP4
+  CHECK(contains(quantised(of({"mlp.experts.down_proj_blocks", "mlp.experts.down_proj_scales"})),
+                 "down_proj_blocks"));  // MXFP4
 }
 
 TEST_CASE("whether the embeddings are tied is config.json's word") {
@@ -193,17 +207,18 @@ TEST_CASE("whether the embeddings are tied is config.json's word") {
   CHECK_FALSE(ties({}));
   CHECK_FALSE(ties(map_of({{"tie_word_embeddings", text("true")}})));
   CHECK(ties(map_of({{"text_config", map_of({{"tie_word_embeddings", {true}}})}})));
-  CHECK_FALSE(ties(map_of({{"tie_word_embeddings", {false}}, {"text_config", map_of({{"tie_word_embeddings", {true}}})}})));
+  CHECK_FALSE(
+      ties(map_of({{"tie_word_embeddings", {false}}, {"text_config", map_of({{"tie_word_embeddings", {true}}})}})));
 }
 
 TEST_CASE("the embeddings that may be tied are found by the names that models give them") {
   using Pairs = std::vector<std::pair<uint64_t, uint64_t>>;
   const auto pairs = [](std::initializer_list<const char*> names) { return model::tied_candidates(of(names)); };
-  CHECK(pairs({"model.norm", "lm_head.weight", "model.embed_tokens.weight"}) == Pairs{{2, 1}});     // Llama
-  CHECK(pairs({"wte.weight", "lm_head.weight"}) == Pairs{{0, 1}});                                  // GPT-2
-  CHECK(pairs({"gpt_neox.embed_in.weight", "embed_out.weight"}) == Pairs{{0, 1}});                  // GPT-NeoX
+  CHECK(pairs({"model.norm", "lm_head.weight", "model.embed_tokens.weight"}) == Pairs{{2, 1}});  // Llama
+  CHECK(pairs({"wte.weight", "lm_head.weight"}) == Pairs{{0, 1}});                               // GPT-2
+  CHECK(pairs({"gpt_neox.embed_in.weight", "embed_out.weight"}) == Pairs{{0, 1}});               // GPT-NeoX
   CHECK(pairs({"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}) == Pairs{{0, 1}});
-  CHECK(pairs({"shared.weight", "lm_head.weight"}) == Pairs{{0, 1}});                               // T5
+  CHECK(pairs({"shared.weight", "lm_head.weight"}) == Pairs{{0, 1}});  // T5
   CHECK(pairs({"model.embed_tokens.weight"}).empty());
   CHECK(pairs({"lm_head.weight"}).empty());
   CHECK(pairs({"model.my_embed_tokens.weight", "lm_head.weight"}).empty());  // whole parts of a name only

@@ -27,7 +27,9 @@ std::string random_bytes(size_t n, unsigned seed = 1) {
 
 PlanItem needing(std::vector<plugin::PlanNeed> needs) { return {0, 0, std::move(needs), 0, 0}; }
 
-xd_range range(uint64_t tensor, uint64_t begin, uint64_t count, DType dtype = DType::UNSPECIFIED) { return dense_range(tensor, begin, count, dtype); }
+xd_range range(uint64_t tensor, uint64_t begin, uint64_t count, DType dtype = DType::UNSPECIFIED) {
+  return dense_range(tensor, begin, count, dtype);
+}
 
 // The values of a range; or the refusal.
 Result<std::string> read(TensorService& service, const xd_range& r, uint64_t n_bytes) {
@@ -104,7 +106,8 @@ TEST_CASE("a window does not reach beyond the item's need") {
 
 TEST_CASE("a digest is taken of a tensor that is read whole and in order, over its own values") {
   const std::string a = random_bytes(20'000), b = random_bytes(64);
-  OpenFake fake(FakeModel().add("a", DType::BF16, {10'000}, a).add("b", DType::F32, {16}, b).add("none", DType::F32, {0, 4}, ""));
+  OpenFake fake(
+      FakeModel().add("a", DType::BF16, {10'000}, a).add("b", DType::F32, {16}, b).add("none", DType::F32, {0, 4}, ""));
   TensorService service(fake.model(), kWindow);
   const PlanItem item = needing({{0, 0, 10'000}, {1, 0, 16}, {2, 0, 0}});
   const Scope scope(service, item);
@@ -157,7 +160,8 @@ TEST_CASE("an item reads only what its plan says") {
   const Scope scope(service, item);
   CHECK(read(service, range(0, 10, 20), 80).has_value());
   CHECK(read(service, range(0, 55, 5), 20).has_value());
-  for (const xd_range& r : {range(0, 9, 1), range(0, 10, 21), range(0, 29, 2), range(0, 20, 40), range(1, 0, 4), range(0, 10, UINT64_MAX)}) {
+  for (const xd_range& r : {range(0, 9, 1), range(0, 10, 21), range(0, 29, 2), range(0, 20, 40), range(1, 0, 4),
+                            range(0, 10, UINT64_MAX)}) {
     const auto refused = read(service, r, 4 * std::min<uint64_t>(r.count, 50));
     CHECK(contains(message(refused), "expected a read of what the item's plan needs, found elements"));
     CHECK(refused.error().code == XD_OUT_OF_RANGE);
@@ -170,12 +174,15 @@ TEST_CASE("a wrong buffer, form or cast is refused with the tensor's name") {
   TensorService service(fake.model(), kWindow);
   const PlanItem item = needing({{0, 0, 100}, {1, 0, 4}});
   const Scope scope(service, item);
-  CHECK(message(read(service, range(0, 0, 10), 39)) == "tensor \"a\": expected a buffer for elements 0 + 10, found 39 bytes");
-  CHECK(message(read(service, range(0, 0, 10, DType::BF16), 40)) == "tensor \"a\": expected a buffer for elements 0 + 10, found 40 bytes");
+  CHECK(message(read(service, range(0, 0, 10), 39)) ==
+        "tensor \"a\": expected a buffer for elements 0 + 10, found 39 bytes");
+  CHECK(message(read(service, range(0, 0, 10, DType::BF16), 40)) ==
+        "tensor \"a\": expected a buffer for elements 0 + 10, found 40 bytes");
   xd_range stored = range(0, 0, 10);
   stored.form = XD_FORM_STORED;
   CHECK(message(read(service, stored, 10)) == "tensor \"a\": only dense values can be read");
-  CHECK(message(read(service, range(1, 0, 4, DType::F32), 16)) == "tensor \"i\": expected a type that casts to F32, found I64");
+  CHECK(message(read(service, range(1, 0, 4, DType::F32), 16)) ==
+        "tensor \"i\": expected a type that casts to F32, found I64");
   CHECK(message(read(service, range(0, 0, 4, static_cast<DType>(77)), 0)).find("tensor \"a\": ") == 0);
 }
 
@@ -214,7 +221,8 @@ TEST_CASE("a window is charged to the budget and given back") {
   {
     const base::Block all(fake.host().memory(), kWindow);
     const Scope scope(service, item);
-    CHECK(message(read(service, range(0, 0, 1, DType::F32), 4)) == "tensor \"a\": expected 4096 bytes within the memory budget: raise --memory");
+    CHECK(message(read(service, range(0, 0, 1, DType::F32), 4)) ==
+          "tensor \"a\": expected 4096 bytes within the memory budget: raise --memory");
     CHECK(read(service, range(0, 0, 1), 2).has_value());  // no cast, no window
   }
   {

@@ -52,10 +52,11 @@ void walk(const std::string& file, const std::string& path, const c10::IValue& v
 
 int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) try {
-    caffe2::serialize::PyTorchStreamReader reader{std::string(argv[i])};
-    walk(argv[i], "", torch::jit::readArchiveAndTensors("data", "", "", std::nullopt, std::nullopt, at::kCPU, reader));
-  } catch (const std::exception& error) {
-    std::cerr << argv[i] << ": " << error.what() << '\n';
-    return 1;
-  }
+      caffe2::serialize::PyTorchStreamReader reader{std::string(argv[i])};
+      walk(argv[i], "",
+           torch::jit::readArchiveAndTensors("data", "", "", std::nullopt, std::nullopt, at::kCPU, reader));
+    } catch (const std::exception& error) {
+      std::cerr << argv[i] << ": " << error.what() << '\n';
+      return 1;
+    }
 }
