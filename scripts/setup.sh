@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(g++ cmake ninja-build ccache pkg-config libboost-dev libboost-program-options-dev libboost-filesystem-dev
-          libfmt-dev libprotobuf-dev protobuf-compiler catch2 libsimdjson-dev libisal-dev zlib1g-dev libdeflate-dev
+packages=(g++ cmake ninja-build ccache libboost-dev libboost-program-options-dev libboost-filesystem-dev
+          libfmt-dev libprotobuf-dev protobuf-compiler catch2 libsimdjson-dev libisal-dev zlib1g-dev
           libxxhash-dev libssl-dev)
 with_python=yes
 case "${1:-}" in

@@ -73,7 +73,7 @@ void print_plan(const convert::PlanSummary& s, const convert::Request& r) {
 }
 
 void print_notes(const convert::PlanSummary& s) {
-  for (const std::string& note : s.notes) fmt::print("note: {}\n", note);
+  for (const std::string& note : s.notes) fmt::print("note: {}\n", base::printable(note));
 }
 
 Result<void> write_copy(const std::string& path, const std::string& report) {
@@ -87,12 +87,11 @@ Result<void> write_copy(const std::string& path, const std::string& report) {
 }
 
 // A wrong value is a matter of usage, so it is found before the job begins. (The job checks again: it has other
-// callers.)
+// callers.) A reader that is not chosen yet is the job's matter alone.
 Result<void> check_options(const plugin::Plugin& writer, const std::vector<const plugin::Plugin*>& readers,
                            const convert::Request& request) {
   XD_TRY(plugin::CheckedOptions::check(writer.desc.options, request.writer_options));
-  for (const plugin::Plugin* reader : readers)
-    XD_TRY(plugin::CheckedOptions::check(reader->desc.options, request.reader_options));
+  if (request.from != "auto") XD_TRY(plugin::CheckedOptions::check(readers[0]->desc.options, request.reader_options));
   return {};
 }
 
@@ -131,6 +130,7 @@ std::vector<std::string> convert_flags() {
 
 int convert(const Words& args) {
   const Session session(args, 64 << 20);
+  session.warn_of_refusals();
   convert::Request request;
   Flags flags;
   add_common(flags, session.registry(), request);

@@ -150,7 +150,8 @@ std::vector<std::string> inspect_flags() {
 }
 
 int inspect(const std::vector<std::string>& args) {
-  Session session(args, 256 << 20);
+  Session session(args, 1 << 30);
+  session.warn_of_refusals();
   Wishes wishes;
   po::options_description options("Options", kHelpWidth), reading("Reading", kHelpWidth);
   add_common(options, wishes);

@@ -1,5 +1,6 @@
 // crossdock: converts model checkpoints between formats through plugins.
 #include "apps/crossdock/verbs.h"
+#include "core/base/text.h"
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -48,7 +49,7 @@ void set_up_process() {
 
 int run(const std::vector<std::string>& words) {
   if (words.empty()) {
-    fmt::print(stderr, "{}", kHelp);
+    say(kHelp);
     return kUsage;
   }
   const std::string& verb = words.front();
@@ -69,17 +70,23 @@ int run(const std::vector<std::string>& words) {
 
 }  // namespace
 
+void say(const std::string& text) {
+  (void)std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
 int fail(const Error& error) {
   if (error.code == XD_CANCELLED) {
-    fmt::print(stderr, "crossdock: cancelled; nothing was left behind\n");
+    say("crossdock: cancelled; nothing was left behind\n");
     return kCancelled;
   }
-  fmt::print(stderr, "crossdock: error: {}\n", error.message);
+  say(fmt::format("crossdock: error: {}\n", base::printable(error.message)));
   return kFailed;
 }
 
 int usage_error(const std::string& message, const std::string& verb) {
-  fmt::print(stderr, "crossdock: {}\nTry: crossdock {}{}--help\n", message, verb, verb.empty() ? "" : " ");
+  say(fmt::format("crossdock: {}\nTry: crossdock {}{}--help\n", base::printable(message), verb,
+                  verb.empty() ? "" : " "));
   return kUsage;
 }
 

@@ -1,5 +1,6 @@
 #include "apps/crossdock/progress.h"
 
+#include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
 #include <fmt/format.h>
@@ -40,37 +41,33 @@ void Progress::update(uint64_t done, uint64_t total) {
   if (end && last_done_ == done) return;
   last_done_ = done;
   if (style_ == Style::kJson) {
-    fmt::print(
-        stderr,
+    return say(fmt::format(
         "{{\"event\": \"progress\", \"done\": {}, \"total\": {}, \"bytes_per_second\": {:.0f}, \"seconds\": {:.3f}}}\n",
-        done, total, rate, seconds);
-    return;
+        done, total, rate, seconds));
   }
   const std::string text = fmt::format("{:3.0f}%  {} of {}  {}/s  {}", 100 * part, base::human_bytes(done),
                                        base::human_bytes(total), base::human_bytes(static_cast<uint64_t>(rate)),
                                        end ? base::human_seconds(seconds) : base::human_seconds(left) + " left");
   if (style_ == Style::kBar) {
     const auto full = static_cast<size_t>(part * kBarCells);
-    fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'),
-               std::string(kBarCells - std::min(full, kBarCells), '.'), text);
-    std::fflush(stderr);
+    say(fmt::format("\r\033[K[{}{}] {}", std::string(full, '#'),
+                    std::string(kBarCells - std::min(full, kBarCells), '.'), text));
     shown_ = true;
   } else if (style_ == Style::kPlain && (end || now - last_line_ >= kPlainInterval)) {
-    fmt::print(stderr, "{}\n", text);
+    say(fmt::format("{}\n", text));
     last_line_ = now;
   }
 }
 
 void Progress::phase(const char* name) {
-  if (style_ == Style::kJson) fmt::print(stderr, "{{\"event\": \"phase\", \"phase\": \"{}\"}}\n", name);
+  if (style_ == Style::kJson) say(fmt::format("{{\"event\": \"phase\", \"phase\": \"{}\"}}\n", name));
   if (style_ != Style::kBar) return;
-  fmt::print(stderr, "\r\033[K{} ...", name);
-  std::fflush(stderr);
+  say(fmt::format("\r\033[K{} ...", name));
   shown_ = true;
 }
 
 void Progress::clear() {
-  if (shown_) fmt::print(stderr, "\r\033[K");
+  if (shown_) say("\r\033[K");
   shown_ = false;
 }
 

@@ -51,8 +51,13 @@ Session::Session(const std::vector<std::string>& args, uint64_t memory)
   host_.log = show_log;
 }
 
+void Session::warn_of_refusals() const {
+  for (const plugin::Refusal& r : registry_.refusals())
+    show_log(XD_LOG_WARN, cat("plugin not used: ", r.path.string(), ": ", r.reason));
+}
+
 void show_log(int32_t level, const std::string& message) {
-  if (level >= XD_LOG_WARN) fmt::print(stderr, "crossdock: warning: {}\n", base::printable(message));
+  if (level >= XD_LOG_WARN) say(fmt::format("crossdock: warning: {}\n", base::printable(message)));
 }
 
 void add_flags(po::options_description& description, const xd_option_desc* const* options,

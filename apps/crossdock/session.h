@@ -29,6 +29,8 @@ class Session {
   Session(const std::vector<std::string>& args, uint64_t memory);
   const plugin::Registry& registry() const { return registry_; }
   plugin::Host& host() { return host_; }
+  // Tells of plugins that cannot be used; for the verbs that might have wanted one.
+  void warn_of_refusals() const;
 
  private:
   base::Memory memory_;

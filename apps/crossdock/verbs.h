@@ -23,6 +23,9 @@ int plugins(const std::vector<std::string>& args);
 std::vector<std::string> convert_flags();
 std::vector<std::string> inspect_flags();
 
+// Text for stderr. Nobody may be reading it, and that must not end a conversion: a failure is not told.
+void say(const std::string& text);
+
 // Prints "crossdock: error: ..." and gives the exit code that belongs to it.
 int fail(const Error& error);
 // The same for a wrong command line, with a hint where to read on.

@@ -97,10 +97,11 @@ bool is_utf8(std::string_view text) {
 }
 
 std::string printable(std::string_view text) {
+  const bool is_text = is_utf8(text);
   std::string out;
   for (const char c : text) {
     const auto byte = static_cast<uint8_t>(c);
-    if (byte < 0x20 || byte == 0x7F) {
+    if (byte < 0x20 || byte == 0x7F || (byte > 0x7F && !is_text)) {
       out += fmt::format("\\x{:02x}", byte);
     } else {
       out += c;

@@ -78,12 +78,16 @@ class Job {
     Outcome outcome;
     const Stopwatch whole;
     XD_TRY(open());
+    drop_aliases();
     XD_TRY(drop_tied());
     XD_TRY(plan());
     XD_TRY(summarise(outcome.plan));
     timings_.emplace_back("plan", whole.seconds());
     if (callbacks_.planned) callbacks_.planned(outcome.plan);
-    if (request_.dry_run) return outcome;
+    if (request_.dry_run) {
+      XD_TRY(io::check_destination(destination_, request_.overwrite));
+      return outcome;
+    }
     XD_TRY_SET(auto staging, io::Staging::open(os_, destination_, request_.overwrite));
     XD_TRY(check_space(outcome.plan));
     XD_TRY(write(*staging));
@@ -117,27 +121,49 @@ class Job {
     XD_TRY_SET(destination_, io::resolve_destination(request_.destination));
     XD_TRY(io::check_apart(input, destination_));
     XD_TRY_SET(model_, OpenModel::open(host_, registry_, std::move(input), request_.from, request_.reader_options));
+    const fs::path& root = model_->input().root();
+    if (boost::system::error_code ec;
+        !fs::is_directory(root, ec) && fs::exists(root.parent_path() / "config.json", ec)) {
+      add_note(cat("SRC is one file, so the config.json and tokenizer beside it were not read: name the folder ",
+                   root.parent_path().string(), " to use them."));
+    }
     target_ = model_->manifest();
     if (target_.tensors.empty()) return unsupported(cat("expected a model, found no tensors in ", request_.source));
     XD_TRY(model::refuse_quantised(target_));
     return model::apply_target(request_.target, target_);
   }
 
+  // Names that share one storage in the source are one parameter.
+  void drop_aliases() {
+    for (const manifest::AliasGroup& group : target_.alias_groups) {
+      for (size_t i = 1; i < group.tensors.size(); ++i) {
+        target_.tensors[group.tensors[i]].left_out =
+            cat("shares its storage in the source with ", target_.tensors[group.tensors[0]].name);
+      }
+    }
+  }
+
   // A model whose config ties its embeddings has one parameter for both; a second, equal copy in the file is left out.
   Result<void> drop_tied() {
     if (!model::ties_embeddings(target_)) return {};
-    for (const auto& [in, out] : model::tied_candidates(target_)) {
-      XD_TRY_SET(const bool same, equal_values(in, out));
-      const std::string& in_name = target_.tensors[in].name;
-      manifest::Tensor& alias = target_.tensors[out];
-      if (!same) {
-        add_note(cat("config.json ties the embeddings, but ", alias.name, " and ", in_name,
-                     " differ: both are written; a job that ties them uses ", in_name, " alone."));
-        continue;
-      }
-      alias.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
-      target_.alias_groups.push_back({{in, out}});
+    const model::Tied tied = model::tied_embeddings(target_);
+    if (!tied.out || !target_.tensors[*tied.out].left_out.empty()) return {};
+    manifest::Tensor& head = target_.tensors[*tied.out];
+    if (!tied.in) {
+      add_note(cat("config.json ties the embeddings, but the source has ", head.name,
+                   " and no input embeddings of its shape: a job that ties them looks for the input's name; rename it, "
+                   "as with --rename '^lm_head=model.embed_tokens'."));
+      return {};
     }
+    const std::string& in_name = target_.tensors[*tied.in].name;
+    XD_TRY_SET(const bool same, equal_values(*tied.in, *tied.out));
+    if (!same) {
+      add_note(cat("config.json ties the embeddings, but ", head.name, " and ", in_name,
+                   " differ: both are written; a job that ties them uses ", in_name, " alone."));
+      return {};
+    }
+    head.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
+    target_.alias_groups.push_back({{*tied.in, *tied.out}});
     return {};
   }
 

@@ -8,6 +8,8 @@
 namespace crossdock::convert {
 
 namespace {
+constexpr int32_t kSure = 50;  // of a reader's score, 0 to 100
+
 std::string first_names(const io::Input& input) {
   std::string out;
   for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 5); ++i)
@@ -41,13 +43,21 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
     return {};
   }
   int32_t best = 0;
+  std::vector<const plugin::Plugin*> others;  // that are about as sure
   for (const plugin::Plugin& plugin : registry.plugins()) {
     if (!plugin.is_reader()) continue;
     const int32_t score = plugin.reader.probe(host_.table(), &handle_);
+    if (score >= kSure) others.push_back(&plugin);
     if (score > best) {
       best = score;
       reader_ = &plugin;
     }
+  }
+  for (const plugin::Plugin* other : others) {
+    if (other == reader_ || !host_.log) continue;
+    host_.log(XD_LOG_WARN,
+              cat(input_.given(), " also holds a model that ", other->format(), " could be read from: reading ",
+                  reader_->format(), "; --from ", other->format(), " chooses the other."));
   }
   if (reader_) return {};
   return unsupported(cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER),
@@ -67,8 +77,8 @@ Result<void> OpenModel::load_manifest() {
     if (source && !input_.find(*source))
       return corrupt(cat("expected the auxiliary file ", base::printable(*source), " in the source, found none"));
   }
-  manifest_.provenance.push_back(
-      {"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version), input_.given()});
+  manifest_.provenance.push_back({"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version),
+                                  base::printable(input_.given())});
   return {};
 }
 

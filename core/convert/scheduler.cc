@@ -33,9 +33,10 @@ struct Run {
     memory.wake();
   }
 
-  Result<void> guarded(size_t task) {
+  template <class Call>
+  static Result<void> guarded(Call call) {
     try {
-      return schedule.run(task);
+      return call();
     } catch (const std::bad_alloc&) {
       return Error{XD_NO_MEMORY, "out of memory"};
     } catch (const std::exception& e) {
@@ -57,7 +58,7 @@ struct Run {
                                   ": raise --memory")});
         break;
       }
-      auto result = guarded(task);
+      auto result = guarded([&] { return schedule.run(task); });
       memory.unreserve(bytes);
       if (!result) fail(std::move(result).error());
     }
@@ -79,7 +80,11 @@ Result<void> run_schedule(const Schedule& schedule, base::Memory& memory, const 
     while (!run.finished.wait_for(lock, std::chrono::milliseconds(200), [&run] { return run.working == 0; })) {
       if (cancelled) memory.wake();  // a signal handler can set the flag but not notify
       lock.unlock();
-      if (schedule.on_tick) schedule.on_tick();
+      auto ticked = Run::guarded([&]() -> Result<void> {
+        if (schedule.on_tick) schedule.on_tick();
+        return {};
+      });
+      if (!ticked) run.fail(std::move(ticked).error());
       lock.lock();
     }
   }

@@ -21,7 +21,7 @@ struct Schedule {
 };
 
 // Tasks start in order. Returns the first error in time, XD_CANCELLED when `cancelled` turned true, or success.
-// `memory` outlives the call. An exception in a task becomes an XD_INTERNAL error.
+// `memory` outlives the call. An exception in a task or in on_tick becomes an XD_INTERNAL error.
 Result<void> run_schedule(const Schedule& schedule, base::Memory& memory, const std::atomic<bool>& cancelled);
 
 }  // namespace crossdock::convert

@@ -22,6 +22,16 @@ bool is_plain(const std::string& part) {
              std::string::npos;
 }
 
+// "main", a commit, "refs/pr/3": a branch's name may have slashes.
+bool is_revision(const std::string& text) {
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('/', begin), text.size());
+    if (!is_plain(text.substr(begin, end - begin))) return false;
+    begin = end + 1;
+  }
+  return true;
+}
+
 // A ref is a short text file with a commit hash.
 std::optional<std::string> read_ref(const fs::path& path) {
   std::ifstream in(path.string(), std::ios::binary);
@@ -53,7 +63,8 @@ bool is_hub_name(const std::string& source) {
 
 Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::string& revision) {
   boost::system::error_code ec;
-  if (!fs::is_directory(folder / "snapshots", ec) || !fs::is_directory(folder / "refs", ec))
+  // There is no refs/ when every download named its commit.
+  if (!fs::is_directory(folder / "snapshots", ec) || !fs::is_directory(folder / "blobs", ec))
     return std::optional<fs::path>();
   const std::string commit = read_ref(folder / "refs" / revision).value_or(revision);
   const fs::path snapshot = folder / "snapshots" / commit;
@@ -71,7 +82,7 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
   const size_t at = hub_name.find('@');
   const std::string name = hub_name.substr(0, at);
   const std::string revision = at == std::string::npos ? "main" : hub_name.substr(at + 1);
-  if (!is_plain(revision)) return invalid(cat("expected a branch, tag or commit after @, found ", revision));
+  if (!is_revision(revision)) return invalid(cat("expected a branch, tag or commit after @, found ", revision));
   std::string folder = "models--" + name;
   folder.replace(folder.find('/'), 1, "--");
   const fs::path repository = hf_cache_root() / folder;

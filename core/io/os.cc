@@ -22,6 +22,7 @@ int Os::unlinkat(int dir, const char* path, int flags) { return ::unlinkat(dir, 
 int Os::renameat2(const char* from, const char* to, unsigned flags) {
   return ::renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
 }
+int Os::close(int fd) { return ::close(fd) == 0 || errno == EINTR ? 0 : -1; }  // Linux has closed it then, too
 int Os::fstat(int fd, struct stat* out) { return ::fstat(fd, out); }
 int Os::ftruncate(int fd, uint64_t size) { return ::ftruncate(fd, static_cast<off_t>(size)); }
 ssize_t Os::pread(int fd, void* dst, size_t n, uint64_t offset) {
@@ -41,10 +42,8 @@ Error os_error(std::string what) {
   return {code, what + ": " + errno_text()};
 }
 
-Fd::~Fd() { close(); }
-
-void Fd::close() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+Fd::~Fd() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 Result<void> read_exact(Os& os, int fd, uint64_t offset, std::span<std::byte> out) {

@@ -22,6 +22,7 @@ class Os {
   virtual ~Os() = default;
   static Os& real();
 
+  virtual int close(int fd);
   virtual int openat(int dir, const char* path, int flags, mode_t mode);
   virtual int mkdirat(int dir, const char* path, mode_t mode);
   virtual int unlinkat(int dir, const char* path, int flags);
@@ -52,7 +53,7 @@ class Fd {
   ~Fd();
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
-  void close();
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;

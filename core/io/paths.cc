@@ -31,12 +31,18 @@ Result<fs::path> resolve_destination(const std::string& destination) {
   if (name.empty() || name == "..")
     return invalid(
         cat("expected the name of a folder to make as DST, found ", destination.empty() ? "nothing" : destination));
-  fs::path path = fs::absolute(text).lexically_normal();
-  if (path.filename() == ".") path = path.parent_path();
+  for (const std::string_view ending : {".partial", ".replaced"}) {
+    if (name.ends_with(ending))
+      return invalid(cat("expected a name for DST that does not end with ", ending,
+                         ", which marks folders that are not finished, found ", name, ": choose another"));
+  }
   boost::system::error_code ec;
-  const fs::path parent = fs::weakly_canonical(path.parent_path(), ec);
+  const fs::path path = fs::absolute(text);
+  // The folder above as the kernel resolves it: "link/../out" lies beside what the link leads to.
+  const fs::path resolved =
+      name == "." ? fs::weakly_canonical(path, ec) : fs::weakly_canonical(path.parent_path(), ec) / name;
   if (ec) return Error{XD_IO, cat(destination, ": ", ec.message())};
-  return parent / path.filename();
+  return resolved;
 }
 
 Result<void> check_apart(const Input& source, const fs::path& destination) {

@@ -28,37 +28,6 @@ bool is_leftover(const fs::path& folder) {
   return fs::exists(folder / kMarker, ec) || fs::is_empty(folder, ec) || check_is_all_ours(folder).has_value();
 }
 
-// Whether a folder is at DST that may be replaced; an error when something is there that may not.
-Result<bool> check_destination(const fs::path& destination, bool overwrite) {
-  boost::system::error_code ec;
-  const fs::file_status status = fs::symlink_status(destination, ec);
-  if (status.type() == fs::file_not_found) return false;
-  if (status.type() == fs::status_error) return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
-  if (status.type() == fs::symlink_file) {
-    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ", destination.string(),
-                       ": name the folder it leads to, or another"));
-  }
-  if (status.type() != fs::directory_file) {
-    return invalid(
-        cat("expected DST to be a folder to make, found a file at ", destination.string(), ": choose another name"));
-  }
-  struct stat st {
-  }, above{};
-  if (::stat(destination.c_str(), &st) != 0 || ::stat(destination.parent_path().c_str(), &above) != 0)
-    return os_error(destination.string());
-  if (st.st_dev != above.st_dev) {
-    return invalid(cat("expected DST to be a folder to make, found a mount point at ", destination.string(),
-                       ": name a folder inside it"));
-  }
-  if (fs::is_empty(destination, ec)) return true;
-  if (!overwrite) {
-    return invalid(cat("expected DST to be new or empty, found files in ", destination.string(),
-                       ": choose another folder, or --overwrite to replace what crossdock wrote there"));
-  }
-  XD_TRY(check_is_all_ours(destination));
-  return true;
-}
-
 // The report goes last, so that a removal that is cut short still leaves a folder known as ours.
 Result<void> remove_tree(const fs::path& folder) {
   boost::system::error_code ec;
@@ -73,6 +42,36 @@ Result<void> remove_tree(const fs::path& folder) {
   return {};
 }
 }  // namespace
+
+Result<bool> check_destination(const fs::path& destination, bool overwrite) {
+  boost::system::error_code ec;
+  const fs::file_status status = fs::symlink_status(destination, ec);
+  if (status.type() == fs::file_not_found) return false;
+  if (status.type() == fs::status_error) return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
+  if (status.type() == fs::symlink_file) {
+    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ", destination.string(),
+                       ": name the folder it leads to, or another"));
+  }
+  if (status.type() != fs::directory_file) {
+    return invalid(
+        cat("expected DST to be a folder to make, found a file at ", destination.string(), ": choose another name"));
+  }
+  // The kernel knows bind mounts too, which have the same device as the folder above.
+  struct statx st {};
+  if (::statx(AT_FDCWD, destination.c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &st) != 0)
+    return os_error(destination.string());
+  if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
+    return invalid(cat("expected DST to be a folder to make, found a mount point at ", destination.string(),
+                       ": name a folder inside it"));
+  }
+  if (fs::is_empty(destination, ec)) return true;
+  if (!overwrite) {
+    return invalid(cat("expected DST to be new or empty, found files in ", destination.string(),
+                       ": choose another folder, or --overwrite to replace what crossdock wrote there"));
+  }
+  XD_TRY(check_is_all_ours(destination));
+  return true;
+}
 
 Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
   const auto end = checked_add(offset, n);
@@ -154,6 +153,12 @@ Result<void> StagedObject::read_back() {
   return {};
 }
 
+// Network file systems and quotas may tell only now that bytes were not taken.
+Result<void> StagedObject::close() {
+  if (os_.close(fd_.release()) != 0) return os_error(name_);
+  return {};
+}
+
 Result<std::string> StagedObject::seal() {
   const std::lock_guard lock(mutex_);
   const bool whole =
@@ -163,7 +168,7 @@ Result<std::string> StagedObject::seal() {
     return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_, " bytes to be written, found none at ", gap)};
   }
   if (digested_ == size_ && hollow_so_far_) {
-    fd_.close();
+    XD_TRY(close());
     std::string recipe;
     for (const Step& step : pending_) recipe += cat(step.bytes.size(), '+', step.zeros, ':', step.bytes);
     if (auto known = hollow_.find(recipe)) return *std::move(known);
@@ -174,7 +179,7 @@ Result<std::string> StagedObject::seal() {
   }
   digest_pending();
   XD_TRY(read_back());
-  fd_.close();
+  XD_TRY(close());
   return digest_.finish();
 }
 
@@ -280,9 +285,10 @@ Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, u
 
 Result<void> Staging::commit(const std::string& report, bool sync) {
   {
-    const Fd fd(os_.openat(dir_.get(), kReportName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+    Fd fd(os_.openat(dir_.get(), kReportName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
     if (!fd.valid()) return os_error("make " + (partial_ / kReportName).string());
     if (auto r = write_exact(os_, fd.get(), 0, as_bytes(report)); !r) return std::move(r).error().in(kReportName);
+    if (os_.close(fd.release()) != 0) return os_error((partial_ / kReportName).string());
   }
   if (os_.unlinkat(dir_.get(), kMarker, 0) != 0) return os_error((partial_ / kMarker).string());
   // One sync of the file system for everything: an fsync per file would cost a journal commit each.

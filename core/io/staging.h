@@ -40,6 +40,9 @@ class HollowDigests {
   std::unordered_map<std::string, std::string> digests_;
 };
 
+// Whether a folder is at DST that a commit would replace; an error when something is there that may not be.
+Result<bool> check_destination(const fs::path& destination, bool overwrite);
+
 // One output file of a size known beforehand. Every byte must be written, or declared zero, exactly once.
 class StagedObject {
  public:
@@ -64,6 +67,7 @@ class StagedObject {
   void digest_zeros(uint64_t offset, uint64_t n);
   void digest_pending();
   Result<void> read_back();
+  Result<void> close();
 
   Os& os_;
   HollowDigests& hollow_;

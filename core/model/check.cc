@@ -111,6 +111,8 @@ Result<void> check(const Manifest& m) {
     XD_TRY(check_value(entry.value, 1));
   }
   XD_TRY(check_value(m.source.config, 1));
+  XD_TRY(check_text(m.source.format, "the format"));
+  for (const auto& file : m.aux_files) XD_TRY(check_text(file.name, "an auxiliary file's name"));
   std::unordered_set<std::string_view> names;
   names.reserve(m.tensors.size());
   for (const Tensor& t : m.tensors) {
@@ -118,7 +120,7 @@ Result<void> check(const Manifest& m) {
     if (!names.insert(t.name).second)
       return corrupt(cat("expected each tensor once, found ", quoted(t.name), " twice"));
   }
-  for (const auto& group : m.alias_groups) {
+  for (const auto& group : m.alias_groups) {  // the first is kept
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));
   }
   for (const auto& group : m.training.groups) {

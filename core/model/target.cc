@@ -183,24 +183,26 @@ bool ties_embeddings(const Manifest& m) {
   return flag && *flag;
 }
 
-std::vector<std::pair<uint64_t, uint64_t>> tied_candidates(const Manifest& m) {
-  const auto find = [&m](std::initializer_list<std::string_view> endings, const Tensor* like) -> const Tensor* {
-    for (const Tensor& t : m.tensors) {
+Tied tied_embeddings(const Manifest& m) {
+  const auto find = [&m](std::initializer_list<std::string_view> endings,
+                         const Tensor* like) -> std::optional<uint64_t> {
+    for (size_t i = 0; i < m.tensors.size(); ++i) {
+      const Tensor& t = m.tensors[i];
       if (like && (t.dtype != like->dtype || t.shape != like->shape)) continue;  // of another part of the model
       for (const std::string_view e : endings) {
         if (t.name == e ||
             (t.name.size() > e.size() && t.name.ends_with(e) && t.name[t.name.size() - e.size() - 1] == '.'))
-          return &t;
+          return i;
       }
     }
-    return nullptr;
+    return std::nullopt;
   };
-  const Tensor* out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"}, nullptr);
+  const auto out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"}, nullptr);
   if (!out) return {};
-  const Tensor* in =
-      find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"}, out);
-  if (!in) return {};
-  return {{static_cast<uint64_t>(in - m.tensors.data()), static_cast<uint64_t>(out - m.tensors.data())}};
+  const auto in =
+      find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"},
+           &m.tensors[*out]);
+  return {in, out};
 }
 
 }  // namespace crossdock::model

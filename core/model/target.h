@@ -4,8 +4,8 @@
 
 #include <crossdock/manifest_wire.hpp>
 
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace crossdock::model {
@@ -32,7 +32,11 @@ Result<void> refuse_quantised(const manifest::Manifest& m);
 // Whether config.json says that the output embedding is the input embedding.
 bool ties_embeddings(const manifest::Manifest& m);
 
-// The (input, output) embedding pairs that such a model may store twice; indexes of tensors alike in type and shape.
-std::vector<std::pair<uint64_t, uint64_t>> tied_candidates(const manifest::Manifest& m);
+// The embeddings that such a model shares, by index: the head, and the input that is like it in type and shape.
+struct Tied {
+  std::optional<uint64_t> in, out;
+  bool operator==(const Tied&) const = default;
+};
+Tied tied_embeddings(const manifest::Manifest& m);
 
 }  // namespace crossdock::model

@@ -99,6 +99,8 @@ struct HostCalls {
       for (; *needs; ++needs) {
         if ((*needs)->tensor >= p->n_tensors)
           return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of a tensor that does not exist");
+        if ((*needs)->form != XD_FORM_DENSE)
+          return plugin::fail(err, XD_UNIMPLEMENTED, "plan: expected needs in elements (dense), found another form");
         item.needs.push_back({(*needs)->tensor, (*needs)->begin, (*needs)->count});
       }
       p->plan.items.push_back(std::move(item));

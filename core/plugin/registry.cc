@@ -32,7 +32,8 @@ bool has_text(const char* text) { return text && *text; }
 const char* option_problem(const xd_option_desc* const* options) {
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
-    if (o.struct_size < sizeof(xd_option_desc) || !has_text(o.name) || !has_text(o.type))
+    // The least that there ever was. A field that is appended later must be asked for here by its own offset.
+    if (o.struct_size < offsetof(xd_option_desc, help) + sizeof o.help || !has_text(o.name) || !has_text(o.type))
       return "an option without a name or type";
     // As a flag on the command line: a comma or an equals sign would mean something else there.
     if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0')

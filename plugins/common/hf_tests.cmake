@@ -1,5 +1,4 @@
 crossdock_test(common_hf_test unit
   ${PROJECT_SOURCE_DIR}/plugins/common/json_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/common/hf_folder_test.cc
-  ${PROJECT_SOURCE_DIR}/tests/support/memory_host.cc
-  LIBS crossdock_plugin_common crossdock::sdk)
+  LIBS crossdock_memory_host crossdock_plugin_common crossdock::sdk)

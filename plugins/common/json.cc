@@ -114,7 +114,11 @@ Result<JsonDocument> parse_json(std::string_view text, JsonDialect dialect) {
 }
 
 Result<JsonDocument> read_json(const Host& host, const Source& source, uint64_t offset, uint64_t length) {
+  // simdjson's tape, structural indexes and strings: at most this many bytes for each of the text's, while it parses.
+  // Untouched pages cost nothing; what counts is that the budget has room.
+  constexpr uint64_t kParserBytes = 14;
   XD_TRY_SET(const Buffer buffer, Buffer::make(host, length + simdjson::SIMDJSON_PADDING));
+  XD_TRY_SET(const Buffer reserved, Buffer::make(host, length * kParserBytes));
   XD_TRY(source.read(host, offset, buffer.span().first(length)));
   std::fill(buffer.span().begin() + static_cast<ptrdiff_t>(length), buffer.span().end(), std::byte{0});
   JsonDocument out;

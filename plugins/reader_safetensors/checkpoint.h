@@ -1,7 +1,4 @@
-// Which files of an input are the model, and what they hold together: one file, or shards with an index.
-//
-// The choice is transformers': model.safetensors, else model.safetensors.index.json. The index must agree with the
-// shards both ways, so that no tensor is taken from a place that the checkpoint's author did not mean.
+// What the files of a model hold together: one file, or shards with an index (plugins/common/hf_weights.h).
 #pragma once
 
 #include "plugins/reader_safetensors/header.h"
@@ -19,9 +16,6 @@ struct Checkpoint {
   std::vector<StoredTensor> tensors;                          // by file, then by offset
   std::vector<std::pair<std::string, std::string>> metadata;  // of all files, each pair once
 };
-
-// The file that opens the model: *.safetensors, or an index of shards. `variant`: "fp16" for model.fp16.safetensors.
-Result<std::string> choose_file(const Host& host, std::span<const std::string> names, const std::string& variant);
 
 Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names,
                                    const std::string& variant);

@@ -73,6 +73,8 @@ Result<StoredTensor> parse_entry(dom::element element) {
   StoredTensor out;
   XD_TRY_SET(out.dtype, parse_dtype(object));
   XD_TRY_SET(const auto shape, array_member(object, "shape"));
+  if (shape.size() > kMaxDimensions)
+    return unsupported(cat("expected at most ", kMaxDimensions, " dimensions, found ", shape.size()));
   for (const auto dim : shape) {
     XD_TRY_SET(out.shape.emplace_back(), integer(dim, "\"shape\""));
   }

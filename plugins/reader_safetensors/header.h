@@ -11,6 +11,7 @@
 namespace crossdock::reader_safetensors {
 
 inline constexpr uint64_t kLengthBytes = 8;               // the header's length, little-endian, opens the file
+inline constexpr size_t kMaxDimensions = 64;              // torch's own limit
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 
 struct StoredTensor {

@@ -2,5 +2,4 @@ crossdock_test(writer_universal_test unit
   ${PROJECT_SOURCE_DIR}/plugins/writer_universal/settings_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/writer_universal/plugin_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/writer_universal/plugin.cc
-  ${PROJECT_SOURCE_DIR}/tests/support/memory_host.cc
-  LIBS writer_universal_code crossdock::sdk)
+  LIBS crossdock_memory_host writer_universal_code crossdock::sdk)

@@ -29,6 +29,13 @@ bool FaultyOs::fails(const char* kind, int fd) {
   return fails(kind, std::string(target, n > 0 ? static_cast<size_t>(n) : 0));
 }
 
+int FaultyOs::close(int fd) {
+  const bool failed = fails("close", fd);
+  const int error = errno;
+  const int done = Os::close(fd);  // a failed close closes too
+  if (failed) errno = error;
+  return failed ? -1 : done;
+}
 int FaultyOs::openat(int dir, const char* path, int flags, mode_t mode) {
   return fails("openat", path) ? -1 : Os::openat(dir, path, flags, mode);
 }

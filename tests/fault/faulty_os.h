@@ -30,6 +30,7 @@ class FaultyOs : public io::Os {
   bool struck() const { return struck_; }
   const std::string& path() const { return path_; }  // of the call that failed
 
+  int close(int fd) override;
   int openat(int dir, const char* path, int flags, mode_t mode) override;
   int mkdirat(int dir, const char* path, mode_t mode) override;
   int unlinkat(int dir, const char* path, int flags) override;

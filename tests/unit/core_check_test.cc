@@ -46,10 +46,12 @@ TEST_CASE("a manifest of another version is refused") {
 TEST_CASE("text must be UTF-8 wherever it stands") {
   const std::string bad = "a\xFF";
   CHECK(verdict_of_tensor([&](Tensor& t) { t.name = bad; }) ==
-        "tensor \"a\xFF\": expected UTF-8 in a tensor's name, found \"a\xFF\"");
+        "tensor \"a\\xff\": expected UTF-8 in a tensor's name, found \"a\\xff\"");
   CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.target_name = bad; }), "expected UTF-8 in a tensor's name"));
   CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.encoding = bad; }), "expected UTF-8 in an encoding"));
   CHECK(contains(verdict([&](Manifest& m) { m.source.files[0].name = bad; }), "expected UTF-8 in a file's name"));
+  CHECK(contains(verdict([&](Manifest& m) { m.source.format = bad; }), "expected UTF-8 in the format"));
+  CHECK(contains(verdict([&](Manifest& m) { m.aux_files.push_back({{}, bad, {}}); }), "an auxiliary file's name"));
   CHECK(contains(verdict([&](Manifest& m) {
                    m.source.metadata.push_back({bad, {}});
                  }),

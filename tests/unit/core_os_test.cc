@@ -87,10 +87,10 @@ TEST_CASE("a descriptor is closed once, by its last owner") {
   Fd b = std::move(a);
   CHECK_FALSE(a.valid());
   CHECK(fcntl(number, F_GETFD) >= 0);
-  Fd c;
-  c = std::move(b);
-  CHECK(fcntl(number, F_GETFD) >= 0);
-  c.close();
-  c.close();
+  {
+    Fd c;
+    c = std::move(b);
+    CHECK(fcntl(number, F_GETFD) >= 0);
+  }
   CHECK(fcntl(number, F_GETFD) == -1);
 }

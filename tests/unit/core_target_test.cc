@@ -212,29 +212,29 @@ TEST_CASE("whether the embeddings are tied is config.json's word") {
 }
 
 TEST_CASE("the embeddings that may be tied are found by the names that models give them") {
-  using Pairs = std::vector<std::pair<uint64_t, uint64_t>>;
-  const auto pairs = [](std::initializer_list<const char*> names) { return model::tied_candidates(of(names)); };
-  CHECK(pairs({"model.norm", "lm_head.weight", "model.embed_tokens.weight"}) == Pairs{{2, 1}});  // Llama
-  CHECK(pairs({"wte.weight", "lm_head.weight"}) == Pairs{{0, 1}});                               // GPT-2
-  CHECK(pairs({"gpt_neox.embed_in.weight", "embed_out.weight"}) == Pairs{{0, 1}});               // GPT-NeoX
-  CHECK(pairs({"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}) == Pairs{{0, 1}});
-  CHECK(pairs({"shared.weight", "lm_head.weight"}) == Pairs{{0, 1}});  // T5
-  CHECK(pairs({"model.embed_tokens.weight"}).empty());
-  CHECK(pairs({"lm_head.weight"}).empty());
-  CHECK(pairs({"model.my_embed_tokens.weight", "lm_head.weight"}).empty());  // whole parts of a name only
+  using model::Tied;
+  const auto tied = [](std::initializer_list<const char*> names) { return model::tied_embeddings(of(names)); };
+  CHECK(tied({"model.norm", "lm_head.weight", "model.embed_tokens.weight"}) == Tied{2, 1});  // Llama
+  CHECK(tied({"wte.weight", "lm_head.weight"}) == Tied{0, 1});                               // GPT-2
+  CHECK(tied({"gpt_neox.embed_in.weight", "embed_out.weight"}) == Tied{0, 1});               // GPT-NeoX
+  CHECK(tied({"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}) == Tied{0, 1});
+  CHECK(tied({"shared.weight", "lm_head.weight"}) == Tied{0, 1});  // T5
+  CHECK(tied({"model.embed_tokens.weight"}) == Tied{});
+  CHECK(tied({"lm_head.weight"}) == Tied{{}, 0});
+  CHECK(tied({"model.my_embed_tokens.weight", "lm_head.weight"}) == Tied{{}, 1});  // whole parts of a name only
 }
 
 TEST_CASE("embeddings of different type or shape are not tied") {
   Manifest m = of({"wte.weight", "lm_head.weight"});
   m.tensors[1].shape = {2, 4};
-  CHECK(model::tied_candidates(m).empty());
+  CHECK(!model::tied_embeddings(m).in);
   m.tensors[1].shape = {4, 2};
   m.tensors[1].dtype = DType::F16;
-  CHECK(model::tied_candidates(m).empty());
+  CHECK(!model::tied_embeddings(m).in);
 }
 
 TEST_CASE("another embedding of another shape does not hide the one that is tied") {
   Manifest m = of({"audio.embed_tokens.weight", "language_model.embed_tokens.weight", "lm_head.weight"});
   m.tensors[0].shape = {7, 2};
-  CHECK(model::tied_candidates(m) == std::vector<std::pair<uint64_t, uint64_t>>{{1, 2}});
+  CHECK(model::tied_embeddings(m) == model::Tied{1, 2});
 }

@@ -71,7 +71,7 @@ typedef struct { /* borrowed bytes; the consumer calls release exactly once, on 
   void* owner;
 } xd_view;
 
-/* ---- what the host offers; all [any] --------------------------------------------------------------------- */
+/* ---- what the host offers; all [any] but tensor_view and tensor_read --------------------------------------------------------------------- */
 typedef struct xd_host {
   uint32_t struct_size, abi_minor;
   void* ctx; /* first argument of every call below; one table per job for readers and writers */
@@ -103,9 +103,10 @@ typedef struct xd_host {
   xd_status (*plan_drop)(void* ctx, xd_plan* p, uint64_t tensor, const char* reason, xd_error* err); /* this tensor is left out */
   xd_status (*plan_note)(void* ctx, xd_plan* p, const char* text, xd_error* err); /* what the user must know: goes into the report */
 
-  /* Writers, inside write_item() and seal(). */
+  /* Writers, inside write_item() and on its thread: ranges of what the item needs. */
   xd_status (*tensor_view)(void* ctx, const xd_range* r, xd_view* out, xd_error* err);         /* XD_UNIMPLEMENTED: use tensor_read */
   xd_status (*tensor_read)(void* ctx, const xd_range* r, void* dst, uint64_t dst_size, xd_error* err);
+  /* Writers, inside write_item() and seal(). */
   xd_status (*object_write)(void* ctx, xd_object* o, uint64_t off, const void* data, uint64_t n, xd_error* err);
   xd_status (*object_zero)(void* ctx, xd_object* o, uint64_t off, uint64_t n, xd_error* err); /* logical zeros: a hole where the file system has them */
 } xd_host;

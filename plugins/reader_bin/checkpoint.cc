@@ -1,0 +1,107 @@
+#include "plugins/reader_bin/checkpoint.h"
+
+#include "plugins/common/hf_weights.h"
+#include "plugins/common/quote.h"
+#include "plugins/reader_bin/gather.h"
+#include "plugins/reader_bin/state_dict.h"
+
+#include <tuple>
+
+namespace crossdock::reader_bin {
+
+namespace {
+
+using common::in_quotes;
+
+constexpr std::string_view kOthers[] = {".pt", ".pth", ".ckpt", ".t7"};
+constexpr std::string_view kNotWeights[] = {"training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state"};
+constexpr common::WeightNames kNames{"pytorch_model", ".bin", kOthers, kNotWeights, "adapter_model.bin"};
+
+Result<void> check_size(const StoredTensor& t, const Record& record) {
+  if (t.strides.empty()) return {};
+  const uint64_t n_bytes = t.n_elems() * t.elem_bytes();
+  if (n_bytes > record.n_bytes && n_bytes > kMaxRepeatedBytes) {
+    return unsupported(cat("expected a view that repeats its values to have at most ", kMaxRepeatedBytes,
+                           " bytes, found ", n_bytes, " of a storage of ", record.n_bytes,
+                           ": save it with .contiguous()"));
+  }
+  if (record.deflated && record.n_bytes > kMaxInflatedView) {
+    return unsupported(cat("expected a strided tensor to lie in a plain record, found a deflated one of ",
+                           record.n_bytes, " bytes: load it in Python and torch.save it again"));
+  }
+  return {};
+}
+
+Result<void> add_file(const Host& host, const Input& input, const std::string& name, const OpenOptions& options,
+                      Checkpoint& out) {
+  XD_TRY_SET(const Source source, input.open(host, name));
+  XD_TRY_SET(auto torch, TorchFile::open(host, source, options.verify_crc));
+  XD_TRY_SET(const auto model, find_model(host, torch->pickle(), options.state_dict_path));
+  for (const ModelTensor& m : model) {
+    const Tensor& t = *m.tensor;
+    StoredTensor stored{m.name, t.dtype,        t.shape,
+                        {},     t.offset,       static_cast<uint32_t>(out.files.size()),
+                        0,      t.is_parameter, t.is_parameter && !t.requires_grad};
+    if (!is_dense({t.shape, t.strides, t.offset, 0})) stored.strides = t.strides;
+    auto record = torch->find_storage(torch->pickle().storage(t.storage));
+    if (!record) return std::move(record).error().in(cat("tensor ", in_quotes(m.name)));
+    stored.record = *record;
+    if (auto r = check_size(stored, torch->record(*record)); !r)
+      return std::move(r).error().in(cat("tensor ", in_quotes(m.name)));
+    out.tensors.push_back(std::move(stored));
+  }
+  torch->drop_pickle();
+  out.files.push_back({name, source.size(host), std::move(torch)});
+  return {};
+}
+
+// Names of the same elements of the same storage are one tensor: tied weights.
+void find_aliases(Checkpoint& c) {
+  using Place = std::tuple<uint32_t, uint32_t, uint64_t, manifest::DType, std::vector<uint64_t>, std::vector<uint64_t>>;
+  std::map<Place, std::vector<uint64_t>> by_place;
+  for (uint64_t i = 0; i < c.tensors.size(); ++i) {
+    const StoredTensor& t = c.tensors[i];
+    if (t.n_elems() > 0) by_place[{t.file, t.record, t.offset, t.dtype, t.shape, t.strides}].push_back(i);
+  }
+  for (auto& [place, tensors] : by_place) {
+    if (tensors.size() > 1) c.aliases.push_back({std::move(tensors)});
+  }
+}
+
+}  // namespace
+
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names,
+                                   const OpenOptions& options) {
+  XD_TRY_SET(const std::string first, common::choose_file(host, names, kNames, options.variant));
+  Checkpoint out;
+  std::optional<common::ShardIndex> index;
+  std::vector<std::string> files{first};
+  if (common::is_index(first)) {
+    XD_TRY_SET(index, common::read_shard_index(host, input, first));
+    if (auto all = common::check_shards_exist(*index, names); !all)
+      return common::in_file(first, std::move(all).error());
+    files = index->shards;
+  }
+  for (const std::string& file : files) {
+    if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
+    if (auto added = add_file(host, input, file, options, out); !added)
+      return common::in_file(file, std::move(added).error());
+  }
+  if (index) {
+    std::vector<common::PlacedTensor> placed;
+    uint64_t n_bytes = 0;
+    for (const StoredTensor& t : out.tensors) {
+      placed.push_back({t.name, t.file});
+      n_bytes += t.n_elems() * t.elem_bytes();
+    }
+    if (auto same = common::check_against_index(*index, placed, files); !same)
+      return common::in_file(first, std::move(same).error());
+    common::compare_total_size(host, *index, n_bytes, first);
+  }
+  find_aliases(out);
+  return out;
+}
+
+int score(std::span<const std::string> names) { return common::score(names, kNames, 80); }
+
+}  // namespace crossdock::reader_bin

@@ -1,0 +1,178 @@
+// org.crossdock.reader.bin: reads the checkpoints of torch.save: pytorch_model.bin, its shards, .pt, .pth and .ckpt.
+//
+// open() reads directories and pickles only, one file at a time. read() is one read of the file for a dense tensor; a
+// strided one is gathered in blocks. What open() made is immutable but for the streams of deflated records, which have
+// a lock, so reads may run concurrently.
+#include "plugins/common/hf_folder.h"
+#include "plugins/common/quote.h"
+#include "plugins/reader_bin/checkpoint.h"
+#include "plugins/reader_bin/gather.h"
+
+#include <algorithm>
+
+namespace crossdock::reader_bin {
+
+namespace {
+
+using manifest::DType;
+using manifest::Manifest;
+
+constexpr uint64_t kBlockBytes = 1 << 20;
+
+// Each element's bytes the other way round; a complex one is two numbers.
+void swap_bytes(DType dtype, std::span<std::byte> values) {
+  const auto& info = manifest::info(dtype);
+  const size_t size = info.bits / 8 / (info.kind == manifest::Kind::kComplex ? 2 : 1);
+  for (size_t at = 0; at < values.size(); at += size) std::reverse(&values[at], &values[at] + size);
+}
+
+class BinReader : public Reader {
+ public:
+  static int probe(const Host& host, const Input& input) { return score(input.names(host)); }
+
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
+    const auto names = input.names(host);
+    auto out = std::make_unique<BinReader>();
+    XD_TRY_SET(out->config_, common::read_config(host, input, names));
+    XD_TRY_SET(out->checkpoint_,
+               open_checkpoint(host, input, names,
+                               {options.text("variant"), options.text("state-dict-path"), options.flag("verify-crc")}));
+    out->aux_files_ = common::aux_files(names);
+    return std::unique_ptr<Reader>(std::move(out));
+  }
+
+  Result<Manifest> manifest(const Host&) override {
+    Manifest out;
+    out.source.format = "bin";
+    out.source.config = config_;
+    out.aux_files = aux_files_;
+    out.alias_groups = checkpoint_.aliases;
+    for (const CheckpointFile& file : checkpoint_.files) out.source.files.push_back({file.name, file.size, {}});
+    out.tensors.reserve(checkpoint_.tensors.size());
+    for (const StoredTensor& t : checkpoint_.tensors) describe(t, out.tensors.emplace_back());
+    return out;
+  }
+
+  Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
+    if (range.tensor >= checkpoint_.tensors.size()) {
+      return Error{XD_OUT_OF_RANGE,
+                   cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
+    }
+    const StoredTensor& t = checkpoint_.tensors[range.tensor];
+    auto done = read(host, t, range, out);
+    return done || done.error().held_by_host ? done
+                                             : std::move(done).error().in(cat("tensor ", common::in_quotes(t.name)));
+  }
+
+ private:
+  // Where the stored bytes lie: of a plain dense tensor exactly its own, else of its whole record.
+  void describe(const StoredTensor& t, manifest::Tensor& out) const {
+    const TorchFile& file = *checkpoint_.files[t.file].torch;
+    const Record& record = file.record(t.record);
+    out.name = t.name;
+    out.dtype = t.dtype;
+    out.shape = t.shape;
+    if (t.is_parameter && manifest::info(t.dtype).kind == manifest::Kind::kFloat) {
+      out.role = manifest::Role::kParameter;
+      out.train = t.is_frozen ? manifest::Training::kFrozen : manifest::Training::kTrainable;
+    }
+    const bool swapped = file.big_endian() && t.elem_bytes() > 1;
+    if (record.deflated || swapped) {
+      out.encoding = record.deflated ? swapped ? "deflate, big-endian" : "deflate" : "big-endian";
+      out.extents = {{t.file, record.offset, record.n_stored}};
+    } else if (t.strides.empty()) {
+      out.extents = {{t.file, record.offset + t.offset * t.elem_bytes(), t.n_elems() * t.elem_bytes()}};
+    } else {
+      out.extents = {{t.file, record.offset, record.n_stored}};
+      out.strides.assign(t.strides.begin(), t.strides.end());
+      out.storage_offset = t.offset;
+    }
+  }
+
+  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) {
+    if (range.form != XD_FORM_DENSE) return Error{XD_UNIMPLEMENTED, "expected to be asked for dense values"};
+    if (range.dtype != 0 && range.dtype != static_cast<uint32_t>(t.dtype)) {
+      return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ", range.dtype,
+                         ": casts are the host's"));
+    }
+    const uint64_t n_elems = t.n_elems();
+    if (range.begin > n_elems || range.count > n_elems - range.begin) {
+      return Error{XD_OUT_OF_RANGE,
+                   cat("expected a range inside ", n_elems, " elements, found ", range.count, " at ", range.begin)};
+    }
+    const uint64_t n_bytes = range.count * t.elem_bytes();
+    if (out.size() != n_bytes) return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
+    if (n_bytes == 0) return {};
+    TorchFile& file = *checkpoint_.files[t.file].torch;
+    const Record& record = file.record(t.record);
+    if (t.strides.empty()) {
+      XD_TRY(file.reader().read(host, record, (t.offset + range.begin) * t.elem_bytes(), out));
+    } else {
+      XD_TRY(read_strided(host, t, range, file.reader(), record, out));
+    }
+    if (file.big_endian() && t.elem_bytes() > 1) swap_bytes(t.dtype, out);
+    return {};
+  }
+
+  static Result<void> read_strided(const Host& host, const StoredTensor& t, const xd_range& range, RecordReader& reader,
+                                   const Record& record, std::span<std::byte> out) {
+    const View view{t.shape, t.strides, t.offset, t.elem_bytes()};
+    // A deflated record comes whole, into memory, where one block can be anywhere.
+    const uint64_t most = record.deflated ? record.n_bytes : std::min(kBlockBytes, host.piece_bytes());
+    XD_TRY_SET(const Buffer block, Buffer::make(host, std::clamp<uint64_t>(most, t.elem_bytes(), record.n_bytes)));
+    if (!record.deflated) {
+      const auto from_file = [&](uint64_t offset, std::span<std::byte> piece) {
+        return reader.read(host, record, offset, piece);
+      };
+      return gather(view, range.begin, range.count, block.span(), from_file, out);
+    }
+    XD_TRY(reader.read(host, record, 0, block.span()));
+    std::vector<std::byte> piece(std::min(kBlockBytes, record.n_bytes));
+    const auto from_memory = [&](uint64_t offset, std::span<std::byte> to) -> Result<void> {
+      std::copy_n(block.span().begin() + static_cast<ptrdiff_t>(offset), to.size(), to.begin());
+      return {};
+    };
+    return gather(view, range.begin, range.count, piece, from_memory, out);
+  }
+
+  Checkpoint checkpoint_;
+  manifest::Value config_;
+  std::vector<manifest::AuxFile> aux_files_;
+};
+
+constexpr xd_option_desc option(const char* name, const char* type, const char* fallback, const char* help) {
+  return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
+}
+constexpr xd_option_desc kVariant =
+    option("variant", "string", "", "which weights of a folder that has several: fp16 for pytorch_model.fp16.bin");
+constexpr xd_option_desc kPath =
+    option("state-dict-path", "string", "", "the dict of a .pt or .ckpt file that is the model, as in \"a.b\"");
+constexpr xd_option_desc kVerify =
+    option("verify-crc", "bool", "false", "check the CRC of every record of a .bin file");
+constexpr const xd_option_desc* kOptions[] = {&kVariant, &kPath, &kVerify, nullptr};
+constexpr const char* kFormats[] = {"bin", nullptr};
+constexpr const char* kPatterns[] = {"*.bin", "*.pt", "*.pth", "*.ckpt", "pytorch_model.bin.index.json", nullptr};
+
+constexpr xd_reader_api kApi = reader_api<BinReader>();
+constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
+                               XD_READER,
+                               XD_CAP_CONCURRENT,
+                               "org.crossdock.reader.bin",
+                               CROSSDOCK_VERSION,
+                               "reads PyTorch checkpoints (.bin, .pt, .pth, .ckpt) without running their pickles",
+                               kFormats,
+                               kPatterns,
+                               kOptions,
+                               &kApi,
+                               nullptr};
+constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
+constexpr xd_module kModule{XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+
+}  // namespace
+
+}  // namespace crossdock::reader_bin
+
+xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
+  *out = &crossdock::reader_bin::kModule;
+  return XD_OK;
+}

@@ -1,0 +1,2 @@
+// So that the precompiled header, which main.cc cannot use, has something to compile.
+#include "tests/catch.h"
