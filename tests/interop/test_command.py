@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -78,6 +79,43 @@ def test_progress_for_programs(crossdock, source, tmp_path):
     events = [json.loads(line) for line in lines]
     steps = [(event["done"], event["total"]) for event in events if "done" in event]
     assert steps and steps == sorted(steps) and steps[-1][0] == steps[-1][1] > 0
+
+
+@pytest.mark.parametrize("style", ["json", "bar", "plain"])
+def test_nobody_reads_the_progress(crossdock, model, tmp_path, style):
+    """A full or closed stderr must not end a conversion: it only loses what it would have shown."""
+    command = [crossdock.path, "convert", str(model), str(tmp_path / "out"), "--to", "universal", "--progress", style]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, env=crossdock.env, stdout=subprocess.DEVNULL, stderr=full).returncode == 0
+    assert (tmp_path / "out/crossdock.json").exists()
+
+
+@pytest.mark.parametrize("name", ["m.partial", "m.replaced"])
+def test_names_of_unfinished_folders(crossdock, model, tmp_path, name):
+    """Another run that writes m would take them for a rest of its own."""
+    error = crossdock.convert(model, tmp_path / name, code=1).stderr
+    assert "which marks folders that are not finished" in error and not (tmp_path / name).exists()
+
+
+def test_dry_run_looks_at_the_destination(crossdock, model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("")
+    error = crossdock.convert(model, tmp_path / "out", "--dry-run", code=1).stderr
+    assert "expected DST to be new or empty" in error
+
+
+def test_tied_embeddings_under_the_head_name_alone(crossdock, tmp_path):
+    """safetensors.torch.save_model keeps the first name of the alphabet; the job will look for the other."""
+    model = write_model(tmp_path / "in", {"lm_head.weight": ("BF16", [3, 5])}, {"tie_word_embeddings": True})
+    notes = crossdock.convert(model, tmp_path / "out").stdout
+    assert "config.json ties the embeddings, but the source has lm_head.weight and no input embeddings" in notes
+    crossdock.convert(model, tmp_path / "renamed", "--rename", "^lm_head=model.embed_tokens")
+    assert (tmp_path / "renamed/global_step0/zero/model.embed_tokens.weight/fp32.pt").exists()
+
+
+def test_one_file_of_a_folder(crossdock, model, tmp_path):
+    assert "the config.json and tokenizer beside it were not read" in \
+        crossdock.convert(model / "model.safetensors", tmp_path / "out").stdout
 
 
 def test_same_input_same_bytes(crossdock, source, tmp_path):

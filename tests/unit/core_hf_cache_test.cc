@@ -82,6 +82,11 @@ TEST_CASE("a model is found by its name, at main or another revision") {
   CHECK(*find_in_hf_cache("org/name@main") == snapshots / "c0ffee");
   CHECK(*find_in_hf_cache("org/name@v1.0") == snapshots / "decade");
   CHECK(*find_in_hf_cache("org/name@decade") == snapshots / "decade");  // a commit itself
+  put(cache / "models--org--name/refs/refs/pr/3", "decade");
+  CHECK(*find_in_hf_cache("org/name@refs/pr/3") == snapshots / "decade");
+  CHECK_FALSE(find_in_hf_cache("org/name@../../x"));
+  fs::remove_all(cache / "models--org--name/refs");  // as when every download named its commit
+  CHECK(*find_in_hf_cache("org/name@decade") == snapshots / "decade");
 }
 
 TEST_CASE("a ref may end in a newline") {
