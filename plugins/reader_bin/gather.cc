@@ -117,9 +117,9 @@ class Gather {
 }  // namespace
 
 bool is_dense(const View& view) {
+  if (std::find(view.shape.begin(), view.shape.end(), 0) != view.shape.end()) return true;
   uint64_t stride = 1;
   for (size_t d = view.shape.size(); d-- > 0;) {
-    if (view.shape[d] == 0) return true;
     if (view.shape[d] == 1) continue;
     if (view.strides[d] != stride) return false;
     stride *= view.shape[d];

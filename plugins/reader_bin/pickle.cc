@@ -222,7 +222,7 @@ class Machine {
     return v.data;
   }
   Result<std::vector<uint64_t>> naturals(const Value& v, std::string_view what) const {
-    if (v.kind != Kind::kTuple) return corrupt(cat("expected a tuple of ", what, "s, found ", name_of(v.kind)));
+    if (v.kind != Kind::kTuple) return corrupt(cat("expected a tuple of numbers, found ", name_of(v.kind)));
     if (v.length > kMaxDimensions) return too_many("dimensions", kMaxDimensions);
     std::vector<uint64_t> out;
     for (const Value& item : out_.tuple(v)) {
