@@ -12,7 +12,7 @@ packages=(g++ cmake ninja-build ccache libboost-dev libboost-program-options-dev
           libxxhash-dev libssl-dev)
 with_python=yes
 case "${1:-}" in
-  "") packages+=(python3 python3-venv python3-dev) ;;
+  "") packages+=(clang libclang-rt-dev python3 python3-venv python3-dev) ;;  # clang for the fuzzers
   --no-python) with_python=no ;;
   *) echo "usage: scripts/setup.sh [--no-python]" >&2; exit 2 ;;
 esac

@@ -40,5 +40,9 @@ step "the scheduler's tests with the thread sanitizer"
 scripts/build.sh tsan scheduler_tests
 run_ctest tsan -L scheduler
 
+step "the fuzzers, for a fixed number of executions"
+scripts/build.sh fuzz fuzzers
+run_ctest fuzz -L fuzz
+
 step "interoperation with DeepSpeed, transformers, safetensors and torch"
 .venv/bin/python -m pytest tests/interop -q

@@ -173,8 +173,8 @@ class Bench:
 
     def peer(self):
         """What is common today: a Python script with torch that also writes the moments' zeros out."""
-        if subprocess.run([self.python, "-c", "import torch"], stderr=subprocess.DEVNULL).returncode != 0:
-            return print(f"peer: left out, {self.python} has no torch (--python)")
+        if not self.has_torch("peer"):
+            return
         source, files = self.llama()
         self.cat_to_nothing(files)
         script = Path(__file__).with_name("naive_peer.py")
@@ -186,7 +186,32 @@ class Bench:
             seconds = statistics.median(r.seconds for r in runs)
             print(f"{who}: {seconds:.1f} s, {max(r.peak for r in runs) / GB:.2f} GB of memory")
 
+    def bin(self):
+        """The same tensors from PyTorch's files."""
+        if not self.has_torch("bin"):
+            return
+        source, files = self.llama()
+        folder = self.work / "llama-bin"
+        if not (folder / "pytorch_model.bin.index.json").exists():
+            self.run([self.python, Path(__file__).with_name("make_bin.py"), source, folder])
+        self.cat_to_nothing(files + sorted(folder.glob("*.bin")))
+        times = self.paired({
+            "bin": lambda: self.convert(folder).seconds,
+            "safetensors": lambda: self.convert(source).seconds,
+        })
+        self.ratio("convert from .bin / from safetensors", times, "bin", "safetensors", 1.1)
+        peak = self.convert(folder, "--memory", "256MiB").peak
+        self.memory_line("from .bin", peak)
+        runs = [self.run([self.crossdock, "inspect", folder]) for _ in range(21)]
+        self.median("inspect of 2.2 GB of .bin", runs, 50, "ms", scale=1000)
+
     # ---- helpers
+    def has_torch(self, name):
+        if subprocess.run([self.python, "-c", "import torch, safetensors"], stderr=subprocess.DEVNULL).returncode == 0:
+            return True
+        print(f"{name}: left out, {self.python} has no torch and safetensors (--python)")
+        return False
+
     def llama(self):
         source = models.make(self.work / "llama", models.tiny_llama, shards=4, data=True)
         return source, sorted(source.glob("*.safetensors"))
@@ -205,14 +230,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs (default: 5)")
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
-    parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "large", "peer"])
+    parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
+    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "bin", "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
         parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
     bench = Bench(args)
-    names = args.only or ["start", "index", "dry_run", "memory", "speed"]
+    names = args.only or ["start", "index", "dry_run", "memory", "speed", "bin"]
     names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
     free = shutil.disk_usage(bench.work).free / GB
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")

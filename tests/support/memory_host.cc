@@ -160,7 +160,7 @@ struct Calls {
       return error(err, XD_NOT_FOUND, cat("expected an input \"", name, "\", found none"));
     const std::lock_guard lock(host.mutex_);
     ++host.opened[name];
-    host.sources_.push_back(std::make_unique<MemoryHost::OpenSource>(&host, name));
+    host.sources_.push_back(std::make_unique<MemoryHost::OpenSource>(MemoryHost::OpenSource{&host, name}));
     *out = reinterpret_cast<xd_source*>(host.sources_.back().get());
     return XD_OK;
   }

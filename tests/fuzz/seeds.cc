@@ -1,0 +1,49 @@
+// fuzz_seeds NAME DIR: writes the first inputs of a fuzzer, from the recipes that the unit tests use.
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include "plugins/reader_bin/recipes_for_test.h"
+
+using namespace crossdock::reader_bin::recipe;
+
+namespace {
+
+std::vector<std::string> values() {
+  const std::string t = tensor(storage("0", 2), 0, {2}, {1});
+  return {
+      ordered_dict({text("w"), t}) + "}" + text("_metadata") + ordered_dict({}) + "sb",
+      dict({text("state_dict"), dict({text("a"), tensor(storage("0", 6, "HalfStorage"), 1, {2, 2}, {1, 2})}),
+            text("epoch"), number(3)}),
+      dict({text("p"), call(global("torch._utils", "_rebuild_parameter"), {t, "\x88", ordered_dict({})}), text("u"),
+            call(global("torch._utils", "_rebuild_tensor_v3"),
+                 {storage("1", 8, "UntypedStorage", "torch.storage"), number(0), numbers({4}), numbers({1}), "\x89",
+                  ordered_dict({}), global("torch", "uint16")})}),
+      tuple({number(1), number(-70000), number(int64_t{1} << 40), "G12345678", "N", "\x88", "]Na", "U\x01x",
+             "M\x01\x02q\x00h\x00\x86"s}),
+      call(global("os", "system"), {text("true")}),
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  const std::string name = argv[1];
+  std::vector<std::string> seeds;
+  for (const std::string& value : values()) {
+    if (name == "pickle") {
+      seeds.push_back(pickle(value));
+      continue;
+    }
+    const std::vector<Stored> storages{{"0", "ABCDefgh"}, {"1", "abcdefgh"}};
+    seeds.push_back(torch_zip(value, storages));
+    seeds.push_back(torch_zip(value, storages, true, "big"));
+    seeds.push_back(legacy_file(value, storages));
+    seeds.push_back(legacy_file(value, {storages[0]}));
+  }
+  std::filesystem::create_directories(argv[2]);
+  for (size_t i = 0; i < seeds.size(); ++i) {
+    std::ofstream(std::filesystem::path(argv[2]) / ("seed" + std::to_string(i)), std::ios::binary) << seeds[i];
+  }
+}
