@@ -109,9 +109,9 @@ TEST_CASE("pickle: a stream of several") {
 }
 
 TEST_CASE("pickle: ends at every byte") {
-  const std::string bytes =
-      pickle(dict({text("w"), tensor(storage("0", 300), 0, {300}, {1}), text("n"), number(-5), text("l"),
-                   number(int64_t{1} << 33), text("g"), "G12345678", text("m"), "M\x01\x02q\x00"s, text("h"), "h\x00"s}));
+  const std::string bytes = pickle(
+      dict({text("w"), tensor(storage("0", 300), 0, {300}, {1}), text("n"), number(-5), text("l"),
+            number(int64_t{1} << 33), text("g"), "G12345678", text("m"), "M\x01\x02q\x00"s, text("h"), "h\x00"s}));
   REQUIRE(outcome(bytes) == "accepted");
   for (size_t n = 0; n < bytes.size(); ++n) {
     INFO(n);
@@ -141,6 +141,7 @@ TEST_CASE("pickle: nothing runs") {
                                                                   {"posix", "system"},
                                                                   {"torch", "load"},
                                                                   {"torch.nn", "Linear"},
+                                                                  {"pickle", "loads"},
                                                                   {"torch", "OrderedDict"},
                                                                   {"collections", "OrderedDict.x"},
                                                                   {"", ""},
