@@ -49,6 +49,9 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"), "look for plugins here first (repeatable)");
   flags.target.add_options()  //
+      ("target", po::value(&r.target.description)->value_name("FILE"),
+       "a description of the job's module, from `python -m crossdock_manifest describe`: checks names and shapes, and "
+       "tells order, tied names, buffers and optimizer groups")  //
       ("strip-prefix", po::value(&r.target.strip_prefix)->value_name("TEXT"),
        "take this off the beginning of names")  //
       ("rename", po::value(&r.target.renames)->composing()->value_name("FROM=TO"),

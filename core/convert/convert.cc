@@ -8,6 +8,7 @@
 #include "core/convert/scheduler.h"
 #include "core/convert/tensor_service.h"
 #include "core/model/check.h"
+#include "core/model/describe.h"
 
 #include <boost/filesystem/operations.hpp>
 
@@ -130,22 +131,32 @@ class Job {
     target_ = model_->manifest();
     if (target_.tensors.empty()) return unsupported(cat("expected a model, found no tensors in ", request_.source));
     XD_TRY(model::refuse_quantised(target_));
-    return model::apply_target(request_.target, target_);
+    std::optional<manifest::Manifest> description;
+    if (!request_.target.description.empty()) {
+      XD_TRY_SET(description, model::read_description(request_.target.description));
+    }
+    std::vector<std::string> notes;
+    XD_TRY(model::apply_target(request_.target, description ? &*description : nullptr, target_, notes));
+    for (std::string& note : notes) add_note(std::move(note));
+    return {};
   }
 
   // Names that share one storage in the source are one parameter.
   void drop_aliases() {
     for (const manifest::AliasGroup& group : target_.alias_groups) {
-      for (size_t i = 1; i < group.tensors.size(); ++i) {
-        target_.tensors[group.tensors[i]].left_out =
-            cat("shares its storage in the source with ", target_.tensors[group.tensors[0]].name);
+      const manifest::Tensor* kept = nullptr;  // the first, unless the job's module keeps another
+      for (const uint64_t i : group.tensors) {
+        manifest::Tensor& t = target_.tensors[i];
+        if (!t.left_out.empty()) continue;
+        if (kept) t.left_out = cat("shares its storage in the source with ", kept->name);
+        if (!kept) kept = &t;
       }
     }
   }
 
   // A model whose config ties its embeddings has one parameter for both; a second, equal copy in the file is left out.
   Result<void> drop_tied() {
-    if (!model::ties_embeddings(target_)) return {};
+    if (!target_.module_order.empty() || !model::ties_embeddings(target_)) return {};
     const model::Tied tied = model::tied_embeddings(target_);
     if (!tied.out || !target_.tensors[*tied.out].left_out.empty()) return {};
     manifest::Tensor& head = target_.tensors[*tied.out];

@@ -123,6 +123,7 @@ Result<void> check(const Manifest& m) {
   for (const auto& group : m.alias_groups) {  // the first is kept
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));
   }
+  for (const uint64_t i : m.module_order) XD_TRY(check_index(i, m.tensors.size(), "a tensor of the module"));
   for (const auto& group : m.training.groups) {
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
   }

@@ -1,6 +1,7 @@
 #include "core/model/target.h"
 
 #include "core/base/text.h"
+#include "core/model/describe.h"
 
 #include <algorithm>
 #include <array>
@@ -141,13 +142,17 @@ bool ends_with_any(const std::string& name, std::initializer_list<std::string_vi
 
 }  // namespace
 
-Result<void> apply_target(const TargetOptions& options, Manifest& m) {
+Result<void> apply_target(const TargetOptions& options, const Manifest* description, Manifest& m,
+                          std::vector<std::string>& notes) {
   for (Tensor& t : m.tensors) {
     if (t.role != manifest::Role::kUnspecified) continue;
     t.role = manifest::info(t.dtype).kind == Kind::kFloat ? manifest::Role::kParameter : manifest::Role::kBuffer;
   }
   XD_TRY(rename_all(options, m));
-  return set_training(options, m);
+  if (description) XD_TRY(describe(*description, m, notes));
+  XD_TRY(set_training(options, m));
+  if (description) make_groups(*description, m);
+  return {};
 }
 
 Result<void> refuse_quantised(const Manifest& m) {

@@ -20,10 +20,13 @@ struct TargetOptions {
   // others are trained; both: frozen wins.
   std::vector<std::string> trainable;
   std::vector<std::string> frozen;
+  // A file that describes the job's module: a manifest without bytes. Empty: none.
+  std::string description;
 };
 
-// Fills target_name, role and train.
-Result<void> apply_target(const TargetOptions& options, manifest::Manifest& m);
+// Fills target_name, role and train. `description`: of the job's module, or nullptr (see describe.h).
+Result<void> apply_target(const TargetOptions& options, const manifest::Manifest* description, manifest::Manifest& m,
+                          std::vector<std::string>& notes);
 
 // Refuses, by name, what is stored as quantised codes: by config.json's quantization_config, by element type, by the
 // names that the known methods give their parts. Codes are never copied as weights.

@@ -77,6 +77,16 @@ class Pickle {
   void dict(std::invocable auto&& body) { container("}", 'u', body); }
   void ordered_dict(std::invocable auto&& body) { container("ccollections\nOrderedDict\n)R", 'u', body); }
   void torch_size(std::span<const uint64_t> shape);
+  // A Python object of a class, with these attributes: entries as of a dict. It is made without __init__. Readers that
+  // run nothing (weights_only) refuse it.
+  void object(std::string_view module, std::string_view name, std::invocable auto&& body) {
+    global(module, name);
+    out_ += ")\x81";
+    dict(body);
+    out_ += 'b';
+  }
+  // A name of a Python module as a value: a class, a dtype.
+  void global(std::string_view module, std::string_view name);
 
   // A key of a dict and its value.
   template <class Key, class Value>
@@ -89,7 +99,6 @@ class Pickle {
 
  private:
   void integer(int64_t value);
-  void global(std::string_view module, std::string_view name);
   template <class Number>
   void integers(const std::vector<Number>& values);
 

@@ -4,34 +4,28 @@
 
 #include <algorithm>
 
+#include "plugins/common/deepspeed_states.h"
 #include "plugins/common/pickle_emit.h"
 
 namespace crossdock::writer_universal {
 
+using common::element_count;
 using common::EmptyDict;
 using common::EmptyList;
 using common::None;
+using common::of_tensor;
 using common::Pickle;
+using common::Storage;
 using common::StoredTensor;
+using common::zeros;
 using manifest::DType;
 
 namespace {
 
-// The release whose files these are like. Stages 1 and 2 want some version to be told.
-constexpr std::string_view kDsVersion = "0.19.8";
 constexpr double kUniversalVersion = 0.4;
 // Stages 1 and 2 pair the job's optimizer groups with these and leave the rest of the job's unloaded, without a word.
 // Each is empty, for whatever is in it (lr, weight_decay) would replace the job's.
 constexpr int kParamGroups = 64;
-
-uint64_t elements(const manifest::Tensor& tensor) { return checked_product(tensor.shape).value_or(0); }
-
-Storage zeros(uint64_t n_elems, Storage::From from) { return {from, n_elems * sizeof(float), 0, n_elems}; }
-
-Storage of_tensor(const manifest::Tensor& tensor, uint64_t index, DType dtype) {
-  const uint64_t n = elements(tensor);
-  return {Storage::From::kTensor, manifest::dense_bytes(dtype, n).value_or(0), index, n, dtype, dtype != tensor.dtype};
-}
 
 // Stages 1 and 2 cut what they load along its first dimension (Tensor.chunk), which a scalar lacks. Nobody minds that
 // it has one: stages 1 and 2 compare only the number of elements, stage 3 nothing.
@@ -50,40 +44,7 @@ std::string param_pickle(const StoredTensor& tensor) {
 
 StoredTensor zero_step() { return StoredTensor::dense(DType::F32, {}, 0); }
 
-// Empty enough for every scheduler: DeepSpeed's own take the iteration, torch's LambdaLR pops lr_lambdas, and those
-// that hold other schedulers pop _schedulers.
-void put_scheduler_state(Pickle& p) {
-  p.dict([&] {
-    p.entry("last_batch_iteration", -1);
-    p.entry("lr_lambdas", EmptyList{});
-    p.entry("_schedulers", EmptyList{});
-  });
-}
-
-std::vector<uint64_t> sizes(const std::vector<Storage>& storages) {
-  std::vector<uint64_t> out;
-  for (const Storage& storage : storages) out.push_back(storage.n_bytes);
-  return out;
-}
-
-// Tensors that the core left out because they are another name of one that stays: {left out: kept}.
-void put_shared_params(Pickle& p, const manifest::Manifest& model) {
-  p.dict([&] {
-    for (const manifest::AliasGroup& group : model.alias_groups) {
-      const auto kept = std::find_if(group.tensors.begin(), group.tensors.end(),
-                                     [&](uint64_t i) { return model.tensors[i].left_out.empty(); });
-      if (kept == group.tensors.end()) continue;
-      for (const uint64_t i : group.tensors) {
-        if (!model.tensors[i].left_out.empty()) p.entry(model.tensors[i].target(), model.tensors[*kept].target());
-      }
-    }
-  });
-}
-
 }  // namespace
-
-Content::Content(std::string pickle, std::vector<Storage> from)
-    : file(std::move(pickle), sizes(from)), storages(std::move(from)) {}
 
 Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype) {
   const DType dtype = keep_dtype ? tensor.dtype : DType::F32;
@@ -92,24 +53,23 @@ Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype)
 
 Content moment(const manifest::Tensor& tensor, Moments how) {
   if (how == Moments::kZeroStride) {
-    return {param_pickle(StoredTensor::repeated(DType::F32, stored_shape(tensor), 0)),
-            {zeros(1, Storage::From::kZeros)}};
+    return {param_pickle(StoredTensor::repeated(DType::F32, stored_shape(tensor), 0)), {zeros(1)}};
   }
   const auto from = how == Moments::kDense ? Storage::From::kWrittenZeros : Storage::From::kZeros;
-  return {param_pickle(StoredTensor::dense(DType::F32, stored_shape(tensor), 0)), {zeros(elements(tensor), from)}};
+  return {param_pickle(StoredTensor::dense(DType::F32, stored_shape(tensor), 0)), {zeros(element_count(tensor), from)}};
 }
 
 Content step() {
   Pickle p;
   p.put(zero_step());
-  return {std::move(p).finish(), {zeros(1, Storage::From::kZeros)}};
+  return {std::move(p).finish(), {zeros(1)}};
 }
 
 Content optimizer_state() {
   Pickle p;
   const auto empty_group = [&] { p.dict([&] { p.entry("params", EmptyList{}); }); };
   p.dict([&] {
-    p.entry("ds_version", kDsVersion);
+    p.entry("ds_version", common::kDeepSpeedVersion);
     p.entry("zero_stage", 3);
     p.entry("partition_count", 1);
     p.entry("param_groups", [&] {  // stages 1 and 2
@@ -124,7 +84,7 @@ Content optimizer_state() {
       });
     });
   });
-  return {std::move(p).finish(), {zeros(1, Storage::From::kZeros)}};
+  return {std::move(p).finish(), {zeros(1)}};
 }
 
 Content model_states(const manifest::Manifest& model, const Parts& parts) {
@@ -159,25 +119,20 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
     p.entry("mp_world_size", 1);  // the number of mp_rank files
     p.entry("global_steps", 0);
     p.entry("skipped_steps", 0);
-    p.entry("lr_scheduler", [&] { put_scheduler_state(p); });
+    p.entry("lr_scheduler", [&] { common::put_scheduler_state(p); });
     p.entry("global_samples", 0);
     p.entry("module", buffers);
     p.entry("buffer_names", buffer_names);
     p.entry("param_shapes", shapes);
     p.entry("frozen_param_shapes", None{});
     p.entry("frozen_param_fragments", None{});
-    p.entry("shared_params", [&] { put_shared_params(p, model); });
+    p.entry("shared_params", [&] { common::put_shared_params(p, model); });
     p.entry("optimizer", None{});
     p.entry("data_sampler", None{});
     p.entry("random_ltd", None{});
     p.entry("ds_config", EmptyDict{});
-    p.entry("ds_version", kDsVersion);
-    p.entry("checkpoint_parallel_dimensions", [&] {
-      p.dict([&] {
-        p.entry("pp_degree", 1);
-        p.entry("tp_degree", 1);
-      });
-    });
+    p.entry("ds_version", common::kDeepSpeedVersion);
+    common::put_parallel_dimensions(p);
     p.entry("universal_checkpoint_info",
             [&] { p.dict([&] { p.entry("universal_checkpoint_version", kUniversalVersion); }); });
   });
@@ -186,7 +141,7 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
 
 Content scheduler() {
   Pickle p;
-  put_scheduler_state(p);
+  common::put_scheduler_state(p);
   return {std::move(p).finish(), {}};
 }
 

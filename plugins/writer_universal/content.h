@@ -9,28 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "plugins/common/torch_zip.h"
+#include "plugins/common/torch_content.h"
 #include "plugins/writer_universal/settings.h"
 
 namespace crossdock::writer_universal {
 
-struct Storage {
-  enum class From { kTensor, kWrittenZeros, kZeros };  // kZeros: a hole, where it is worth one
-  From from = From::kZeros;
-  uint64_t n_bytes = 0;
-  // kTensor: all of the tensor at this index, as this element type.
-  uint64_t tensor = 0;
-  uint64_t n_elems = 0;
-  manifest::DType dtype = manifest::DType::F32;
-  bool is_cast = false;
-};
-
-struct Content {
-  common::TorchFile file;
-  std::vector<Storage> storages;
-
-  Content(std::string pickle, std::vector<Storage> from);
-};
+using common::Content;
 
 // The manifest's tensors, by what becomes of them: indexes.
 struct Parts {

@@ -11,10 +11,10 @@
 
 #include "plugins/common/pickle_emit.h"
 #include "plugins/common/quote.h"
+#include "plugins/common/torch_stream.h"
 #include "plugins/writer_universal/content.h"
 #include "plugins/writer_universal/notes.h"
 #include "plugins/writer_universal/settings.h"
-#include "plugins/writer_universal/stream.h"
 
 namespace crossdock::writer_universal {
 namespace {
@@ -120,14 +120,13 @@ class UniversalWriter : public Writer {
   }
 
   Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
-    return with_content(object,
-                        [&](const Content& content) { return writer_universal::write_item(host, content, out); });
+    return with_content(object, [&](const Content& content) { return common::write_item(host, content, out); });
   }
 
   Result<void> seal(const Host& host, uint32_t object, Object& out,
                     std::span<const std::string_view> results) override {
     if (const std::string text = text_of(files_.at(object).kind); !text.empty()) return out.write(0, as_bytes(text));
-    return with_content(object, [&](const Content& c) { return writer_universal::seal(host, c, out, results); });
+    return with_content(object, [&](const Content& c) { return common::seal(host, c, out, results); });
   }
 
  private:
@@ -179,8 +178,8 @@ class UniversalWriter : public Writer {
 
   Result<void> plan_file(Plan& out, File file, const std::string& path, const Content& content) {
     XD_TRY_SET(const uint32_t id, plan_object(out, file, path, content.file.size()));
-    if (!needs_item(content)) return {};
-    return out.item(id, needs(content), item_bytes(content), item_memory(content));
+    if (!common::needs_item(content)) return {};
+    return out.item(id, common::needs(content), common::item_bytes(content), common::item_memory(content));
   }
 
   Result<void> plan_parameter(Plan& out, const std::string& folder, uint64_t index) {

@@ -28,7 +28,8 @@ Manifest of(std::initializer_list<const char*> names) {
 
 // The target names, separated by spaces; or the refusal.
 std::string renamed(const TargetOptions& options, Manifest m) {
-  if (auto r = model::apply_target(options, m); !r) return r.error().message;
+  std::vector<std::string> notes;
+  if (auto r = model::apply_target(options, nullptr, m, notes); !r) return r.error().message;
   std::string out;
   for (const auto& t : m.tensors) out += (out.empty() ? "" : " ") + t.target();
   return out;
@@ -36,7 +37,8 @@ std::string renamed(const TargetOptions& options, Manifest m) {
 
 // One letter for each tensor: t(rainable), f(rozen), '-' when nothing was said; or the refusal.
 std::string trained(const TargetOptions& options, Manifest m) {
-  if (auto r = model::apply_target(options, m); !r) return r.error().message;
+  std::vector<std::string> notes;
+  if (auto r = model::apply_target(options, nullptr, m, notes); !r) return r.error().message;
   std::string out;
   for (const auto& t : m.tensors)
     out += t.train == Training::kTrainable ? 't' : t.train == Training::kFrozen ? 'f' : '-';
@@ -59,7 +61,8 @@ std::string quantised(const Manifest& m) {
 
 TEST_CASE("names stay as they are unless asked") {
   Manifest m = of({"a.weight", "b.weight"});
-  REQUIRE(model::apply_target({}, m));
+  std::vector<std::string> notes;
+  REQUIRE(model::apply_target({}, nullptr, m, notes));
   CHECK(m.tensors[0].target() == "a.weight");
   CHECK(m.tensors[0].target_name.empty());
 }
@@ -121,7 +124,8 @@ TEST_CASE("roles: floating point is a parameter, all else a buffer, and the read
   }
   m.tensors.push_back(tensor("running_mean", DType::F32, {1}));
   m.tensors.back().role = manifest::Role::kBuffer;
-  REQUIRE(model::apply_target({}, m));
+  std::vector<std::string> notes;
+  REQUIRE(model::apply_target({}, nullptr, m, notes));
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     INFO(m.tensors[i].name);
     CHECK((m.tensors[i].role == manifest::Role::kParameter) == (i < 4));

@@ -177,9 +177,10 @@ struct Manifest {
   TrainingState training;
   std::vector<AuxFile> aux_files;
   std::vector<Provenance> provenance;
+  std::vector<uint64_t> module_order;
   static void fields(auto& self, auto&& f) {
     f(1, self.schema_version); f(2, self.source); f(3, self.tensors); f(4, self.alias_groups); f(5, self.training);
-    f(6, self.aux_files); f(7, self.provenance);
+    f(6, self.aux_files); f(7, self.provenance); f(8, self.module_order);
   }
   bool operator==(const Manifest&) const = default;
 };

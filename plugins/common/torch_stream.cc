@@ -1,4 +1,4 @@
-#include "plugins/writer_universal/stream.h"
+#include "plugins/common/torch_stream.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,7 +6,7 @@
 
 #include "plugins/common/crc32.h"
 
-namespace crossdock::writer_universal {
+namespace crossdock::common {
 namespace {
 
 using From = Storage::From;
@@ -23,8 +23,11 @@ constexpr uint64_t kSmallestHole = 4096;
 
 uint64_t piece_of(const Storage& storage) {
   switch (storage.from) {
-    case From::kTensor:
-      return std::min(storage.n_bytes, storage.is_cast ? kCastPiece : kCopyPiece);
+    case From::kTensors: {
+      const bool casts =
+          std::any_of(storage.segments.begin(), storage.segments.end(), [](const Segment& s) { return s.is_cast; });
+      return std::min(storage.n_bytes, casts ? kCastPiece : kCopyPiece);
+    }
     case From::kWrittenZeros:
       return std::min(storage.n_bytes, kZeroPiece);
     case From::kZeros:
@@ -33,8 +36,9 @@ uint64_t piece_of(const Storage& storage) {
   return 0;
 }
 
-xd_range range_of(const Storage& storage, uint64_t begin, uint64_t count) {
-  return dense_range(storage.tensor, begin, count, storage.is_cast ? storage.dtype : manifest::DType::UNSPECIFIED);
+xd_range range_of(const Storage& storage, const Segment& segment, uint64_t begin, uint64_t count) {
+  return dense_range(segment.tensor, segment.begin + begin, count,
+                     segment.is_cast ? storage.dtype : manifest::DType::UNSPECIFIED);
 }
 
 // Writes on from an offset. Small pieces wait for the next large one or for flush().
@@ -81,25 +85,43 @@ Result<void> stop_if_cancelled(const Host& host) {
   return {};
 }
 
-Result<uint32_t> write_tensor(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out) {
+Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out) {
   const uint64_t element = manifest::info(storage.dtype).bits / 8;
+  const uint64_t room = std::max<uint64_t>(std::min<uint64_t>(buffer.size(), piece_of(storage)) / element, 1);
   uint32_t crc = 0;
-  for (uint64_t done = 0; done < storage.n_elems;) {
-    XD_TRY(stop_if_cancelled(host));
-    const uint64_t n = step_of(storage.n_elems - done, std::min<uint64_t>(buffer.size(), piece_of(storage)) / element);
-    const auto piece = buffer.first(n * element);
-    XD_TRY(read_tensor(host, range_of(storage, done, n), piece));
-    crc = common::crc32(piece, crc);
-    XD_TRY(out.write(piece));
-    done += n;
+  // Small neighbours share a piece, so that a storage of many short segments is not as many writes.
+  uint64_t filled = 0;
+  const auto write = [&]() -> Result<void> {
+    const auto piece = buffer.first(filled * element);
+    filled = 0;
+    crc = crc32(piece, crc);
+    return out.write(piece);
+  };
+  for (const Segment& segment : storage.segments) {
+    for (uint64_t done = 0; done < segment.count;) {
+      if (filled == room) XD_TRY(write());
+      XD_TRY(stop_if_cancelled(host));
+      const uint64_t n = std::min(segment.count - done, room - filled);
+      XD_TRY(read_tensor(host, range_of(storage, segment, done, n), buffer.subspan(filled * element, n * element)));
+      filled += n;
+      done += n;
+    }
+    for (uint64_t done = 0; done < segment.pad;) {
+      if (filled == room) XD_TRY(write());
+      const uint64_t n = std::min(segment.pad - done, room - filled);
+      std::memset(buffer.data() + filled * element, 0, n * element);
+      filled += n;
+      done += n;
+    }
   }
+  if (filled > 0) XD_TRY(write());
   return crc;
 }
 
 Result<uint32_t> write_zeros(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out) {
   if (storage.from == From::kZeros) {
     XD_TRY(out.zeros(storage.n_bytes));
-    return common::crc32_zeros(storage.n_bytes);
+    return crc32_zeros(storage.n_bytes);
   }
   if (!buffer.empty()) std::memset(buffer.data(), 0, buffer.size());
   for (uint64_t done = 0; done < storage.n_bytes;) {
@@ -108,7 +130,7 @@ Result<uint32_t> write_zeros(const Host& host, const Storage& storage, std::span
     XD_TRY(out.write(buffer.first(n)));
     done += n;
   }
-  return common::crc32_zeros(storage.n_bytes);
+  return crc32_zeros(storage.n_bytes);
 }
 
 // From the beginning to the end of the last storage. Gives the storages' CRCs.
@@ -126,8 +148,8 @@ Result<std::vector<uint32_t>> write_storages(const Host& host, const Content& co
   std::vector<uint32_t> crcs;
   for (const Storage& storage : content.storages) {
     if (!crcs.empty()) out.add(content.file.gap(crcs.size(), crcs.back()));
-    XD_TRY_SET(const uint32_t crc, storage.from == From::kTensor ? write_tensor(host, storage, span, out)
-                                                                 : write_zeros(host, storage, span, out));
+    XD_TRY_SET(const uint32_t crc, storage.from == From::kTensors ? write_tensors(host, storage, span, out)
+                                                                  : write_zeros(host, storage, span, out));
     crcs.push_back(crc);
   }
   return crcs;
@@ -155,12 +177,21 @@ bool needs_item(const Content& content) {
 std::vector<xd_range> needs(const Content& content) {
   std::vector<xd_range> out;
   for (const Storage& storage : content.storages) {
-    if (storage.from == From::kTensor) out.push_back(range_of(storage, 0, storage.n_elems));
+    for (const Segment& segment : storage.segments) {
+      if (segment.count > 0 || storage.segments.size() == 1)
+        out.push_back(range_of(storage, segment, 0, segment.count));
+    }
   }
   return out;
 }
 
-uint64_t item_bytes(const Content& content) { return content.file.tail_offset(); }
+uint64_t item_bytes(const Content& content) {
+  uint64_t holes = 0;
+  for (const Storage& storage : content.storages) {
+    if (storage.from == From::kZeros && storage.n_bytes >= kSmallestHole) holes += storage.n_bytes;
+  }
+  return content.file.tail_offset() - holes;
+}
 
 uint64_t item_memory(const Content& content) {
   uint64_t out = 0;
@@ -185,4 +216,4 @@ Result<void> seal(const Host& host, const Content& content, Object& object, std:
   return out.flush();
 }
 
-}  // namespace crossdock::writer_universal
+}  // namespace crossdock::common

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include "plugins/writer_universal/content.h"
+#include "plugins/common/torch_content.h"
 
-namespace crossdock::writer_universal {
+namespace crossdock::common {
 
 bool needs_item(const Content& content);
 // What plan_item is told of it.
@@ -24,4 +24,4 @@ Result<std::string> write_item(const Host& host, const Content& content, Object&
 // `results`: those of the content's item, when it has one.
 Result<void> seal(const Host& host, const Content& content, Object& out, std::span<const std::string_view> results);
 
-}  // namespace crossdock::writer_universal
+}  // namespace crossdock::common

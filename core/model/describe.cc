@@ -1,0 +1,164 @@
+#include "core/model/describe.h"
+
+#include "core/base/text.h"
+#include "core/model/check.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <unordered_map>
+
+namespace crossdock::model {
+
+using manifest::Manifest;
+using manifest::Tensor;
+
+namespace {
+
+constexpr size_t kMaxListed = 5;  // names in one message
+
+std::string listed(const std::vector<std::string>& names) {
+  std::string out;
+  for (size_t i = 0; i < names.size() && i < kMaxListed; ++i) out += (i ? ", " : "") + base::printable(names[i]);
+  if (names.size() > kMaxListed) out += cat(" and ", names.size() - kMaxListed, " more");
+  return out;
+}
+
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  std::string out = "[";
+  for (size_t i = 0; i < shape.size(); ++i) out += cat(i ? ", " : "", shape[i]);
+  return out + "]";
+}
+
+std::unordered_map<std::string, uint64_t> by_target_name(const Manifest& m) {
+  std::unordered_map<std::string, uint64_t> out;
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) out.emplace(m.tensors[i].target(), i);
+  return out;
+}
+
+// For each name of the description that is tied to an earlier one: that one, by index.
+std::vector<uint64_t> kept_names(const Manifest& description) {
+  std::vector<uint64_t> out(description.tensors.size());
+  for (uint64_t i = 0; i < out.size(); ++i) out[i] = i;
+  for (const manifest::AliasGroup& group : description.alias_groups) {
+    for (const uint64_t i : group.tensors) out[i] = group.tensors[0];
+  }
+  return out;
+}
+
+constexpr uint64_t kNone = UINT64_MAX;
+
+// The tensor of the model for each name of the description.
+std::vector<uint64_t> match(const Manifest& description, const Manifest& m) {
+  const auto names = by_target_name(m);
+  std::vector<uint64_t> out;
+  for (const Tensor& d : description.tensors) {
+    const auto it = names.find(d.name);
+    out.push_back(it == names.end() ? kNone : it->second);
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<Manifest> read_description(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream bytes;
+  bytes << in.rdbuf();
+  const auto where = [&](Error e) { return std::move(e).in(cat("--target ", path)); };
+  if (!in || bytes.str().empty()) {
+    return where({XD_NOT_FOUND,
+                  "expected a description that `python -m crossdock_manifest describe` made, found no such "
+                  "file, or an empty one"});
+  }
+  const std::string text = std::move(bytes).str();
+  auto out = manifest::decode<Manifest>(as_bytes(text));
+  if (!out) return where(std::move(out).error());
+  for (Tensor& t : out->tensors) {  // it has names and shapes, and no bytes that a check could look for
+    t.extents.clear();
+    t.encoding = "none";
+  }
+  if (auto r = check(*out); !r) return where(std::move(r).error());
+  if (out->tensors.empty()) return where(corrupt("expected a description with tensors, found none"));
+  return out;
+}
+
+Result<void> describe(const Manifest& description, Manifest& m, std::vector<std::string>& notes) {
+  std::vector<uint64_t> found = match(description, m);
+  const auto kept = kept_names(description);
+  // A parameter that is there under a tied name only gets its own.
+  for (uint64_t i = 0; i < found.size(); ++i) {
+    if (kept[i] == i || found[i] == kNone || found[kept[i]] != kNone) continue;
+    found[kept[i]] = std::exchange(found[i], kNone);
+    m.tensors[found[kept[i]]].target_name = description.tensors[kept[i]].name;
+  }
+  std::vector<std::string> missing, extra, buffers;
+  std::vector<bool> used(m.tensors.size());
+  m.module_order.clear();
+  for (uint64_t i = 0; i < found.size(); ++i) {
+    const Tensor& d = description.tensors[i];
+    if (found[i] == kNone) {
+      if (kept[i] != i) continue;
+      (d.role == manifest::Role::kBuffer ? buffers : missing).push_back(d.name);
+      continue;
+    }
+    Tensor& t = m.tensors[found[i]];
+    used[found[i]] = true;
+    if (t.shape != d.shape) {
+      return invalid(cat("--target: expected ", base::printable(d.name), " of shape ", shape_text(d.shape), ", found ",
+                         shape_text(t.shape), " in the source: describe the model that this checkpoint is of"));
+    }
+    if (kept[i] != i && t.left_out.empty()) {
+      t.left_out = cat("tied to ", description.tensors[kept[i]].name, " in the job's module");
+    }
+    if (d.role != manifest::Role::kUnspecified) t.role = d.role;
+    t.train = d.train;
+    m.module_order.push_back(found[i]);
+  }
+  if (!missing.empty()) {
+    return invalid(cat("--target: expected ", description.tensors.size(),
+                       " tensors of the job's module in the source, found ", missing.size(), " missing (",
+                       listed(missing), "): use --strip-prefix, --add-prefix or --rename where only names differ"));
+  }
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    if (used[i] || !m.tensors[i].left_out.empty()) continue;
+    m.tensors[i].left_out = "the job's module has no such name";
+    extra.push_back(m.tensors[i].target());
+  }
+  if (!extra.empty())
+    notes.push_back(cat("The job's module has no ", listed(extra), ": left out, as from_pretrained does."));
+  if (!buffers.empty()) notes.push_back(cat("The source has no values for the buffers ", listed(buffers), "."));
+  // Both names of a pair that the source has, so that a writer can tell which stands for which.
+  for (const manifest::AliasGroup& group : description.alias_groups) {
+    manifest::AliasGroup out;
+    for (const uint64_t i : group.tensors) {
+      if (found[i] != kNone) out.tensors.push_back(found[i]);
+    }
+    const bool known = std::find(m.alias_groups.begin(), m.alias_groups.end(), out) != m.alias_groups.end();
+    if (out.tensors.size() > 1 && !known) m.alias_groups.push_back(std::move(out));
+  }
+  return {};
+}
+
+void make_groups(const Manifest& description, Manifest& m) {
+  const auto is_trained = [&](uint64_t i) {
+    const Tensor& t = m.tensors[i];
+    return t.left_out.empty() && t.role == manifest::Role::kParameter && t.train != manifest::Training::kFrozen;
+  };
+  m.training.groups.clear();
+  m.training.optimizer = description.training.optimizer;
+  const std::vector<uint64_t> found = match(description, m);
+  for (const manifest::ParameterGroup& group : description.training.groups) {
+    manifest::ParameterGroup out{{}, group.hyper_parameters};
+    for (const uint64_t i : group.tensors) {
+      if (found[i] != kNone && is_trained(found[i])) out.tensors.push_back(found[i]);
+    }
+    m.training.groups.push_back(std::move(out));
+  }
+  if (!m.training.groups.empty()) return;
+  manifest::ParameterGroup all;
+  std::copy_if(m.module_order.begin(), m.module_order.end(), std::back_inserter(all.tensors), is_trained);
+  m.training.groups.push_back(std::move(all));
+}
+
+}  // namespace crossdock::model

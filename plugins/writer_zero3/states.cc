@@ -1,0 +1,266 @@
+// The dicts hold what DeepSpeed 0.19.8 saves itself at stage 3, in its order, for a run that has not begun. FORMAT.md
+// says which keys loading needs.
+#include "plugins/writer_zero3/states.h"
+
+#include <algorithm>
+
+#include "plugins/common/deepspeed_states.h"
+#include "plugins/common/pickle_emit.h"
+
+namespace crossdock::writer_zero3 {
+
+using common::Content;
+using common::EmptyDict;
+using common::EmptyList;
+using common::None;
+using common::Pickle;
+using common::Storage;
+using common::StoredTensor;
+using manifest::DType;
+using manifest::Manifest;
+
+namespace {
+
+constexpr std::string_view kScalerModule = "deepspeed.runtime.fp16.loss_scaler";
+
+// Loading assigns the object as it is, and every backward() uses it.
+void put_loss_scaler(Pickle& p, const Settings& s) {
+  if (s.dtype != DType::F16) {
+    p.object(kScalerModule, "LossScaler", [&] {
+      p.entry("cur_scale", 1.0);
+      p.entry("dynamic", false);
+    });
+    return;
+  }
+  p.object(kScalerModule, "DynamicLossScaler", [&] {
+    p.entry("cur_scale", int64_t{1} << s.scale_power);
+    p.entry("dynamic", true);
+    p.entry("cur_iter", 0);
+    p.entry("last_overflow_iter", -1);
+    p.entry("scale_factor", 2.0);
+    p.entry("scale_window", s.scale_window);
+    p.entry("min_scale", 1);
+    p.entry("delayed_shift", s.hysteresis);
+    p.entry("cur_hysteresis", s.hysteresis);
+    p.entry("consecutive_hysteresis", false);
+    p.entry("raise_error_at_min_scale", true);
+    p.put("dtype");
+    p.global("torch", "float16");
+  });
+}
+
+void put_value(Pickle& p, const manifest::Value& v) {
+  if (const auto* flag = v.get<bool>()) return p.put(*flag);
+  if (const auto* number = v.get<int64_t>()) return p.put(*number);
+  if (const auto* real = v.get<double>()) return p.put(*real);
+  if (const auto* text = v.get<std::string>()) return p.put(*text);
+  if (const auto* list = v.get<manifest::ValueList>()) {
+    return p.tuple([&] {  // betas are one
+      for (const auto& item : list->values) put_value(p, item);
+    });
+  }
+  p.put(None{});
+}
+
+using HyperParameters = std::vector<manifest::KeyValue>;
+
+// The optimizer's defaults with the user's values, in the order that its own state_dict() has.
+HyperParameters defaults(const Settings& s) {
+  const bool is_torch = s.optimizer == Optimizer::kAdamW || s.optimizer == Optimizer::kAdam;
+  const manifest::Value none{manifest::Null{}}, no{false};
+  HyperParameters out{{"lr", {s.lr}}};
+  if (!is_torch) out.push_back({"bias_correction", {true}});
+  out.push_back({"betas", {manifest::ValueList{{{s.beta1}, {s.beta2}}}}});
+  out.push_back({"eps", {s.eps}});
+  out.push_back({"weight_decay", {s.weight_decay}});
+  if (s.optimizer != Optimizer::kFusedAdam && !is_torch) out.push_back({"amsgrad", no});
+  if (!is_torch) return out;
+  for (const char* name : {"amsgrad", "maximize"}) out.push_back({name, no});
+  out.push_back({"foreach", none});
+  for (const char* name : {"capturable", "differentiable"}) out.push_back({name, no});
+  out.push_back({"fused", none});
+  out.push_back({"decoupled_weight_decay", {s.optimizer == Optimizer::kAdamW}});
+  return out;
+}
+
+// A group's own values go first.
+void override_with(const HyperParameters& own, HyperParameters& out) {
+  for (const manifest::KeyValue& value : own) {
+    const auto it = std::find_if(out.begin(), out.end(), [&](const auto& v) { return v.key == value.key; });
+    if (it == out.end()) {
+      out.push_back(value);
+    } else {
+      it->value = value.value;
+    }
+  }
+}
+
+// torch counts "parameters" through all groups; ZeRO-3's are the sub-groups.
+void put_param_groups(Pickle& p, const Manifest& model, const Layout& layout, const Settings& settings) {
+  p.list([&] {
+    for (size_t g = 0; g < model.training.groups.size(); ++g) {
+      HyperParameters values = defaults(settings);
+      override_with(model.training.groups[g].hyper_parameters, values);
+      p.dict([&] {
+        for (const auto& [key, value] : values) {
+          p.put(key);
+          put_value(p, value);
+        }
+        p.entry("params", [&] {
+          p.list([&] {
+            for (size_t i = 0; i < layout.sub_groups.size(); ++i) {
+              if (layout.sub_groups[i].group == g) p.put(i);
+            }
+          });
+        });
+      });
+    }
+  });
+}
+
+void put_shapes(Pickle& p, const Manifest& model, const std::vector<uint64_t>& indexes) {
+  p.ordered_dict([&] {
+    for (const uint64_t i : indexes) {
+      p.put(model.tensors[i].target());
+      p.torch_size(model.tensors[i].shape);
+    }
+  });
+}
+
+}  // namespace
+
+Content optimizer_states(const Manifest& model, const Layout& layout, const Settings& settings, uint64_t rank) {
+  // The flat groups first: all that comes from the source is then one run of the file.
+  std::vector<Storage> storages;
+  for (const SubGroup& sub : layout.sub_groups) {
+    Storage flat{Storage::From::kTensors, sub.n_elems * sizeof(float), DType::F32, {}};
+    for (const uint64_t i : sub.parameters)
+      flat.segments.push_back(piece(model, i, rank, settings.world_size, DType::F32));
+    storages.push_back(std::move(flat));
+  }
+  const auto moments = settings.dense_moments ? Storage::From::kWrittenZeros : Storage::From::kZeros;
+  const auto add_zeros = [&](uint64_t n, Storage::From from) {
+    storages.push_back(common::zeros(n, from));
+    return storages.size() - 1;
+  };
+  const bool counts_in_tensor = settings.optimizer == Optimizer::kAdamW || settings.optimizer == Optimizer::kAdam;
+  Pickle p;
+  const auto state_of = [&](const SubGroup& sub) {
+    p.dict([&] {
+      if (counts_in_tensor) {
+        p.entry("step", StoredTensor::dense(DType::F32, {}, add_zeros(1, Storage::From::kZeros)));
+      } else {
+        p.entry("step", 0);
+      }
+      for (const char* name : {"exp_avg", "exp_avg_sq"})
+        p.entry(name, StoredTensor::dense(DType::F32, {sub.n_elems}, add_zeros(sub.n_elems, moments)));
+    });
+  };
+  p.dict([&] {
+    p.entry("optimizer_state_dict", [&] {
+      p.dict([&] {
+        p.entry("zero_stage", 3);
+        p.put("loss_scaler");
+        put_loss_scaler(p, settings);
+        p.entry("dynamic_loss_scale", settings.dtype == DType::F16);
+        p.entry("overflow", false);
+        p.entry("partition_count", settings.world_size);
+        p.entry("optimizer_state_dict", [&] {
+          p.dict([&] {
+            p.entry("state", [&] {
+              p.dict([&] {
+                for (size_t i = 0; i < layout.sub_groups.size(); ++i)
+                  p.entry(i, [&] { state_of(layout.sub_groups[i]); });
+              });
+            });
+            p.entry("param_groups", [&] { put_param_groups(p, model, layout, settings); });
+          });
+        });
+        p.entry("fp32_flat_groups", [&] {
+          p.list([&] {
+            for (size_t i = 0; i < layout.sub_groups.size(); ++i)
+              p.put(StoredTensor::dense(DType::F32, {layout.sub_groups[i].n_elems}, i));
+          });
+        });
+      });
+    });
+    p.entry("ds_config", EmptyDict{});
+    p.entry("ds_version", common::kDeepSpeedVersion);
+  });
+  return {std::move(p).finish(), std::move(storages)};
+}
+
+Content model_states(const Manifest& model, const Layout& layout, const Settings& settings, uint64_t rank) {
+  // Storage 0 is the emptiness that stands for every parameter: at stage 3 they are elsewhere.
+  std::vector<Storage> storages{{Storage::From::kZeros, 0, settings.dtype, {}}};
+  const StoredTensor nothing = StoredTensor::dense(settings.dtype, {0}, 0);
+  Pickle p;
+  const auto add = [&](Storage storage, std::vector<uint64_t> shape) {
+    const DType dtype = storage.dtype;
+    storages.push_back(std::move(storage));
+    p.put(StoredTensor::dense(dtype, std::move(shape), storages.size() - 1));
+  };
+  const auto module = [&] {
+    p.ordered_dict([&] {
+      for (const uint64_t i : model.module_order) {
+        const manifest::Tensor& t = model.tensors[i];
+        p.put(t.target());
+        if (t.role != manifest::Role::kBuffer) {
+          p.put(nothing);
+        } else {
+          add(common::of_tensor(t, i, t.dtype), t.shape);
+        }
+      }
+    });
+  };
+  const auto fragments = [&] {
+    p.ordered_dict([&] {
+      for (const uint64_t i : layout.frozen) {
+        const uint64_t n = elements_per_rank(model.tensors[i], settings.world_size);
+        p.put(model.tensors[i].target());
+        add({Storage::From::kTensors,
+             manifest::dense_bytes(settings.dtype, n).value_or(0),
+             settings.dtype,
+             {piece(model, i, rank, settings.world_size, settings.dtype)}},
+            {n});
+      }
+    });
+  };
+  p.dict([&] {
+    p.entry("module", module);
+    p.entry("buffer_names", [&] {
+      p.list([&] {
+        for (const uint64_t i : layout.buffers) p.put(model.tensors[i].target());
+      });
+    });
+    p.entry("optimizer", None{});
+    p.entry("param_shapes", [&] {
+      p.list([&] {
+        for (const SubGroup& sub : layout.sub_groups) put_shapes(p, model, sub.parameters);
+      });
+    });
+    p.entry("frozen_param_shapes", [&] { put_shapes(p, model, layout.frozen); });
+    p.entry("shared_params", [&] { common::put_shared_params(p, model); });
+    p.entry("frozen_param_fragments", fragments);
+    p.entry("lr_scheduler", [&] { common::put_scheduler_state(p); });
+    p.entry("data_sampler", None{});
+    p.entry("random_ltd", None{});
+    p.entry("skipped_steps", 0);
+    p.entry("global_steps", 0);
+    p.entry("global_samples", 0);
+    p.entry("dp_world_size", settings.world_size);
+    p.entry("mp_world_size", 1);
+    common::put_parallel_dimensions(p);
+    p.entry("ds_config", EmptyDict{});
+    p.entry("ds_version", common::kDeepSpeedVersion);
+  });
+  return {std::move(p).finish(), std::move(storages)};
+}
+
+std::string model_states_name(uint64_t rank) { return cat("zero_pp_rank_", rank, "_mp_rank_00_model_states.pt"); }
+
+std::string optimizer_states_name(const Settings& settings, uint64_t rank) {
+  return cat(settings.dtype == DType::BF16 ? "bf16_" : "", "zero_pp_rank_", rank, "_mp_rank_00_optim_states.pt");
+}
+
+}  // namespace crossdock::writer_zero3

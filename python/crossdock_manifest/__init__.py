@@ -1,0 +1,134 @@
+"""Describes the module of a training job for `crossdock convert ... --target FILE`.
+
+    python -m crossdock_manifest describe MODEL_OR_CONFIG -o target.pb     # a Hugging Face folder, config.json or Hub name
+
+or in the job's own script, so that names, order and optimizer groups are exactly the job's:
+
+    from crossdock_manifest import describe
+    Path("target.pb").write_bytes(describe(model, optimizer))
+
+The file is a crossdock.manifest.v1.Manifest (manifest.proto) without bytes: the tensors of model.state_dict() in its
+order, with shapes, roles, what is trained, which names are one parameter, and the optimizer's groups. No weights are
+needed: the model may be on the meta device.
+"""
+from numbers import Number
+
+PARAMETER, BUFFER = 1, 2  # Role
+TRAINABLE, FROZEN = 1, 2  # Training
+DTYPES = {"bool": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "uint32": 6, "int32": 7, "uint64": 8, "int64": 9,
+          "float16": 10, "bfloat16": 11, "float32": 12, "float64": 13, "float8_e4m3fn": 14, "float8_e5m2": 15,
+          "complex64": 20, "complex128": 21}
+
+
+# ---- protobuf's wire form, as far as it is needed: this module depends on nothing but the job's own torch
+def varint(n):
+    n &= (1 << 64) - 1  # negative integers take ten bytes
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def number(field, n):
+    return varint(field << 3) + varint(n) if n else b""
+
+
+def message(field, body):
+    return varint(field << 3 | 2) + varint(len(body)) + body
+
+
+def text(field, s):
+    return message(field, s.encode())
+
+
+def numbers(field, values):
+    return message(field, b"".join(map(varint, values))) if values else b""
+
+
+def value(v):
+    """The Value message of a hyper-parameter: None, a bool, a number, a string or a list of these."""
+    import struct
+    if v is None:
+        return varint(1 << 3) + b"\0"
+    if isinstance(v, bool):
+        return varint(2 << 3) + varint(v)
+    if isinstance(v, int):
+        return varint(3 << 3) + varint(v)
+    if isinstance(v, Number):
+        return varint(5 << 3 | 1) + struct.pack("<d", v)
+    if isinstance(v, str):
+        return text(6, v)
+    if isinstance(v, (list, tuple)):
+        return message(8, b"".join(message(1, value(item)) for item in v))
+    raise TypeError(f"expected None, a bool, a number, a string or a list of them, found {type(v).__name__}")
+
+
+# ---- the description
+def describe(model, optimizer=None, groups=None):
+    """The bytes of the description of an nn.Module.
+
+    optimizer: a torch optimizer over the model's parameters; its groups and hyper-parameters are described too.
+    groups: the same without an optimizer: [(names, {hyper-parameter: value}), ...].
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first_name = {}
+    for name, parameter in parameters.items():
+        first_name.setdefault(id(parameter), name)
+    names = list(model.state_dict(keep_vars=True))
+    unseen = [name for name in parameters if name not in names]
+    if unseen:
+        raise ValueError(f"expected every parameter in the state dict, found {unseen[:3]} missing")
+    tensors = model.state_dict(keep_vars=True)
+    # named_parameters() orders the parameters, the state dict the buffers between them.
+    index = {name: i for i, name in enumerate(names)}
+
+    out, aliases = number(1, 1), {}
+    for name in names:
+        tensor = tensors[name]
+        body = text(1, name) + number(2, DTYPES.get(str(tensor.dtype).removeprefix("torch."), 12)) + numbers(3, list(tensor.shape))
+        body += number(8, PARAMETER if name in parameters else BUFFER)
+        if name in parameters:
+            body += number(9, TRAINABLE if parameters[name].requires_grad else FROZEN)
+            if (kept := first_name[id(parameters[name])]) != name:
+                aliases.setdefault(kept, []).append(name)
+        out += message(3, body)
+    for kept, others in aliases.items():
+        out += message(4, numbers(1, [index[kept], *(index[other] for other in others)]))
+
+    if optimizer is not None:
+        groups = []
+        for group in optimizer.param_groups:
+            hyper = {k: v for k, v in group.items() if k != "params"}
+            groups.append(([first_name[id(p)] for p in group["params"]], hyper))
+    training = b""
+    if optimizer is not None:
+        training += text(2, f"{type(optimizer).__module__}.{type(optimizer).__qualname__}")
+    for group_names, hyper in groups or []:
+        body = numbers(1, [index[name] for name in group_names])
+        for key, v in hyper.items():
+            body += message(2, text(1, key) + message(2, value(v)))
+        training += message(3, body)
+    return out + (message(5, training) if training else b"") + message(7, text(1, "crossdock_manifest"))
+
+
+def hf_trainer_groups(model, weight_decay=0.0):
+    """The two groups that Hugging Face's Trainer makes: biases and norms get no weight decay."""
+    from transformers import Trainer
+    decay = set(Trainer.get_decay_parameter_names(None, model))
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return [([n for n in trained if n in decay], {"weight_decay": weight_decay}),
+            ([n for n in trained if n not in decay], {"weight_decay": 0.0})]
+
+
+def build(source):
+    """The model of a Hugging Face folder, config.json or Hub name, on the meta device."""
+    import torch
+    import transformers
+    config = transformers.AutoConfig.from_pretrained(source)
+    name = (config.architectures or [None])[0]
+    with torch.device("meta"):
+        model = getattr(transformers, name)(config) if name else transformers.AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    return model
