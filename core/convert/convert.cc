@@ -156,7 +156,7 @@ class Job {
 
   // A model whose config ties its embeddings has one parameter for both; a second, equal copy in the file is left out.
   Result<void> drop_tied() {
-    if (!target_.module_order.empty() || !model::ties_embeddings(target_)) return {};
+    if (!target_.module.empty() || !model::ties_embeddings(target_)) return {};
     const model::Tied tied = model::tied_embeddings(target_);
     if (!tied.out || !target_.tensors[*tied.out].left_out.empty()) return {};
     manifest::Tensor& head = target_.tensors[*tied.out];

@@ -123,7 +123,10 @@ Result<void> check(const Manifest& m) {
   for (const auto& group : m.alias_groups) {  // the first is kept
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));
   }
-  for (const uint64_t i : m.module_order) XD_TRY(check_index(i, m.tensors.size(), "a tensor of the module"));
+  for (const auto& entry : m.module) {
+    XD_TRY(check_text(entry.name, "a name of the module"));
+    XD_TRY(check_index(entry.tensor, m.tensors.size(), "a tensor of the module"));
+  }
   for (const auto& group : m.training.groups) {
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
   }

@@ -94,9 +94,10 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
   }
   std::vector<std::string> missing, extra, buffers;
   std::vector<bool> used(m.tensors.size());
-  m.module_order.clear();
+  m.module.clear();
   for (uint64_t i = 0; i < found.size(); ++i) {
     const Tensor& d = description.tensors[i];
+    if (found[kept[i]] != kNone) m.module.push_back({d.name, found[kept[i]]});
     if (found[i] == kNone) {
       if (kept[i] != i) continue;
       (d.role == manifest::Role::kBuffer ? buffers : missing).push_back(d.name);
@@ -113,7 +114,6 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     }
     if (d.role != manifest::Role::kUnspecified) t.role = d.role;
     t.train = d.train;
-    m.module_order.push_back(found[i]);
   }
   if (!missing.empty()) {
     return invalid(cat("--target: expected ", description.tensors.size(),
@@ -128,15 +128,6 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
   if (!extra.empty())
     notes.push_back(cat("The job's module has no ", listed(extra), ": left out, as from_pretrained does."));
   if (!buffers.empty()) notes.push_back(cat("The source has no values for the buffers ", listed(buffers), "."));
-  // Both names of a pair that the source has, so that a writer can tell which stands for which.
-  for (const manifest::AliasGroup& group : description.alias_groups) {
-    manifest::AliasGroup out;
-    for (const uint64_t i : group.tensors) {
-      if (found[i] != kNone) out.tensors.push_back(found[i]);
-    }
-    const bool known = std::find(m.alias_groups.begin(), m.alias_groups.end(), out) != m.alias_groups.end();
-    if (out.tensors.size() > 1 && !known) m.alias_groups.push_back(std::move(out));
-  }
   return {};
 }
 
@@ -157,7 +148,9 @@ void make_groups(const Manifest& description, Manifest& m) {
   }
   if (!m.training.groups.empty()) return;
   manifest::ParameterGroup all;
-  std::copy_if(m.module_order.begin(), m.module_order.end(), std::back_inserter(all.tensors), is_trained);
+  for (const manifest::ModuleName& entry : m.module) {
+    if (entry.name == m.tensors[entry.tensor].target() && is_trained(entry.tensor)) all.tensors.push_back(entry.tensor);
+  }
   m.training.groups.push_back(std::move(all));
 }
 

@@ -14,9 +14,14 @@ void put_scheduler_state(Pickle& p) {
   });
 }
 
-// Tensors that the core left out because they are another name of one that stays: {left out: kept}.
+// The job's module says which names are tied; without it, what the core left out as another name of a tensor that
+// stays.
 void put_shared_params(Pickle& p, const manifest::Manifest& model) {
   p.dict([&] {
+    for (const auto& [name, i] : model.module) {
+      if (name != model.tensors[i].target()) p.entry(name, model.tensors[i].target());
+    }
+    if (!model.module.empty()) return;
     for (const manifest::AliasGroup& group : model.alias_groups) {
       const auto kept = std::find_if(group.tensors.begin(), group.tensors.end(),
                                      [&](uint64_t i) { return model.tensors[i].left_out.empty(); });

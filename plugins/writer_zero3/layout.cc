@@ -55,16 +55,16 @@ common::Segment piece(const Manifest& model, uint64_t index, uint64_t rank, uint
 }
 
 Result<Layout> make_layout(const Manifest& model, const Settings& settings) {
-  if (model.module_order.empty()) {
+  if (model.module.empty()) {
     return invalid(
         "expected to know the order of the job's named_parameters(), which decides where each weight lies in ZeRO-3's "
         "files, found no description of its module: make one with `python -m crossdock_manifest describe MODEL -o "
         "target.pb` (python/ of crossdock) and give it with --target target.pb");
   }
   Layout out;
-  for (const uint64_t i : model.module_order) {
+  for (const auto& [name, i] : model.module) {
     const Tensor& t = model.tensors[i];
-    if (!t.left_out.empty()) continue;
+    if (name != t.target()) continue;  // tied to it
     const bool is_buffer = t.role == manifest::Role::kBuffer;
     (is_buffer ? out.buffers : t.train == manifest::Training::kFrozen ? out.frozen : out.parameters).push_back(i);
   }

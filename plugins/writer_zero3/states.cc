@@ -202,9 +202,9 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
   };
   const auto module = [&] {
     p.ordered_dict([&] {
-      for (const uint64_t i : model.module_order) {
+      for (const auto& [name, i] : model.module) {
         const manifest::Tensor& t = model.tensors[i];
-        p.put(t.target());
+        p.put(name);
         if (t.role != manifest::Role::kBuffer) {
           p.put(nothing);
         } else {

@@ -5,10 +5,13 @@
 A case is a dict:
     name       its key in the verdicts
     hf         the Hugging Face folder with the truth
-    folder     the universal folder made from it
+    kind       of the folder made from it: universal or zero3
+    folder     the folder
     stage      ZeRO 1, 2 or 3
     dtype      of the job: bf16 or fp32 (DeepSpeed refuses fp16 on a CPU)
     groups     optimizer groups: 1, or 2 (without weight decay for biases and norms)
+    sub_group  elements of a sub-group of the optimizer, for stage 3; 0 for DeepSpeed's default
+    buffer     whether the model has a buffer that is saved
     trainable  substrings of the only parameters that train; [] for all
     moments    whether the folder holds moments
     weights    cases with the same value start from the same weights, and share a baseline
@@ -69,6 +72,8 @@ def new_model(case, from_hf):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(case["hf"]), dtype=dtype)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not case["trainable"] or any(part in name for part in case["trainable"]))
+    if case["buffer"]:
+        model.model.register_buffer("seen", torch.zeros(3, dtype=torch.int64))
     return model.train()
 
 
@@ -82,6 +87,8 @@ def new_engine(case, model, universal):
     zero = {"stage": case["stage"]}
     if case["stage"] == 3:
         zero["stage3_param_persistence_threshold"] = 100  # else nothing this small is ever partitioned
+        if case["sub_group"]:
+            zero["sub_group_size"] = case["sub_group"]
     config = {
         "train_micro_batch_size_per_gpu": 2,
         "zero_optimization": zero,
@@ -111,12 +118,14 @@ def compare_state(case, engine, truth):
     """Lists every trainable parameter whose weights, fp32 master or moments are not what they must be."""
     wrong = {"wrong_weights": [], "wrong_masters": [], "wrong_moments": []}
     for name, parameter in engine.module.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and case["kind"] == "universal":
             continue
         whole = deepspeed.zero.GatheredParameters([parameter]) if case["stage"] == 3 else contextlib.nullcontext()
         with whole:
             if not same_bits(parameter.detach(), truth[name].to(DTYPE[case["dtype"]])):
                 wrong["wrong_weights"].append(name)
+        if not parameter.requires_grad:
+            continue
         master = safe_get_full_fp32_param(parameter)
         # Equal values, not bits: DeepSpeed gathers a master by adding the ranks' pieces to zeros, which loses the sign of -0.0
         if master is None or not torch.equal(master, truth[name].float()):
@@ -129,20 +138,25 @@ def compare_state(case, engine, truth):
 
 
 def judge(case, baselines):
-    key = tuple(str(case[k]) for k in ("weights", "stage", "dtype", "groups", "trainable"))
+    key = tuple(str(case[k]) for k in ("weights", "stage", "dtype", "groups", "sub_group", "trainable"))
     if key not in baselines:
         baselines[key] = train(new_engine(case, new_model(case, from_hf=True), universal=False))
     # Frozen weights are never restored by a universal load, so a job that has them starts from the originals. Then only
     # what trains is made wrong first, for the load to put right.
-    model = new_model(case, from_hf=bool(case["trainable"]))
+    is_universal = case["kind"] == "universal"
+    model = new_model(case, from_hf=is_universal and bool(case["trainable"]))
     truth = true_weights(case, model)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.requires_grad and case["trainable"]:
+            if is_universal and parameter.requires_grad and case["trainable"]:
                 parameter.fill_(0.5)
-    engine = new_engine(case, model, universal=True)
+    engine = new_engine(case, model, universal=is_universal)
     path, _ = engine.load_checkpoint(case["folder"])
     verdict = {"loaded": path is not None, **compare_state(case, engine, truth)}
+    if case["buffer"]:
+        verdict["loaded"] &= engine.module.model.seen.tolist() == [3, 1, 4]
+    if case.get("save"):
+        engine.save_checkpoint(case["save"], tag="global_step0")
     differences = [abs(a - b) for a, b in zip(train(engine), baselines[key], strict=True)]
     # strict JSON has no infinity, and max() hides a NaN
     verdict["loss_difference"] = max(differences) if all(map(math.isfinite, differences)) else 1e30

@@ -83,7 +83,8 @@ def judged(source, converted, torchrun, tmp_path_factory):
         return copy
 
     def as_json(case):
-        return {"name": str(case), "hf": str(source(case.source)), "folder": str(folder_of(case)), "stage": case.stage,
+        return {"name": str(case), "hf": str(source(case.source)), "kind": "universal", "folder": str(folder_of(case)),
+                "stage": case.stage, "sub_group": 0, "buffer": False,
                 "dtype": case.dtype, "groups": case.groups, "trainable": case.trainable,
                 "moments": "none" not in case.flags, "weights": case.source.weights}
 

@@ -169,6 +169,12 @@ struct Provenance {
   static void fields(auto& self, auto&& f) { f(1, self.tool); f(2, self.plugin); f(3, self.input); }
   bool operator==(const Provenance&) const = default;
 };
+struct ModuleName {
+  std::string name;
+  uint64_t tensor = 0;
+  static void fields(auto& self, auto&& f) { f(1, self.name); f(2, self.tensor); }
+  bool operator==(const ModuleName&) const = default;
+};
 struct Manifest {
   uint32_t schema_version = kSchemaVersion;
   Source source;
@@ -177,10 +183,10 @@ struct Manifest {
   TrainingState training;
   std::vector<AuxFile> aux_files;
   std::vector<Provenance> provenance;
-  std::vector<uint64_t> module_order;
+  std::vector<ModuleName> module;
   static void fields(auto& self, auto&& f) {
     f(1, self.schema_version); f(2, self.source); f(3, self.tensors); f(4, self.alias_groups); f(5, self.training);
-    f(6, self.aux_files); f(7, self.provenance); f(8, self.module_order);
+    f(6, self.aux_files); f(7, self.provenance); f(8, self.module);
   }
   bool operator==(const Manifest&) const = default;
 };
