@@ -9,6 +9,7 @@
 #include "core/convert/tensor_service.h"
 #include "core/model/check.h"
 #include "core/model/describe.h"
+#include "core/model/rules.h"
 
 #include <boost/filesystem/operations.hpp>
 
@@ -135,10 +136,32 @@ class Job {
     if (!request_.target.description.empty()) {
       XD_TRY_SET(description, model::read_description(request_.target.description));
     }
+    model::TargetOptions target = request_.target;
+    if ((writer_plugin_->desc.caps & XD_CAP_MODULE) && !description) {
+      XD_TRY_SET(description, describe_by_rules(target));
+    }
     std::vector<std::string> notes;
-    XD_TRY(model::apply_target(request_.target, description ? &*description : nullptr, target_, notes));
+    XD_TRY(model::apply_target(target, description ? &*description : nullptr, target_, notes));
     for (std::string& note : notes) add_note(std::move(note));
     return {};
+  }
+
+  // What the rules say of the job's module; adds their renames to the job's.
+  Result<manifest::Manifest> describe_by_rules(model::TargetOptions& target) const {
+    manifest::Manifest renamed = target_;  // the rules know the job's names
+    std::vector<std::string> notes;
+    XD_TRY(model::apply_target(target, nullptr, renamed, notes));
+    const bool two = target.param_groups == "hf-trainer";
+    auto found = model::describe_by_rules(plugin::rule_folders(),
+                                          two ? model::ParamGroups::kHfTrainer : model::ParamGroups::kSingle, renamed);
+    if (!found) {
+      return Error{found.error().code,
+                   cat("--to ", request_.to, " must know the job's module: ", found.error().message,
+                       "; or describe it by `python -m crossdock_manifest describe MODEL -o target.pb` and give that "
+                       "with --target target.pb")};
+    }
+    target.renames.insert(target.renames.end(), found->renames.begin(), found->renames.end());
+    return std::move(found->module);
   }
 
   // Names that share one storage in the source are one parameter.

@@ -22,6 +22,8 @@ struct TargetOptions {
   std::vector<std::string> frozen;
   // A file that describes the job's module: a manifest without bytes. Empty: none.
   std::string description;
+  // The optimizer's groups of the job, where a rule describes its module: "single" or "hf-trainer".
+  std::string param_groups = "single";
 };
 
 // Fills target_name, role and train. `description`: of the job's module, or nullptr (see describe.h).

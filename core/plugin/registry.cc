@@ -169,6 +169,11 @@ std::string Registry::formats(uint32_t kind) const {
   return out.empty() ? "none" : out;
 }
 
+std::vector<fs::path> rule_folders() {
+  return {boost::dll::program_location().parent_path().parent_path() / "lib" / CROSSDOCK_RULES_SUBDIR,
+          CROSSDOCK_RULES_INSTALL_DIR};
+}
+
 std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given) {
   std::vector<fs::path> out(given.begin(), given.end());
   if (const char* path = std::getenv("CROSSDOCK_PLUGIN_PATH")) {

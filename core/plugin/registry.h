@@ -66,6 +66,8 @@ class Registry {
   std::vector<std::string> reserved_;
 };
 
+// Where rules for architectures are: beside the plugins of this program, then the installed ones.
+std::vector<fs::path> rule_folders();
 std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given);
 
 }  // namespace crossdock::plugin

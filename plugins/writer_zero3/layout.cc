@@ -55,12 +55,7 @@ common::Segment piece(const Manifest& model, uint64_t index, uint64_t rank, uint
 }
 
 Result<Layout> make_layout(const Manifest& model, const Settings& settings) {
-  if (model.module.empty()) {
-    return invalid(
-        "expected to know the order of the job's named_parameters(), which decides where each weight lies in ZeRO-3's "
-        "files, found no description of its module: make one with `python -m crossdock_manifest describe MODEL -o "
-        "target.pb` (python/ of crossdock) and give it with --target target.pb");
-  }
+  if (model.module.empty()) return invalid("expected a manifest that describes the job's module, found none");
   Layout out;
   for (const auto& [name, i] : model.module) {
     const Tensor& t = model.tensors[i];

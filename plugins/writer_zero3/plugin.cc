@@ -85,7 +85,7 @@ constexpr const char* kFormats[] = {"zero3", nullptr};
 constexpr const char* kPatterns[] = {nullptr};
 const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
                                 XD_WRITER,
-                                XD_CAP_CONCURRENT,
+                                XD_CAP_CONCURRENT | XD_CAP_MODULE,
                                 "org.crossdock.writer.zero3",
                                 CROSSDOCK_VERSION,
                                 "DeepSpeed's own ZeRO stage 3 checkpoint, for a chosen number of ranks",

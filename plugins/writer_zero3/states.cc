@@ -240,7 +240,11 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
       });
     });
     p.entry("frozen_param_shapes", [&] { put_shapes(p, model, layout.frozen); });
-    p.entry("shared_params", [&] { common::put_shared_params(p, model); });
+    if (rank == 0) {
+      p.entry("shared_params", [&] { common::put_shared_params(p, model); });
+    } else {
+      p.entry("shared_params", EmptyDict{});  // as DeepSpeed does
+    }
     p.entry("frozen_param_fragments", fragments);
     p.entry("lr_scheduler", [&] { common::put_scheduler_state(p); });
     p.entry("data_sampler", None{});

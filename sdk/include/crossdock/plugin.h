@@ -43,7 +43,8 @@ enum {
   XD_UNSUPPORTED_DATA, XD_IO, XD_NO_MEMORY, XD_OUT_OF_RANGE, XD_INTERNAL
 };
 enum { XD_READER = 1, XD_WRITER = 2 };                         /* desc.kind */
-enum { XD_CAP_CONCURRENT = 1, XD_CAP_VIEW = 2 };               /* desc.caps */
+enum { XD_CAP_CONCURRENT = 1, XD_CAP_VIEW = 2,                 /* desc.caps */
+       XD_CAP_MODULE = 4 /* a writer that needs Manifest.module: the host describes the job's module, or refuses */ };
 enum { XD_FORM_DENSE = 0, XD_FORM_STORED = 1 };                /* range.form */
 enum { XD_LOG_DEBUG, XD_LOG_INFO, XD_LOG_WARN, XD_LOG_PLUGIN_BUG };
 

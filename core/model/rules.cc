@@ -1,0 +1,245 @@
+#include "core/model/rules.h"
+
+#include "core/base/text.h"
+
+#include <crossdock/rules.pb.h>
+#include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
+
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <regex>
+#include <sstream>
+
+namespace crossdock::model {
+
+namespace pb = rules::v1;
+namespace fs = boost::filesystem;
+using manifest::Manifest;
+using manifest::Tensor;
+
+namespace {
+
+constexpr size_t kMaxRegexName = 1000;  // std::regex recurses for each character
+
+// The parser's complaints, as one text.
+class Complaints : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line, int, const std::string& message) override { text += cat(" line ", line + 1, ": ", message); }
+  std::string text;
+};
+
+Result<pb::Architecture> read_rule(const fs::path& path) {
+  std::ifstream in(path.string(), std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  pb::Architecture out;
+  Complaints complaints;
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&complaints);
+  if (!in || !parser.ParseFromString(text.str(), &out))
+    return corrupt(cat(path.string(), ": expected a rule as in rules.proto, found", complaints.text));
+  return out;
+}
+
+const std::string* text_at(const manifest::Value* v) { return v ? v->get<std::string>() : nullptr; }
+
+struct Asked {
+  std::string model_type, architecture;
+};
+Result<Asked> asked_for(const Manifest& m) {
+  const auto* config = m.source.config.get<manifest::ValueMap>();
+  const std::string* type = config ? text_at(config->find("model_type")) : nullptr;
+  const auto* classes = config ? config->find("architectures") : nullptr;
+  const auto* list = classes ? classes->get<manifest::ValueList>() : nullptr;
+  const std::string* first = list && !list->values.empty() ? text_at(&list->values[0]) : nullptr;
+  if (type && first) return Asked{*type, *first};
+  return invalid("expected a config.json with model_type and architectures beside the weights, found none");
+}
+
+Result<pb::Architecture> find_rule(const std::vector<fs::path>& folders, const Asked& asked) {
+  for (const fs::path& folder : folders) {
+    boost::system::error_code ec;
+    std::vector<fs::path> files;
+    for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+      if (it->path().extension() == ".textproto") files.push_back(it->path());
+    }
+    std::sort(files.begin(), files.end());
+    for (const fs::path& file : files) {
+      XD_TRY_SET(pb::Architecture rule, read_rule(file));
+      const auto& classes = rule.architecture();
+      if (rule.model_type() == asked.model_type &&
+          std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
+        return rule;
+    }
+  }
+  return unsupported(cat("expected an architecture that there is a rule for, found ",
+                         base::printable(asked.architecture), " (", base::printable(asked.model_type), ")"));
+}
+
+bool config_flag(const Manifest& m, const std::string& key, bool fallback) {
+  const auto* config = m.source.config.get<manifest::ValueMap>();
+  const auto* value = config ? config->find(key) : nullptr;
+  const auto* flag = value ? value->get<bool>() : nullptr;
+  return flag ? *flag : fallback;
+}
+
+class Description {
+ public:
+  Description(const pb::Architecture& rule, const Manifest& m) : rule_(rule) {
+    for (const Tensor& t : m.tensors) {
+      std::string name = t.target();
+      for (const pb::Renamed& r : rule.renamed()) {
+        if (name.size() <= kMaxRegexName) name = std::regex_replace(name, std::regex(r.from()), r.to());
+      }
+      by_name_.emplace(std::move(name), &t);
+    }
+    for (const pb::Tied& tied : rule.tied()) {
+      if (tied.when().empty() || config_flag(m, tied.when(), tied.by_default())) tied_.emplace(tied.name(), tied.to());
+    }
+  }
+
+  Result<Manifest> make(ParamGroups groups) {
+    XD_TRY(add_parameters());
+    XD_TRY(add_tied());
+    XD_TRY(check_rest());
+    XD_TRY(add_groups(groups));
+    return std::move(out_);
+  }
+
+ private:
+  bool has(const std::string& name) const { return by_name_.contains(name); }
+  void add(const std::string& name, const Tensor& like) {
+    index_.emplace(name, out_.tensors.size());
+    Tensor& t = out_.tensors.emplace_back();
+    t.name = name;
+    t.dtype = like.dtype;
+    t.shape = like.shape;
+    t.role = manifest::Role::kParameter;
+    t.train = manifest::Training::kTrainable;
+  }
+  Result<void> add(const pb::Parameter& parameter, const std::string& name) {
+    if (tied_.contains(name)) return {};
+    if (const auto it = by_name_.find(name); it != by_name_.end()) {
+      add(name, *it->second);
+    } else if (const auto other = stored_under_tied_name(name)) {
+      add(name, **other);
+    } else if (!parameter.optional()) {
+      return invalid(cat("expected the parameter ", name, " of ", rule_.architecture(0),
+                         " in the source, found none of that name: use --strip-prefix, --add-prefix or --rename where "
+                         "only names differ"));
+    }
+    return {};
+  }
+  std::optional<const Tensor*> stored_under_tied_name(const std::string& name) const {
+    for (const auto& [alias, to] : tied_) {
+      if (to == name && has(alias)) return by_name_.at(alias);
+    }
+    return std::nullopt;
+  }
+
+  // Neighbours with the same text before '#' are one block, which comes once for each layer that there is.
+  Result<void> add_parameters() {
+    const auto& all = rule_.parameter();
+    const auto prefix_of = [&](int i) { return all[i].name().substr(0, all[i].name().find('#')); };
+    for (int begin = 0; begin < all.size();) {
+      if (all[begin].name().find('#') == std::string::npos) {
+        XD_TRY(add(all[begin], all[begin].name()));
+        ++begin;
+        continue;
+      }
+      int end = begin;
+      while (end < all.size() && all[end].name().find('#') != std::string::npos && prefix_of(end) == prefix_of(begin))
+        ++end;
+      const auto name_of = [&](int i, uint64_t layer) {
+        std::string name = all[i].name();
+        return name.replace(name.find('#'), 1, std::to_string(layer));
+      };
+      for (uint64_t layer = 0;; ++layer) {
+        bool any = false;
+        for (int i = begin; i < end; ++i) any = any || has(name_of(i, layer));
+        if (!any) break;
+        for (int i = begin; i < end; ++i) XD_TRY(add(all[i], name_of(i, layer)));
+      }
+      begin = end;
+    }
+    return {};
+  }
+
+  Result<void> add_tied() {
+    std::map<std::string, manifest::AliasGroup> groups;
+    for (const auto& [name, to] : tied_) {
+      const auto kept = index_.find(to);
+      if (kept == index_.end())
+        return invalid(cat("expected ", to, ", to which ", name, " is tied, in the source, found none"));
+      const Tensor like = out_.tensors[kept->second];
+      add(name, like);
+      auto& group = groups[to].tensors;
+      if (group.empty()) group.push_back(kept->second);
+      group.push_back(index_.at(name));
+    }
+    for (auto& [to, group] : groups) out_.alias_groups.push_back(std::move(group));
+    return {};
+  }
+
+  // What the rule does not know may be a parameter: to leave it out would shift all behind it.
+  Result<void> check_rest() const {
+    for (const auto& [name, tensor] : by_name_) {
+      if (index_.contains(name) || name.size() > kMaxRegexName) continue;
+      const bool is_ignored =
+          std::any_of(rule_.ignored().begin(), rule_.ignored().end(),
+                      [&](const std::string& pattern) { return std::regex_search(name, std::regex(pattern)); });
+      if (is_ignored) continue;
+      return invalid(
+          cat("expected only parameters that ", rule_.architecture(0), " has, found ", base::printable(name),
+              ": use --strip-prefix, --add-prefix or --rename where only names differ, or describe the job's "
+              "own module with --target"));
+    }
+    return {};
+  }
+
+  // As transformers 5.23's Trainer.get_decay_parameter_names.
+  Result<void> add_groups(ParamGroups how) {
+    if (how == ParamGroups::kSingle) return {};
+    static const std::regex by_name(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))");
+    std::vector<std::regex> by_class(rule_.no_decay().begin(), rule_.no_decay().end());
+    manifest::ParameterGroup decay, plain{{}, {{"weight_decay", {0.0}}}};
+    for (uint64_t i = 0; i < out_.tensors.size(); ++i) {
+      const std::string& name = out_.tensors[i].name;
+      if (tied_.contains(name)) continue;
+      const bool no_decay =
+          std::regex_search(base::fold_case(name), by_name) ||
+          std::any_of(by_class.begin(), by_class.end(), [&](const auto& r) { return std::regex_search(name, r); });
+      (no_decay ? plain : decay).tensors.push_back(i);
+    }
+    out_.training.groups = {std::move(decay), std::move(plain)};
+    return {};
+  }
+
+  const pb::Architecture& rule_;
+  std::map<std::string, const Tensor*> by_name_;
+  std::map<std::string, std::string> tied_;
+  std::map<std::string, uint64_t> index_;  // of what is described
+  Manifest out_;
+};
+
+}  // namespace
+
+Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, ParamGroups groups, const Manifest& m) {
+  XD_TRY_SET(const Asked asked, asked_for(m));
+  XD_TRY_SET(const pb::Architecture rule, find_rule(folders, asked));
+  RuleDescription out;
+  for (const pb::Renamed& r : rule.renamed()) out.renames.push_back(r.from() + "=" + r.to());
+  try {
+    XD_TRY_SET(out.module, Description(rule, m).make(groups));
+  } catch (const std::regex_error& e) {
+    return corrupt(cat("expected regular expressions in the rule of ", rule.model_type(), ", found ", e.what()));
+  }
+  return out;
+}
+
+}  // namespace crossdock::model

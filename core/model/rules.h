@@ -1,0 +1,26 @@
+// Descriptions of modules (describe.h) from rules per architecture: sdk/proto/crossdock/rules.proto has the schema,
+// plugins/rules/*.textproto the rules.
+#pragma once
+
+#include <crossdock/manifest_wire.hpp>
+
+#include <boost/filesystem/path.hpp>
+
+#include <string>
+#include <vector>
+
+namespace crossdock::model {
+
+enum class ParamGroups { kSingle, kHfTrainer };
+
+struct RuleDescription {
+  manifest::Manifest module;
+  std::vector<std::string> renames;  // FROM=TO, as TargetOptions has them
+};
+
+// The description of the module that the model's config.json names, as far as its tensors show it: names, order, tied
+// names, the optimizer's groups. Errors: no rule for it, names that the rule does not know, parameters that lack.
+Result<RuleDescription> describe_by_rules(const std::vector<boost::filesystem::path>& folders, ParamGroups groups,
+                                          const manifest::Manifest& m);
+
+}  // namespace crossdock::model
