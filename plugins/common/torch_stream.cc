@@ -1,6 +1,7 @@
 #include "plugins/common/torch_stream.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -85,7 +86,25 @@ Result<void> stop_if_cancelled(const Host& host) {
   return {};
 }
 
-Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out) {
+// In storages of fp32 the values themselves; in those of fp16, which the host has cast, the infinities.
+uint64_t count_beyond_fp16(std::span<const std::byte> values, manifest::DType dtype) {
+  constexpr float kRoundsToInfinity = 65520;
+  uint64_t n = 0;
+  const auto each = [&]<class T>(T, auto&& is_beyond) {
+    for (size_t i = 0; i < values.size(); i += sizeof(T)) {
+      T value;
+      std::memcpy(&value, values.data() + i, sizeof(T));
+      n += is_beyond(value);
+    }
+  };
+  if (dtype == manifest::DType::F32)
+    each(float{}, [](float v) { return std::isfinite(v) && std::abs(v) >= kRoundsToInfinity; });
+  if (dtype == manifest::DType::F16) each(uint16_t{}, [](uint16_t v) { return (v & 0x7fff) == 0x7c00; });
+  return n;
+}
+
+Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out,
+                               std::atomic<uint64_t>* beyond_fp16) {
   const uint64_t element = manifest::info(storage.dtype).bits / 8;
   const uint64_t room = std::max<uint64_t>(std::min<uint64_t>(buffer.size(), piece_of(storage)) / element, 1);
   uint32_t crc = 0;
@@ -94,6 +113,7 @@ Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::sp
   const auto write = [&]() -> Result<void> {
     const auto piece = buffer.first(filled * element);
     filled = 0;
+    if (beyond_fp16) *beyond_fp16 += count_beyond_fp16(piece, storage.dtype);
     crc = crc32(piece, crc);
     return out.write(piece);
   };
@@ -134,7 +154,8 @@ Result<uint32_t> write_zeros(const Host& host, const Storage& storage, std::span
 }
 
 // From the beginning to the end of the last storage. Gives the storages' CRCs.
-Result<std::vector<uint32_t>> write_storages(const Host& host, const Content& content, InOrder& out) {
+Result<std::vector<uint32_t>> write_storages(const Host& host, const Content& content, InOrder& out,
+                                             std::atomic<uint64_t>* beyond_fp16 = nullptr) {
   // An element is at most 16 bytes; a host that allows no such buffer fails the allocation.
   const uint64_t size = std::min(item_memory(content), std::max<uint64_t>(host.piece_bytes(), 16));
   std::optional<Buffer> buffer;
@@ -148,7 +169,7 @@ Result<std::vector<uint32_t>> write_storages(const Host& host, const Content& co
   std::vector<uint32_t> crcs;
   for (const Storage& storage : content.storages) {
     if (!crcs.empty()) out.add(content.file.gap(crcs.size(), crcs.back()));
-    XD_TRY_SET(const uint32_t crc, storage.from == From::kTensors ? write_tensors(host, storage, span, out)
+    XD_TRY_SET(const uint32_t crc, storage.from == From::kTensors ? write_tensors(host, storage, span, out, beyond_fp16)
                                                                   : write_zeros(host, storage, span, out));
     crcs.push_back(crc);
   }
@@ -199,9 +220,10 @@ uint64_t item_memory(const Content& content) {
   return out;
 }
 
-Result<std::string> write_item(const Host& host, const Content& content, Object& object) {
+Result<std::string> write_item(const Host& host, const Content& content, Object& object,
+                               std::atomic<uint64_t>* beyond_fp16) {
   InOrder out(object, 0);
-  XD_TRY_SET(const auto crcs, write_storages(host, content, out));
+  XD_TRY_SET(const auto crcs, write_storages(host, content, out, beyond_fp16));
   XD_TRY(out.flush());
   std::string result;
   for (const uint32_t crc : crcs) put_le(result, crc);

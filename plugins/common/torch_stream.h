@@ -6,6 +6,7 @@
 
 #include <crossdock/plugin.hpp>
 
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,9 @@ std::vector<xd_range> needs(const Content& content);
 uint64_t item_bytes(const Content& content);
 uint64_t item_memory(const Content& content);
 
-Result<std::string> write_item(const Host& host, const Content& content, Object& out);
+// `beyond_fp16`, where given, counts the values that fp16 cannot hold: finite ones that round to infinity.
+Result<std::string> write_item(const Host& host, const Content& content, Object& out,
+                               std::atomic<uint64_t>* beyond_fp16 = nullptr);
 // `results`: those of the content's item, when it has one.
 Result<void> seal(const Host& host, const Content& content, Object& out, std::span<const std::string_view> results);
 

@@ -39,7 +39,16 @@ class Zero3Writer : public Writer {
   }
 
   Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
-    return common::write_item(host, content(object), out);
+    return common::write_item(host, content(object), out,
+                              settings_.dtype == manifest::DType::F16 ? &beyond_fp16_ : nullptr);
+  }
+
+  // All values have been seen, and nothing is in place yet.
+  Result<void> commit(const Host&) override {
+    const uint64_t n = beyond_fp16_;
+    if (n == 0) return {};
+    return unsupported(cat("--dtype fp16: expected values that fp16 can hold, up to 65504, found ", n,
+                           " beyond: use --dtype bf16 or fp32"));
   }
 
   Result<void> seal(const Host& host, uint32_t object, Object& out,
@@ -78,6 +87,7 @@ class Zero3Writer : public Writer {
   const Settings settings_;
   const manifest::Manifest model_;
   const Layout layout_;
+  std::atomic<uint64_t> beyond_fp16_ = 0;
 };
 
 constexpr xd_writer_api kApi = writer_api<Zero3Writer>();

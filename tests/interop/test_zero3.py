@@ -190,6 +190,21 @@ def test_loss_scaler_of_fp16(crossdock, source, tmp_path):
     assert state["dynamic_loss_scale"] is True
 
 
+@pytest.mark.parametrize("flags", [[], ["--frozen", "norm"]], ids=["trained", "frozen"])
+def test_values_beyond_fp16(crossdock, source, tmp_path, flags):
+    from safetensors.torch import save_file
+    folder = tmp_path / "in"
+    shutil.copytree(source(PLAIN), folder)
+    tensors = read_folder(folder)
+    tensors["model.norm.weight"][:3] = 1e6
+    tensors["model.norm.weight"][3] = 65504
+    save_file(tensors, folder / "model.safetensors")
+    convert = ["convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 2, "--dtype"]
+    error = crossdock(*convert, "fp16", *flags, code=1).stderr
+    assert "found 3 beyond: use --dtype bf16" in error and not (tmp_path / "out").exists()
+    crossdock(*convert, "bf16", *flags)
+
+
 # ---- what does not fit
 @pytest.mark.parametrize("flags,message", [
     (["--world-size", 0], "--world-size: expected 1 to 65536, found 0"),

@@ -1,0 +1,4 @@
+crossdock_test(writer_zero3_test unit
+  ${PROJECT_SOURCE_DIR}/plugins/writer_zero3/plugin_test.cc
+  ${PROJECT_SOURCE_DIR}/plugins/writer_zero3/plugin.cc
+  LIBS crossdock_memory_host writer_zero3_code crossdock::sdk)
