@@ -50,10 +50,9 @@ class Bench:
             sys.exit(f"{child.args}: exit code {child.returncode}\n{complaint.decode(errors='replace')}")
         return Done(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
-    def convert(self, source, *flags):
+    def convert(self, source, *flags, to="universal"):
         out = self.out("converted")
-        return self.run([self.crossdock, "convert", source, out, "--to", "universal", "--no-sync", "--progress", "none",
-                         *flags])
+        return self.run([self.crossdock, "convert", source, out, "--to", to, "--no-sync", "--progress", "none", *flags])
 
     def out(self, name):
         """A fresh place for output. Dirty pages of the run before must not slow the next one down.
@@ -126,6 +125,17 @@ class Bench:
             "cat": lambda: self.cat(files),
         })
         self.ratio("convert --compact / one cat of the source", times, "compact", "cat", 0.9)
+
+    def zero3(self):
+        source, files = self.llama()
+        self.cat_to_nothing(files)
+        times = self.paired({
+            "zero3": lambda: self.convert(source, "--world-size", 8, to="zero3").seconds,
+            "cat": lambda: self.cat(files + files),
+        })
+        self.ratio("zero3, 8 ranks / one cat of as many bytes", times, "zero3", "cat", 1.3)
+        peak = self.convert(source, "--world-size", 8, "--memory", "256MiB", to="zero3").peak
+        self.memory_line("zero3", peak)
 
     def memory(self):
         source, _ = self.llama()
@@ -231,13 +241,13 @@ def main():
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "bin", "large", "peer"])
+    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "bin", "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
         parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
     bench = Bench(args)
-    names = args.only or ["start", "index", "dry_run", "memory", "speed", "bin"]
+    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "bin"]
     names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
     free = shutil.disk_usage(bench.work).free / GB
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")

@@ -128,7 +128,7 @@ def write_model(folder, tensors, shards, data):
         weight_map.update({tensor: name for tensor, _ in part})
     total = sum(n_bytes(shape) for _, shape in tensors)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    config = {"model_type": "llama", "torch_dtype": "bfloat16", "tie_word_embeddings": False}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "tie_word_embeddings": False}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(config))
 
