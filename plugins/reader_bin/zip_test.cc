@@ -157,7 +157,7 @@ TEST_CASE("zip: deflated records that lie") {
 
 TEST_CASE("zip: ranges of a deflated record, forward, back and from many threads") {
   std::string data;
-  for (int i = 0; i < 300'000; ++i) data += static_cast<char>(i * i >> 7);
+  for (uint64_t i = 0; i < 300'000; ++i) data += static_cast<char>(i * i >> 7);
   Opened o(zip({{"a", data, true}}));
   RecordReader reader(*o.source);
   const auto range = [&](uint64_t offset, uint64_t n) {
