@@ -52,10 +52,9 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("target", po::value(&r.target.description)->value_name("FILE"),
        "a description of the job's module, from `python -m crossdock_manifest describe`: checks names and shapes, and "
        "tells order, tied names, buffers and optimizer groups")  //
-      (
-          "param-groups", po::value(&r.target.param_groups)->value_name("single|hf-trainer")->default_value("single"),
-          "the optimizer's groups of the job without --target: one, or the Hugging Face Trainer's two (decay, no "
-          "decay)")  //
+      ("param-groups", po::value(&r.target.param_groups)->value_name("single|hf-trainer|FILE")->default_value("single"),
+       "the optimizer's groups of the job without --target: one, the Hugging Face Trainer's two (decay, no decay), or "
+       "those of a file of ParamGroups as in rules.proto")  //
       ("strip-prefix", po::value(&r.target.strip_prefix)->value_name("TEXT"),
        "take this off the beginning of names")  //
       ("rename", po::value(&r.target.renames)->composing()->value_name("FROM=TO"),
@@ -172,9 +171,6 @@ int convert(const Words& args) {
     if (from != "auto" && readers.empty())
       return usage_error(
           cat("--from: expected auto or one of ", session.registry().formats(XD_READER), ", found ", from), "convert");
-    if (request.target.param_groups != "single" && request.target.param_groups != "hf-trainer")
-      return usage_error(cat("--param-groups: expected single or hf-trainer, found ", request.target.param_groups),
-                         "convert");
     if (!values["param-groups"].defaulted() && !request.target.description.empty())
       return usage_error("--param-groups: the file of --target tells the groups: leave one of the two out", "convert");
     if (request.threads == 0 || request.threads > 1024) return usage_error("--threads: expected 1 to 1024", "convert");

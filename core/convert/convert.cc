@@ -9,6 +9,7 @@
 #include "core/convert/tensor_service.h"
 #include "core/model/check.h"
 #include "core/model/describe.h"
+#include "core/model/param_groups.h"
 #include "core/model/rules.h"
 
 #include <boost/filesystem/operations.hpp>
@@ -151,15 +152,14 @@ class Job {
     manifest::Manifest renamed = target_;  // the rules know the job's names
     std::vector<std::string> notes;
     XD_TRY(model::apply_target(target, nullptr, renamed, notes));
-    const bool two = target.param_groups == "hf-trainer";
-    auto found = model::describe_by_rules(plugin::rule_folders(),
-                                          two ? model::ParamGroups::kHfTrainer : model::ParamGroups::kSingle, renamed);
+    auto found = model::describe_by_rules(plugin::rule_folders(), renamed);
     if (!found) {
       return Error{found.error().code,
                    cat("--to ", request_.to, " must know the job's module: ", found.error().message,
                        "; or describe it by `python -m crossdock_manifest describe MODEL -o target.pb` and give that "
                        "with --target target.pb")};
     }
+    XD_TRY(model::add_param_groups(target.param_groups, found->no_decay, found->module));
     target.renames.insert(target.renames.end(), found->renames.begin(), found->renames.end());
     return std::move(found->module);
   }

@@ -1,19 +1,16 @@
 #include "core/model/rules.h"
 
 #include "core/base/text.h"
+#include "core/model/textproto.h"
 
 #include <crossdock/rules.pb.h>
-#include <google/protobuf/io/tokenizer.h>
-#include <google/protobuf/text_format.h>
 
 #include <boost/filesystem/operations.hpp>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <regex>
-#include <sstream>
 
 namespace crossdock::model {
 
@@ -25,26 +22,6 @@ using manifest::Tensor;
 namespace {
 
 constexpr size_t kMaxRegexName = 1000;  // std::regex recurses for each character
-
-// The parser's complaints, as one text.
-class Complaints : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int line, int, const std::string& message) override { text += cat(" line ", line + 1, ": ", message); }
-  std::string text;
-};
-
-Result<pb::Architecture> read_rule(const fs::path& path) {
-  std::ifstream in(path.string(), std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  pb::Architecture out;
-  Complaints complaints;
-  google::protobuf::TextFormat::Parser parser;
-  parser.RecordErrorsTo(&complaints);
-  if (!in || !parser.ParseFromString(text.str(), &out))
-    return corrupt(cat(path.string(), ": expected a rule as in rules.proto, found", complaints.text));
-  return out;
-}
 
 const std::string* text_at(const manifest::Value* v) { return v ? v->get<std::string>() : nullptr; }
 
@@ -70,7 +47,7 @@ Result<pb::Architecture> find_rule(const std::vector<fs::path>& folders, const A
     }
     std::sort(files.begin(), files.end());
     for (const fs::path& file : files) {
-      XD_TRY_SET(pb::Architecture rule, read_rule(file));
+      XD_TRY_SET(pb::Architecture rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
       const auto& classes = rule.architecture();
       if (rule.model_type() == asked.model_type &&
           std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
@@ -103,11 +80,10 @@ class Description {
     }
   }
 
-  Result<Manifest> make(ParamGroups groups) {
+  Result<Manifest> make() {
     XD_TRY(add_parameters());
     XD_TRY(add_tied());
     XD_TRY(check_rest());
-    XD_TRY(add_groups(groups));
     return std::move(out_);
   }
 
@@ -120,7 +96,7 @@ class Description {
     t.dtype = like.dtype;
     t.shape = like.shape;
     t.role = manifest::Role::kParameter;
-    t.train = manifest::Training::kTrainable;
+    t.train = like.train == manifest::Training::kFrozen ? like.train : manifest::Training::kTrainable;
   }
   Result<void> add(const pb::Parameter& parameter, const std::string& name) {
     if (tied_.contains(name)) return {};
@@ -202,24 +178,6 @@ class Description {
     return {};
   }
 
-  // As transformers 5.23's Trainer.get_decay_parameter_names.
-  Result<void> add_groups(ParamGroups how) {
-    if (how == ParamGroups::kSingle) return {};
-    static const std::regex by_name(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))");
-    std::vector<std::regex> by_class(rule_.no_decay().begin(), rule_.no_decay().end());
-    manifest::ParameterGroup decay, plain{{}, {{"weight_decay", {0.0}}}};
-    for (uint64_t i = 0; i < out_.tensors.size(); ++i) {
-      const std::string& name = out_.tensors[i].name;
-      if (tied_.contains(name)) continue;
-      const bool no_decay =
-          std::regex_search(base::fold_case(name), by_name) ||
-          std::any_of(by_class.begin(), by_class.end(), [&](const auto& r) { return std::regex_search(name, r); });
-      (no_decay ? plain : decay).tensors.push_back(i);
-    }
-    out_.training.groups = {std::move(decay), std::move(plain)};
-    return {};
-  }
-
   const pb::Architecture& rule_;
   std::map<std::string, const Tensor*> by_name_;
   std::map<std::string, std::string> tied_;
@@ -229,13 +187,14 @@ class Description {
 
 }  // namespace
 
-Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, ParamGroups groups, const Manifest& m) {
+Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, const Manifest& m) {
   XD_TRY_SET(const Asked asked, asked_for(m));
   XD_TRY_SET(const pb::Architecture rule, find_rule(folders, asked));
   RuleDescription out;
+  out.no_decay.assign(rule.no_decay().begin(), rule.no_decay().end());
   for (const pb::Renamed& r : rule.renamed()) out.renames.push_back(r.from() + "=" + r.to());
   try {
-    XD_TRY_SET(out.module, Description(rule, m).make(groups));
+    XD_TRY_SET(out.module, Description(rule, m).make());
   } catch (const std::regex_error& e) {
     return corrupt(cat("expected regular expressions in the rule of ", rule.model_type(), ", found ", e.what()));
   }

@@ -11,16 +11,15 @@
 
 namespace crossdock::model {
 
-enum class ParamGroups { kSingle, kHfTrainer };
-
 struct RuleDescription {
   manifest::Manifest module;
-  std::vector<std::string> renames;  // FROM=TO, as TargetOptions has them
+  std::vector<std::string> renames;   // FROM=TO, as TargetOptions has them
+  std::vector<std::string> no_decay;  // see param_groups.h
 };
 
 // The description of the module that the model's config.json names, as far as its tensors show it: names, order, tied
-// names, the optimizer's groups. Errors: no rule for it, names that the rule does not know, parameters that lack.
-Result<RuleDescription> describe_by_rules(const std::vector<boost::filesystem::path>& folders, ParamGroups groups,
+// names. Errors: no rule for it, names that the rule does not know, parameters that lack.
+Result<RuleDescription> describe_by_rules(const std::vector<boost::filesystem::path>& folders,
                                           const manifest::Manifest& m);
 
 }  // namespace crossdock::model

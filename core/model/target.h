@@ -22,7 +22,8 @@ struct TargetOptions {
   std::vector<std::string> frozen;
   // A file that describes the job's module: a manifest without bytes. Empty: none.
   std::string description;
-  // The optimizer's groups of the job, where a rule describes its module: "single" or "hf-trainer".
+  // The optimizer's groups of the job, where a rule describes its module: "single", "hf-trainer" or a file
+  // (param_groups.h).
   std::string param_groups = "single";
 };
 

@@ -69,11 +69,14 @@ HyperParameters defaults(const Settings& s) {
   const bool is_torch = s.optimizer == Optimizer::kAdamW || s.optimizer == Optimizer::kAdam;
   const manifest::Value none{manifest::Null{}}, no{false};
   HyperParameters out{{"lr", {s.lr}}};
-  if (!is_torch) out.push_back({"bias_correction", {true}});
+  if (s.optimizer == Optimizer::kFusedAdam) out.push_back({"bias_correction", {true}});
   out.push_back({"betas", {manifest::ValueList{{{s.beta1}, {s.beta2}}}}});
   out.push_back({"eps", {s.eps}});
   out.push_back({"weight_decay", {s.weight_decay}});
-  if (s.optimizer != Optimizer::kFusedAdam && !is_torch) out.push_back({"amsgrad", no});
+  if (s.optimizer == Optimizer::kCpuAdam) {
+    out.push_back({"bias_correction", {true}});
+    out.push_back({"amsgrad", no});
+  }
   if (!is_torch) return out;
   for (const char* name : {"amsgrad", "maximize"}) out.push_back({name, no});
   out.push_back({"foreach", none});

@@ -99,7 +99,9 @@ def new_engine(case, model, universal):
         "bf16": {"enabled": case["dtype"] == "bf16"},
         "checkpoint": {"load_universal": universal},
     }
-    optimizer = torch.optim.AdamW(groups, lr=3e-3, weight_decay=0.01)
+    make = {"adamw": lambda: torch.optim.AdamW, "adam": lambda: torch.optim.Adam, "fused-adam": lambda: deepspeed.ops.adam.FusedAdam,
+            "cpu-adam": lambda: deepspeed.ops.adam.DeepSpeedCPUAdam}[case.get("optimizer", "adamw")]()
+    optimizer = make(groups, lr=3e-3, weight_decay=0.01)
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
 
 
@@ -138,7 +140,7 @@ def compare_state(case, engine, truth):
 
 
 def judge(case, baselines):
-    key = tuple(str(case[k]) for k in ("weights", "stage", "dtype", "groups", "sub_group", "trainable"))
+    key = tuple(str(case.get(k)) for k in ("weights", "stage", "dtype", "groups", "sub_group", "trainable", "optimizer"))
     if key not in baselines:
         baselines[key] = train(new_engine(case, new_model(case, from_hf=True), universal=False))
     # Frozen weights are never restored by a universal load, so a job that has them starts from the originals. Then only

@@ -25,18 +25,22 @@ class Case:
     sub_group: int = 0
     trainable: tuple = ()
     buffer: bool = False
+    optimizer: str = "adamw"
     flags: tuple = ()
 
     def __str__(self):
         words = [str(self.source), self.dtype, f"{self.groups}groups", f"sub{self.sub_group}" if self.sub_group else "",
-                 "frozen" if self.trainable else "", "buffer" if self.buffer else "", *(f.strip("-") for f in self.flags)]
+                 "frozen" if self.trainable else "", "buffer" if self.buffer else "", self.optimizer if self.optimizer != "adamw" else "",
+                 *(f.strip("-") for f in self.flags)]
         return "-".join(word for word in words if word)
 
 
 CASES = [Case(PLAIN), Case(TIED), Case(FP32, "fp32"), Case(PLAIN, "fp32"), Case(PLAIN, groups=2, sub_group=5000),
          Case(TIED, groups=2), Case(FP32, "fp32", groups=2, sub_group=3000), Case(PLAIN, sub_group=5000),
-         Case(PLAIN, trainable=("q_proj", "norm")), Case(PLAIN, buffer=True), Case(PLAIN, flags=("--moments", "dense"))]
-AT_WORLD = {1: CASES, 2: CASES, 3: [Case(PLAIN), Case(TIED), Case(FP32, "fp32", groups=2, sub_group=3000)]}
+         Case(PLAIN, trainable=("q_proj", "norm")), Case(PLAIN, buffer=True), Case(PLAIN, flags=("--moments", "dense")),
+         Case(PLAIN, optimizer="adam")]
+COMPILED = [Case(PLAIN, optimizer=name, groups=2) for name in ("fused-adam", "cpu-adam")]  # DeepSpeed builds them first
+AT_WORLD = {1: CASES + COMPILED, 2: CASES, 3: [Case(PLAIN), Case(TIED), Case(FP32, "fp32", groups=2, sub_group=3000)]}
 EVERY = [pytest.param(world, case, id=f"world{world}-{case}") for world, cases in AT_WORLD.items() for case in cases]
 
 
@@ -58,9 +62,22 @@ plain = lambda name: name.endswith("bias") or "norm" in name
 groups = [{{"params": [p for _, p in named]}}]
 if {case.groups} == 2:
     groups = [{{"params": [p for n, p in named if not plain(n)]}}, {{"params": [p for n, p in named if plain(n)], "weight_decay": 0.0}}]
-open({str(out)!r}, "wb").write(describe(model, torch.optim.AdamW(groups, lr=3e-3, weight_decay=0.01)))
+make = {{"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}}.get({case.optimizer!r})
+if make:
+    text = describe(model, make(groups, lr=3e-3, weight_decay=0.01))
+else:  # DeepSpeed's own, which compile when they are made: the names and what differs from the flags
+    of = {{id(p): n for n, p in named}}
+    text = describe(model, groups=[([of[id(p)] for p in g["params"]], {{k: v for k, v in g.items() if k != "params"}}) for g in groups])
+open({str(out)!r}, "wb").write(text)
 """
     subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": str(PYTHON), "PATH": ""}, check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def plain_target(source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("target") / "plain.pb"
+    describe(Case(PLAIN), source(PLAIN), path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +96,14 @@ def shards(crossdock, source, tmp_path_factory):
                 shutil.copytree(model, copy)
                 save_file({**read_folder(model), "model.seen": torch.tensor([3, 1, 4])}, copy / "model.safetensors")
             model = copy
-        key = (case.source, case.groups, case.trainable, case.buffer)
+        key = (case.source, case.groups, case.trainable, case.buffer, case.optimizer)
         if key not in targets:
             targets[key] = root / f"target{len(targets)}.pb"
             describe(case, model, targets[key])
         out = root / f"{case}-{world}"
         sub_group = ["--sub-group-size", case.sub_group] if case.sub_group else []
         crossdock("convert", model, out, "--to", "zero3", "--world-size", world, "--dtype", case.dtype, "--target", targets[key],
-                  "--no-sync", *sub_group, *case.flags)
+                  "--optimizer", case.optimizer, "--lr", "3e-3", "--no-sync", *sub_group, *case.flags)
         made[case, world] = out
         return out
 
@@ -106,7 +123,7 @@ def judged(source, shards, torchrun, tmp_path_factory):
             cases, result = folder / f"cases{world}.json", folder / f"verdicts{world}.json"
             cases.write_text(json.dumps([
                 {"name": str(c), "hf": str(source(c.source)), "kind": "zero3", "folder": str(shards(c, world)), "stage": 3,
-                 "dtype": c.dtype, "groups": c.groups, "sub_group": c.sub_group, "trainable": c.trainable, "buffer": c.buffer,
+                 "dtype": c.dtype, "groups": c.groups, "sub_group": c.sub_group, "trainable": c.trainable, "buffer": c.buffer, "optimizer": c.optimizer,
                  "moments": True, "weights": c.source.weights, "save": str(saved(c, world))} for c in AT_WORLD[world]]))
             torchrun(world, HERE / "deepspeed_judge.py", cases, result, timeout=900)
             verdicts[world] = json.loads(result.read_text())
@@ -213,9 +230,8 @@ def test_values_beyond_fp16(crossdock, source, tmp_path, flags):
     (["--world-size", 2, "--betas", "1"], "--betas: expected two numbers"),
     (["--world-size", 2, "--tag", "a/b"], "--tag: expected the name of one folder"),
 ], ids=lambda value: "_".join(map(str, value)) if isinstance(value, list) else "")
-def test_wrong_options(crossdock, source, shards, tmp_path, flags, message):
-    describe(Case(PLAIN), source(PLAIN), tmp_path / "t.pb")
-    error = crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--target", tmp_path / "t.pb", *flags, code=1).stderr
+def test_wrong_options(crossdock, source, plain_target, tmp_path, flags, message):
+    error = crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--target", plain_target, *flags, code=1).stderr
     assert message in error and not (tmp_path / "out").exists()
 
 
@@ -228,7 +244,6 @@ def test_targets_that_do_not_fit(crossdock, source, tmp_path):
     assert "found no such file" in refused("--target", tmp_path / "none.pb")
     (tmp_path / "bad.pb").write_bytes(b"not protobuf")
     assert "--target" in refused("--target", tmp_path / "bad.pb")
-    describe(Case(PLAIN, buffer=True), source(PLAIN), tmp_path / "t.pb")
     config = json.loads((source(PLAIN) / "config.json").read_text())
     for change, message in (({"num_hidden_layers": 4}, "missing (model.layers.3."), ({"vocab_size": 300}, "of shape [300, 35], found [259, 35]")):
         other = tmp_path / f"other{len(message)}"
@@ -238,9 +253,8 @@ def test_targets_that_do_not_fit(crossdock, source, tmp_path):
         assert message in refused("--target", tmp_path / "t.pb")
 
 
-def test_many_ranks(crossdock, source, tmp_path):
-    describe(Case(PLAIN), source(PLAIN), tmp_path / "t.pb")
-    done = crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1024, "--target", tmp_path / "t.pb",
+def test_many_ranks(crossdock, source, plain_target, tmp_path):
+    done = crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1024, "--target", plain_target,
                      "--no-sync", "--memory", "64MiB")
     assert len(list((tmp_path / "out/global_step0").iterdir())) == 2048
     last = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_1023_mp_rank_00_optim_states.pt", weights_only=False)
@@ -257,3 +271,37 @@ def test_command_line_describes(crossdock, source, tmp_path):
     state = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
     groups = state["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
     assert [g["params"] for g in groups] == [[0], [1]] and [g["weight_decay"] for g in groups] == [0.0, 0.0]
+
+
+def test_groups_of_a_file(crossdock, source, tmp_path):
+    groups = tmp_path / "groups.textproto"
+    groups.write_text("group { lr: 1e-5 } group { parameter: 'norm' parameter: 'embed' weight_decay: 0 }")
+    convert = ["convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", groups]
+    crossdock(*convert, "--frozen", "o_proj")
+    folder = tmp_path / "out/global_step0"
+    written = torch.load(folder / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
+    made = written["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
+    assert [(g["lr"], g["weight_decay"]) for g in made] == [(1e-5, 0.01), (1e-3, 0.0)]
+    shapes = torch.load(folder / "zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)["param_shapes"]
+    trained = [name for name in read_folder(source(PLAIN)) if "o_proj" not in name]
+    special = {name for name in trained if "norm" in name or "embed" in name}
+    assert [set(group) for group in shapes] == [set(trained) - special, special]
+    groups.write_text("group { parameter: 'norm' }")
+    error = crossdock(*convert, "--overwrite", code=1).stderr
+    assert "expected a group for every trained parameter, found none for model.embed_tokens.weight" in error
+    assert "leave one of the two out" in crossdock(*convert, "--target", groups, code=2).stderr
+
+
+def test_universal_takes_the_description_too(crossdock, source, tmp_path):
+    """Shapes are checked, frozen parameters and aliases are the job's, what the job lacks is left out."""
+    case = Case(TIED, trainable=("q_proj", "norm"))
+    describe(case, source(TIED), tmp_path / "t.pb")
+    crossdock("convert", source(TIED), tmp_path / "out", "--to", "universal", "--target", tmp_path / "t.pb")
+    state = torch.load(tmp_path / "out/global_step0/mp_rank_00_model_states.pt", weights_only=False)
+    assert state["shared_params"] == {"lm_head.weight": "model.embed_tokens.weight"}
+    written = {p.name for p in (tmp_path / "out/global_step0/zero").iterdir() if p.is_dir()}
+    assert written == {n for n in read_folder(source(TIED)) if "q_proj" in n or "norm" in n}
+    config = json.loads((source(TIED) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
+    describe(case, tmp_path, tmp_path / "t.pb")
+    assert "of shape [300, " in crossdock("convert", source(TIED), tmp_path / "no", "--to", "universal", "--target", tmp_path / "t.pb", code=1).stderr

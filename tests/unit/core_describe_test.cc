@@ -1,4 +1,5 @@
 #include "core/model/describe.h"
+#include "core/model/param_groups.h"
 #include "core/model/rules.h"
 #include "core/model/target.h"
 
@@ -132,8 +133,9 @@ TEST_CASE("rules: order, layers, tied names, groups") {
     return m;
   };
   const auto described = [&](const Manifest& m) {
-    const auto r = model::describe_by_rules({dir / "none", dir.path()}, model::ParamGroups::kHfTrainer, m);
+    auto r = model::describe_by_rules({dir / "none", dir.path()}, m);
     if (!r) return r.error().message;
+    REQUIRE(model::add_param_groups("hf-trainer", r->no_decay, r->module));
     std::string out;
     for (const auto& t : r->module.tensors) out += t.name + " ";
     for (const auto& group : r->module.training.groups) {
@@ -151,5 +153,36 @@ TEST_CASE("rules: order, layers, tied names, groups") {
   CHECK(contains(described(model_of({"in.weight", "more"})), "found more"));
   CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
   put(dir / "a.textproto", "model_type: 5");
-  CHECK(contains(described(model_of({"in.weight"})), "a.textproto: expected a rule as in rules.proto, found line 1:"));
+  CHECK(contains(described(model_of({"in.weight"})),
+                 "a.textproto: expected a rule in protobuf's text format, found in line 1:"));
+}
+
+TEST_CASE("param groups: of a file") {
+  const TempDir dir;
+  const std::string path = (dir / "groups.textproto").string();
+  const auto groups_of = [&](const std::string& text) {
+    put(path, text);
+    Manifest m = of({"a.weight", "a.bias", "b.weight", "b.bias"});
+    m.tensors[3].train = manifest::Training::kFrozen;
+    m.alias_groups.push_back({{0, 2}});
+    const auto done = model::add_param_groups(path, {}, m);
+    if (!done) return done.error().message;
+    std::string out;
+    for (const auto& group : m.training.groups) {
+      out += "|";
+      for (const auto& value : group.hyper_parameters) out += value.key + " ";
+      for (const uint64_t i : group.tensors) out += cat(i, " ");
+    }
+    return out;
+  };
+  CHECK(groups_of("group { lr: 1 } group { parameter: 'bias$' weight_decay: 0 }") == "|lr 0 |weight_decay 1 ");
+  CHECK(groups_of("group { parameter: ['x', 'a'] beta1: 0 beta2: 0.5 eps: 1 } group { parameter: 'bias' }") ==
+        "|betas eps 0 1 |");
+  CHECK(contains(groups_of("group { parameter: 'bias' }"), "found none for a.weight: add a group"));
+  CHECK(contains(groups_of("group {} group {}"), "expected at most one group without an expression"));
+  CHECK(contains(groups_of("group { beta1: 0 }"), "expected beta1 and beta2 together"));
+  CHECK(contains(groups_of("group { parameter: '(' }"), "groups.textproto: expected regular expressions"));
+  CHECK(contains(groups_of("\ngroup { name: 'x' }"), "groups.textproto: expected --param-groups"));
+  CHECK(contains(groups_of("\ngroup { name: 'x' }"), "in line 2"));
+  CHECK(contains(model::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message, "none: expected"));
 }
