@@ -52,7 +52,7 @@ void print_summary(const convert::OpenModel& model) {
 void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    fmt::print("{}  {}  {}{}{}\n", base::printable(t.name), manifest::name(t.dtype), shape_text(t),
+    fmt::print("{}  {}  {}{}{}\n", base::printable(t.target()), manifest::name(t.dtype), shape_text(t),
                digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
   }
 }
@@ -71,7 +71,8 @@ void print_json(const convert::OpenModel& model, const std::vector<std::string>&
   json.key("tensors").begin_array();
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    json.begin_object().member("name", t.name).member("dtype", manifest::name(t.dtype)).member("shape", t.shape);
+    json.begin_object().member("name", t.target()).member("dtype", manifest::name(t.dtype)).member("shape", t.shape);
+    if (!t.target_name.empty()) json.member("source", t.name);
     if (!digests.empty()) json.member("digest", digests[i]);
     json.end_object();
   }
@@ -100,12 +101,14 @@ struct Wishes {
   bool json = false, tensors = false;
   unsigned threads = 1;
   plugin::GivenOptions reader_options;
+  layout::Options layout;
 };
 
 Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   XD_TRY_SET(auto input, io::open_input(wishes.source));
   XD_TRY_SET(const auto model, convert::OpenModel::open(session.host(), session.registry(), std::move(input),
-                                                        wishes.from, wishes.reader_options));
+                                                        wishes.from, wishes.reader_options, wishes.layout));
+  if (model->unmatched()) fmt::print(stderr, "note: {}\n", model->unmatched()->message);
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
     const auto kind = wishes.digest == "sha256" ? io::DigestKind::kSha256 : io::DigestKind::kXxh3;
@@ -138,6 +141,7 @@ void add_common(po::options_description& options, Wishes& wishes) {
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
+  add_layout_flags(options, wishes.layout);
 }
 
 }  // namespace

@@ -95,6 +95,19 @@ plugin::GivenOptions given_options(const po::variables_map& values, const xd_opt
   return out;
 }
 
+void add_layout_flags(po::options_description& description, layout::Options& out) {
+  out.folders = plugin::rule_folders();
+  const auto add_files = [&out](const std::vector<std::string>& files) {
+    out.files.assign(files.begin(), files.end());
+  };
+  description.add_options()  //
+      (
+          "rules", po::value<std::vector<std::string>>()->composing()->value_name("FILE")->notifier(add_files),
+          "rules of your own for names and layouts, looked at first (repeatable); docs/rules.md tells how to write "
+          "them")  //
+      ("keep-unmatched", po::bool_switch(&out.keep_unmatched), "tensors that no rule takes stay under their own names");
+}
+
 po::variables_map parse(const std::vector<std::string>& args, const po::options_description& description,
                         const std::vector<std::string>& positional) {
   po::options_description all;

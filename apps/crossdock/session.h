@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/base/memory.h"
+#include "core/layout/layout.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
 #include "core/plugin/registry.h"
@@ -45,6 +46,9 @@ void add_flags(po::options_description& description, const xd_option_desc* const
                const po::options_description& others = {});
 // Those of its options that were given.
 plugin::GivenOptions given_options(const po::variables_map& values, const xd_option_desc* const* options);
+
+// --rules and --keep-unmatched, and where the rules are.
+void add_layout_flags(po::options_description& description, layout::Options& out);
 
 // Parses `args` against `description` and positional names; throws po::error with a message for the user.
 po::variables_map parse(const std::vector<std::string>& args, const po::options_description& description,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/base/memory.h"
+#include "core/layout/layout.h"
 #include "core/model/target.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
@@ -28,6 +29,7 @@ struct Request {
   std::string to;
   plugin::GivenOptions reader_options;
   plugin::GivenOptions writer_options;
+  layout::Options layout;
   model::TargetOptions target;
   uint64_t memory = 1 << 30;
   unsigned threads = 1;

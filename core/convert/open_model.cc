@@ -8,7 +8,8 @@
 namespace crossdock::convert {
 
 namespace {
-constexpr int32_t kSure = 50;  // of a reader's score, 0 to 100
+constexpr uint64_t kScratchBytes = 4 << 20;  // of a tensor that is laid out anew: as large as a writer's window
+constexpr int32_t kSure = 50;                // of a reader's score, 0 to 100
 
 std::string first_names(const io::Input& input) {
   std::string out;
@@ -21,7 +22,7 @@ std::string first_names(const io::Input& input) {
 
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plugin::Registry& registry,
                                                    io::Input input, const std::string& from,
-                                                   const plugin::GivenOptions& given) {
+                                                   const plugin::GivenOptions& given, const layout::Options& layout) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from));
   XD_TRY_SET(const auto options, plugin::CheckedOptions::check(self->reader_->desc.options, given));
@@ -29,6 +30,7 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plu
     return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_, err);
   }));
   XD_TRY(self->load_manifest());
+  XD_TRY(self->lay_out(layout));
   return self;
 }
 
@@ -82,7 +84,30 @@ Result<void> OpenModel::load_manifest() {
   return {};
 }
 
+Result<void> OpenModel::lay_out(const layout::Options& options) {
+  XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_));
+  if (laid_out_.programs.empty()) return {};
+  if (auto r = model::check(manifest_); !r) return std::move(r).error().in("layout rules");
+  return {};
+}
+
 Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {
+  if (laid_out_.programs.empty()) return read_stored(tensor, begin, count, out);
+  const layout::Program& program = laid_out_.programs[tensor];
+  if (program.is_plain()) return read_stored(program.pieces[0].tensor, begin, count, out);
+  const uint64_t elem_bytes = manifest::info(manifest_.tensors[tensor].dtype).bits / 8;
+  const base::Block scratch(host_.memory(), kScratchBytes);
+  const base::Block less(host_.memory(), scratch.data ? 0 : host_.piece_bytes());
+  const std::span<std::byte> room(scratch.data ? scratch.data : less.data,
+                                  scratch.data ? kScratchBytes : host_.piece_bytes());
+  if (!room.data()) return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};
+  const layout::Program::Read stored = [&](uint64_t from, uint64_t at, std::span<std::byte> to) {
+    return read_stored(from, at, to.size() / elem_bytes, to);
+  };
+  return program.run(elem_bytes, begin, out, room, stored);
+}
+
+Result<void> OpenModel::read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {
   const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, 0, 0};
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
@@ -91,6 +116,7 @@ Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, st
 
 xd_status OpenModel::view(const xd_range& range, xd_view* out, xd_error* err) {
   if (!reader_->reader.view || !(reader_->desc.caps & XD_CAP_VIEW)) return XD_UNIMPLEMENTED;
+  if (!laid_out_.programs.empty()) return XD_UNIMPLEMENTED;
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
   return reader_->reader.view(opened_, &range, out, err);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/io/input.h"
+#include "core/layout/layout.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
 #include "core/plugin/registry.h"
@@ -17,13 +18,17 @@ class OpenModel {
  public:
   // `from`: a reader's format, or "auto": the reader whose probe scores best. `host` and `registry` outlive the model.
   static Result<std::unique_ptr<OpenModel>> open(plugin::Host& host, const plugin::Registry& registry, io::Input input,
-                                                 const std::string& from, const plugin::GivenOptions& given);
+                                                 const std::string& from, const plugin::GivenOptions& given,
+                                                 const layout::Options& layout = {});
   ~OpenModel();
 
   const io::Input& input() const { return input_; }
   const plugin::Plugin& reader() const { return *reader_; }
-  // As the reader gave it. The conversion works on a copy whose tensors have the same indexes.
+  // As the reader gave it and layout rules made it. The conversion works on a copy whose tensors have the same indexes.
   const manifest::Manifest& manifest() const { return manifest_; }
+  // Of the layout; see layout.h.
+  const std::vector<std::string>& notes() const { return laid_out_.notes; }
+  const std::optional<Error>& unmatched() const { return laid_out_.unmatched; }
 
   // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
@@ -38,6 +43,8 @@ class OpenModel {
   OpenModel(plugin::Host& host, io::Input input) : host_(host), input_(std::move(input)), handle_{&input_} {}
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
   Result<void> load_manifest();
+  Result<void> lay_out(const layout::Options& options);
+  Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
 
   plugin::Host& host_;
   const io::Input input_;
@@ -46,6 +53,7 @@ class OpenModel {
   xd_reader* opened_ = nullptr;
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
   manifest::Manifest manifest_;
+  layout::LaidOut laid_out_;
 };
 
 }  // namespace crossdock::convert

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <regex>
 
 namespace crossdock::io {
 
@@ -71,12 +72,35 @@ struct Lister {
   }
 };
 
+// The other parts of a model of which this file is one, by their names: NAME-00001-of-00003.gguf.
+Result<std::vector<InputEntry>> neighbours_of(const fs::path& path) {
+  static const std::regex part(R"((.*-)\d{5}(-of-\d{5}\.\w+))");
+  const auto pattern_of = [](const std::string& name) {
+    std::smatch match;
+    return name.size() < 256 && std::regex_match(name, match, part) ? match.str(1) + match.str(2) : std::string();
+  };
+  std::vector<InputEntry> out;
+  const std::string wanted = pattern_of(path.filename().string());
+  if (wanted.empty()) return out;
+  boost::system::error_code ec;
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  Lister lister{std::nullopt, out};
+  for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+    const std::string name = it->path().filename().string();
+    if (name == path.filename().string() || pattern_of(name) != wanted) continue;
+    XD_TRY(lister.file(it->path(), name, it->symlink_status(ec).type() == fs::symlink_file));
+  }
+  return out;
+}
+
 }  // namespace
 
 const InputEntry* Input::find(const std::string& name) const {
   const auto it = std::lower_bound(entries_.begin(), entries_.end(), name,
                                    [](const InputEntry& e, const std::string& n) { return e.name < n; });
-  return it != entries_.end() && it->name == name ? &*it : nullptr;
+  if (it != entries_.end() && it->name == name) return &*it;
+  const auto near = std::find_if(neighbours_.begin(), neighbours_.end(), [&](const auto& e) { return e.name == name; });
+  return near == neighbours_.end() ? nullptr : &*near;
 }
 
 Result<Fd> Input::open(Os& os, const InputEntry& entry) const {
@@ -118,6 +142,7 @@ Result<Input> open_input(const std::string& source) {
     XD_TRY(lister.file(input.root_, fs::path(path).filename().string(), false));
     if (input.entries_.empty())
       return invalid(cat("expected a regular file or a folder, found ", source, " to be neither"));
+    XD_TRY_SET(input.neighbours_, neighbours_of(path));
     return input;
   }
   XD_TRY_SET(const auto snapshot, snapshot_of(input.root_, "main"));

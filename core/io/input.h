@@ -27,6 +27,7 @@ struct InputEntry {
 class Input {
  public:
   const std::vector<InputEntry>& entries() const { return entries_; }
+  // Also, when SRC is one part of several (NAME-00001-of-00003.x), its neighbours, which entries() does not list.
   const InputEntry* find(const std::string& name) const;
   const fs::path& root() const { return root_; }       // resolved
   const std::string& given() const { return given_; }  // as the user spelled it
@@ -37,7 +38,7 @@ class Input {
 
  private:
   friend Result<Input> open_input(const std::string& source);
-  std::vector<InputEntry> entries_;
+  std::vector<InputEntry> entries_, neighbours_;
   fs::path root_;
   std::string given_;
 };

@@ -57,7 +57,7 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
   size_t stripped = 0;
   std::unordered_map<std::string, const Tensor*> seen;
   for (Tensor& t : m.tensors) {
-    std::string name = t.name;
+    std::string name = t.target();
     if (!options.strip_prefix.empty() && name.starts_with(options.strip_prefix)) {
       name.erase(0, options.strip_prefix.size());
       ++stripped;
@@ -73,7 +73,7 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     }
     if (!base::is_utf8(name))
       return invalid(cat("--rename, --add-prefix: expected UTF-8, found ", base::printable(name)));
-    if (name != t.name) t.target_name = name;
+    t.target_name = name == t.name ? "" : name;
     const auto [it, fresh] = seen.emplace(std::move(name), &t);
     if (!fresh) {
       return invalid(cat("expected different target names, found \"", it->first, "\" for both ", it->second->name,

@@ -58,6 +58,7 @@ class Host {
   uint64_t done_bytes() const { return done_bytes_; }
   void add_done(uint64_t n) { done_bytes_ += n; }
   void set_piece_bytes(uint64_t n) { piece_bytes_ = n; }
+  uint64_t piece_bytes() const { return piece_bytes_; }
 
   // Calls a plugin's function `call(err)` and turns its status and message into a Result.
   Result<void> call(const std::function<xd_status(xd_error*)>& call) const;

@@ -1,0 +1,163 @@
+#include "core/layout/config.h"
+
+#include "core/base/json_writer.h"
+
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace crossdock::layout {
+
+namespace pb = rules::v1;
+using manifest::Manifest;
+using manifest::Value;
+using manifest::ValueList;
+using manifest::ValueMap;
+
+namespace {
+
+const manifest::Tensor* find_tensor(const Manifest& m, std::string name) {
+  if (const size_t at = name.find('#'); at != std::string::npos) name.replace(at, 1, "0");
+  const auto it = std::find_if(m.tensors.begin(), m.tensors.end(), [&](const auto& t) { return t.name == name; });
+  return it == m.tensors.end() ? nullptr : &*it;
+}
+
+Value of_json(const google::protobuf::Value& v) {
+  switch (v.kind_case()) {
+    case google::protobuf::Value::kBoolValue:
+      return {v.bool_value()};
+    case google::protobuf::Value::kStringValue:
+      return {v.string_value()};
+    case google::protobuf::Value::kNumberValue:
+      if (v.number_value() == std::floor(v.number_value()) && std::fabs(v.number_value()) < 0x1p53)
+        return {static_cast<int64_t>(v.number_value())};
+      return {v.number_value()};
+    case google::protobuf::Value::kListValue: {
+      ValueList list;
+      for (const auto& element : v.list_value().values()) list.values.push_back(of_json(element));
+      return {std::move(list)};
+    }
+    default:
+      return {manifest::Null{}};
+  }
+}
+
+Result<Value> parse_json(const std::string& text) {
+  google::protobuf::Value out;
+  if (!google::protobuf::util::JsonStringToMessage(text, &out).ok())
+    return invalid(cat("expected JSON in the rule, found ", text));
+  return of_json(out);
+}
+
+void write(base::JsonWriter& json, const Value& v) {
+  if (const auto* b = v.get<bool>()) {
+    json.value(*b);
+  } else if (const auto* i = v.get<int64_t>()) {
+    json.value(*i);
+  } else if (const auto* u = v.get<uint64_t>()) {
+    json.value(*u);
+  } else if (const auto* d = v.get<double>()) {
+    // The shortest text that is this float32, which GGUF's numbers are.
+    const auto narrow = static_cast<float>(*d);
+    if (double{narrow} == *d) {
+      json.value(narrow);
+    } else {
+      json.value(*d);
+    }
+  } else if (const auto* text = v.get<std::string>()) {
+    json.value(*text);
+  } else if (const auto* list = v.get<ValueList>()) {
+    json.begin_array();
+    for (const Value& element : list->values) write(json, element);
+    json.end_array();
+  } else {
+    json.value(NAN);  // null
+  }
+}
+
+Result<std::vector<int64_t>> integers(const Value& v, const std::string& key) {
+  const auto* list = v.get<ValueList>();
+  std::vector<int64_t> out;
+  for (const Value& element : list ? list->values : std::vector<Value>{v}) {
+    const auto* n = element.get<int64_t>();
+    if (!n) return invalid(cat("expected ", key, " to be integers, found something else"));
+    out.push_back(*n);
+  }
+  return out;
+}
+
+// Nothing: the metadata has no such key.
+Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variables& variables, const Manifest& m) {
+  const auto some = [](auto v) { return std::optional<Value>(Value{std::move(v)}); };
+  switch (entry.value_case()) {
+    case pb::ConfigEntry::kFrom: {
+      const Value* v = variables.find(entry.from());
+      return v ? std::optional<Value>(*v) : std::nullopt;
+    }
+    case pb::ConfigEntry::kJson: {
+      XD_TRY_SET(Value v, parse_json(entry.json()));
+      return std::optional<Value>(std::move(v));
+    }
+    case pb::ConfigEntry::kHasTensor:
+      return some(find_tensor(m, entry.has_tensor()) != nullptr);
+    case pb::ConfigEntry::kLacksTensor:
+      return some(find_tensor(m, entry.lacks_tensor()) == nullptr);
+    case pb::ConfigEntry::kRowsOf: {
+      const auto* t = find_tensor(m, entry.rows_of());
+      return t && !t->shape.empty() ? some(static_cast<int64_t>(t->shape[0])) : std::nullopt;
+    }
+    case pb::ConfigEntry::kNumber: {
+      XD_TRY_SET(const uint64_t n, variables.number(entry.number()));
+      return some(static_cast<int64_t>(n));
+    }
+    case pb::ConfigEntry::kRatio: {
+      XD_TRY_SET(const uint64_t of, variables.number(entry.ratio().of()));
+      XD_TRY_SET(const uint64_t to, variables.number(entry.ratio().to()));
+      if (to == 0) return invalid("expected a ratio to more than 0, found 0");
+      return some(static_cast<double>(of) / static_cast<double>(to));
+    }
+    case pb::ConfigEntry::kGreatestOf:
+    case pb::ConfigEntry::kPositiveIn:
+      break;
+    case pb::ConfigEntry::VALUE_NOT_SET:
+      return invalid("expected a value, found none");
+  }
+  const std::string& key = entry.has_greatest_of() ? entry.greatest_of() : entry.positive_in();
+  const Value* v = variables.find(key);
+  if (!v) return std::optional<Value>();
+  XD_TRY_SET(const auto list, integers(*v, key));
+  if (entry.has_greatest_of()) return list.empty() ? std::nullopt : some(*std::max_element(list.begin(), list.end()));
+  ValueList indexes;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (list[i] > 0) indexes.values.push_back({static_cast<int64_t>(i)});
+  }
+  return some(std::move(indexes));
+}
+
+}  // namespace
+
+Result<Config> make_config(const pb::Layout& layout, const Variables& variables, const Manifest& m) {
+  Config out;
+  if (layout.config().empty()) return out;
+  ValueMap map;
+  for (const pb::ConfigEntry& entry : layout.config()) {
+    if (map.find(entry.key())) continue;  // the first that gives a value
+    auto v = value_of(entry, variables, m);
+    if (!v) return std::move(v).error().in(cat("config ", entry.key()));
+    if (*v) map.entries.push_back({entry.key(), **std::move(v)});
+  }
+  base::JsonWriter json;
+  json.begin_object();
+  for (const auto& [key, value] : map.entries) {
+    json.key(key);
+    write(json, value);
+  }
+  json.end_object();
+  out.text = std::move(json).take();
+  out.value.kind = std::move(map);
+  return out;
+}
+
+}  // namespace crossdock::layout

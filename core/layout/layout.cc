@@ -1,0 +1,121 @@
+#include "core/layout/layout.h"
+
+#include "core/base/text.h"
+#include "core/layout/config.h"
+#include "core/layout/tensor_rules.h"
+#include "core/layout/variables.h"
+#include "core/model/textproto.h"
+
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace crossdock::layout {
+
+namespace pb = rules::v1;
+namespace fs = boost::filesystem;
+using manifest::Manifest;
+
+namespace {
+
+Result<std::vector<fs::path>> rule_files(const Options& options) {
+  std::vector<fs::path> out = options.files;
+  for (const fs::path& folder : options.folders) {
+    std::vector<fs::path> found;
+    boost::system::error_code ec;
+    for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+      if (it->path().extension() == ".textproto") found.push_back(it->path());
+    }
+    std::sort(found.begin(), found.end());
+    out.insert(out.end(), found.begin(), found.end());
+  }
+  return out;
+}
+
+bool holds(const pb::Condition& condition, const std::vector<manifest::KeyValue>& metadata) {
+  const auto it =
+      std::find_if(metadata.begin(), metadata.end(), [&](const auto& v) { return v.key == condition.key(); });
+  const std::string* text = it == metadata.end() ? nullptr : it->value.get<std::string>();
+  const int64_t* number = it == metadata.end() ? nullptr : it->value.get<int64_t>();
+  switch (condition.test_case()) {
+    case pb::Condition::kEquals:
+      return text && *text == condition.equals();
+    case pb::Condition::kContains:
+      return text && base::fold_case(*text).find(base::fold_case(condition.contains())) != std::string::npos;
+    case pb::Condition::kPositive:
+      return (number && *number > 0) == condition.positive();
+    case pb::Condition::TEST_NOT_SET:
+      break;
+  }
+  return false;
+}
+
+struct Found {
+  pb::Architecture rule;
+  pb::Layout layout;
+};
+
+// Sets `any` when the format has layouts at all.
+Result<std::optional<Found>> find_layout(const std::vector<fs::path>& files, const Manifest& m, bool& any) {
+  const std::string format = m.source.format.substr(0, m.source.format.find('/'));
+  std::optional<Found> best;
+  for (const fs::path& file : files) {
+    XD_TRY_SET(const auto rule, model::read_textproto<pb::Architecture>(file.string(), "a rule"));
+    for (const pb::Layout& layout : rule.layout()) {
+      if (layout.format() != format) continue;
+      any = true;
+      const auto& when = layout.when();
+      if (!std::all_of(when.begin(), when.end(), [&](const auto& c) { return holds(c, m.source.metadata); })) continue;
+      if (!best || when.size() > best->layout.when().size()) best = Found{rule, layout};
+    }
+  }
+  return best;
+}
+
+// "llama" of a GGUF file: what a rule for it would ask for.
+std::string architecture_of(const Manifest& m) {
+  for (const auto& entry : m.source.metadata) {
+    const auto* text = entry.value.get<std::string>();
+    if (entry.key == "general.architecture" && text) return base::printable(*text);
+  }
+  return "no general.architecture";
+}
+
+}  // namespace
+
+Result<LaidOut> lay_out(const Options& options, Manifest& m) {
+  LaidOut out;
+  bool any = false;
+  XD_TRY_SET(const auto files, rule_files(options));
+  XD_TRY_SET(const auto found, find_layout(files, m, any));
+  if (!found) {
+    if (any && !options.keep_unmatched) {
+      out.unmatched = unsupported(
+          cat("expected an architecture that there is a layout rule for, found ", architecture_of(m), " in ",
+              m.source.format,
+              ": write one as in docs/rules.md and give it with --rules FILE, or keep the file's own names with "
+              "--keep-unmatched"));
+    }
+    return out;
+  }
+  const Variables variables(m.source.metadata, found->layout);
+  const auto where = [&](Error e) { return std::move(e).in(cat("rule ", found->rule.model_type())); };
+  // config.json first: it asks for tensors by the names that they have in the file.
+  auto config = make_config(found->layout, variables, m);
+  if (!config) return where(std::move(config).error());
+  auto made = apply_tensor_rules(found->layout, variables, options.keep_unmatched, m);
+  if (!made) return where(std::move(made).error());
+  out.programs = *std::move(made);
+  if (m.source.config.kind.index() == 0 && !config->text.empty()) {
+    m.source.config = std::move(config->value);
+    m.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", manifest::Bytes{std::move(config->text)}});
+    std::string list;
+    for (const std::string& what : found->layout.untold()) list += (list.empty() ? "" : ", ") + what;
+    out.notes.push_back(cat("config.json was made from the metadata", list.empty() ? "" : ", which does not tell ",
+                            list, ": compare it with the original model's. Tokenizer files are not made."));
+  }
+  return out;
+}
+
+}  // namespace crossdock::layout

@@ -1,0 +1,83 @@
+#include "core/layout/variables.h"
+
+#include <crossdock/bytes.hpp>
+
+#include <algorithm>
+#include <charconv>
+
+namespace crossdock::layout {
+
+using manifest::Value;
+
+const Value* Variables::find(const std::string& keys) const {
+  for (size_t begin = 0; begin <= keys.size();) {
+    const size_t end = std::min(keys.find('|', begin), keys.size());
+    const auto it = std::find_if(metadata_.begin(), metadata_.end(),
+                                 [&](const auto& entry) { return entry.key == keys.substr(begin, end - begin); });
+    if (it != metadata_.end()) return &it->value;
+    begin = end + 1;
+  }
+  return nullptr;
+}
+
+Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, int n_lets) const {
+  for (int i = 0; i < n_lets; ++i) {
+    if (lets_[i].name() == name) return sum(lets_[i].value(), layer, i);
+  }
+  const Value* v = find(name);
+  if (!v) return invalid(cat("expected the metadata ", name, ", found none"));
+  if (const auto* list = v->get<manifest::ValueList>()) {
+    if (layer >= list->values.size())
+      return invalid(cat("expected ", name, " to have an element for layer ", layer, ", found ", list->values.size()));
+    v = &list->values[layer];
+  }
+  if (const auto* n = v->get<int64_t>(); n && *n >= 0) return static_cast<uint64_t>(*n);
+  return invalid(cat("expected ", name, " to be an integer of 0 or more, found something else"));
+}
+
+Result<uint64_t> Variables::sum(const std::string& text, uint64_t layer, int n_lets) const {
+  uint64_t out = 0;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('+', begin), text.size());
+    XD_TRY_SET(const uint64_t n, product(text.substr(begin, end - begin), layer, n_lets));
+    const auto total = checked_add(out, n);
+    if (!total) return invalid(cat("expected a sum below 2^64, found \"", text, '"'));
+    out = *total;
+    begin = end + 1;
+  }
+  return out;
+}
+
+Result<uint64_t> Variables::product(const std::string& text, uint64_t layer, int n_lets) const {
+  const auto fail = [&] { return invalid(cat("expected a number such as 2*{a}/{b}, found \"", text, '"')); };
+  uint64_t out = 1;
+  char op = '*';
+  for (size_t at = 0; at < text.size();) {
+    uint64_t next = 0;
+    if (text[at] == '{') {
+      const size_t end = text.find('}', at);
+      if (end == std::string::npos) return fail();
+      XD_TRY_SET(next, value(text.substr(at + 1, end - at - 1), layer, n_lets));
+      at = end + 1;
+    } else {
+      const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), next);
+      if (error != std::errc()) return fail();
+      at = static_cast<size_t>(end - text.data());
+    }
+    if (op == '*') {
+      const auto product = checked_mul(out, next);
+      if (!product) return invalid(cat("expected a product below 2^64, found \"", text, '"'));
+      out = *product;
+    } else {
+      if (next == 0 || out % next != 0)
+        return invalid(cat("expected \"", text, "\" to divide evenly, found ", out, " / ", next));
+      out /= next;
+    }
+    if (at == text.size()) return out;
+    op = text[at++];
+    if ((op != '*' && op != '/') || at == text.size()) return fail();
+  }
+  return fail();
+}
+
+}  // namespace crossdock::layout

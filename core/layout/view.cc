@@ -1,0 +1,148 @@
+#include "core/layout/view.h"
+
+#include <crossdock/bytes.hpp>
+
+#include <algorithm>
+
+namespace crossdock::layout {
+
+namespace {
+
+std::string text_of(std::span<const uint64_t> sizes) {
+  std::string out = "[";
+  for (size_t i = 0; i < sizes.size(); ++i) out += cat(i ? ", " : "", sizes[i]);
+  return out + "]";
+}
+
+// Takes the inner `size` elements off the end of the list.
+Result<std::vector<Factor>> take_inner(std::vector<Factor>& list, uint64_t size) {
+  std::vector<Factor> out;
+  while (size > 1) {
+    while (!list.empty() && list.back().size == 1) list.pop_back();
+    if (list.empty()) return Error{XD_INTERNAL, "sizes were checked"};
+    Factor& last = list.back();
+    if (size % last.size == 0) {
+      size /= last.size;
+      out.insert(out.begin(), last);
+      list.pop_back();
+    } else if (last.size % size == 0) {
+      out.insert(out.begin(), {size, last.stride});
+      last = {last.size / size, last.stride * size};
+      size = 1;
+    } else {
+      return invalid(cat("expected to split whole parts of ", last.size, " elements, found a size of ", size));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+View View::of(std::span<const uint64_t> shape) {
+  View out;
+  uint64_t stride = 1;
+  for (size_t i = shape.size(); i-- > 0; stride *= shape[i]) out.dims_.insert(out.dims_.begin(), {{shape[i], stride}});
+  return out;
+}
+
+uint64_t View::size(uint64_t dim) const {
+  uint64_t n = 1;
+  for (const Factor& f : dims_[dim]) n *= f.size;
+  return n;
+}
+
+std::vector<uint64_t> View::shape() const {
+  std::vector<uint64_t> out;
+  for (uint64_t i = 0; i < dims_.size(); ++i) out.push_back(size(i));
+  return out;
+}
+
+std::vector<Factor> View::factors(uint64_t first_dim) const {
+  std::vector<Factor> out;
+  for (uint64_t i = first_dim; i < dims_.size(); ++i) {
+    for (const Factor& f : dims_[i]) {
+      if (f.size == 1) continue;
+      if (!out.empty() && out.back().stride == f.size * f.stride) {
+        out.back() = {out.back().size * f.size, f.stride};
+      } else {
+        out.push_back(f);
+      }
+    }
+  }
+  return out;
+}
+
+Result<void> View::check_dim(uint64_t dim, uint64_t limit) const {
+  if (dim < limit) return {};
+  return invalid(cat("expected a dimension below ", limit, " of the shape ", text_of(shape()), ", found ", dim));
+}
+
+Result<void> View::split(uint64_t dim, std::span<const uint64_t> sizes) {
+  XD_TRY(check_dim(dim, rank()));
+  if (checked_product(sizes) != size(dim))
+    return invalid(cat("expected sizes whose product is ", size(dim), ", found ", text_of(sizes)));
+  Dim rest = dims_[dim];
+  std::vector<Dim> parts;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    XD_TRY_SET(auto part, take_inner(rest, sizes[i]));
+    parts.insert(parts.begin(), std::move(part));
+  }
+  const auto at = dims_.erase(dims_.begin() + static_cast<ptrdiff_t>(dim));
+  dims_.insert(at, parts.begin(), parts.end());
+  return {};
+}
+
+Result<void> View::merge(uint64_t first, uint64_t count) {
+  XD_TRY(check_dim(first, rank()));
+  if (count < 1 || count > rank() - first)
+    return invalid(
+        cat("expected to merge 1 to ", rank() - first, " dimensions of ", text_of(shape()), ", found ", count));
+  for (uint64_t i = 1; i < count; ++i) {
+    const Dim& next = dims_[first + 1];
+    dims_[first].insert(dims_[first].end(), next.begin(), next.end());
+    dims_.erase(dims_.begin() + static_cast<ptrdiff_t>(first) + 1);
+  }
+  return {};
+}
+
+Result<void> View::permute(std::span<const uint64_t> order) {
+  std::vector<Dim> out;
+  std::vector<bool> used(rank());
+  for (const uint64_t dim : order) {
+    XD_TRY(check_dim(dim, rank()));
+    if (!used[dim]) out.push_back(dims_[dim]);
+    used[dim] = true;
+  }
+  if (order.size() != rank() || out.size() != rank())
+    return invalid(cat("expected each of ", rank(), " dimensions once, found ", text_of(order)));
+  dims_ = std::move(out);
+  return {};
+}
+
+Result<void> View::slice(uint64_t dim, uint64_t begin, uint64_t count) {
+  XD_TRY(check_dim(dim, rank()));
+  const uint64_t n = size(dim);
+  if (begin > n || count > n - begin || count == 0)
+    return invalid(cat("expected a part of ", n, " elements, found ", count, " at ", begin));
+  Dim& factors = dims_[dim];
+  if (n == 1) return {};
+  if (factors.size() != 1) return invalid("expected to slice a dimension before it is merged of others");
+  offset_ += begin * factors[0].stride;
+  factors[0].size = count;
+  return {};
+}
+
+Result<void> View::unsqueeze(uint64_t dim) {
+  XD_TRY(check_dim(dim, rank() + 1));
+  dims_.insert(dims_.begin() + static_cast<ptrdiff_t>(dim), Dim{});
+  return {};
+}
+
+Result<void> View::squeeze(uint64_t dim) {
+  XD_TRY(check_dim(dim, rank()));
+  if (size(dim) != 1) return invalid(cat("expected a dimension of size 1, found ", size(dim)));
+  dims_.erase(dims_.begin() + static_cast<ptrdiff_t>(dim));
+  return {};
+}
+
+}  // namespace crossdock::layout

@@ -1,0 +1,120 @@
+#include "plugins/reader_gguf/checkpoint.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "plugins/common/hf_folder.h"
+#include "plugins/common/quote.h"
+
+namespace crossdock::reader_gguf {
+
+namespace {
+
+using common::in_quotes;
+
+constexpr std::string_view kSuffix = ".gguf";
+constexpr std::string_view kOfSplits = "split.";  // the metadata that is each part's own
+constexpr uint32_t kMaxParts = 9999;
+
+// A projector or an adapter beside a model is not the model.
+bool is_model_file(std::string_view name) {
+  const size_t slash = name.rfind('/');
+  const std::string_view base = slash == std::string_view::npos ? name : name.substr(slash + 1);
+  return base.ends_with(kSuffix) && !base.starts_with("mmproj");
+}
+
+std::string digits(uint32_t n) {
+  std::string out = std::to_string(n);
+  return out.insert(0, out.size() < 5 ? 5 - out.size() : 0, '0');
+}
+
+Result<uint64_t> integer(const Container& file, const char* key) {
+  const manifest::Value* v = file.find(key);
+  const int64_t* n = v ? v->get<int64_t>() : nullptr;
+  if (n && *n >= 0) return static_cast<uint64_t>(*n);
+  return corrupt(cat("expected ", key, " in the metadata of a part, found none"));
+}
+
+// What a part says of itself must be what its name says.
+Result<void> check_part(const Container& part, uint32_t index, size_t n_parts) {
+  if (n_parts == 1 && !part.find("split.count")) return {};
+  XD_TRY_SET(const uint64_t count, integer(part, "split.count"));
+  XD_TRY_SET(const uint64_t no, integer(part, "split.no"));
+  if (count == n_parts && no == index) return {};
+  return corrupt(
+      cat("expected part ", index + 1, " of ", n_parts, ", found one that says it is ", no + 1, " of ", count,
+          count > 1 && n_parts == 1 ? ": keep its name, NAME-00001-of-00002.gguf, and all parts together" : ""));
+}
+
+}  // namespace
+
+int score(std::span<const std::string> names) {
+  if (names.size() == 1 && names[0].ends_with(kSuffix)) return 90;
+  return std::any_of(names.begin(), names.end(), is_model_file) ? 60 : 0;
+}
+
+Result<std::string> choose_file(std::span<const std::string> names) {
+  if (names.size() == 1) return names[0];  // the user's own choice
+  std::vector<std::string> found;
+  for (const std::string& name : names) {
+    if (!is_model_file(name)) continue;
+    const auto shard = common::shard_number(name);
+    if (!shard || shard->number == 1) found.push_back(name);
+  }
+  if (found.size() == 1) return found[0];
+  if (found.empty()) return unsupported("expected a .gguf file (the first of its parts), found none: name the file");
+  std::string list;
+  for (const std::string& name : found) list += (list.empty() ? "" : ", ") + in_quotes(name);
+  return invalid(cat("expected one model in the folder, found ", list, ": name the file"));
+}
+
+std::vector<std::string> part_names(const std::string& name) {
+  const auto shard = common::shard_number(name);
+  if (!shard || shard->total < 2 || shard->total > kMaxParts) return {name};
+  const std::string stem = name.substr(0, name.size() - kSuffix.size() - std::string_view("-00001-of-00003").size());
+  std::vector<std::string> out;
+  for (uint32_t i = 1; i <= shard->total; ++i)
+    out.push_back(cat(stem, "-", digits(i), "-of-", digits(shard->total), kSuffix));
+  return out;
+}
+
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names) {
+  XD_TRY_SET(const std::string first, choose_file(names));
+  Checkpoint out;
+  std::unordered_set<std::string> seen;
+  const auto parts = part_names(first);
+  for (uint32_t i = 0; i < parts.size(); ++i) {
+    const auto where = [&](Error e) { return common::in_file(parts[i], std::move(e)); };
+    auto source = input.open(host, parts[i]);
+    if (!source) return where(std::move(source).error());
+    CheckpointFile& file = out.files.emplace_back(CheckpointFile{parts[i], source->size(host), std::move(*source)});
+    const ReadAt read = [&](uint64_t offset, std::span<std::byte> bytes) {
+      return file.source.read(host, offset, bytes);
+    };
+    auto part = parse_container(read, file.size);
+    if (!part) return where(std::move(part).error());
+    if (auto r = check_part(*part, i, parts.size()); !r) return where(std::move(r).error());
+    for (TensorInfo& t : part->tensors) {
+      if (!seen.insert(t.name).second)
+        return where(corrupt(cat("expected each tensor in one part, found ", in_quotes(t.name), " in two")));
+      out.tensors.push_back({i, std::move(t)});
+    }
+    if (i > 0) {
+      if (part->big_endian != out.big_endian)
+        return where(corrupt("expected the byte order of the first part, found the other"));
+      continue;
+    }
+    out.version = part->version;
+    out.big_endian = part->big_endian;
+    out.metadata = std::move(part->metadata);
+  }
+  const auto total = std::find_if(out.metadata.begin(), out.metadata.end(),
+                                  [](const auto& v) { return v.key == "split.tensors.count"; });
+  const int64_t* n = total == out.metadata.end() ? nullptr : total->value.get<int64_t>();
+  if (n && static_cast<uint64_t>(*n) != out.tensors.size())
+    return corrupt(cat("expected ", *n, " tensors in all parts (split.tensors.count), found ", out.tensors.size()));
+  std::erase_if(out.metadata, [](const auto& v) { return v.key.starts_with(kOfSplits); });
+  return out;
+}
+
+}  // namespace crossdock::reader_gguf

@@ -1,0 +1,128 @@
+// org.crossdock.reader.gguf: reads GGUF files of version 2 and 3, one or split, and dequantises all their types.
+//
+// Names and shapes are the file's own (blk.0.attn_q.weight): the host's rules per architecture turn them into those of
+// Hugging Face's classes. open() reads headers only. Everything is immutable after it, so reads may run concurrently.
+#include "plugins/common/hf_folder.h"
+#include "plugins/common/quote.h"
+#include "plugins/reader_gguf/values.h"
+
+namespace crossdock::reader_gguf {
+
+namespace {
+
+using manifest::DType;
+using manifest::Manifest;
+
+class GgufReader : public Reader {
+ public:
+  static int probe(const Host& host, const Input& input) { return score(input.names(host)); }
+
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
+    const std::string floats = options.text("gguf-dtype");
+    auto out = std::make_unique<GgufReader>();
+    out->floats_ = floats == "bf16" ? DType::BF16 : floats == "fp16" ? DType::F16 : DType::F32;
+    XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input, input.names(host)));
+    if (out->checkpoint_.big_endian) {
+      for (const StoredTensor& t : out->checkpoint_.tensors) {
+        if (!can_swap(*t.info.type))
+          return unsupported(
+              cat("expected plain types, Q4_0, Q8_0, Q4_K, Q6_K, MXFP4 or NVFP4 in a big-endian file, found ",
+                  t.info.type->name, " in tensor ", common::in_quotes(t.info.name)));
+      }
+    }
+    return std::unique_ptr<Reader>(std::move(out));
+  }
+
+  Result<Manifest> manifest(const Host&) override {
+    Manifest out;
+    out.source.format = cat("gguf/", checkpoint_.version);
+    out.source.metadata = checkpoint_.metadata;
+    for (const CheckpointFile& file : checkpoint_.files) out.source.files.push_back({file.name, file.size, {}});
+    out.tensors.reserve(checkpoint_.tensors.size());
+    for (const auto& [file, info] : checkpoint_.tensors) {
+      manifest::Tensor& t = out.tensors.emplace_back();
+      t.name = info.name;
+      t.dtype = type_of(*info.type);
+      t.shape = info.shape;
+      t.extents = {{file, info.offset, info.n_bytes}};
+      if (!is_stored_plainly(*info.type, t.dtype, checkpoint_.big_endian))
+        t.encoding = cat("ggml/", info.type->name, checkpoint_.big_endian ? ", big-endian" : "");
+    }
+    return out;
+  }
+
+  Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
+    if (range.tensor >= checkpoint_.tensors.size()) {
+      return Error{XD_OUT_OF_RANGE,
+                   cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
+    }
+    const StoredTensor& t = checkpoint_.tensors[range.tensor];
+    auto done = read(host, t, range, out);
+    return done || done.error().held_by_host
+               ? done
+               : std::move(done).error().in(cat("tensor ", common::in_quotes(t.info.name)));
+  }
+
+ private:
+  // What is stored as F32 stays so, whatever was asked for: these are norms and the like, a few values whose every bit
+  // counts, and on which rules compute.
+  DType type_of(const GgmlType& type) const {
+    return type.plain == DType::F32 ? DType::F32 : value_type(type, floats_);
+  }
+
+  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) const {
+    const DType dtype = type_of(*t.info.type);
+    if (range.form != XD_FORM_DENSE) return Error{XD_UNIMPLEMENTED, "expected to be asked for dense values"};
+    if (range.dtype != 0 && range.dtype != static_cast<uint32_t>(dtype)) {
+      return invalid(cat("expected to be asked for ", manifest::name(dtype), ", found dtype ", range.dtype,
+                         ": casts are the host's"));
+    }
+    const uint64_t n_elems = t.info.n_elems;
+    if (range.begin > n_elems || range.count > n_elems - range.begin) {
+      return Error{XD_OUT_OF_RANGE,
+                   cat("expected a range inside ", n_elems, " elements, found ", range.count, " at ", range.begin)};
+    }
+    if (const auto n = manifest::dense_bytes(dtype, range.count); !n || *n != out.size())
+      return invalid(cat("expected a buffer for ", range.count, " elements, found ", out.size(), " bytes"));
+    if (range.count == 0) return {};
+    return read_values(host, checkpoint_.files[t.file].source, t.info, checkpoint_.big_endian, dtype, range.begin,
+                       range.count, out);
+  }
+
+  Checkpoint checkpoint_;
+  DType floats_ = DType::F32;
+};
+
+constexpr xd_option_desc kDtype{XD_INIT_SIZE(xd_option_desc),
+                                0,
+                                "gguf-dtype",
+                                "enum:fp32|bf16|fp16",
+                                "fp32",
+                                "what quantised and 16-bit values of a GGUF file become; F32 ones (norms) stay"};
+constexpr const xd_option_desc* kOptions[] = {&kDtype, nullptr};
+constexpr const char* kFormats[] = {"gguf", nullptr};
+constexpr const char* kPatterns[] = {"*.gguf", nullptr};
+
+constexpr xd_reader_api kApi = reader_api<GgufReader>();
+constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
+                               XD_READER,
+                               XD_CAP_CONCURRENT,
+                               "org.crossdock.reader.gguf",
+                               CROSSDOCK_VERSION,
+                               "reads GGUF files of llama.cpp, and dequantises them",
+                               kFormats,
+                               kPatterns,
+                               kOptions,
+                               &kApi,
+                               nullptr};
+constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
+constexpr xd_module kModule{XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+
+}  // namespace
+
+}  // namespace crossdock::reader_gguf
+
+xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
+  *out = &crossdock::reader_gguf::kModule;
+  return XD_OK;
+}
