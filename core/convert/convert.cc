@@ -20,6 +20,7 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <unordered_map>
 
 namespace crossdock::convert {
 
@@ -83,6 +84,7 @@ class Job {
     XD_TRY(open());
     drop_aliases();
     XD_TRY(drop_tied());
+    XD_TRY(check_tied());
     XD_TRY(plan());
     XD_TRY(summarise(outcome.plan));
     timings_.emplace_back("plan", whole.seconds());
@@ -169,6 +171,7 @@ class Job {
 
   // Names that share one storage in the source are one parameter.
   void drop_aliases() {
+    if (!target_.module.empty()) return;  // the job's module says which names are one
     for (const manifest::AliasGroup& group : target_.alias_groups) {
       const manifest::Tensor* kept = nullptr;  // the first, unless the job's module keeps another
       for (const uint64_t i : group.tensors) {
@@ -201,6 +204,30 @@ class Job {
     }
     head.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
     target_.alias_groups.push_back({{*tied.in, *tied.out}});
+    return {};
+  }
+
+  // Names that the job's module ties, where the source has values for each: one is left out, so it must hold the same.
+  Result<void> check_tied() {
+    std::unordered_map<std::string, uint64_t> left_out;
+    for (uint64_t i = 0; i < target_.tensors.size(); ++i) {
+      if (!target_.tensors[i].left_out.empty()) left_out.emplace(target_.tensors[i].target(), i);
+    }
+    for (const manifest::ModuleName& entry : target_.module) {
+      const auto other = left_out.find(entry.name);
+      if (other == left_out.end() || other->second == entry.tensor) continue;
+      const auto &kept = target_.tensors[entry.tensor], &dropped = target_.tensors[other->second];
+      bool same = kept.dtype == dropped.dtype && kept.shape == dropped.shape;
+      if (same) {
+        XD_TRY_SET(same, equal_values(entry.tensor, other->second));
+      }
+      if (!same) {
+        return invalid(
+            cat("expected ", base::printable(entry.name), " and ", base::printable(kept.target()),
+                ", which the job's module ties, to hold the same values in the source, found others: describe a "
+                "module that does not tie them with --target, or leave one out of the source"));
+      }
+    }
     return {};
   }
 

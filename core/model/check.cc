@@ -115,8 +115,14 @@ Result<void> check(const Manifest& m) {
   for (const auto& file : m.aux_files) XD_TRY(check_text(file.name, "an auxiliary file's name"));
   std::unordered_set<std::string_view> names;
   names.reserve(m.tensors.size());
+  uint64_t n_elems = 0;
   for (const Tensor& t : m.tensors) {
     if (auto r = check_tensor(t, m.source.files); !r) return std::move(r).error().in(cat("tensor ", quoted(t.name)));
+    if (element_count(t) > kMaxElements - n_elems)
+      return corrupt(cat("expected at most 2^56 elements in all, found more at tensor ", quoted(t.name)));
+    n_elems += element_count(t);
+    if (t.role > manifest::Role::kOptimizerState || t.train > manifest::Training::kFrozen)
+      return corrupt(cat("expected a known role and training, found another in tensor ", quoted(t.name)));
     if (!names.insert(t.name).second)
       return corrupt(cat("expected each tensor once, found ", quoted(t.name), " twice"));
   }
@@ -129,6 +135,10 @@ Result<void> check(const Manifest& m) {
   }
   for (const auto& group : m.training.groups) {
     for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
+    for (const auto& entry : group.hyper_parameters) {
+      XD_TRY(check_text(entry.key, "a hyper-parameter's name"));
+      XD_TRY(check_value(entry.value, 1));
+    }
   }
   for (const auto& moment : m.training.moments) {
     XD_TRY(check_index(std::max(moment.parameter, moment.state), m.tensors.size(), "a tensor of a moment"));

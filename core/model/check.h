@@ -7,6 +7,8 @@ namespace crossdock::model {
 
 // Named limits: far above real models, and low enough that a broken plugin cannot make the host use much memory or
 // time.
+// Of a whole model: sums and products by the size of any element stay far below 2^64.
+inline constexpr uint64_t kMaxElements = uint64_t{1} << 56;
 inline constexpr size_t kMaxTensors = 20'000'000;
 inline constexpr size_t kMaxRank = 64;
 inline constexpr size_t kMaxNameBytes = 64 << 10;

@@ -1,11 +1,10 @@
 #include "core/model/describe.h"
 
 #include "core/base/text.h"
+#include "core/io/small_file.h"
 #include "core/model/check.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 #include <unordered_map>
 
 namespace crossdock::model {
@@ -15,6 +14,7 @@ using manifest::Tensor;
 
 namespace {
 
+constexpr uint64_t kMaxDescriptionBytes = 256 << 20;
 constexpr size_t kMaxListed = 5;  // names in one message
 
 std::string listed(const std::vector<std::string>& names) {
@@ -62,17 +62,13 @@ std::vector<uint64_t> match(const Manifest& description, const Manifest& m) {
 }  // namespace
 
 Result<Manifest> read_description(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream bytes;
-  bytes << in.rdbuf();
   const auto where = [&](Error e) { return std::move(e).in(cat("--target ", path)); };
-  if (!in || bytes.str().empty()) {
-    return where({XD_NOT_FOUND,
-                  "expected a description that `python -m crossdock_manifest describe` made, found no such "
-                  "file, or an empty one"});
+  auto text = io::read_small_file(path, kMaxDescriptionBytes);
+  if (!text) {
+    return where({text.error().code, cat("expected a description that `python -m crossdock_manifest describe` made, ",
+                                         text.error().message)});
   }
-  const std::string text = std::move(bytes).str();
-  auto out = manifest::decode<Manifest>(as_bytes(text));
+  auto out = manifest::decode<Manifest>(as_bytes(*text));
   if (!out) return where(std::move(out).error());
   for (Tensor& t : out->tensors) {  // it has names and shapes, and no bytes that a check could look for
     t.extents.clear();
@@ -106,7 +102,7 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     Tensor& t = m.tensors[found[i]];
     used[found[i]] = true;
     if (t.shape != d.shape) {
-      return invalid(cat("--target: expected ", base::printable(d.name), " of shape ", shape_text(d.shape), ", found ",
+      return invalid(cat("expected ", base::printable(d.name), " of shape ", shape_text(d.shape), ", found ",
                          shape_text(t.shape), " in the source: describe the model that this checkpoint is of"));
     }
     if (kept[i] != i && t.left_out.empty()) {
@@ -116,9 +112,9 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     t.train = d.train;
   }
   if (!missing.empty()) {
-    return invalid(cat("--target: expected ", description.tensors.size(),
-                       " tensors of the job's module in the source, found ", missing.size(), " missing (",
-                       listed(missing), "): use --strip-prefix, --add-prefix or --rename where only names differ"));
+    return invalid(cat("expected ", description.tensors.size(), " tensors of the job's module in the source, found ",
+                       missing.size(), " missing (", listed(missing),
+                       "): use --strip-prefix, --add-prefix or --rename where only names differ"));
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
     if (used[i] || !m.tensors[i].left_out.empty()) continue;
@@ -127,31 +123,46 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
   }
   if (!extra.empty())
     notes.push_back(cat("The job's module has no ", listed(extra), ": left out, as from_pretrained does."));
-  if (!buffers.empty()) notes.push_back(cat("The source has no values for the buffers ", listed(buffers), "."));
+  if (!buffers.empty()) {
+    notes.push_back(cat("The source has no values for the buffers ", listed(buffers),
+                        ": load a ZeRO-3 checkpoint with load_module_strict=False, and set them yourself."));
+  }
   return {};
 }
 
-void make_groups(const Manifest& description, Manifest& m) {
+Result<void> make_groups(const Manifest& description, Manifest& m) {
   const auto is_trained = [&](uint64_t i) {
     const Tensor& t = m.tensors[i];
     return t.left_out.empty() && t.role == manifest::Role::kParameter && t.train != manifest::Training::kFrozen;
   };
   m.training.groups.clear();
   m.training.optimizer = description.training.optimizer;
-  const std::vector<uint64_t> found = match(description, m);
+  const std::vector<uint64_t> found = match(description, m), kept = kept_names(description);
+  std::vector<bool> in_group(m.tensors.size());
   for (const manifest::ParameterGroup& group : description.training.groups) {
     manifest::ParameterGroup out{{}, group.hyper_parameters};
-    for (const uint64_t i : group.tensors) {
-      if (found[i] != kNone && is_trained(found[i])) out.tensors.push_back(found[i]);
+    for (const uint64_t named : group.tensors) {
+      const uint64_t i = found[kept[named]];
+      if (i == kNone || !is_trained(i)) continue;
+      if (in_group[i])
+        return invalid(cat("expected each parameter in one of the optimizer's groups, found ",
+                           base::printable(m.tensors[i].target()), " in two"));
+      in_group[i] = true;
+      out.tensors.push_back(i);
     }
     m.training.groups.push_back(std::move(out));
   }
-  if (!m.training.groups.empty()) return;
   manifest::ParameterGroup all;
   for (const manifest::ModuleName& entry : m.module) {
-    if (entry.name == m.tensors[entry.tensor].target() && is_trained(entry.tensor)) all.tensors.push_back(entry.tensor);
+    if (entry.name != m.tensors[entry.tensor].target() || !is_trained(entry.tensor)) continue;
+    if (!m.training.groups.empty() && !in_group[entry.tensor])
+      return invalid(cat("expected every trained parameter in one of the optimizer's groups, found ",
+                         base::printable(entry.name),
+                         " in none: leave it out with --frozen, or describe the groups with it"));
+    all.tensors.push_back(entry.tensor);
   }
-  m.training.groups.push_back(std::move(all));
+  if (m.training.groups.empty()) m.training.groups.push_back(std::move(all));
+  return {};
 }
 
 }  // namespace crossdock::model

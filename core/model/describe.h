@@ -21,6 +21,7 @@ Result<manifest::Manifest> read_description(const std::string& path);
 Result<void> describe(const manifest::Manifest& description, manifest::Manifest& m, std::vector<std::string>& notes);
 
 // The optimizer's groups, of what is trained now: the description's own, or one of all parameters in their order.
-void make_groups(const manifest::Manifest& description, manifest::Manifest& m);
+// Errors: a trained parameter in two groups, or in none.
+Result<void> make_groups(const manifest::Manifest& description, manifest::Manifest& m);
 
 }  // namespace crossdock::model

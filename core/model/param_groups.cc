@@ -89,7 +89,11 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
 Result<void> add_param_groups(const std::string& how, const std::vector<std::string>& no_decay, Manifest& module) {
   if (how == "single") return {};
   if (how == "hf-trainer") {
-    add_hf_trainer_groups({no_decay.begin(), no_decay.end()}, module);
+    try {
+      add_hf_trainer_groups({no_decay.begin(), no_decay.end()}, module);
+    } catch (const std::regex_error& e) {
+      return invalid(cat("expected regular expressions as no_decay of the rule, found ", e.what()));
+    }
     return {};
   }
   XD_TRY_SET(const pb::ParamGroups groups, read_textproto<pb::ParamGroups>(how, "--param-groups: groups"));

@@ -151,7 +151,7 @@ Result<void> apply_target(const TargetOptions& options, const Manifest* descript
   XD_TRY(rename_all(options, m));
   if (description) XD_TRY(describe(*description, m, notes));
   XD_TRY(set_training(options, m));
-  if (description) make_groups(*description, m);
+  if (description) XD_TRY(make_groups(*description, m));
   return {};
 }
 

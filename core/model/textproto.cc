@@ -1,13 +1,14 @@
 #include "core/model/textproto.h"
 
+#include "core/io/small_file.h"
+
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
-#include <fstream>
-#include <sstream>
-
 namespace crossdock::model {
 namespace {
+
+constexpr uint64_t kMaxBytes = 16 << 20;
 
 class FirstComplaint : public google::protobuf::io::ErrorCollector {
  public:
@@ -20,14 +21,12 @@ class FirstComplaint : public google::protobuf::io::ErrorCollector {
 }  // namespace
 
 Result<void> parse_textproto(const std::string& path, const std::string& what, google::protobuf::Message& out) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  if (!in) return Error{XD_NOT_FOUND, cat(path, ": expected ", what, ", found no such file, or an empty one")};
+  const auto text = io::read_small_file(path, kMaxBytes);
+  if (!text) return Error{text.error().code, cat(path, ": expected ", what, ", ", text.error().message)};
   FirstComplaint complaint;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&complaint);
-  if (parser.ParseFromString(text.str(), &out)) return {};
+  if (parser.ParseFromString(*text, &out)) return {};
   return invalid(cat(path, ": expected ", what, " in protobuf's text format, found ", complaint.text));
 }
 

@@ -27,6 +27,7 @@ struct Storage {
   uint64_t n_bytes = 0;
   manifest::DType dtype = manifest::DType::F32;
   std::vector<Segment> segments;  // of kTensors, one behind the other
+  bool is_computed_with = true;   // in the job's precision; false for buffers, which keep their own
 };
 
 inline Storage zeros(uint64_t n_elems, Storage::From from = Storage::From::kZeros) {

@@ -113,7 +113,7 @@ Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::sp
   const auto write = [&]() -> Result<void> {
     const auto piece = buffer.first(filled * element);
     filled = 0;
-    if (beyond_fp16) *beyond_fp16 += count_beyond_fp16(piece, storage.dtype);
+    if (beyond_fp16 && storage.is_computed_with) *beyond_fp16 += count_beyond_fp16(piece, storage.dtype);
     crc = crc32(piece, crc);
     return out.write(piece);
   };

@@ -21,7 +21,8 @@ std::vector<xd_range> needs(const Content& content);
 uint64_t item_bytes(const Content& content);
 uint64_t item_memory(const Content& content);
 
-// `beyond_fp16`, where given, counts the values that fp16 cannot hold: finite ones that round to infinity.
+// `beyond_fp16`, where given, counts the values that a job in fp16 cannot hold: finite ones that round to infinity, and
+// in what is written as fp16 infinities. Buffers do not count: they keep their type.
 Result<std::string> write_item(const Host& host, const Content& content, Object& out,
                                std::atomic<uint64_t>* beyond_fp16 = nullptr);
 // `results`: those of the content's item, when it has one.

@@ -22,10 +22,12 @@ constexpr xd_option_desc kAll[] = {
     option("optimizer", "enum:adamw|adam|fused-adam|cpu-adam", "adamw",
            "the job's: torch's AdamW or Adam, DeepSpeed's FusedAdam or CPUAdam"),
     option("lr", "float", "0.001",
-           "learning rate; like the next three it REPLACES the job's own when the checkpoint is loaded"),
+           "learning rate; like the next three it REPLACES the job's own when the checkpoint is loaded, but for groups "
+           "whose "
+           "--target says another"),
     option("betas", "string", "0.9,0.999", "of Adam; replaces the job's"),
     option("eps", "float", "1e-8", "of Adam; replaces the job's"),
-    option("weight-decay", "float", "0.01", "replaces the job's, but for groups whose --target says another"),
+    option("weight-decay", "float", "0.01", "replaces the job's"),
     option("moments", "enum:holes|dense", "holes",
            "zeros of exp_avg and exp_avg_sq: holes in the files, or written out"),
     option("loss-scale-power", "int", "16", "fp16: initial_scale_power of the job's config"),
@@ -92,6 +94,20 @@ Result<Settings> Settings::from(const Options& options) {
     return invalid(
         cat("--tag: expected the name of one folder, found ", common::in_quotes(out.tag), ": try global_step0"));
   return out;
+}
+
+Result<void> Settings::check_optimizer(const std::string& described) const {
+  if (described.empty()) return {};
+  constexpr std::pair<std::string_view, Optimizer> kClasses[] = {{"AdamW", Optimizer::kAdamW},
+                                                                 {"Adam", Optimizer::kAdam},
+                                                                 {"FusedAdam", Optimizer::kFusedAdam},
+                                                                 {"DeepSpeedCPUAdam", Optimizer::kCpuAdam}};
+  const std::string_view name = std::string_view(described).substr(described.rfind('.') + 1);
+  for (const auto& [class_name, is] : kClasses) {
+    if (name == class_name && is == optimizer) return {};
+  }
+  return invalid(cat("--optimizer: expected the class that --target describes, ", common::in_quotes(described),
+                     ", found another: give adamw, adam (torch's), fused-adam or cpu-adam (DeepSpeed's) as it is"));
 }
 
 }  // namespace crossdock::writer_zero3

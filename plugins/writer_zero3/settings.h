@@ -24,6 +24,8 @@ struct Settings {
   int64_t scale_power = 0, scale_window = 0, hysteresis = 0;
 
   static Result<Settings> from(const Options& options);
+  // `described`: the class of the job's optimizer, as --target tells it; empty when nothing does.
+  Result<void> check_optimizer(const std::string& described) const;
 };
 
 extern const xd_option_desc* const kOptions[];

@@ -86,24 +86,21 @@ HyperParameters defaults(const Settings& s) {
   return out;
 }
 
-// A group's own values go first.
-void override_with(const HyperParameters& own, HyperParameters& out) {
-  for (const manifest::KeyValue& value : own) {
-    const auto it = std::find_if(out.begin(), out.end(), [&](const auto& v) { return v.key == value.key; });
-    if (it == out.end()) {
-      out.push_back(value);
-    } else {
-      it->value = value.value;
-    }
+// As torch's add_param_group: a group's own values, then the defaults that it has none of its own for.
+HyperParameters with_defaults(HyperParameters own, const HyperParameters& defaults) {
+  const size_t n_own = own.size();
+  for (const manifest::KeyValue& value : defaults) {
+    const auto end = own.begin() + static_cast<ptrdiff_t>(n_own);
+    if (std::none_of(own.begin(), end, [&](const auto& v) { return v.key == value.key; })) own.push_back(value);
   }
+  return own;
 }
 
 // torch counts "parameters" through all groups; ZeRO-3's are the sub-groups.
 void put_param_groups(Pickle& p, const Manifest& model, const Layout& layout, const Settings& settings) {
   p.list([&] {
     for (size_t g = 0; g < model.training.groups.size(); ++g) {
-      HyperParameters values = defaults(settings);
-      override_with(model.training.groups[g].hyper_parameters, values);
+      const HyperParameters values = with_defaults(model.training.groups[g].hyper_parameters, defaults(settings));
       p.dict([&] {
         for (const auto& [key, value] : values) {
           p.put(key);
@@ -211,7 +208,9 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
         if (t.role != manifest::Role::kBuffer) {
           p.put(nothing);
         } else {
-          add(common::of_tensor(t, i, t.dtype), t.shape);
+          Storage storage = common::of_tensor(t, i, t.dtype);
+          storage.is_computed_with = false;
+          add(std::move(storage), t.shape);
         }
       }
     });

@@ -76,18 +76,19 @@ def describe(model, optimizer=None, groups=None):
     first_name = {}
     for name, parameter in parameters.items():
         first_name.setdefault(id(parameter), name)
-    names = list(model.state_dict(keep_vars=True))
-    unseen = [name for name in parameters if name not in names]
-    if unseen:
+    # The state dict has the parameters in the order of named_parameters(), and the buffers between them.
+    tensors = {name: value for name, value in model.state_dict(keep_vars=True).items() if hasattr(value, "dtype")}
+    index = {name: i for i, name in enumerate(tensors)}
+    if unseen := [name for name in parameters if name not in index]:
         raise ValueError(f"expected every parameter in the state dict, found {unseen[:3]} missing")
-    tensors = model.state_dict(keep_vars=True)
-    # named_parameters() orders the parameters, the state dict the buffers between them.
-    index = {name: i for i, name in enumerate(names)}
 
     out, aliases = number(1, 1), {}
-    for name in names:
-        tensor = tensors[name]
-        body = text(1, name) + number(2, DTYPES.get(str(tensor.dtype).removeprefix("torch."), 12)) + numbers(3, list(tensor.shape))
+    for name, tensor in tensors.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise ValueError(f"expected a type that crossdock knows, found {dtype} of {name}")
+        shape = getattr(tensor, "ds_shape", tensor.shape)  # under deepspeed.zero.Init the tensor itself is empty
+        body = text(1, name) + number(2, DTYPES[dtype]) + numbers(3, list(shape))
         body += number(8, PARAMETER if name in parameters else BUFFER)
         if name in parameters:
             body += number(9, TRAINABLE if parameters[name].requires_grad else FROZEN)
@@ -101,6 +102,8 @@ def describe(model, optimizer=None, groups=None):
         groups = []
         for group in optimizer.param_groups:
             hyper = {k: v for k, v in group.items() if k != "params"}
+            if strangers := [tuple(p.shape) for p in group["params"] if id(p) not in first_name]:
+                raise ValueError(f"expected an optimizer over the model's own parameters, found another of shape {strangers[0]}")
             groups.append(([first_name[id(p)] for p in group["params"]], hyper))
     training = b""
     if optimizer is not None:
@@ -113,12 +116,15 @@ def describe(model, optimizer=None, groups=None):
     return out + (message(5, training) if training else b"") + message(7, text(1, "crossdock_manifest"))
 
 
-def hf_trainer_groups(model, weight_decay=0.0):
-    """The two groups that Hugging Face's Trainer makes: biases and norms get no weight decay."""
+def hf_trainer_groups(model, weight_decay=None):
+    """The two groups that Hugging Face's Trainer makes: biases and norms get no weight decay.
+
+    weight_decay: of the others; None leaves it to crossdock's --weight-decay.
+    """
     from transformers import Trainer
     decay = set(Trainer.get_decay_parameter_names(None, model))
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    return [([n for n in trained if n in decay], {"weight_decay": weight_decay}),
+    return [([n for n in trained if n in decay], {} if weight_decay is None else {"weight_decay": weight_decay}),
             ([n for n in trained if n not in decay], {"weight_decay": 0.0})]
 
 

@@ -13,7 +13,7 @@ def main():
     verb.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
     verb.add_argument("--param-groups", choices=["single", "hf-trainer"], default="single",
                       help="the optimizer's groups: one, or the Trainer's two (decay, no decay)")
-    verb.add_argument("--weight-decay", type=float, default=0.0, help="of the first of the Trainer's groups (default 0, as its own)")
+    verb.add_argument("--weight-decay", type=float, help="of the first of the Trainer's groups (default: crossdock's --weight-decay)")
     args = parser.parse_args()
     try:
         model = build(args.model)

@@ -112,7 +112,8 @@ def shards(crossdock, source, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(source, shards, torchrun, tmp_path_factory):
-    """judged(case, world) -> its verdict, and the folder that DeepSpeed saved right after it had loaded."""
+    """judged(case, world) -> its verdict, and two folders that DeepSpeed saved: right after it had loaded ours, and right
+    after from_pretrained, when the optimizer has no state yet."""
     folder, verdicts = tmp_path_factory.mktemp("judge"), {}
 
     def saved(case, world):
@@ -127,14 +128,15 @@ def judged(source, shards, torchrun, tmp_path_factory):
                  "moments": True, "weights": c.source.weights, "save": str(saved(c, world))} for c in AT_WORLD[world]]))
             torchrun(world, HERE / "deepspeed_judge.py", cases, result, timeout=900)
             verdicts[world] = json.loads(result.read_text())
-        return verdicts[world][str(case)], saved(case, world)
+        verdict = dict(verdicts[world][str(case)])
+        return verdict, saved(case, world), Path(verdict.pop("own"))
 
     return ask
 
 
 @pytest.mark.parametrize("world,case", EVERY)
 def test_trains_on_exactly(judged, case, world):
-    verdict, _ = judged(case, world)
+    verdict, _, _ = judged(case, world)
     assert verdict.pop("loss_difference") <= 1e-6, verdict
     assert verdict == {"loaded": True, "wrong_weights": [], "wrong_masters": [], "wrong_moments": []}
 
@@ -143,20 +145,22 @@ def test_trains_on_exactly(judged, case, world):
 OF_THE_JOB = {"ds_config", "lr_scheduler"}  # we know neither; DeepSpeed takes both from the job
 
 
-def same(a, b, where=""):
+def same(a, b, where="", without=OF_THE_JOB):
     """Keys, order, types, shapes and values."""
     if torch.is_tensor(a) or torch.is_tensor(b):
         assert a.dtype == b.dtype and a.shape == b.shape, f"{where}: {a.dtype} {a.shape}, {b.dtype} {b.shape}"
-        assert torch.equal(a, b), where
+        differ = a != b
+        # DeepSpeed leaves the padding of a parameter as it found the memory; a load of ours makes it zeros.
+        assert not differ.any() or without != OF_THE_JOB and not a[differ].any() and differ.sum() <= 40, where
     elif isinstance(a, dict):
         assert type(a) is type(b) and list(a) == list(b), f"{where}: {list(a)}, {list(b)}"
         for key in a:
-            if key not in OF_THE_JOB:
-                same(a[key], b[key], f"{where}/{key}")
+            if key not in without:
+                same(a[key], b[key], f"{where}/{key}", without)
     elif isinstance(a, (list, tuple)):
         assert type(a) is type(b) and len(a) == len(b), f"{where}: {a}, {b}"
         for i, (x, y) in enumerate(zip(a, b)):
-            same(x, y, f"{where}/{i}")
+            same(x, y, f"{where}/{i}", without)
     elif type(a).__name__ == "LossScaler":
         assert type(a) is type(b) and a.__dict__ == b.__dict__, where
     else:
@@ -165,12 +169,13 @@ def same(a, b, where=""):
 
 @pytest.mark.parametrize("world,case", EVERY)
 def test_equals_what_deepspeed_saves(judged, shards, case, world):
-    _, saved = judged(case, world)
-    ours, theirs = shards(case, world) / "global_step0", saved / "global_step0"
+    _, saved, own = judged(case, world)
     assert (shards(case, world) / "latest").read_text() == (saved / "latest").read_text()
-    assert {f.name for f in ours.iterdir()} == {f.name for f in theirs.iterdir()}
-    for file in sorted(ours.iterdir()):
-        same(torch.load(file, weights_only=False), torch.load(theirs / file.name, weights_only=False), file.name)
+    for theirs, without in ((saved / "global_step0", OF_THE_JOB), (own / "global_step0", OF_THE_JOB | {"state"})):
+        ours = shards(case, world) / "global_step0"
+        assert {f.name for f in ours.iterdir()} == {f.name for f in theirs.iterdir()}
+        for file in sorted(ours.iterdir()):
+            same(torch.load(file, weights_only=False), torch.load(theirs / file.name, weights_only=False), file.name, without)
 
 
 @pytest.mark.parametrize("case", [PLAIN, TIED], ids=str)
@@ -270,7 +275,7 @@ def test_command_line_describes(crossdock, source, tmp_path):
     crossdock("convert", source(TIED), tmp_path / "out", "--to", "zero3", "--world-size", 2, "--target", tmp_path / "t.pb")
     state = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
     groups = state["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
-    assert [g["params"] for g in groups] == [[0], [1]] and [g["weight_decay"] for g in groups] == [0.0, 0.0]
+    assert [g["params"] for g in groups] == [[0], [1]] and [g["weight_decay"] for g in groups] == [0.01, 0.0]
 
 
 def test_groups_of_a_file(crossdock, source, tmp_path):
