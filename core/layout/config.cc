@@ -145,6 +145,7 @@ Result<Config> make_config(const pb::Layout& layout, const Variables& variables,
   for (const pb::ConfigEntry& entry : layout.config()) {
     if (map.find(entry.key())) continue;  // the first that gives a value
     auto v = value_of(entry, variables, m);
+    if (!v && v.error().code == XD_NOT_FOUND) continue;  // of a key that the metadata lacks
     if (!v) return std::move(v).error().in(cat("config ", entry.key()));
     if (*v) map.entries.push_back({entry.key(), **std::move(v)});
   }

@@ -25,7 +25,7 @@ Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, int n
     if (lets_[i].name() == name) return sum(lets_[i].value(), layer, i);
   }
   const Value* v = find(name);
-  if (!v) return invalid(cat("expected the metadata ", name, ", found none"));
+  if (!v) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found none")};
   if (const auto* list = v->get<manifest::ValueList>()) {
     if (layer >= list->values.size())
       return invalid(cat("expected ", name, " to have an element for layer ", layer, ", found ", list->values.size()));

@@ -40,7 +40,7 @@ import deepspeed
 import transformers
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 from deepspeed.utils import logger as deepspeed_logger
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from recipes import read_folder
 
@@ -64,12 +64,13 @@ def true_weights(case, model):
 
 
 def new_model(case, from_hf):
-    dtype = DTYPE[case["dtype"]]
+    dtype, config = DTYPE[case["dtype"]], AutoConfig.from_pretrained(case["hf"])
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if from_hf:
-        model = AutoModelForCausalLM.from_pretrained(case["hf"], dtype=dtype)
+        model = auto.from_pretrained(case["hf"], dtype=dtype)
     else:
         torch.manual_seed(99)  # not the seed of the originals: what is not loaded shows
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(case["hf"]), dtype=dtype)
+        model = auto.from_config(config, dtype=dtype)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not case["trainable"] or any(part in name for part in case["trainable"]))
     if case["buffer"]:
@@ -107,6 +108,7 @@ def new_engine(case, model, universal):
 
 def train(engine):
     tokens = torch.randint(0, engine.module.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(7))
+    torch.manual_seed(5)  # of dropout
     losses = []
     for _ in range(STEPS):
         loss = engine(input_ids=tokens, labels=tokens).loss

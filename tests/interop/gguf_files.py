@@ -97,7 +97,9 @@ def write(model, recipe, path):
         g.add_key_length(config.head_dim)
     g.add_layer_norm_rms_eps(1e-5)
     g.add_layer_norm_eps(1e-5)
+    g.add_rope_freq_base(10000.0)
     g.add_vocab_size(config.vocab_size)
+    g.add_pad_token_id(0)
     g.add_token_list([f"t{i}" for i in range(config.vocab_size)])
     for key, value in recipe.extra.items():
         if key == "lfm2.heads_kv":
@@ -142,7 +144,7 @@ MODELS = [
     Model("nemotron", t.NemotronForCausalLM, t.NemotronConfig, SMALL_KV | dict(head_dim=16), extra={"rope.dimension_count": 8}),
     Model("mamba", t.MambaForCausalLM, t.MambaConfig, MAMBA,
           extra={"ssm.conv_kernel": 4, "ssm.state_size": 8, "ssm.time_step_rank": 4, "ssm.inner_size": 128}),
-    Model("t5", t.T5ForConditionalGeneration, t.T5Config, dict(vocab_size=96, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"),
+    Model("t5", t.T5ForConditionalGeneration, t.T5Config, dict(vocab_size=96, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu", decoder_start_token_id=0),
           extra={"attention.relative_buckets_count": 32}),
     Model("lfm2", t.Lfm2ForCausalLM, t.Lfm2Config, SMALL_KV | dict(layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
           extra={"shortconv.l_cache": 3, "lfm2.heads_kv": [0, 2]}),
