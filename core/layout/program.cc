@@ -12,7 +12,8 @@ void change_values(float add, bool log_of_negated, std::span<std::byte> bytes) {
   for (size_t at = 0; at < bytes.size(); at += sizeof(float)) {
     float value;
     std::memcpy(&value, &bytes[at], sizeof(float));
-    if (log_of_negated) value = static_cast<float>(std::log(-double{value}));  // rounded once: the same on every machine
+    if (log_of_negated)
+      value = static_cast<float>(std::log(-double{value}));  // rounded once: the same on every machine
     if (add != 0) value += add;
     std::memcpy(&bytes[at], &value, sizeof(float));
   }

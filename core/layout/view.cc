@@ -14,6 +14,18 @@ std::string text_of(std::span<const uint64_t> sizes) {
   return out + "]";
 }
 
+// Adds factors inside those of `out`: sizes of 1 are left out, and even neighbours become one.
+void append(std::vector<Factor>& out, std::span<const Factor> inner) {
+  for (const Factor& f : inner) {
+    if (f.size == 1) continue;
+    if (!out.empty() && out.back().stride == f.size * f.stride) {
+      out.back() = {out.back().size * f.size, f.stride};
+    } else {
+      out.push_back(f);
+    }
+  }
+}
+
 // Takes the inner `size` elements off the end of the list.
 Result<std::vector<Factor>> take_inner(std::vector<Factor>& list, uint64_t size) {
   std::vector<Factor> out;
@@ -57,18 +69,9 @@ std::vector<uint64_t> View::shape() const {
   return out;
 }
 
-std::vector<Factor> View::factors(uint64_t first_dim) const {
+std::vector<Factor> View::factors() const {
   std::vector<Factor> out;
-  for (uint64_t i = first_dim; i < dims_.size(); ++i) {
-    for (const Factor& f : dims_[i]) {
-      if (f.size == 1) continue;
-      if (!out.empty() && out.back().stride == f.size * f.stride) {
-        out.back() = {out.back().size * f.size, f.stride};
-      } else {
-        out.push_back(f);
-      }
-    }
-  }
+  for (const Dim& dim : dims_) append(out, dim);
   return out;
 }
 
@@ -98,8 +101,7 @@ Result<void> View::merge(uint64_t first, uint64_t count) {
     return invalid(
         cat("expected to merge 1 to ", rank() - first, " dimensions of ", text_of(shape()), ", found ", count));
   for (uint64_t i = 1; i < count; ++i) {
-    const Dim& next = dims_[first + 1];
-    dims_[first].insert(dims_[first].end(), next.begin(), next.end());
+    append(dims_[first], dims_[first + 1]);
     dims_.erase(dims_.begin() + static_cast<ptrdiff_t>(first) + 1);
   }
   return {};
@@ -126,6 +128,7 @@ Result<void> View::slice(uint64_t dim, uint64_t begin, uint64_t count) {
     return invalid(cat("expected a part of ", n, " elements, found ", count, " at ", begin));
   Dim& factors = dims_[dim];
   if (n == 1) return {};
+  std::erase_if(factors, [](const Factor& f) { return f.size == 1; });
   if (factors.size() != 1) return invalid("expected to slice a dimension before it is merged of others");
   offset_ += begin * factors[0].stride;
   factors[0].size = count;

@@ -29,7 +29,7 @@ class View {
   uint64_t size(uint64_t dim) const;
   std::vector<uint64_t> shape() const;
   // All factors in order, those of size 1 left out and even neighbours as one; the first element's place.
-  std::vector<Factor> factors(uint64_t first_dim = 0) const;
+  std::vector<Factor> factors() const;
   uint64_t offset() const { return offset_; }
 
   // Errors name the dimension and the sizes: a rule that does not fit its tensor.

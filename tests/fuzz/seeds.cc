@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "plugins/reader_bin/recipes_for_test.h"
+#include "plugins/reader_gguf/recipes_for_test.h"
 
 using namespace crossdock::reader_bin::recipe;
 
@@ -25,13 +26,30 @@ std::vector<std::string> values() {
   };
 }
 
+// A file of each type, which has metadata of most kinds too.
+std::vector<std::string> gguf_files() {
+  namespace g = crossdock::reader_gguf;
+  std::vector<std::string> out;
+  for (uint32_t id = 0; id < 48; ++id) {
+    const g::GgmlType* type = g::find_type(id);
+    if (!type) continue;
+    const uint64_t n = type->block_elems == 1 ? 5 : type->block_elems;
+    out.push_back(g::recipe::file({g::recipe::u32_value("general.alignment", 32), g::recipe::text_value("t", "x"),
+                                   g::recipe::texts_value("l", {"a", "bc"})},
+                                  {{"w", {n}, id, g::recipe::some_blocks(*type, n / type->block_elems)},
+                                   {"v", {2, 1}, 0, g::recipe::some_bytes(8)}}));
+  }
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
   const std::string name = argv[1];
   std::vector<std::string> seeds;
-  for (const std::string& value : values()) {
+  if (name == "gguf") seeds = gguf_files();
+  for (const std::string& value : name == "gguf" ? std::vector<std::string>() : values()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));
       continue;

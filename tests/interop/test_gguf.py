@@ -1,5 +1,6 @@
 """GGUF: every type's values, every architecture's names and shapes, and what DeepSpeed trains on from them."""
 import json
+import struct
 from pathlib import Path
 
 import gguf
@@ -10,6 +11,7 @@ import transformers as t
 from gguf import GGMLQuantizationType as Type
 
 import gguf_files
+from recipes import read_folder
 
 TYPES = [q for q in Type if q in gguf.quants._type_traits]
 # Fields that hold a scale: random bits there would be infinite or not a number now and then.
@@ -169,3 +171,284 @@ def test_trains_on_exactly(judged, recipe):
     verdict = judged(recipe)
     assert verdict.pop("loss_difference") <= 1e-6, verdict
     assert verdict == {"loaded": True, "wrong_weights": [], "wrong_masters": [], "wrong_moments": []}
+
+
+# ---- experts: judged by the checkpoint that transformers saves
+EXPERTS = gguf_files.SMALL_KV | dict(head_dim=16)
+MOE = [
+    ("qwen2moe", t.Qwen2MoeForCausalLM, t.Qwen2MoeConfig, gguf_files.SMALL_KV | dict(num_experts=4, moe_intermediate_size=32, shared_expert_intermediate_size=48),
+     {"expert_count": 4, "expert_used_count": 4, "expert_feed_forward_length": 32, "expert_shared_feed_forward_length": 48}),
+    ("qwen3moe", t.Qwen3MoeForCausalLM, t.Qwen3MoeConfig, EXPERTS | dict(num_experts=4, moe_intermediate_size=32),
+     {"expert_count": 4, "expert_used_count": 8, "expert_feed_forward_length": 32}),
+    ("llama", t.MixtralForCausalLM, t.MixtralConfig, gguf_files.SMALL_KV | dict(num_local_experts=4), {"expert_count": 4, "expert_used_count": 2}),
+]
+
+
+def gguf_name(name):
+    """Of llama.cpp, for a tensor that is not an expert's."""
+    for ours, theirs in {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers.": "blk.",
+                         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+                         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "input_layernorm": "attn_norm",
+                         "post_attention_layernorm": "ffn_norm", "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "mlp.gate.": "ffn_gate_inp.",
+                         "block_sparse_moe.gate.": "ffn_gate_inp.", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+                         "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp"}.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@pytest.mark.parametrize("arch,cls,config,fields,extra", MOE, ids=[m[1].__name__ for m in MOE])
+def test_experts(crossdock, tmp_path, arch, cls, config, fields, extra):
+    torch.manual_seed(1)
+    model = cls(config(**fields))
+    model.save_pretrained(tmp_path / "hf")
+    saved = read_folder(tmp_path / "hf")
+    g = gguf.GGUFWriter(tmp_path / "m.gguf", arch)
+    g.add_name("tiny")
+    for add, value in ((g.add_block_count, 2), (g.add_context_length, 64), (g.add_embedding_length, 64), (g.add_feed_forward_length, 96),
+                       (g.add_head_count, 4), (g.add_head_count_kv, 2), (g.add_layer_norm_rms_eps, 1e-5), (g.add_rope_freq_base, 1e4)):
+        add(value)
+    if "head_dim" in fields:
+        g.add_key_length(fields["head_dim"])
+    for key, value in extra.items():
+        g.add_uint32(f"{arch}.{key}", value)
+    stacks = {}
+    for name, tensor in saved.items():
+        w = tensor.float().numpy()
+        if ".experts." in name:
+            layer, expert, part = name.split(".")[2], int(name.split(".")[5]), name.split(".")[6]
+            part = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down", "w1": "gate", "w3": "up", "w2": "down"}[part]
+            stacks.setdefault(f"blk.{layer}.ffn_{part}_exps.weight", {})[expert] = w
+            continue
+        if arch == "llama" and ("q_proj" in name or "k_proj" in name):
+            w = gguf_files.permute(w, 4 if "q_proj" in name else 2)
+        g.add_tensor(gguf_name(name), np.ascontiguousarray(w[0] if "shared_expert_gate" in name else w))
+    for name, experts in stacks.items():
+        g.add_tensor(name, np.stack([experts[i] for i in range(len(experts))]))
+    g.write_header_to_file()
+    g.write_kv_data_to_file()
+    g.write_tensors_to_file()
+    g.close()
+
+    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
+    ours = written(tmp_path / "out")
+    assert ours.keys() == saved.keys() and len(stacks) == 6
+    for name, tensor in saved.items():
+        assert torch.equal(ours[name], tensor.float()), name
+    from_config = cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
+    assert {n: p.shape for n, p in from_config.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+    error = crossdock("convert", tmp_path / "m.gguf", tmp_path / "no", "--to", "zero3", "--world-size", 2, code=1).stderr
+    assert "must know the job's module" in error and not (tmp_path / "no").exists()
+
+
+# ---- what transformers' loader gets wrong, against the original weights
+def test_falcon_of_several_key_heads(crossdock, tmp_path):
+    """transformers 5.23 leaves llama.cpp's order of rows as it is, which is another model."""
+    recipe = gguf_files.Model("falcon", t.FalconForCausalLM, t.FalconConfig,
+                              dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, new_decoder_architecture=True, num_kv_heads=2))
+    model = recipe.make()
+    gguf_files.write(model, recipe, tmp_path / "m.gguf")
+    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
+    ours = written(tmp_path / "out")
+    assert ours.keys() == dict(model.named_parameters()).keys()
+    for name, tensor in model.named_parameters():
+        assert torch.equal(ours[name], tensor.detach()), name
+    config = t.AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.num_kv_heads == 2 and config.new_decoder_architecture
+
+
+def test_zero3_from_gguf(crossdock, gguf_file, tmp_path):
+    path, model = gguf_file(gguf_files.MODELS[1])
+    crossdock("convert", path, tmp_path / "out", "--to", "zero3", "--world-size", 1, "--dtype", "fp32")
+    flat = torch.load(tmp_path / "out/global_step0/zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)["optimizer_state_dict"]["fp32_flat_groups"][0]
+    assert torch.equal(flat, torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+
+
+# ---- containers
+def test_split_files(crossdock, gguf_file, tmp_path):
+    """Found from any of them; one that lacks, or is another's, is named."""
+    path, model = gguf_file(gguf_files.MODELS[0])
+    reader = gguf.GGUFReader(path)
+    g = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=7)
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        value, kind = field.contents(), field.types[0]
+        g.add_key_value(field.name, value, kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
+    for tensor in reader.tensors:
+        g.add_tensor(tensor.name, np.array(tensor.data))
+    g.write_header_to_file()
+    g.write_kv_data_to_file()
+    g.write_tensors_to_file()
+    g.close()
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    assert len(parts) == 3
+    want = json.loads(crossdock("inspect", path, "--json").stdout)["tensors"]
+    for given in [*parts, tmp_path]:
+        got = json.loads(crossdock("inspect", given, "--json").stdout)["tensors"]
+        assert {x["name"]: x["digest"] for x in got} == {x["name"]: x["digest"] for x in want}
+    second = parts[1].read_bytes()
+    parts[1].unlink()
+    error = crossdock("inspect", parts[2], code=1).stderr
+    assert "m-00002-of-00003.gguf" in error
+    parts[1].write_bytes(parts[0].read_bytes())
+    assert "expected part 2 of 3, found one that says it is 1 of 3" in crossdock("inspect", parts[0], code=1).stderr
+    parts[1].write_bytes(second)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "renamed.gguf").write_bytes(parts[0].read_bytes())
+    assert "expected part 1 of 1, found one that says it is 1 of 3" in crossdock("inspect", alone / "renamed.gguf", code=1).stderr
+    (tmp_path / "other.gguf").write_bytes(path.read_bytes())
+    assert "expected one model in the folder" in crossdock("inspect", tmp_path, code=1).stderr
+
+
+def test_metadata_is_whole_and_typed(crossdock, tmp_path):
+    g = gguf.GGUFWriter(tmp_path / "m.gguf", "none")
+    values = {"a.u8": 200, "a.i8": -3, "a.u16": 60000, "a.i16": -30000, "a.u32": 4 * 10**9, "a.i32": -2 * 10**9, "a.u64": 2**64 - 1, "a.i64": -2**62,
+              "a.f32": 0.5, "a.f64": 0.1, "a.bool": True, "a.text": "grüß", "a.list": [1, 2, 3], "a.texts": ["x", "y"]}
+    for add, key in ((g.add_uint8, "a.u8"), (g.add_int8, "a.i8"), (g.add_uint16, "a.u16"), (g.add_int16, "a.i16"), (g.add_uint32, "a.u32"),
+                     (g.add_int32, "a.i32"), (g.add_uint64, "a.u64"), (g.add_int64, "a.i64"), (g.add_float32, "a.f32"), (g.add_float64, "a.f64"),
+                     (g.add_bool, "a.bool"), (g.add_string, "a.text"), (g.add_array, "a.list"), (g.add_array, "a.texts")):
+        add(key, values[key])
+    g.add_tensor("w", np.float32([1, 2]))
+    g.write_header_to_file()
+    g.write_kv_data_to_file()
+    g.write_tensors_to_file()
+    g.close()
+    crossdock("inspect", tmp_path / "m.gguf", "--manifest", tmp_path / "m.json")
+    manifest = json.loads((tmp_path / "m.json").read_text())
+
+    def plain(value):
+        (kind, v), = value.items()
+        return [plain(x) for x in v["values"]] if kind.startswith("list") else int(v) if "int" in kind else v
+
+    found = {e["key"]: plain(e["value"]) for e in manifest["source"]["metadata"]}
+    assert {k: found[k] for k in values} == values
+
+
+# ---- rules
+def test_no_rule_for_the_architecture(crossdock, tmp_path):
+    write_tensors(tmp_path / "m.gguf", {"w": (np.float32([1, 2, 3]), Type.F32)}, arch="brandnew")
+    error = crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", code=1).stderr
+    assert "found brandnew in gguf/3" in error and "--rules FILE" in error and not (tmp_path / "out").exists()
+    done = crossdock("inspect", tmp_path / "m.gguf", "--tensors")
+    assert "w  F32  [3]" in done.stdout and "--rules FILE" in done.stderr
+
+
+def test_rules_of_a_user(crossdock, tmp_path):
+    """Every operation, against numpy."""
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((6, 8), np.float32), np.exp(rng.standard_normal((2, 3, 4))).astype(np.float32)
+    w = {"blk.0.a": a, "blk.1.a": a[::-1].copy(), "blk.0.e0": a[:2], "blk.0.e1": a[2:4], "b": -b, "c": a[:1], "d": a, "gone": a}
+    write_tensors(tmp_path / "m.gguf", {n: (x, Type.F32) for n, x in w.items()}, arch="mine")
+    rules = tmp_path / "mine.textproto"
+    text = """
+        model_type: "mine"
+        layout {
+          format: "gguf"
+          when { key: "general.architecture" equals: "mine" }
+          let { name: "rows" value: "2*3" }
+          tensor { to: "m.#.t" part { from: "blk.#.a" op { transpose: true } } }
+          tensor { to: "m.#.u" part { from: "blk.#.a" op { unpermute_rows: "{rows}/2" } } }
+          tensor { to: "m.#.stacked" part { from: "blk.#.e##" } stack: true op { merge { dim: 0 count: 2 } } }
+          tensor { to: "b.##.x" part { from: "b" } op { unstack: true } op { log_of_negated: true } op { add: 0.5 } }
+          tensor { to: "p" part { from: "b" op { permute { dim: 2 dim: 0 dim: 1 } } } }
+          tensor { to: "j" part { from: "d" op { slice { dim: 1 begin: "2" size: "3" } } } part { from: "blk.0.a" } concat: 1 }
+          tensor { to: "r" part { from: "c" op { squeeze: 0 } op { split { dim: 0 size: "2" size: "?" } } op { unsqueeze: 1 } } }
+          tensor { to: "s" part { from: "d" op { reshape { size: "4" size: "?" } } } }
+          drop { from: "gone" reason: "a test" }
+        }"""
+    rules.write_text(text)
+    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--rules", rules, "--no-sync")
+    got = {n: x.numpy() for n, x in written(tmp_path / "out").items()}
+    unpermute = lambda x: x.reshape(3, 1, 2, 8).swapaxes(1, 2).reshape(6, 8)
+    want = {"m.0.t": a.T, "m.1.t": a[::-1].T, "m.0.u": unpermute(a), "m.1.u": unpermute(a[::-1]), "m.0.stacked": a[:4],
+            "p": -b.transpose(2, 0, 1), "j": np.concatenate([a[:, 2:5], a], 1), "r": a[0].reshape(2, 1, 4), "s": a.reshape(4, 12)}
+    for i in range(2):
+        want[f"b.{i}.x"] = np.log(b[i].astype(np.float64)).astype(np.float32) + np.float32(0.5)
+    assert got.keys() == want.keys()
+    for name, x in want.items():
+        assert got[name].shape == x.shape and np.array_equal(got[name], x), name
+    report = json.loads((tmp_path / "out/crossdock.json").read_text())
+    assert [x["dropped"] for x in report["tensors"] if x["name"] == "gone"] == ["a test"]
+
+    def refused(old, new):
+        rules.write_text(text.replace(old, new))
+        error = crossdock("convert", tmp_path / "m.gguf", tmp_path / "no", "--to", "universal", "--rules", rules, code=1).stderr
+        assert not (tmp_path / "no").exists()
+        return error
+
+    assert 'found none for "gone"' in refused('drop { from: "gone" reason: "a test" }', "")
+    assert "m.0.u: from blk.0.a: expected rows for 4 heads of an even size, found 6" in refused('"{rows}/2"', '"{rows}-2"'.replace("{rows}-2", "4"))
+    assert "expected the metadata columns, found none" in refused('"{rows}/2"', '"{columns}"')
+    assert "expected sizes whose product is 8, found [3, 2]" in refused('size: "2" size: "?"', 'size: "3" size: "2"')
+    assert "expected one rule for s, found it made of both" in refused('to: "r"', 'to: "s"')
+    assert "expected each of 3 dimensions once" in refused("permute { dim: 2 dim: 0 dim: 1 }", "permute { dim: 2 dim: 0 dim: 0 }")
+    assert "in line 6" in refused('let { name: "rows"', 'lett { name: "rows"')
+
+
+# ---- broken files
+def header(**change):
+    """A file of one tensor, field by field; a field may be changed."""
+    field = {"magic": b"GGUF", "version": struct.pack("<I", 3), "n_tensors": struct.pack("<Q", 1), "n_values": struct.pack("<Q", 1),
+             "key": text_bytes("a"), "value": struct.pack("<If", 6, 1), "name": text_bytes("w"), "n_dims": struct.pack("<I", 1), "dims": struct.pack("<Q", 32),
+             "type": struct.pack("<I", 0), "offset": struct.pack("<Q", 0), "more": b""} | change
+    out = b"".join(field.values())
+    return out + bytes(-len(out) % 32) + bytes(128)
+
+
+def text_bytes(text):
+    raw = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+ALIGN = text_bytes("general.alignment")
+BROKEN = {
+    "magic": (dict(magic=b"GGML"), 'expected a GGUF file to begin with "GGUF"'),
+    "version1": (dict(version=struct.pack("<I", 1)), "expected version 2 or 3 of GGUF, found 1"),
+    "version4": (dict(version=struct.pack("<I", 4)), "expected version 2 or 3 of GGUF, found 4"),
+    "many tensors": (dict(n_tensors=struct.pack("<Q", 2**60)), "tensors, which is what"),
+    "negative tensors": (dict(n_tensors=struct.pack("<q", -1)), "tensors, which is what"),
+    "many values": (dict(n_values=struct.pack("<Q", 2**60)), "metadata values, which is what"),
+    "long key": (dict(key=struct.pack("<Q", 2**40) + b"a"), "expected a text of at most"),
+    "empty key": (dict(key=text_bytes("")), "expected a metadata key in UTF-8"),
+    "key not UTF-8": (dict(key=text_bytes(b"\xff\xfe")), "expected a metadata key in UTF-8"),
+    "value type": (dict(value=struct.pack("<If", 13, 1)), "expected a type of 0 to 12, found 13"),
+    "bool of 2": (dict(value=struct.pack("<IB", 7, 2)), "expected a bool of 0 or 1, found 2"),
+    "nested array": (dict(value=struct.pack("<IIQ", 9, 9, 1)), "found an array of arrays"),
+    "long array": (dict(value=struct.pack("<IIQ", 9, 0, 2**50)), "array elements, which is what"),
+    "alignment 0": (dict(key=ALIGN, value=struct.pack("<II", 4, 0)), "expected general.alignment to be a power of two, found 0"),
+    "alignment 48": (dict(key=ALIGN, value=struct.pack("<II", 4, 48)), "expected general.alignment to be a power of two, found 48"),
+    "alignment type": (dict(key=ALIGN, value=struct.pack("<IQ", 10, 32)), "expected an unsigned integer of 32 bits"),
+    "long name": (dict(name=text_bytes("w" * 64)), "expected tensor names of 1 to 63 bytes"),
+    "name not UTF-8": (dict(name=text_bytes(b"\xff")), "expected tensor names of 1 to 63 bytes in UTF-8"),
+    "five dimensions": (dict(n_dims=struct.pack("<I", 5), dims=struct.pack("<5Q", *[1] * 5)), "expected at most 4 dimensions, found 5"),
+    "dimension 0": (dict(dims=struct.pack("<Q", 0)), "expected dimensions of 1 or more, found 0"),
+    "overflow": (dict(n_dims=struct.pack("<I", 2), dims=struct.pack("<QQ", 2**62, 2**62)), "expected a shape whose size fits 63 bits"),
+    "overflow of bytes": (dict(dims=struct.pack("<Q", 2**62)), "expected a size that fits 63 bits"),
+    "removed type": (dict(type=struct.pack("<I", 4)), "found Q4_2, which ggml has removed"),
+    "intermediate type": (dict(type=struct.pack("<I", 15)), "found Q8_K, an intermediate"),
+    "unknown type": (dict(type=struct.pack("<I", 99)), "found number 99, which is unknown"),
+    "half a block": (dict(type=struct.pack("<I", 12)), "expected rows of whole blocks of 256 elements of Q4_K, found rows of 32"),
+    "offset unaligned": (dict(offset=struct.pack("<Q", 4)), "expected an offset that is a multiple of 32, found 4"),
+    "offset later": (dict(offset=struct.pack("<Q", 32)), "expected its data at offset 0, right after the tensor before it, found 32"),
+    "past the end": (dict(dims=struct.pack("<Q", 64)), "the file is cut off"),
+    "name twice": (dict(n_tensors=struct.pack("<Q", 2), more=text_bytes("w") + struct.pack("<IQIQ", 1, 1, 0, 128)), 'expected different tensors, found "w" twice'),
+    "overlapping": (dict(n_tensors=struct.pack("<Q", 2), more=text_bytes("v") + struct.pack("<IQIQ", 1, 1, 0, 0)), "expected its data at offset 128"),
+    "key twice": (dict(n_values=struct.pack("<Q", 2), value=struct.pack("<If", 6, 1) + text_bytes("a") + struct.pack("<If", 6, 1)), 'expected different metadata keys, found "a" twice'),
+}
+
+
+@pytest.mark.parametrize("change,message", BROKEN.values(), ids=BROKEN)
+def test_broken_files(crossdock, tmp_path, change, message):
+    (tmp_path / "m.gguf").write_bytes(header(**change))
+    error = crossdock("inspect", tmp_path / "m.gguf", code=1).stderr
+    assert message in error and "m.gguf" in error and len(error.splitlines()) == 1
+
+
+def test_every_cut_is_refused(crossdock, tmp_path):
+    whole = header()
+    (tmp_path / "m.gguf").write_bytes(whole)
+    crossdock("inspect", tmp_path / "m.gguf", "--tensors")
+    for n in range(0, len(whole), 7):
+        (tmp_path / "m.gguf").write_bytes(whole[:n])
+        crossdock("inspect", tmp_path / "m.gguf", code=1)
