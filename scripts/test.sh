@@ -45,4 +45,5 @@ scripts/build.sh fuzz fuzzers
 run_ctest fuzz -L fuzz
 
 step "interoperation with DeepSpeed, transformers, safetensors and torch"
-.venv/bin/python -m pytest tests/interop -q
+# Most of the time is Python starting up, so two at once; a file's tests share what they make, so files stay whole.
+.venv/bin/python -m pytest tests/interop -q -n 2 --dist loadfile

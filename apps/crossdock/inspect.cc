@@ -22,6 +22,16 @@ using manifest::Manifest;
 
 std::string shape_text(const manifest::Tensor& t) { return fmt::format("[{}]", fmt::join(t.shape, ", ")); }
 
+std::string value_text(const manifest::Value& value) {
+  if (const auto* text = value.get<std::string>()) return base::printable(text->substr(0, 80));
+  if (const auto* flag = value.get<bool>()) return *flag ? "true" : "false";
+  if (const auto* number = value.get<int64_t>()) return fmt::format("{}", *number);
+  if (const auto* number = value.get<uint64_t>()) return fmt::format("{}", *number);
+  if (const auto* number = value.get<double>()) return fmt::format("{:.7g}", *number);
+  if (const auto* list = value.get<manifest::ValueList>()) return fmt::format("[{} values]", list->values.size());
+  return "...";
+}
+
 void print_summary(const convert::OpenModel& model) {
   const Manifest& m = model.manifest();
   uint64_t elems = 0, bytes = 0;
@@ -41,11 +51,8 @@ void print_summary(const convert::OpenModel& model) {
                base::human_bytes(m.source.files[i].size));
   }
   if (m.source.files.size() > 8) fmt::print("            ... and {} more\n", m.source.files.size() - 8);
-  for (const auto& entry : m.source.metadata) {
-    const auto* text = entry.value.get<std::string>();
-    fmt::print("metadata    {} = {}\n", base::printable(entry.key),
-               text ? base::printable(text->substr(0, 80)) : "...");
-  }
+  for (const auto& entry : m.source.metadata)
+    fmt::print("metadata    {} = {}\n", base::printable(entry.key), value_text(entry.value));
   for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
 }
 

@@ -215,6 +215,30 @@ class Bench:
         runs = [self.run([self.crossdock, "inspect", folder]) for _ in range(21)]
         self.median("inspect of 2.2 GB of .bin", runs, 50, "ms", scale=1000)
 
+    def gguf(self):
+        """A model of 4-bit blocks to fp32, and the decoders of all types beside gguf-py's."""
+        source = models.write_gguf(self.work / "llama-q4_k.gguf", models.tiny_llama(), heads=32, kv_heads=4)
+        _, files = self.llama()
+        self.cat_to_nothing([source, *files])
+        times = self.paired({
+            "gguf": lambda: self.convert(source).seconds,
+            "cat": lambda: self.cat(files + files),
+        })
+        self.ratio("convert from GGUF Q4_K / one cat of the output's bytes", times, "gguf", "cat", 1.5)
+        self.memory_line("from GGUF Q4_K", self.convert(source, "--memory", "256MiB").peak)
+        tool = Path(self.crossdock).parents[1] / "tests/bench_gguf_types"
+        if not tool.exists() or subprocess.run([self.python, "-c", "import gguf"], stderr=subprocess.DEVNULL).returncode != 0:
+            return print(f"types of GGUF: left out, {tool} or the package gguf in {self.python} is missing (--python)")
+        rates = lambda *command: {n: float(r) for n, r in (line.split() for line in subprocess.run(
+            list(map(str, command)), check=True, capture_output=True, text=True).stdout.splitlines())}
+        ours, theirs = rates(tool, 0.2), rates(self.python, Path(__file__).with_name("gguf_peer.py"))
+        for name, rate in ours.items():
+            if name not in theirs:
+                print(f"  {name:<8} {rate:6.2f} GB/s")
+                continue
+            ratio = rate / theirs[name]
+            print(f"  {name:<8} {rate:6.2f} GB/s, gguf-py {theirs[name]:5.2f}: {ratio:6.1f} x, at least 5 {'OK' if ratio >= 5 else 'UNDER'}")
+
     # ---- helpers
     def has_torch(self, name):
         if subprocess.run([self.python, "-c", "import torch, safetensors"], stderr=subprocess.DEVNULL).returncode == 0:
@@ -241,13 +265,13 @@ def main():
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "bin", "large", "peer"])
+    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "bin", "gguf", "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
         parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
     bench = Bench(args)
-    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "bin"]
+    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "bin", "gguf"]
     names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
     free = shutil.disk_usage(bench.work).free / GB
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")
