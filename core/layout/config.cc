@@ -19,7 +19,7 @@ using manifest::ValueMap;
 namespace {
 
 const manifest::Tensor* find_tensor(const Manifest& m, std::string name) {
-  if (const size_t at = name.find('#'); at != std::string::npos) name.replace(at, 1, "0");
+  if (const size_t at = name.find('#'); at != std::string::npos) name[at] = '0';
   const auto it = std::find_if(m.tensors.begin(), m.tensors.end(), [&](const auto& t) { return t.name == name; });
   return it == m.tensors.end() ? nullptr : &*it;
 }
@@ -144,6 +144,7 @@ Result<Config> make_config(const pb::Layout& layout, const Variables& variables,
   ValueMap map;
   for (const pb::ConfigEntry& entry : layout.config()) {
     if (map.find(entry.key())) continue;  // the first that gives a value
+    if (!entry.if_has().empty() && !find_tensor(m, entry.if_has())) continue;
     auto v = value_of(entry, variables, m);
     if (!v && v.error().code == XD_NOT_FOUND) continue;  // of a key that the metadata lacks
     if (!v) return std::move(v).error().in(cat("config ", entry.key()));

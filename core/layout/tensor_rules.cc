@@ -15,6 +15,7 @@ using manifest::Tensor;
 namespace {
 
 constexpr uint64_t kMaxLayers = 100'000;
+constexpr uint64_t kMaxExperts = 65'536;
 
 // '##' first, so that what is left of '#' is the layer.
 std::string with_numbers(std::string name, uint64_t layer, uint64_t expert) {
@@ -282,6 +283,8 @@ class Applier {
     if (alone) program.pieces[0].view = view;
     if (!unstack) return add(rule, layer, 0, std::move(t), std::move(program));
     if (!alone || t.shape.empty()) return invalid("expected one tensor with a first dimension to unstack");
+    if (t.shape[0] > kMaxExperts)
+      return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", t.shape[0]));
     const std::string stacked = t.name;
     for (uint64_t expert = 0, n = t.shape[0]; expert < n; ++expert) {
       Program one = program;

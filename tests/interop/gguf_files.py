@@ -146,6 +146,8 @@ MODELS = [
           extra={"ssm.conv_kernel": 4, "ssm.state_size": 8, "ssm.time_step_rank": 4, "ssm.inner_size": 128}),
     Model("t5", t.T5ForConditionalGeneration, t.T5Config, dict(vocab_size=96, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu", decoder_start_token_id=0),
           extra={"attention.relative_buckets_count": 32}),
+    Model("t5", t.T5ForConditionalGeneration, t.T5Config, dict(vocab_size=96, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4, decoder_start_token_id=0),
+          extra={"attention.relative_buckets_count": 32}),
     Model("lfm2", t.Lfm2ForCausalLM, t.Lfm2Config, SMALL_KV | dict(layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
           extra={"shortconv.l_cache": 3, "lfm2.heads_kv": [0, 2]}),
 ]
