@@ -253,6 +253,9 @@ class Job {
     return std::clamp(request_.memory / (4 * request_.threads) / kLeast * kLeast, kLeast, kMost);
   }
 
+  // What reading takes beside the writer's own memory.
+  uint64_t reading_bytes() const { return window_bytes() + model_->scratch_bytes(); }
+
   Result<void> plan() {
     host_.set_piece_bytes(std::min<uint64_t>(window_bytes() / 2, 1 << 20));
     const std::string bytes = manifest::encode(target_);
@@ -264,7 +267,7 @@ class Job {
     plan_.n_tensors = target_.tensors.size();
     XD_TRY(host_.call([&](xd_error* err) { return writer_->api().plan(writer_->get(), &plan_, err); }));
     for (const std::string& note : plan_.plan.notes) add_note(note);
-    return check_plan(plan_.plan, target_, request_.memory, window_bytes());
+    return check_plan(plan_.plan, target_, request_.memory, reading_bytes());
   }
 
   Result<void> summarise(PlanSummary& s) {
@@ -292,7 +295,7 @@ class Job {
       s.stored_bytes += model_->aux_size(target_.aux_files[aux]);
     }
     uint64_t most = 0;
-    for (const plugin::PlanItem& item : plan_.plan.items) most = std::max(most, item.memory + window_bytes());
+    for (const plugin::PlanItem& item : plan_.plan.items) most = std::max(most, item.memory + reading_bytes());
     s.peak_memory = std::min(most * request_.threads, request_.memory);
     s.notes = notes_;
     fs::path existing = destination_.parent_path();
@@ -337,7 +340,7 @@ class Job {
     schedule.threads = request_.threads;
     uint64_t total = 0;
     for (const size_t i : items) {
-      schedule.memory.push_back(plan.items[i].memory + window_bytes());
+      schedule.memory.push_back(plan.items[i].memory + reading_bytes());
       total += plan.items[i].out_bytes;
     }
     schedule.memory.resize(items.size() + bare.size(), 0);
@@ -417,7 +420,7 @@ class Job {
     }
     Schedule schedule;
     schedule.threads = request_.threads;
-    schedule.memory.assign(others.size(), 1 << 20);
+    schedule.memory.assign(others.size(), (1 << 20) + model_->scratch_bytes());
     schedule.run = [&](size_t task) -> Result<void> {
       XD_TRY_SET(tensor_digests_[others[task]],
                  digest_tensor(*model_, others[task], io::DigestKind::kXxh3, cancelled_));

@@ -40,7 +40,7 @@ Result<std::vector<std::string>> digest_tensors(OpenModel& model, io::DigestKind
   for (const auto& t : tensors) total += model::value_bytes(t);
   Schedule schedule;
   schedule.threads = threads;
-  schedule.memory.assign(tensors.size(), kPieceBytes);
+  schedule.memory.assign(tensors.size(), kPieceBytes + model.scratch_bytes());
   schedule.run = [&](size_t i) -> Result<void> {
     XD_TRY_SET(digests[i], digest_tensor(model, i, kind, cancelled));
     return {};

@@ -8,8 +8,8 @@
 namespace crossdock::convert {
 
 namespace {
-constexpr uint64_t kScratchBytes = 4 << 20;  // of a tensor that is laid out anew: as large as a writer's window
-constexpr int32_t kSure = 50;                // of a reader's score, 0 to 100
+constexpr uint64_t kMostScratch = 4 << 20;
+constexpr int32_t kSure = 50;  // of a reader's score, 0 to 100
 
 std::string first_names(const io::Input& input) {
   std::string out;
@@ -30,7 +30,7 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plu
     return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_, err);
   }));
   XD_TRY(self->load_manifest());
-  XD_TRY(self->lay_out(layout));
+  XD_TRY(self->apply_layout(layout));
   return self;
 }
 
@@ -84,11 +84,17 @@ Result<void> OpenModel::load_manifest() {
   return {};
 }
 
-Result<void> OpenModel::lay_out(const layout::Options& options) {
+Result<void> OpenModel::apply_layout(const layout::Options& options) {
   XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_));
   if (laid_out_.programs.empty()) return {};
   if (auto r = model::check(manifest_); !r) return std::move(r).error().in("layout rules");
   return {};
+}
+
+uint64_t OpenModel::scratch_bytes() const {
+  const auto& programs = laid_out_.programs;
+  const bool any = std::any_of(programs.begin(), programs.end(), [](const auto& p) { return !p.is_plain(); });
+  return any ? std::min(kMostScratch, 2 * host_.piece_bytes()) : 0;
 }
 
 Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {
@@ -96,15 +102,12 @@ Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, st
   const layout::Program& program = laid_out_.programs[tensor];
   if (program.is_plain()) return read_stored(program.pieces[0].tensor, begin, count, out);
   const uint64_t elem_bytes = manifest::info(manifest_.tensors[tensor].dtype).bits / 8;
-  const base::Block scratch(host_.memory(), kScratchBytes);
-  const base::Block less(host_.memory(), scratch.data ? 0 : host_.piece_bytes());
-  const std::span<std::byte> room(scratch.data ? scratch.data : less.data,
-                                  scratch.data ? kScratchBytes : host_.piece_bytes());
-  if (!room.data()) return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};
+  const base::Block scratch(host_.memory(), scratch_bytes());
+  if (!scratch.data) return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};
   const layout::Program::Read stored = [&](uint64_t from, uint64_t at, std::span<std::byte> to) {
     return read_stored(from, at, to.size() / elem_bytes, to);
   };
-  return program.run(elem_bytes, begin, out, room, stored);
+  return program.run(elem_bytes, begin, out, {scratch.data, scratch_bytes()}, stored);
 }
 
 Result<void> OpenModel::read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {

@@ -34,6 +34,8 @@ class OpenModel {
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
   xd_status view(const xd_range& range, xd_view* out, xd_error* err);
   plugin::Host& host() { return host_; }
+  // That read() takes of the budget for a moment, where tensors are laid out anew.
+  uint64_t scratch_bytes() const;
 
   // An auxiliary file: bytes that the reader made, or an input object.
   uint64_t aux_size(const manifest::AuxFile& file) const;
@@ -43,7 +45,7 @@ class OpenModel {
   OpenModel(plugin::Host& host, io::Input input) : host_(host), input_(std::move(input)), handle_{&input_} {}
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
   Result<void> load_manifest();
-  Result<void> lay_out(const layout::Options& options);
+  Result<void> apply_layout(const layout::Options& options);
   Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
 
   plugin::Host& host_;

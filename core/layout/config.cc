@@ -39,6 +39,11 @@ Value of_json(const google::protobuf::Value& v) {
       for (const auto& element : v.list_value().values()) list.values.push_back(of_json(element));
       return {std::move(list)};
     }
+    case google::protobuf::Value::kStructValue: {
+      ValueMap map;
+      for (const auto& [key, value] : v.struct_value().fields()) map.entries.push_back({key, of_json(value)});
+      return {std::move(map)};
+    }
     default:
       return {manifest::Null{}};
   }
@@ -72,6 +77,13 @@ void write(base::JsonWriter& json, const Value& v) {
     json.begin_array();
     for (const Value& element : list->values) write(json, element);
     json.end_array();
+  } else if (const auto* map = v.get<ValueMap>()) {
+    json.begin_object();
+    for (const auto& [key, value] : map->entries) {
+      json.key(key);
+      write(json, value);
+    }
+    json.end_object();
   } else {
     json.value(NAN);  // null
   }
@@ -94,7 +106,8 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
   switch (entry.value_case()) {
     case pb::ConfigEntry::kFrom: {
       const Value* v = variables.find(entry.from());
-      return v ? std::optional<Value>(*v) : std::nullopt;
+      // A list is one number per layer, which no field of this kind can say.
+      return v && !v->get<ValueList>() ? std::optional<Value>(*v) : std::nullopt;
     }
     case pb::ConfigEntry::kJson: {
       XD_TRY_SET(Value v, parse_json(entry.json()));
@@ -117,6 +130,10 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
       XD_TRY_SET(const uint64_t to, variables.number(entry.ratio().to()));
       if (to == 0) return invalid("expected a ratio to more than 0, found 0");
       return some(static_cast<double>(of) / static_cast<double>(to));
+    }
+    case pb::ConfigEntry::kAbove: {
+      XD_TRY_SET(const uint64_t of, variables.number(entry.above().of()));
+      return some(of > entry.above().than());
     }
     case pb::ConfigEntry::kGreatestOf:
     case pb::ConfigEntry::kPositiveIn:
@@ -157,6 +174,11 @@ Result<Config> make_config(const pb::Layout& layout, const Variables& variables,
     write(json, value);
   }
   json.end_object();
+  for (const pb::ConfigEntry& entry : layout.config()) {
+    const auto& missing = out.missing;
+    if (!map.find(entry.key()) && std::find(missing.begin(), missing.end(), entry.key()) == missing.end())
+      out.missing.push_back(entry.key());
+  }
   out.text = std::move(json).take();
   out.value.kind = std::move(map);
   return out;

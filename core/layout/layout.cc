@@ -107,11 +107,15 @@ Result<LaidOut> lay_out(const Options& options, Manifest& m) {
   auto made = apply_tensor_rules(found->layout, variables, options.keep_unmatched, m);
   if (!made) return where(std::move(made).error());
   out.programs = *std::move(made);
+  for (const auto& t : m.tensors) {
+    if (!t.left_out.empty()) out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.left_out));
+  }
   if (m.source.config.kind.index() == 0 && !config->text.empty()) {
     m.source.config = std::move(config->value);
     m.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", manifest::Bytes{std::move(config->text)}});
     std::string list;
-    for (const std::string& what : found->layout.untold()) list += (list.empty() ? "" : ", ") + what;
+    config->missing.insert(config->missing.begin(), found->layout.untold().begin(), found->layout.untold().end());
+    for (const std::string& what : config->missing) list += cat(list.empty() ? "" : ", ", what);
     out.notes.push_back(cat("config.json was made from the metadata", list.empty() ? "" : ", which does not tell ",
                             list, ": compare it with the original model's. Tokenizer files are not made."));
   }

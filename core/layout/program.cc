@@ -29,12 +29,9 @@ void Program::prepare() {
     for (uint64_t dim = pieces.size() == 1 ? 0 : join_dim; dim < piece.view.rank(); ++dim)
       p.inner *= piece.view.size(dim);
   }
-}
-
-bool Program::is_plain() const {
-  if (pieces.size() != 1 || add != 0 || log_of_negated || pieces[0].view.offset() != 0) return false;
-  const auto factors = pieces[0].view.factors();
-  return factors.empty() || (factors.size() == 1 && factors[0].stride == 1);
+  const auto in_order = [](const std::vector<Factor>& f) { return f.empty() || (f.size() == 1 && f[0].stride == 1); };
+  plain_ = pieces.size() == 1 && add == 0 && !log_of_negated && pieces[0].view.offset() == 0 &&
+           in_order(prepared_[0].factors);
 }
 
 Result<void> Program::run(uint64_t elem_bytes, uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,

@@ -24,8 +24,8 @@ struct Program {
   float add = 0;
   bool log_of_negated = false;
 
-  // Whether it is the stored tensor itself.
-  bool is_plain() const;
+  // Whether it is the stored tensor itself; after prepare().
+  bool is_plain() const { return plain_; }
 
   // `read`: of stored tensors, in their own order.
   using Read = std::function<Result<void>(uint64_t tensor, uint64_t begin, std::span<std::byte> out)>;
@@ -33,7 +33,7 @@ struct Program {
   Result<void> run(uint64_t elem_bytes, uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
                    const Read& read) const;
 
-  // The factors of all pieces, made once: fill them when the pieces are complete.
+  // Makes the factors of all pieces, once these are complete.
   void prepare();
 
  private:
@@ -42,6 +42,7 @@ struct Program {
     uint64_t inner = 1;  // elements for each step of the dimensions before the joined one
   };
   std::vector<Prepared> prepared_;
+  bool plain_ = false;
 };
 
 }  // namespace crossdock::layout

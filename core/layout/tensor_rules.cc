@@ -2,9 +2,11 @@
 
 #include "core/base/text.h"
 
+#include <crossdock/bytes.hpp>
+
 #include <algorithm>
-#include <map>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace crossdock::layout {
 
@@ -15,7 +17,8 @@ using manifest::Tensor;
 namespace {
 
 constexpr uint64_t kMaxLayers = 100'000;
-constexpr uint64_t kMaxExperts = 65'536;
+constexpr uint64_t kMaxExperts = 1'024;
+constexpr size_t kMaxMade = 2'000'000;  // tensors
 
 // '##' first, so that what is left of '#' is the layer.
 std::string with_numbers(std::string name, uint64_t layer, uint64_t expert) {
@@ -124,7 +127,7 @@ class Applier {
   Result<void> unpermute(View& view, const std::string& heads, uint64_t layer) const {
     XD_TRY_SET(const uint64_t n_heads, variables_.number(heads, layer));
     const uint64_t rows = view.rank() > 0 ? view.size(0) : 1;
-    if (n_heads == 0 || rows % (2 * n_heads) != 0)
+    if (n_heads == 0 || rows % n_heads != 0 || rows / n_heads % 2 != 0)
       return invalid(cat("expected rows for ", n_heads, " heads of an even size, found ", rows));
     const uint64_t split[] = {n_heads, rows / n_heads / 2, 2};
     XD_TRY(view.split(0, split));
@@ -175,7 +178,11 @@ class Applier {
   }
 
   Result<View> view_of(uint64_t tensor, const pb::Part& part, uint64_t layer) const {
-    View view = View::of(m_.tensors[tensor].shape);
+    const Tensor& t = m_.tensors[tensor];
+    View view = View::of(t.shape);
+    if (manifest::info(t.dtype).bits % 8 != 0 || *checked_product(t.shape) == 0)
+      return unsupported(cat("expected elements of whole bytes to lay out, found ", base::printable(t.name), " of ",
+                             manifest::name(t.dtype), " or without elements"));
     for (const pb::Operation& op : part.op()) {
       if (auto r = change(view, op, layer); !r)
         return std::move(r).error().in(cat("from ", base::printable(m_.tensors[tensor].name)));
@@ -228,10 +235,9 @@ class Applier {
       return invalid(cat("expected a dimension below ", shape.size(), " to join, found ", program.join_dim));
     for (size_t i = 1; i < program.pieces.size(); ++i) {
       const auto other = program.pieces[i].view.shape();
-      for (size_t dim = 0; dim < std::max(shape.size(), other.size()); ++dim) {
-        if (dim == program.join_dim) continue;
-        if (other.size() != shape.size() || other[dim] != shape[dim])
-          return invalid("expected tensors whose shapes differ along the joined dimension alone, found others");
+      for (size_t dim = 0; dim < shape.size(); ++dim) {
+        if (other.size() == shape.size() && (dim == program.join_dim || other[dim] == shape[dim])) continue;
+        return invalid("expected tensors whose shapes differ along the joined dimension alone, found others");
       }
       if (m_.tensors[program.pieces[i].tensor].dtype != m_.tensors[program.pieces[0].tensor].dtype)
         return invalid("expected tensors of one type to join, found two");
@@ -256,11 +262,14 @@ class Applier {
     View view = alone ? program.pieces[0].view : View::of(joined);
     bool unstack = false;
     for (const pb::Operation& op : rule.op()) {
+      const bool is_of_values = op.has_add() || op.has_log_of_negated();
+      if (unstack && !is_of_values) return invalid("expected unstack as the last operation on the shape");
       switch (op.kind_case()) {
         case pb::Operation::kAdd:
           program.add += op.add();
           break;
         case pb::Operation::kLogOfNegated:
+          if (program.add != 0) return invalid("expected log_of_negated before add, found it after");
           program.log_of_negated = op.log_of_negated();
           break;
         case pb::Operation::kUnstack:
@@ -299,12 +308,13 @@ class Applier {
   }
 
   Result<void> add(const pb::TensorRule& rule, uint64_t layer, uint64_t expert, Tensor t, Program program) {
+    if (made_.size() >= kMaxMade) return unsupported(cat("expected at most ", kMaxMade, " tensors, found more"));
     const std::string name = with_numbers(rule.to(), layer, expert);
     if (const auto [it, fresh] = targets_.emplace(name, t.name); !fresh)
       return invalid(cat("expected one rule for ", name, ", found it made of both ", base::printable(it->second),
                          " and ", base::printable(t.name)));
     // A stored tensor may be a part of several: names stay different.
-    if (!names_.emplace(t.name, 0).second) t.name += " as " + name;
+    if (!names_.insert(t.name).second) t.name += " as " + name;
     t.target_name = name == t.name ? "" : name;
     program.prepare();
     if (!program.is_plain()) t.layout = rule.ShortDebugString();
@@ -318,7 +328,7 @@ class Applier {
   const uint64_t n_layers_;
   std::unordered_map<std::string, uint64_t> by_name_;
   std::unordered_map<std::string, std::string> targets_;
-  std::unordered_map<std::string, int> names_;
+  std::unordered_set<std::string> names_;
   std::vector<bool> used_;
   std::vector<Made> made_;
 };

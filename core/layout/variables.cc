@@ -9,6 +9,10 @@ namespace crossdock::layout {
 
 using manifest::Value;
 
+namespace {
+constexpr int kMaxLets = 256;
+}  // namespace
+
 const Value* Variables::find(const std::string& keys) const {
   for (size_t begin = 0; begin <= keys.size();) {
     const size_t end = std::min(keys.find('|', begin), keys.size());
@@ -20,9 +24,9 @@ const Value* Variables::find(const std::string& keys) const {
   return nullptr;
 }
 
-Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, int n_lets) const {
-  for (int i = 0; i < n_lets; ++i) {
-    if (lets_[i].name() == name) return sum(lets_[i].value(), layer, i);
+Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, const Lets& lets) const {
+  for (size_t i = 0; i < lets.size(); ++i) {
+    if (lets_[static_cast<int>(i)].name() == name) return lets[i];
   }
   const Value* v = find(name);
   if (!v) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found none")};
@@ -35,11 +39,20 @@ Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, int n
   return invalid(cat("expected ", name, " to be an integer of 0 or more, found something else"));
 }
 
-Result<uint64_t> Variables::sum(const std::string& text, uint64_t layer, int n_lets) const {
+Result<uint64_t> Variables::number(const std::string& text, uint64_t layer) const {
+  if (lets_.size() > kMaxLets) return invalid(cat("expected at most ", kMaxLets, " variables, found ", lets_.size()));
+  Lets lets;
+  if (text.find('{') != std::string::npos) {
+    for (const auto& let : lets_) lets.push_back(sum(let.value(), layer, lets));
+  }
+  return sum(text, layer, lets);
+}
+
+Result<uint64_t> Variables::sum(const std::string& text, uint64_t layer, const Lets& lets) const {
   uint64_t out = 0;
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find('+', begin), text.size());
-    XD_TRY_SET(const uint64_t n, product(text.substr(begin, end - begin), layer, n_lets));
+    XD_TRY_SET(const uint64_t n, product(text.substr(begin, end - begin), layer, lets));
     const auto total = checked_add(out, n);
     if (!total) return invalid(cat("expected a sum below 2^64, found \"", text, '"'));
     out = *total;
@@ -48,7 +61,7 @@ Result<uint64_t> Variables::sum(const std::string& text, uint64_t layer, int n_l
   return out;
 }
 
-Result<uint64_t> Variables::product(const std::string& text, uint64_t layer, int n_lets) const {
+Result<uint64_t> Variables::product(const std::string& text, uint64_t layer, const Lets& lets) const {
   const auto fail = [&] { return invalid(cat("expected a number such as 2*{a}/{b}, found \"", text, '"')); };
   uint64_t out = 1;
   char op = '*';
@@ -57,7 +70,7 @@ Result<uint64_t> Variables::product(const std::string& text, uint64_t layer, int
     if (text[at] == '{') {
       const size_t end = text.find('}', at);
       if (end == std::string::npos) return fail();
-      XD_TRY_SET(next, value(text.substr(at + 1, end - at - 1), layer, n_lets));
+      XD_TRY_SET(next, value(text.substr(at + 1, end - at - 1), layer, lets));
       at = end + 1;
     } else {
       const auto [end, error] = std::from_chars(text.data() + at, text.data() + text.size(), next);

@@ -5,6 +5,7 @@
 #include <crossdock/manifest_wire.hpp>
 
 #include <string>
+#include <vector>
 
 namespace crossdock::layout {
 
@@ -18,13 +19,13 @@ class Variables {
   const manifest::Value* find(const std::string& keys) const;
   // A number such as "3*{a|b}/{c}+2"; of a value that is a list, the element `layer`. Errors: an unbound variable, a
   // value that is no integer of 0 or more, a division that leaves a rest.
-  Result<uint64_t> number(const std::string& text, uint64_t layer = 0) const { return sum(text, layer, lets_.size()); }
+  Result<uint64_t> number(const std::string& text, uint64_t layer = 0) const;
 
  private:
-  // A `let` knows only those before it, the first `n_lets`: so none can know itself.
-  Result<uint64_t> sum(const std::string& text, uint64_t layer, int n_lets) const;
-  Result<uint64_t> product(const std::string& text, uint64_t layer, int n_lets) const;
-  Result<uint64_t> value(const std::string& name, uint64_t layer, int n_lets) const;
+  using Lets = std::vector<Result<uint64_t>>;  // the first ones of the layout; each knows those before it
+  Result<uint64_t> sum(const std::string& text, uint64_t layer, const Lets& lets) const;
+  Result<uint64_t> product(const std::string& text, uint64_t layer, const Lets& lets) const;
+  Result<uint64_t> value(const std::string& name, uint64_t layer, const Lets& lets) const;
   const std::vector<manifest::KeyValue>& metadata_;
   const google::protobuf::RepeatedPtrField<rules::v1::Variable>& lets_;
 };

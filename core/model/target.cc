@@ -194,10 +194,12 @@ Tied tied_embeddings(const Manifest& m) {
     for (size_t i = 0; i < m.tensors.size(); ++i) {
       const Tensor& t = m.tensors[i];
       if (like && (t.dtype != like->dtype || t.shape != like->shape)) continue;  // of another part of the model
+      const auto is_called = [](std::string_view name, std::string_view ending) {
+        return name == ending || (name.size() > ending.size() && name.ends_with(ending) &&
+                                  name[name.size() - ending.size() - 1] == '.');
+      };
       for (const std::string_view e : endings) {
-        if (t.name == e ||
-            (t.name.size() > e.size() && t.name.ends_with(e) && t.name[t.name.size() - e.size() - 1] == '.'))
-          return i;
+        if (is_called(t.name, e) || is_called(t.target(), e)) return i;
       }
     }
     return std::nullopt;

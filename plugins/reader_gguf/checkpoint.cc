@@ -39,6 +39,7 @@ Result<uint64_t> integer(const Container& file, const char* key) {
 Result<void> check_part(const Container& part, uint32_t index, size_t n_parts) {
   if (n_parts == 1 && !part.find("split.count")) return {};
   XD_TRY_SET(const uint64_t count, integer(part, "split.count"));
+  if (n_parts == 1 && count <= 1) return {};  // llama-gguf-split --merge leaves a count of 0 behind
   XD_TRY_SET(const uint64_t no, integer(part, "split.no"));
   if (count == n_parts && no == index) return {};
   return corrupt(

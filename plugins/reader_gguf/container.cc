@@ -20,7 +20,10 @@ using manifest::Value;
 constexpr uint64_t kDefaultAlignment = 32;
 constexpr uint32_t kMaxDims = 4;           // GGML_MAX_DIMS
 constexpr size_t kMaxName = 63;            // GGML_MAX_NAME, less the final 0
-constexpr uint64_t kMaxValues = 16 << 20;  // ours: a vocabulary of a million tokens has about four million values
+constexpr uint64_t kMaxValues = 4 << 20;   // ours: a vocabulary of a million tokens has about as many values
+constexpr uint64_t kMaxKey = 64 << 10;     // ours, in bytes; as ggml's
+constexpr uint64_t kMaxText = 16 << 20;    // ours
+constexpr uint64_t kMaxTexts = 256 << 20;  // ours: of all texts together
 constexpr uint64_t kLeastTensorBytes = 8 + 4 + 4 + 8, kLeastValueBytes = 8 + 4 + 1;
 
 enum class ValueType : uint32_t {
@@ -132,8 +135,11 @@ class Parser {
       case ValueType::kF64:
         out.kind = in_.number<double>();
         break;
-      case ValueType::kText:
-        return text_value(in_.text());
+      case ValueType::kText: {
+        std::string text = in_.text(std::min(kMaxText, kMaxTexts - n_text_));
+        n_text_ += text.size();
+        return text_value(std::move(text));
+      }
       case ValueType::kU64: {
         const auto v = in_.number<uint64_t>();
         if (v <= INT64_MAX) {
@@ -168,6 +174,7 @@ class Parser {
       return corrupt(cat("expected a type of 0 to 12, found ", elem));
     XD_TRY(check_count("array elements", n, kValueBytes[elem]));
     manifest::ValueList list;
+    list.values.reserve(std::min(n, kMaxValues));
     for (uint64_t i = 0; i < n && !in_.failed(); ++i) {
       XD_TRY_SET(list.values.emplace_back(), scalar(static_cast<ValueType>(elem)));
     }
@@ -177,7 +184,7 @@ class Parser {
   }
 
   Result<void> add_value() {
-    std::string key = in_.text();
+    std::string key = in_.text(kMaxKey);
     const auto type = in_.number<uint32_t>();
     XD_TRY(ok());
     if (key.empty() || !is_utf8(key)) return corrupt(cat("expected a metadata key in UTF-8, found ", in_quotes(key)));
@@ -205,7 +212,7 @@ class Parser {
 
   Result<void> add_tensor(uint64_t alignment) {
     TensorInfo t;
-    t.name = in_.text();
+    t.name = in_.text(kMaxKey);
     const auto n_dims = in_.number<uint32_t>();
     XD_TRY(ok());
     if (t.name.empty() || t.name.size() > kMaxName || !is_utf8(t.name))
@@ -270,7 +277,7 @@ class Parser {
 
   Stream in_;
   const uint64_t file_size_;
-  uint64_t n_values_ = 0;
+  uint64_t n_values_ = 0, n_text_ = 0;
   Container out_;
   std::unordered_set<std::string> keys_, names_;
 };

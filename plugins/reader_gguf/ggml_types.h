@@ -7,7 +7,6 @@
 #include <crossdock/dtype.hpp>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 namespace crossdock::reader_gguf {
@@ -21,8 +20,6 @@ struct GgmlType {
   manifest::DType plain = manifest::DType::UNSPECIFIED;
   // Of n blocks to n * block_elems values; nullptr for integers and F64, which stay as they are.
   void (*decode)(const uint8_t* blocks, float* out, uint64_t n) = nullptr;
-
-  bool is_plain() const { return plain != manifest::DType::UNSPECIFIED; }
 };
 
 inline constexpr uint32_t kMaxBlockElems = 256;

@@ -20,7 +20,7 @@ for name in ("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S"):
     bits = 16 // elems if elems == 8 else 3
     codes = [sum(values.index(int(v)) << (bits * i) for i, v in enumerate(row)) for row in cls.grid.reshape(n, elems)]
     print(f"// {elems} elements of {bits} bits, the values {', '.join(str(v) for v in values)}")
-    print(f"inline constexpr std::array<uint16_t, {n}> k{name.title().replace('_', '').replace('Iq', 'Iq')} = {{")
+    print(f"inline constexpr std::array<uint16_t, {n}> k{name.title().replace('_', '')} = {{")
     for i in range(0, n, 16):
         print("    " + ", ".join(f"0x{c:x}" for c in codes[i:i + 16]) + ("," if i + 16 < n else "};"))
     print()

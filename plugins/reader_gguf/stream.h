@@ -39,13 +39,13 @@ class Stream {
     return value;
   }
 
-  // A length of 64 bits, then so many bytes.
-  std::string text() {
+  // A length of 64 bits, then so many bytes, of which there may be `most`.
+  std::string text(uint64_t most) {
     const auto n = number<uint64_t>();
     std::string out;
     if (failed()) return out;
-    if (n > left()) {
-      fail(corrupt(cat("expected a text of at most the ", left(), " bytes that are left, found a length of ", n,
+    if (n > std::min(most, left())) {
+      fail(corrupt(cat("expected a text of at most ", std::min(most, left()), " bytes, found a length of ", n,
                        " at byte ", offset() - 8)));
       return out;
     }

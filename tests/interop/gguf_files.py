@@ -117,6 +117,8 @@ def write(model, recipe, path):
                 g.add_tensor(stored, w)
             else:
                 g.add_tensor(stored, gguf.quants.quantize(w, recipe.quantise), raw_dtype=recipe.quantise)
+    if arch in ("falcon", "bloom"):  # whose files have the tied matrix twice
+        g.add_tensor("output.weight", model.get_output_embeddings().weight.detach().numpy())
     g.write_header_to_file()
     g.write_kv_data_to_file()
     g.write_tensors_to_file()

@@ -297,6 +297,11 @@ def test_split_files(crossdock, gguf_file, tmp_path):
     alone.mkdir()
     (alone / "renamed.gguf").write_bytes(parts[0].read_bytes())
     assert "expected part 1 of 1, found one that says it is 1 of 3" in crossdock("inspect", alone / "renamed.gguf", code=1).stderr
+    # What `llama-gguf-split --merge` leaves behind: a count of 0.
+    key = text_bytes("split.count") + struct.pack("<IH", 2, 0) + text_bytes("split.no") + struct.pack("<IH", 2, 0)
+    merged = header(n_values=struct.pack("<Q", 2), key=key, value=b"")
+    (alone / "renamed.gguf").write_bytes(merged)
+    assert "w  F32  [32]" in crossdock("inspect", alone / "renamed.gguf", "--tensors").stdout
     (tmp_path / "other.gguf").write_bytes(path.read_bytes())
     assert "expected one model in the folder" in crossdock("inspect", tmp_path, code=1).stderr
 
@@ -383,6 +388,10 @@ def test_rules_of_a_user(crossdock, tmp_path):
     assert "expected sizes whose product is 8, found [3, 2]" in refused('size: "2" size: "?"', 'size: "3" size: "2"')
     assert "expected one rule for s, found it made of both" in refused('to: "r"', 'to: "s"')
     assert "expected each of 3 dimensions once" in refused("permute { dim: 2 dim: 0 dim: 1 }", "permute { dim: 2 dim: 0 dim: 0 }")
+    assert "shapes differ along the joined dimension alone" in refused('part { from: "blk.0.a" } concat: 1', 'part { from: "c" op { squeeze: 0 } } concat: 1')
+    assert "expected log_of_negated before add" in refused("op { log_of_negated: true } op { add: 0.5 }", "op { add: 0.5 } op { log_of_negated: true }")
+    assert "expected rows for 9223372036854775808 heads" in refused('"{rows}/2"', '"9223372036854775808"')
+    assert "expected at most 256 variables" in refused('let { name: "rows"', 'let { name: "x" value: "1" }' * 256 + ' let { name: "rows"')
     assert "in line 6" in refused('let { name: "rows"', 'lett { name: "rows"')
 
 
