@@ -13,6 +13,7 @@ OPT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "ffn_dim": 4
        "word_embed_proj_dim": 32}
 FALCON = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 T5 = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+MAMBA = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 2}
 TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 # (class, config, its fields); every family tied and untied, where transformers lets it be.
 MODELS = [
@@ -33,12 +34,17 @@ MODELS = [
     *((t.BertForMaskedLM, t.BertConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
     *((t.RobertaForMaskedLM, t.RobertaConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
     *((t.T5ForConditionalGeneration, t.T5Config, {**T5, **x}) for x in (TIED, UNTIED, {"feed_forward_proj": "gated-gelu"})),
+    *((t.Starcoder2ForCausalLM, t.Starcoder2Config, {**GQA, **x}) for x in (TIED, UNTIED, {"use_bias": False})),
+    *((t.StableLmForCausalLM, t.StableLmConfig, {**GQA, **x}) for x in (TIED, UNTIED, {"use_qkv_bias": True, "use_parallel_residual": True})),
+    *((t.NemotronForCausalLM, t.NemotronConfig, {**GQA, **x}) for x in (TIED, UNTIED, {"attention_bias": True, "mlp_bias": True})),
+    *((t.MambaForCausalLM, t.MambaConfig, {**MAMBA, **x}) for x in (TIED, UNTIED)),
+    *((t.Lfm2ForCausalLM, t.Lfm2Config, {**GQA, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], **x}) for x in (TIED, UNTIED, {"conv_bias": True})),
 ]
 
 
 def title(model):
     cls, _, fields = model
-    return "-".join([cls.__name__, *(f"{k}={v}" for k, v in fields.items() if k not in SMALL | OPT | T5 and k not in ("head_dim", "n_embd", "n_layer", "n_head", "n_positions"))])
+    return "-".join([cls.__name__, *(f"{k}={v}" for k, v in fields.items() if k not in SMALL | OPT | T5 | MAMBA and k not in ("layer_types", "head_dim", "n_embd", "n_layer", "n_head", "n_positions"))])
 
 
 @pytest.mark.parametrize("model", MODELS, ids=title)
@@ -98,3 +104,37 @@ def test_names_that_the_rule_does_not_know(crossdock, source, tmp_path):
     refused({f"m.{n}": x for n, x in old.items()}, "--strip-prefix", "m.", code=0)
     report = json.loads((tmp_path / "out/crossdock.json").read_text())
     assert [x["name"] for x in report["tensors"] if "dropped" in x] == ["m.model.layers.0.self_attn.rotary_emb.inv_freq"]
+
+
+def save(folder, model, change):
+    """save_pretrained, with other tensors in the file."""
+    from safetensors.torch import load_file, save_file
+    model.save_pretrained(folder)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+
+
+def test_tensors_that_old_checkpoints_have(crossdock, tmp_path):
+    """Names of TensorFlow's day, and parameters that the class ignores."""
+    torch.manual_seed(1)
+    bert = t.BertForMaskedLM(t.BertConfig(**SMALL))
+    save(tmp_path / "bert", bert, lambda w: {
+        **{n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x for n, x in w.items()},
+        "bert.pooler.dense.weight": torch.ones(32, 32), "bert.pooler.dense.bias": torch.ones(32), "cls.seq_relationship.weight": torch.ones(2, 32)})
+    t5 = t.T5ForConditionalGeneration(t.T5Config(**T5))
+    save(tmp_path / "t5", t5, lambda w: {**w, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": torch.ones(32, 4)})
+    for name, model in (("bert", bert), ("t5", t5)):
+        crossdock("convert", tmp_path / name, tmp_path / f"{name}-out", "--to", "zero3", "--world-size", 1, "--no-sync")
+        flat = torch.load(tmp_path / f"{name}-out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
+        assert torch.equal(flat["optimizer_state_dict"]["fp32_flat_groups"][0], torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+
+
+def test_tied_names_with_other_values(crossdock, tmp_path):
+    """Nothing is lost on the rule's word alone."""
+    torch.manual_seed(1)
+    model = t.T5ForConditionalGeneration(t.T5Config(**T5))
+    convert = ["convert", tmp_path / "in", tmp_path / "out", "--to", "zero3", "--world-size", 1, "--overwrite"]
+    save(tmp_path / "in", model, lambda w: {**w, "lm_head.weight": w["shared.weight"].clone()})
+    crossdock(*convert)
+    save(tmp_path / "in", model, lambda w: {**w, "lm_head.weight": w["shared.weight"] + 1})
+    error = crossdock(*convert, code=1).stderr
+    assert "expected lm_head.weight and shared.weight, which the job's module ties, to hold the same values" in error
