@@ -135,6 +135,32 @@ TEST_CASE("extents lie in their files and hold the values") {
   CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = UINT64_MAX; }), "expected 24 bytes of values"));
 }
 
+TEST_CASE("all elements together stay far below 2^64 bytes") {
+  // A stride of 0 makes any number of elements of one that is stored.
+  const auto repeated = [](Tensor& t, uint64_t n) {
+    t.shape = {n};
+    t.strides = {0};
+  };
+  CHECK(verdict_of_tensor([&](Tensor& t) { repeated(t, uint64_t{1} << 56); }) == "accepted");
+  CHECK(contains(verdict_of_tensor([&](Tensor& t) { repeated(t, (uint64_t{1} << 56) + 1); }),
+                 "expected at most 2^56 elements in all"));
+  CHECK(contains(verdict([&](Manifest& m) {
+                   m.tensors.push_back(m.tensors[0]);
+                   m.tensors[1].name = "v";
+                   for (Tensor& t : m.tensors) repeated(t, uint64_t{1} << 56);
+                 }),
+                 "found more at tensor \"v\""));
+}
+
+TEST_CASE("roles and hyper-parameters are known values") {
+  CHECK(
+      contains(verdict_of_tensor([](Tensor& t) { t.role = static_cast<manifest::Role>(9); }), "expected a known role"));
+  CHECK(contains(verdict([](Manifest& m) {
+                   m.training.groups.push_back({{}, {{"a\xFF", {1.0}}}});
+                 }),
+                 "expected UTF-8 in a hyper-parameter's name"));
+}
+
 TEST_CASE("the sum of the extents does not overflow") {
   CHECK(contains(verdict([](Manifest& m) {
                    m.source.files[0].size = UINT64_MAX;
