@@ -136,6 +136,7 @@ class Job {
                    root.parent_path().string(), " to use them."));
     }
     target_ = model_->manifest();
+    model_->drop_metadata();
     if (target_.tensors.empty()) return unsupported(cat("expected a model, found no tensors in ", request_.source));
     XD_TRY(model::refuse_quantised(target_));
     std::optional<manifest::Manifest> description;
@@ -264,6 +265,7 @@ class Job {
       return writer_plugin_->writer.open(host_.table(), bytes.data(), bytes.size(), options_.table(), &handle, err);
     }));
     writer_.emplace(*writer_plugin_, handle);
+    target_.source.metadata = {};  // the writer has it
     plan_.n_tensors = target_.tensors.size();
     XD_TRY(host_.call([&](xd_error* err) { return writer_->api().plan(writer_->get(), &plan_, err); }));
     for (const std::string& note : plan_.plan.notes) add_note(note);

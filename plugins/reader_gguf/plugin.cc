@@ -36,7 +36,7 @@ class GgufReader : public Reader {
   Result<Manifest> manifest(const Host&) override {
     Manifest out;
     out.source.format = cat("gguf/", checkpoint_.version);
-    out.source.metadata = checkpoint_.metadata;
+    out.source.metadata = std::move(checkpoint_.metadata);  // asked for once; a vocabulary takes tens of megabytes
     for (const CheckpointFile& file : checkpoint_.files) out.source.files.push_back({file.name, file.size, {}});
     out.tensors.reserve(checkpoint_.tensors.size());
     for (const auto& [file, info] : checkpoint_.tensors) {

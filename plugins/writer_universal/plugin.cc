@@ -86,6 +86,7 @@ class UniversalWriter : public Writer {
  public:
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
+    model.source.metadata = {};  // of no use here, and a GGUF file's is large
     Parts parts = sort_out(model);
     if (parts.parameters.empty()) {
       return invalid(

@@ -15,6 +15,7 @@ class Zero3Writer : public Writer {
  public:
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
+    model.source.metadata = {};  // of no use here, and a GGUF file's is large
     XD_TRY(settings.check_optimizer(model.training.optimizer));
     XD_TRY_SET(auto layout, make_layout(model, settings));
     return std::unique_ptr<Writer>(new Zero3Writer(std::move(settings), std::move(model), std::move(layout)));
