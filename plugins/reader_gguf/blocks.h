@@ -56,20 +56,16 @@ struct Q4_0 {
   static constexpr int kElems = 32, kBytes = 18;
   XD_INLINE void block(const uint8_t* in, float* out) {
     const float d = f16_at(in);
-    for (int i = 0; i < 16; ++i) {
-      out[i] = d * static_cast<float>((in[2 + i] & 15) - 8);
-      out[i + 16] = d * static_cast<float>((in[2 + i] >> 4) - 8);
-    }
+    for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>((in[2 + i] & 15) - 8);
+    for (int i = 0; i < 16; ++i) out[i + 16] = d * static_cast<float>((in[2 + i] >> 4) - 8);
   }
 };
 struct Q4_1 {
   static constexpr int kElems = 32, kBytes = 20;
   XD_INLINE void block(const uint8_t* in, float* out) {
     const float d = f16_at(in), m = f16_at(in + 2);
-    for (int i = 0; i < 16; ++i) {
-      out[i] = d * static_cast<float>(in[4 + i] & 15) + m;
-      out[i + 16] = d * static_cast<float>(in[4 + i] >> 4) + m;
-    }
+    for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>(in[4 + i] & 15) + m;
+    for (int i = 0; i < 16; ++i) out[i + 16] = d * static_cast<float>(in[4 + i] >> 4) + m;
   }
 };
 struct Q5_0 {
@@ -135,10 +131,11 @@ struct Q3_K {
     }
     for (int j = 0; j < 8; ++j) {
       const uint8_t* q = qs + j / 4 * 32;
-      int8_t codes[32];
+      uint8_t codes[32];  // the high bit stands for 4, and its absence for -4
       for (int i = 0; i < 32; ++i)
-        codes[i] = static_cast<int8_t>((q[i] >> (j % 4 * 2) & 3) - ((hmask[i] >> j & 1) ^ 1) * 4);
-      for (int i = 0; i < 32; ++i) out[32 * j + i] = dl[2 * j + i / 16] * static_cast<float>(codes[i]);
+        codes[i] = static_cast<uint8_t>((q[i] >> (j % 4 * 2) & 3) | (hmask[i] >> j & 1) << 2);
+      for (int i = 0; i < 16; ++i) out[32 * j + i] = dl[2 * j] * static_cast<float>(codes[i] - 4);
+      for (int i = 16; i < 32; ++i) out[32 * j + i] = dl[2 * j + 1] * static_cast<float>(codes[i] - 4);
     }
   }
 };
