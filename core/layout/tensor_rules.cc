@@ -54,6 +54,9 @@ class Applier {
 
   Result<std::vector<Program>> run(bool keep_unmatched, std::vector<Tensor>& tensors) {
     for (const pb::TensorRule& rule : layout_.tensor()) {
+      if (auto ok = check(rule); !ok) return std::move(ok).error().in(rule.to());
+    }
+    for (const pb::TensorRule& rule : layout_.tensor()) {
       const uint64_t n = rule.part().empty() || !has_layer(rule.part(0).from()) ? 1 : n_layers_;
       for (uint64_t layer = 0; layer < n; ++layer) {
         if (auto done = apply(rule, layer); !done) return std::move(done).error().in(with_numbers(rule.to(), layer, 0));
@@ -85,6 +88,34 @@ class Applier {
     Tensor tensor;
     Program program;
   };
+
+  // Of every rule, so that one which this file has no tensor for is found out too.
+  Result<void> check(const pb::TensorRule& rule) const {
+    if (rule.to().empty() || rule.part().empty()) return invalid("expected a rule with `to` and a part");
+    bool unstacks = false;
+    for (const pb::Operation& op : rule.op()) unstacks = unstacks || op.unstack();
+    if (unstacks != (rule.to().find("##") != std::string::npos))
+      return invalid("expected '##' in the name of what unstack makes, and only there");
+    XD_TRY(check(rule.op()));
+    for (const pb::Part& part : rule.part()) {
+      if (has_layer(part.from()) != has_layer(rule.to()))
+        return invalid(cat("expected '#' for the layer in both names or in none, found ", part.from()));
+      XD_TRY(check(part.op()));
+    }
+    return {};
+  }
+  Result<void> check(const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
+    for (const pb::Operation& op : ops) {
+      std::vector<std::string> texts(op.split().size().begin(), op.split().size().end());
+      texts.insert(texts.end(), op.reshape().size().begin(), op.reshape().size().end());
+      if (op.has_slice()) texts.insert(texts.end(), {op.slice().begin(), op.slice().size()});
+      if (op.has_unpermute_rows()) texts.push_back(op.unpermute_rows());
+      for (const std::string& text : texts) {
+        if (text != "?") XD_TRY(variables_.number(text));
+      }
+    }
+    return {};
+  }
 
   void keep(uint64_t i, std::string left_out) {
     Made& made = made_.emplace_back(Made{i, m_.tensors[i], {}});
@@ -220,7 +251,6 @@ class Applier {
         program.pieces.push_back({i, std::move(view)});
       }
     }
-    if (program.pieces.empty()) return invalid("expected a rule with a part");
     for (const Piece& piece : program.pieces) used_[piece.tensor] = true;
     return finish(rule, layer, std::move(program));
   }

@@ -117,6 +117,10 @@ def write(model, recipe, path):
                 g.add_tensor(stored, w)
             else:
                 g.add_tensor(stored, gguf.quants.quantize(w, recipe.quantise), raw_dtype=recipe.quantise)
+    if getattr(config, "qk_layernorm", False):
+        for i, layer in enumerate(model.model.layers):
+            for part, norm in (("q", layer.self_attn.q_layernorm), ("k", layer.self_attn.k_layernorm)):
+                g.add_tensor(f"blk.{i}.attn_{part}_norm.weight", np.stack([n.weight.detach().numpy() for n in norm.norms]))
     if arch in ("falcon", "bloom"):  # whose files have the tied matrix twice
         g.add_tensor("output.weight", model.get_output_embeddings().weight.detach().numpy())
     g.write_header_to_file()

@@ -256,6 +256,20 @@ def test_falcon_of_several_key_heads(crossdock, tmp_path):
     assert config.num_kv_heads == 2 and config.new_decoder_architecture
 
 
+def test_stablelm_with_a_norm_for_each_head(crossdock, tmp_path):
+    """llama.cpp stacks them; transformers' loader leaves them out."""
+    recipe = gguf_files.Model("stablelm", t.StableLmForCausalLM, t.StableLmConfig, gguf_files.SMALL_KV | dict(qk_layernorm=True), extra={"rope.dimension_count": 4})
+    model = recipe.make()
+    gguf_files.write(model, recipe, tmp_path / "m.gguf")
+    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
+    ours = written(tmp_path / "out")
+    assert ours.keys() == dict(model.named_parameters()).keys()
+    for name, tensor in model.named_parameters():
+        assert torch.equal(ours[name], tensor.detach()), name
+    from_config = t.StableLmForCausalLM(t.AutoConfig.from_pretrained(tmp_path / "out"))
+    assert from_config.state_dict().keys() == model.state_dict().keys()
+
+
 def test_zero3_from_gguf(crossdock, gguf_file, tmp_path):
     path, model = gguf_file(gguf_files.MODELS[1])
     crossdock("convert", path, tmp_path / "out", "--to", "zero3", "--world-size", 1, "--dtype", "fp32")
@@ -392,6 +406,10 @@ def test_rules_of_a_user(crossdock, tmp_path):
     assert "expected log_of_negated before add" in refused("op { log_of_negated: true } op { add: 0.5 }", "op { add: 0.5 } op { log_of_negated: true }")
     assert "expected rows for 9223372036854775808 heads" in refused('"{rows}/2"', '"9223372036854775808"')
     assert "expected at most 256 variables" in refused('let { name: "rows"', 'let { name: "x" value: "1" }' * 256 + ' let { name: "rows"')
+    never = 'tensor { to: "never" part { from: "no.such" op { unpermute_rows: "{columns}" } } }'
+    assert "never: expected the metadata columns, found none" in refused("drop {", never + " drop {")
+    assert "expected '##' in the name" in refused('to: "b.##.x"', 'to: "b.x"')
+    assert "expected '#' for the layer in both names" in refused('to: "m.#.t"', 'to: "m.t"')
     assert "in line 6" in refused('let { name: "rows"', 'lett { name: "rows"')
 
 
