@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <regex>
+#include <span>
 #include <unordered_map>
 
 namespace crossdock::model {
@@ -189,27 +190,31 @@ bool ties_embeddings(const Manifest& m) {
 }
 
 Tied tied_embeddings(const Manifest& m) {
-  const auto find = [&m](std::initializer_list<std::string_view> endings,
-                         const Tensor* like) -> std::optional<uint64_t> {
-    for (size_t i = 0; i < m.tensors.size(); ++i) {
-      const Tensor& t = m.tensors[i];
-      if (like && (t.dtype != like->dtype || t.shape != like->shape)) continue;  // of another part of the model
-      const auto is_called = [](std::string_view name, std::string_view ending) {
-        return name == ending || (name.size() > ending.size() && name.ends_with(ending) &&
-                                  name[name.size() - ending.size() - 1] == '.');
-      };
-      for (const std::string_view e : endings) {
-        if (is_called(t.name, e) || is_called(t.target(), e)) return i;
-      }
-    }
-    return std::nullopt;
+  constexpr std::string_view kOut[] = {"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"};
+  constexpr std::string_view kIn[] = {"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight",
+                                      "shared.weight"};
+  const auto is_one_of = [](std::string_view name, std::span<const std::string_view> endings) {
+    return std::any_of(endings.begin(), endings.end(), [name](std::string_view ending) {
+      return name == ending ||
+             (name.size() > ending.size() && name.ends_with(ending) && name[name.size() - ending.size() - 1] == '.');
+    });
   };
-  const auto out = find({"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"}, nullptr);
-  if (!out) return {};
-  const auto in =
-      find({"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight"},
-           &m.tensors[*out]);
-  return {in, out};
+  // The name in the model decides (a renamed head may be the embeddings now); where that one says nothing, the
+  // source's.
+  const auto plays = [&](const Tensor& t, std::span<const std::string_view> part,
+                         std::span<const std::string_view> other) {
+    return is_one_of(t.target(), part) || (!is_one_of(t.target(), other) && is_one_of(t.name, part));
+  };
+  Tied tied;
+  for (size_t i = 0; i < m.tensors.size() && !tied.out; ++i) {
+    if (plays(m.tensors[i], kOut, kIn)) tied.out = i;
+  }
+  for (size_t i = 0; i < m.tensors.size() && tied.out && !tied.in; ++i) {
+    const Tensor &t = m.tensors[i], &like = m.tensors[*tied.out];
+    if (t.dtype != like.dtype || t.shape != like.shape) continue;  // of another part of the model
+    if (plays(t, kIn, kOut)) tied.in = i;
+  }
+  return tied;
 }
 
 }  // namespace crossdock::model
