@@ -7,6 +7,7 @@
 #include "core/convert/report.h"
 #include "core/convert/scheduler.h"
 #include "core/convert/tensor_service.h"
+#include "core/convert/tied.h"
 #include "core/model/check.h"
 #include "core/model/describe.h"
 #include "core/model/param_groups.h"
@@ -20,7 +21,6 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <unordered_map>
 
 namespace crossdock::convert {
 
@@ -82,9 +82,10 @@ class Job {
     Outcome outcome;
     const Stopwatch whole;
     XD_TRY(open());
-    drop_aliases();
-    XD_TRY(drop_tied());
-    XD_TRY(check_tied());
+    XD_TRY(leave_out_tied(
+        target_,
+        [this](uint64_t a, uint64_t b) { return equal_values(*model_, a, b, memory_, window_bytes(), cancelled_); },
+        [this](std::string note) { add_note(std::move(note)); }));
     XD_TRY(plan());
     XD_TRY(summarise(outcome.plan));
     timings_.emplace_back("plan", whole.seconds());
@@ -135,8 +136,8 @@ class Job {
       add_note(cat("SRC is one file, so the config.json and tokenizer beside it were not read: name the folder ",
                    root.parent_path().string(), " to use them."));
     }
+    metadata_ = model_->take_metadata();
     target_ = model_->manifest();
-    model_->drop_metadata();
     if (target_.tensors.empty()) return unsupported(cat("expected a model, found no tensors in ", request_.source));
     XD_TRY(model::refuse_quantised(target_));
     std::optional<manifest::Manifest> description;
@@ -170,84 +171,6 @@ class Job {
     return std::move(found->module);
   }
 
-  // Names that share one storage in the source are one parameter.
-  void drop_aliases() {
-    if (!target_.module.empty()) return;  // the job's module says which names are one
-    for (const manifest::AliasGroup& group : target_.alias_groups) {
-      const manifest::Tensor* kept = nullptr;  // the first, unless the job's module keeps another
-      for (const uint64_t i : group.tensors) {
-        manifest::Tensor& t = target_.tensors[i];
-        if (!t.left_out.empty()) continue;
-        if (kept) t.left_out = cat("shares its storage in the source with ", kept->name);
-        if (!kept) kept = &t;
-      }
-    }
-  }
-
-  // A model whose config ties its embeddings has one parameter for both; a second, equal copy in the file is left out.
-  Result<void> drop_tied() {
-    if (!target_.module.empty() || !model::ties_embeddings(target_)) return {};
-    const model::Tied tied = model::tied_embeddings(target_);
-    if (!tied.out || !target_.tensors[*tied.out].left_out.empty()) return {};
-    manifest::Tensor& head = target_.tensors[*tied.out];
-    if (!tied.in) {
-      add_note(cat("config.json ties the embeddings, but the source has ", head.name,
-                   " and no input embeddings of its shape: a job that ties them looks for the input's name; rename it, "
-                   "as with --rename '^lm_head=model.embed_tokens'."));
-      return {};
-    }
-    const std::string& in_name = target_.tensors[*tied.in].name;
-    XD_TRY_SET(const bool same, equal_values(*tied.in, *tied.out));
-    if (!same) {
-      add_note(cat("config.json ties the embeddings, but ", head.name, " and ", in_name,
-                   " differ: both are written; a job that ties them uses ", in_name, " alone."));
-      return {};
-    }
-    head.left_out = cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
-    target_.alias_groups.push_back({{*tied.in, *tied.out}});
-    return {};
-  }
-
-  // Names that the job's module ties, where the source has values for each: one is left out, so it must hold the same.
-  Result<void> check_tied() {
-    std::unordered_map<std::string, uint64_t> left_out;
-    for (uint64_t i = 0; i < target_.tensors.size(); ++i) {
-      if (!target_.tensors[i].left_out.empty()) left_out.emplace(target_.tensors[i].target(), i);
-    }
-    for (const manifest::ModuleName& entry : target_.module) {
-      const auto other = left_out.find(entry.name);
-      if (other == left_out.end() || other->second == entry.tensor) continue;
-      const auto &kept = target_.tensors[entry.tensor], &dropped = target_.tensors[other->second];
-      bool same = kept.dtype == dropped.dtype && kept.shape == dropped.shape;
-      if (same) {
-        XD_TRY_SET(same, equal_values(entry.tensor, other->second));
-      }
-      if (!same) {
-        return invalid(
-            cat("expected ", base::printable(entry.name), " and ", base::printable(kept.target()),
-                ", which the job's module ties, to hold the same values in the source, found others: describe a "
-                "module that does not tie them with --target, or leave one out of the source"));
-      }
-    }
-    return {};
-  }
-
-  Result<bool> equal_values(uint64_t a, uint64_t b) {
-    const base::Block first(memory_, window_bytes()), second(memory_, window_bytes());
-    if (!first.data || !second.data) return Error{XD_NO_MEMORY, "expected room to compare two tensors: raise --memory"};
-    const manifest::Tensor& t = target_.tensors[a];
-    const uint64_t elem_bytes = manifest::info(t.dtype).bits / 8;
-    const uint64_t count = model::element_count(t), step = window_bytes() / elem_bytes;
-    for (uint64_t i = 0; i < count; i += step) {
-      const uint64_t n = std::min(step, count - i);
-      XD_TRY(model_->read(a, i, n, {first.data, n * elem_bytes}));
-      XD_TRY(model_->read(b, i, n, {second.data, n * elem_bytes}));
-      if (std::memcmp(first.data, second.data, n * elem_bytes) != 0) return false;
-      if (cancelled_) return Error{XD_CANCELLED, "cancelled"};
-    }
-    return true;
-  }
-
   // The reads ahead of a cast: as large as the budget lets every thread have, up to what disks like.
   uint64_t window_bytes() const {
     constexpr uint64_t kLeast = 64 << 10, kMost = 4 << 20;
@@ -259,13 +182,14 @@ class Job {
 
   Result<void> plan() {
     host_.set_piece_bytes(std::min<uint64_t>(window_bytes() / 2, 1 << 20));
+    target_.source.metadata = std::exchange(metadata_, {});
     const std::string bytes = manifest::encode(target_);
+    target_.source.metadata = {};  // the writer has it
     xd_writer* handle = nullptr;
     XD_TRY(host_.call([&](xd_error* err) {
       return writer_plugin_->writer.open(host_.table(), bytes.data(), bytes.size(), options_.table(), &handle, err);
     }));
     writer_.emplace(*writer_plugin_, handle);
-    target_.source.metadata = {};  // the writer has it
     plan_.n_tensors = target_.tensors.size();
     XD_TRY(host_.call([&](xd_error* err) { return writer_->api().plan(writer_->get(), &plan_, err); }));
     for (const std::string& note : plan_.plan.notes) add_note(note);
@@ -491,6 +415,7 @@ class Job {
   fs::path destination_;
   std::unique_ptr<OpenModel> model_;
   manifest::Manifest target_;
+  std::vector<manifest::KeyValue> metadata_;  // the source's, until the writer gets it
   std::optional<OpenWriter> writer_;
   xd_plan plan_;
   std::mutex notes_mutex_;

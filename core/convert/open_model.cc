@@ -1,6 +1,7 @@
 #include "core/convert/open_model.h"
 
 #include "core/base/text.h"
+#include "core/io/hf_cache.h"
 #include "core/model/check.h"
 
 #include <algorithm>
@@ -78,6 +79,10 @@ Result<void> OpenModel::load_manifest() {
     const auto* source = std::get_if<std::string>(&file.content);
     if (source && !input_.find(*source))
       return corrupt(cat("expected the auxiliary file ", base::printable(*source), " in the source, found none"));
+  }
+  for (auto& file : manifest_.source.files) {
+    const io::InputEntry* entry = input_.find(file.name);
+    if (entry && file.digest.empty()) file.digest = io::digest_of_blob(entry->path);
   }
   manifest_.provenance.push_back({"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version),
                                   base::printable(input_.given())});

@@ -11,6 +11,8 @@
 
 #include <memory>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 namespace crossdock::convert {
 
@@ -26,8 +28,8 @@ class OpenModel {
   const plugin::Plugin& reader() const { return *reader_; }
   // As the reader gave it and layout rules made it. The conversion works on a copy whose tensors have the same indexes.
   const manifest::Manifest& manifest() const { return manifest_; }
-  // Frees the source's metadata, when nothing needs it any more but the conversion's copy.
-  void drop_metadata() { manifest_.source.metadata = {}; }
+  // The source's metadata, which the manifest has no longer: a vocabulary takes tens of megabytes.
+  std::vector<manifest::KeyValue> take_metadata() { return std::exchange(manifest_.source.metadata, {}); }
   // Of the layout; see layout.h.
   const std::vector<std::string>& notes() const { return laid_out_.notes; }
   const std::optional<Error>& unmatched() const { return laid_out_.unmatched; }

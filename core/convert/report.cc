@@ -27,8 +27,11 @@ std::string to_json(const Report& r) {
   json.member("given", r.model->input().given()).member("path", r.model->input().root().string());
   json.member("format", r.target->source.format).member("reader", r.model->reader().id());
   json.key("files").begin_array();
-  for (const auto& file : r.target->source.files)
-    json.begin_object().member("name", file.name).member("size", file.size).end_object();
+  for (const auto& file : r.target->source.files) {
+    json.begin_object().member("name", file.name).member("size", file.size);
+    if (!file.digest.empty()) json.member("digest", file.digest);
+    json.end_object();
+  }
   json.end_array().end_object();
   json.member("writer", r.writer->id());
   json.key("options").begin_object();

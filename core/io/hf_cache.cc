@@ -103,4 +103,13 @@ std::optional<fs::path> repository_of_snapshot(const fs::path& resolved) {
   return std::nullopt;
 }
 
+std::string digest_of_blob(const fs::path& resolved) {
+  const std::string name = resolved.filename().string();
+  const bool is_digest = name.size() == 64 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+  const fs::path folder = resolved.parent_path();
+  if (!is_digest || folder.filename() != "blobs" || !folder.parent_path().filename().string().starts_with("models--"))
+    return {};
+  return "sha256:" + name;
+}
+
 }  // namespace crossdock::io

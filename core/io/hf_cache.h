@@ -31,4 +31,7 @@ Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::s
 // folder.
 std::optional<fs::path> repository_of_snapshot(const fs::path& resolved);
 
+// "sha256:<hex>" of a file whose name in the cache's blobs is its digest, as large files have it; empty for others.
+std::string digest_of_blob(const fs::path& resolved);
+
 }  // namespace crossdock::io

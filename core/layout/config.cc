@@ -153,34 +153,51 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
   return some(std::move(indexes));
 }
 
+// {"rope_scaling.factor", 8} as {"rope_scaling", {"factor", 8}}.
+Result<ValueMap> nest(ValueMap flat) {
+  ValueMap out;
+  for (manifest::KeyValue& entry : flat.entries) {
+    const std::string name = entry.key.substr(0, entry.key.find('.'));
+    auto it = std::find_if(out.entries.begin(), out.entries.end(), [&](const auto& e) { return e.key == name; });
+    if (it == out.entries.end() && name == entry.key) {
+      out.entries.push_back(std::move(entry));
+      continue;
+    }
+    if (it == out.entries.end()) it = out.entries.insert(it, {name, {ValueMap{}}});
+    auto* map = std::get_if<ValueMap>(&it->value.kind);
+    if (!map || name == entry.key) return invalid(cat("config ", name, ": expected a map or a value, found both"));
+    map->entries.push_back({entry.key.substr(name.size() + 1), std::move(entry.value)});
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<Config> make_config(const pb::Layout& layout, const Variables& variables, const Manifest& m) {
   Config out;
   if (layout.config().empty()) return out;
-  ValueMap map;
+  ValueMap flat;
+  std::vector<std::string> without;
   for (const pb::ConfigEntry& entry : layout.config()) {
-    if (map.find(entry.key())) continue;  // the first that gives a value
+    if (flat.find(entry.key()) || !variables.hold(entry.when())) continue;  // the first that gives a value
     if (!entry.if_has().empty() && !find_tensor(m, entry.if_has())) continue;
     auto v = value_of(entry, variables, m);
-    if (!v && v.error().code == XD_NOT_FOUND) continue;  // of a key that the metadata lacks
-    if (!v) return std::move(v).error().in(cat("config ", entry.key()));
-    if (*v) map.entries.push_back({entry.key(), **std::move(v)});
+    const bool lacks_key = !v && v.error().code == XD_NOT_FOUND;
+    if (!v && !lacks_key) return std::move(v).error().in(cat("config ", entry.key()));
+    if (!lacks_key && *v) {
+      flat.entries.push_back({entry.key(), **std::move(v)});
+    } else if (std::find(without.begin(), without.end(), entry.key()) == without.end()) {
+      without.push_back(entry.key());
+    }
   }
-  base::JsonWriter json;
-  json.begin_object();
-  for (const auto& [key, value] : map.entries) {
-    json.key(key);
-    write(json, value);
+  for (std::string& key : without) {
+    if (!flat.find(key)) out.missing.push_back(std::move(key));
   }
-  json.end_object();
-  for (const pb::ConfigEntry& entry : layout.config()) {
-    const auto& missing = out.missing;
-    if (!map.find(entry.key()) && std::find(missing.begin(), missing.end(), entry.key()) == missing.end())
-      out.missing.push_back(entry.key());
-  }
-  out.text = std::move(json).take();
+  XD_TRY_SET(ValueMap map, nest(std::move(flat)));
   out.value.kind = std::move(map);
+  base::JsonWriter json;
+  write(json, out.value);
+  out.text = std::move(json).take();
   return out;
 }
 

@@ -33,24 +33,6 @@ Result<std::vector<fs::path>> rule_files(const Options& options) {
   return out;
 }
 
-bool holds(const pb::Condition& condition, const std::vector<manifest::KeyValue>& metadata) {
-  const auto it =
-      std::find_if(metadata.begin(), metadata.end(), [&](const auto& v) { return v.key == condition.key(); });
-  const std::string* text = it == metadata.end() ? nullptr : it->value.get<std::string>();
-  const int64_t* number = it == metadata.end() ? nullptr : it->value.get<int64_t>();
-  switch (condition.test_case()) {
-    case pb::Condition::kEquals:
-      return text && *text == condition.equals();
-    case pb::Condition::kContains:
-      return text && base::fold_case(*text).find(base::fold_case(condition.contains())) != std::string::npos;
-    case pb::Condition::kPositive:
-      return (number && *number > 0) == condition.positive();
-    case pb::Condition::TEST_NOT_SET:
-      break;
-  }
-  return false;
-}
-
 struct Found {
   pb::Architecture rule;
   pb::Layout layout;

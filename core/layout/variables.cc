@@ -1,5 +1,7 @@
 #include "core/layout/variables.h"
 
+#include "core/base/text.h"
+
 #include <crossdock/bytes.hpp>
 
 #include <algorithm>
@@ -10,15 +12,42 @@ namespace crossdock::layout {
 using manifest::Value;
 
 namespace {
+
 constexpr int kMaxLets = 256;
+
+const Value* find_key(const std::vector<manifest::KeyValue>& metadata, std::string_view key) {
+  const auto it = std::find_if(metadata.begin(), metadata.end(), [key](const auto& entry) { return entry.key == key; });
+  return it == metadata.end() ? nullptr : &it->value;
+}
+
 }  // namespace
+
+bool holds(const rules::v1::Condition& condition, const std::vector<manifest::KeyValue>& metadata) {
+  using rules::v1::Condition;
+  const Value* v = find_key(metadata, condition.key());
+  const std::string* text = v ? v->get<std::string>() : nullptr;
+  const int64_t* number = v ? v->get<int64_t>() : nullptr;
+  switch (condition.test_case()) {
+    case Condition::kEquals:
+      return text && *text == condition.equals();
+    case Condition::kContains:
+      return text && base::fold_case(*text).find(base::fold_case(condition.contains())) != std::string::npos;
+    case Condition::kPositive:
+      return (number && *number > 0) == condition.positive();
+    case Condition::TEST_NOT_SET:
+      break;
+  }
+  return false;
+}
+
+bool Variables::hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions) const {
+  return std::all_of(conditions.begin(), conditions.end(), [this](const auto& c) { return holds(c, metadata_); });
+}
 
 const Value* Variables::find(const std::string& keys) const {
   for (size_t begin = 0; begin <= keys.size();) {
     const size_t end = std::min(keys.find('|', begin), keys.size());
-    const auto it = std::find_if(metadata_.begin(), metadata_.end(),
-                                 [&](const auto& entry) { return entry.key == keys.substr(begin, end - begin); });
-    if (it != metadata_.end()) return &it->value;
+    if (const Value* v = find_key(metadata_, std::string_view(keys).substr(begin, end - begin))) return v;
     begin = end + 1;
   }
   return nullptr;

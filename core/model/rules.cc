@@ -139,11 +139,23 @@ class Description {
         bool any = false;
         for (int i = begin; i < end; ++i) any = any || has(name_of(i, layer));
         if (!any) break;
-        for (int i = begin; i < end; ++i) XD_TRY(add(all[i], name_of(i, layer)));
+        for (int i = begin; i < end; ++i) XD_TRY(add_counted(all[i], name_of(i, layer)));
       }
       begin = end;
     }
     return {};
+  }
+
+  // Of a name with '##', those that there are.
+  Result<void> add_counted(const pb::Parameter& parameter, const std::string& name) {
+    const size_t at = name.find("##");
+    if (at == std::string::npos) return add(parameter, name);
+    for (uint64_t i = 0;; ++i) {
+      std::string one = name;
+      one.replace(at, 2, std::to_string(i));
+      if (!has(one)) return {};
+      XD_TRY(add(parameter, one));
+    }
   }
 
   Result<void> add_tied() {

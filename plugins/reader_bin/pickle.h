@@ -91,7 +91,7 @@ class Pickle {
   const Value* find(const Value& dict, std::string_view key) const;
 
  private:
-  friend class Machine;
+  friend class Builder;
   std::string_view bytes_;
   Value root_;
   uint64_t end_ = 0;

@@ -104,7 +104,7 @@ def write(model, recipe, path):
     for key, value in recipe.extra.items():
         if key == "lfm2.heads_kv":
             continue
-        {int: g.add_uint32, float: g.add_float32}[type(value)](f"{arch}.{key}", value)
+        {int: g.add_uint32, float: g.add_float32, str: g.add_string}[type(value)](f"{arch}.{key}", value)
     names, seen = names_of(model, config, arch), set()
     for name, tensor in model.state_dict().items():
         if name not in names or (tensor.data_ptr(), tensor.shape) in seen:

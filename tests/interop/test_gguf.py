@@ -270,6 +270,29 @@ def test_stablelm_with_a_norm_for_each_head(crossdock, tmp_path):
     assert from_config.state_dict().keys() == model.state_dict().keys()
 
 
+@pytest.mark.parametrize("scaling", [{"rope_type": "linear", "factor": 8.0},
+                                     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}],
+                         ids=lambda s: s["rope_type"])
+@pytest.mark.parametrize("arch,cls,config", [("llama", t.LlamaForCausalLM, t.LlamaConfig), ("qwen3", t.Qwen3ForCausalLM, t.Qwen3Config),
+                                             ("gemma3", t.Gemma3ForCausalLM, t.Gemma3TextConfig)])
+def test_rope_scaling(crossdock, tmp_path, arch, cls, config, scaling):
+    """That of the metadata reaches the model, which transformers' loader leaves unscaled."""
+    fields = gguf_files.SMALL_KV | dict(head_dim=16, rope_theta=1e4, max_position_embeddings=64)
+    if arch == "gemma3":
+        fields["num_hidden_layers"] = 6  # the first with attention to all, which alone is scaled
+    extra = {"rope.scaling.type": scaling["rope_type"], "rope.scaling.factor": scaling["factor"]}
+    if scaling["rope_type"] == "yarn":
+        extra["rope.scaling.original_context_length"] = 16
+    recipe = gguf_files.Model(arch, cls, config, fields | dict(rope_scaling=scaling), extra=extra)
+    model = recipe.make()
+    gguf_files.write(model, recipe, tmp_path / "m.gguf")
+    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
+    ours = cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
+    tables = [dict(m.named_buffers()) for m in (model.model.rotary_emb, ours.model.rotary_emb, cls(config(**fields)).model.rotary_emb)]
+    assert all(torch.equal(tables[0][name], tables[1][name]) for name in tables[0]) and tables[0].keys() == tables[1].keys()
+    assert not all(torch.equal(tables[0][name], tables[2][name]) for name in tables[0])
+
+
 def test_zero3_from_gguf(crossdock, gguf_file, tmp_path):
     path, model = gguf_file(gguf_files.MODELS[1])
     crossdock("convert", path, tmp_path / "out", "--to", "zero3", "--world-size", 1, "--dtype", "fp32")

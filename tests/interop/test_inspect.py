@@ -114,6 +114,14 @@ def test_cache_by_path(crossdock, hub):
     assert inspected(crossdock, repository) == inspected(crossdock, snapshot) == expected
 
 
+def test_cache_knows_the_digests_of_files(crossdock, hub, tmp_path):
+    _, _, snapshot, origin = hub
+    report = tmp_path / "report.json"
+    crossdock("convert", snapshot, tmp_path / "out", "--to", "universal", "--no-sync", "--report", report)
+    files = {f["name"]: f.get("digest") for f in json.loads(report.read_text())["source"]["files"]}
+    assert files == {name: "sha256:" + hashlib.sha256((origin / name).read_bytes()).hexdigest() for name in files} and len(files) > 1
+
+
 def test_cache_by_name(crossdock, hub, tmp_path):
     home, _, _, origin = hub
     expected = inspected(crossdock, origin)

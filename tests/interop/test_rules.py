@@ -35,9 +35,9 @@ MODELS = [
     *((t.RobertaForMaskedLM, t.RobertaConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
     *((t.T5ForConditionalGeneration, t.T5Config, {**T5, **x}) for x in (TIED, UNTIED, {"feed_forward_proj": "gated-gelu"})),
     *((t.Starcoder2ForCausalLM, t.Starcoder2Config, {**GQA, **x}) for x in (TIED, UNTIED, {"use_bias": False})),
-    *((t.StableLmForCausalLM, t.StableLmConfig, {**GQA, **x}) for x in (TIED, UNTIED, {"use_qkv_bias": True, "use_parallel_residual": True})),
+    *((t.StableLmForCausalLM, t.StableLmConfig, {**GQA, **x}) for x in (TIED, UNTIED, {"use_qkv_bias": True, "use_parallel_residual": True}, {"qk_layernorm": True})),
     *((t.NemotronForCausalLM, t.NemotronConfig, {**GQA, **x}) for x in (TIED, UNTIED, {"attention_bias": True, "mlp_bias": True})),
-    *((t.MambaForCausalLM, t.MambaConfig, {**MAMBA, **x}) for x in (TIED, UNTIED)),
+    *((t.MambaForCausalLM, t.MambaConfig, {**MAMBA, **x}) for x in (TIED, UNTIED, {"use_bias": True}, {"use_conv_bias": False})),
     *((t.Lfm2ForCausalLM, t.Lfm2Config, {**GQA, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], **x}) for x in (TIED, UNTIED, {"conv_bias": True})),
 ]
 

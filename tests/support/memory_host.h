@@ -54,6 +54,13 @@ struct PlanObject {
   }
 };
 
+// What the item that this thread writes may do, and has done: of run_writer, for the host's own checks.
+struct ItemWatch {
+  const PlanItem* item = nullptr;
+  int64_t held = 0, peak = 0;  // bytes of alloc
+};
+inline thread_local ItemWatch item_watch;
+
 struct Plan {
   std::vector<std::unique_ptr<PlanObject>> objects;
   std::vector<std::pair<std::string, uint64_t>> aux;    // path, index in the manifest

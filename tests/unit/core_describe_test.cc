@@ -93,14 +93,14 @@ TEST_CASE("what does not fit a description") {
   Manifest buffer = of({"a"});
   Manifest with = module_of({"a", "seen"});
   with.tensors[1].role = Role::kBuffer;
-  CHECK(applied(with, buffer) == "a>0 | The source has no values for the buffers seen: load a ZeRO-3 checkpoint with "
+  CHECK(applied(with, buffer) ==
+        "a>0 | The source has no values for the buffers seen: load a ZeRO-3 checkpoint with "
         "load_module_strict=False, and set them yourself.");
 }
 
 TEST_CASE("description files") {
   const TempDir dir;
-  CHECK(contains(model::read_description((dir / "none").string()).error().message,
-                 "found no such file"));
+  CHECK(contains(model::read_description((dir / "none").string()).error().message, "found no such file"));
   put(dir / "bad", "not protobuf");
   CHECK_FALSE(model::read_description((dir / "bad").string()));
   Manifest d = module_of({"a"});

@@ -129,6 +129,15 @@ TEST_CASE("an ordinary folder is not a repository of the cache") {
   CHECK_FALSE(*none);
 }
 
+TEST_CASE("the digest of a large file is its blob's name") {
+  const std::string hex(64, 'a');
+  CHECK(digest_of_blob("/c/models--o--n/blobs/" + hex) == "sha256:" + hex);
+  CHECK(digest_of_blob("/c/models--o--n/blobs/" + hex.substr(24)).empty());  // a git hash
+  CHECK(digest_of_blob("/c/models--o--n/blobs/" + hex.substr(1) + "g").empty());
+  CHECK(digest_of_blob("/c/models--o--n/" + hex).empty());
+  CHECK(digest_of_blob("/c/other/blobs/" + hex).empty());
+}
+
 TEST_CASE("the repository of a snapshot, or of a folder in it, is found") {
   CHECK(repository_of_snapshot("/c/models--o--n/snapshots/abc") == fs::path("/c/models--o--n"));
   CHECK(repository_of_snapshot("/c/models--o--n/snapshots/abc/sub/dir") == fs::path("/c/models--o--n"));

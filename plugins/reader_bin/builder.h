@@ -1,0 +1,48 @@
+// Makes the values, storages and tensors that the opcodes of a pickle ask for, within the limits of pickle.h. What
+// Python would call here, it only describes.
+#pragma once
+
+#include "plugins/reader_bin/globals.h"
+#include "plugins/reader_bin/pickle.h"
+
+namespace crossdock::reader_bin {
+
+class Builder {
+ public:
+  explicit Builder(std::string_view bytes) { out_.bytes_ = bytes; }
+
+  // Of those that are held anywhere: the machine counts its stack and memo too.
+  Result<void> count_values(size_t n);
+  void forget_values(size_t n) { n_values_ -= n; }
+
+  Result<Value> container(Kind kind);
+  Result<void> append(const Value& list, std::span<const Value> values);
+  Result<void> set_items(const Value& dict, std::span<const Value> values);
+  Result<Value> tuple(std::span<const Value> values);
+  static Result<Value> global(std::string_view module, std::string_view name);
+  // What a persistent id stands for.
+  Result<Value> storage(const Value& id);
+  // What a call would give.
+  Result<Value> call(const Value& function, const Value& arguments) { return call(function, arguments, false); }
+
+  // The bytes that the values refer to.
+  std::string_view bytes() const { return out_.bytes_; }
+  Pickle finish(const Value& root, uint64_t end) &&;
+
+ private:
+  Result<void> count_object();
+  Result<Value> call(const Value& function, const Value& arguments, bool nested);
+  Result<Value> dict_of(std::span<const Value> args);
+  Result<std::vector<uint64_t>> naturals(const Value& v, std::string_view what) const;
+  Result<void> check_inside(const Tensor& t, const Storage& s) const;
+  Result<Value> rebuild_tensor(std::span<const Value> args, manifest::DType dtype);
+  Result<void> check_metadata(std::span<const Value> args, size_t at) const;
+  Result<Value> parameter(std::span<const Value> args);
+
+  Pickle out_;
+  size_t n_values_ = 0, n_objects_ = 0;
+};
+
+Error too_many(std::string_view what, size_t limit);
+
+}  // namespace crossdock::reader_bin
