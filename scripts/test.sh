@@ -32,17 +32,13 @@ scripts/build.sh release
 run_ctest release
 [[ ${1:-} != --quick ]] || exit 0
 
-step "unit tests with the address and undefined behaviour sanitizers"
-scripts/build.sh asan unit_tests
-run_ctest asan -L unit
+step "unit tests and fuzzers with the address and undefined behaviour sanitizers"
+scripts/build.sh asan unit_tests fuzzers
+run_ctest asan -L 'unit|fuzz'
 
 step "the scheduler's tests with the thread sanitizer"
 scripts/build.sh tsan scheduler_tests
 run_ctest tsan -L scheduler
-
-step "the fuzzers, for a fixed number of executions"
-scripts/build.sh fuzz fuzzers
-run_ctest fuzz -L fuzz
 
 step "interoperation with DeepSpeed, transformers, safetensors and torch"
 # Most of the time is Python starting up, so two at once; a file's tests share what they make, so files stay whole.

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -96,7 +97,10 @@ __attribute__((target("avx,f16c"))) void f32_to_f16_f16c(const std::byte* from, 
   std::memcpy(to + 2 * i, out, 2 * (n - i));
 }
 
-bool has_f16c() { return __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c"); }
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
 #else
 constexpr CastFunction f16_to_f32_f16c = nullptr;
 constexpr CastFunction f32_to_f16_f16c = nullptr;

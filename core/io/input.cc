@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <regex>
 
 namespace crossdock::io {
 
@@ -72,22 +71,28 @@ struct Lister {
   }
 };
 
-// The other parts of a model of which this file is one, by their names: NAME-00001-of-00003.gguf.
-Result<std::vector<InputEntry>> neighbours_of(const fs::path& path) {
-  static const std::regex part(R"((.*-)\d{5}(-of-\d{5}\.\w+))");
-  const auto pattern_of = [](const std::string& name) {
-    std::smatch match;
-    return name.size() < 256 && std::regex_match(name, match, part) ? match.str(1) + match.str(2) : std::string();
+// "NAME--of-00003.gguf" of "NAME-00001-of-00003.gguf"; empty for a name of another form.
+std::string without_number(std::string_view name) {
+  const size_t at = name.rfind("-of-");
+  if (at == std::string_view::npos || at < 6 || name[at - 6] != '-' || name.size() < at + 10) return {};
+  const auto all_digits = [](std::string_view s) {
+    return s.find_first_not_of("0123456789") == std::string_view::npos;
   };
+  if (!all_digits(name.substr(at - 5, 5)) || !all_digits(name.substr(at + 4, 5)) || name[at + 9] != '.') return {};
+  return cat(name.substr(0, at - 5), name.substr(at));
+}
+
+// The other parts of a model of which this file is one, by their names.
+Result<std::vector<InputEntry>> neighbours_of(const fs::path& path) {
   std::vector<InputEntry> out;
-  const std::string wanted = pattern_of(path.filename().string());
+  const std::string wanted = without_number(path.filename().string());
   if (wanted.empty()) return out;
   boost::system::error_code ec;
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   Lister lister{std::nullopt, out};
   for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
     const std::string name = it->path().filename().string();
-    if (name == path.filename().string() || pattern_of(name) != wanted) continue;
+    if (name == path.filename().string() || without_number(name) != wanted) continue;
     XD_TRY(lister.file(it->path(), name, it->symlink_status(ec).type() == fs::symlink_file));
   }
   return out;

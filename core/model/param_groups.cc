@@ -1,12 +1,12 @@
 #include "core/model/param_groups.h"
 
+#include "core/base/regex.h"
 #include "core/base/text.h"
 #include "core/model/textproto.h"
 
 #include <crossdock/rules.pb.h>
 
 #include <algorithm>
-#include <regex>
 
 namespace crossdock::model {
 
@@ -15,12 +15,6 @@ using manifest::Manifest;
 using manifest::ParameterGroup;
 
 namespace {
-
-using Expressions = std::vector<std::regex>;
-
-bool any_match(const Expressions& expressions, const std::string& name) {
-  return std::any_of(expressions.begin(), expressions.end(), [&](const auto& e) { return std::regex_search(name, e); });
-}
 
 // The names that are not parameters of their own: all but the first of a tied group.
 std::vector<bool> find_tied(const Manifest& module) {
@@ -32,17 +26,20 @@ std::vector<bool> find_tied(const Manifest& module) {
 }
 
 // As transformers 5.23's Trainer.get_decay_parameter_names.
-void add_hf_trainer_groups(const Expressions& no_decay, Manifest& module) {
-  static const std::regex by_name(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))");
+Result<void> add_hf_trainer_groups(const std::vector<std::string>& no_decay, Manifest& module) {
+  XD_TRY_SET(const auto by_name, base::Regex::compile(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))"));
+  XD_TRY_SET(const auto by_class, base::compile_all(no_decay));
   const std::vector<bool> tied = find_tied(module);
   ParameterGroup decay, plain{{}, {{"weight_decay", {0.0}}}};
   for (uint64_t i = 0; i < module.tensors.size(); ++i) {
     if (tied[i]) continue;
     const std::string& name = module.tensors[i].name;
-    const bool is_plain = std::regex_search(base::fold_case(name), by_name) || any_match(no_decay, name);
-    (is_plain ? plain : decay).tensors.push_back(i);
+    XD_TRY_SET(const bool is_named_so, by_name.is_in(base::fold_case(name)));
+    XD_TRY_SET(const bool is_of_class, base::any_is_in(by_class, name));
+    (is_named_so || is_of_class ? plain : decay).tensors.push_back(i);
   }
   module.training.groups = {std::move(decay), std::move(plain)};
+  return {};
 }
 
 Result<ParameterGroup> hyper_parameters(const pb::ParamGroup& group) {
@@ -60,11 +57,11 @@ Result<ParameterGroup> hyper_parameters(const pb::ParamGroup& group) {
 }
 
 Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module) {
-  std::vector<Expressions> expressions;
+  std::vector<std::vector<base::Regex>> expressions;
   size_t rest = SIZE_MAX;
   for (const pb::ParamGroup& group : groups.group()) {
     XD_TRY_SET(module.training.groups.emplace_back(), hyper_parameters(group));
-    expressions.emplace_back(group.parameter().begin(), group.parameter().end());
+    XD_TRY_SET(expressions.emplace_back(), base::compile_all({group.parameter().begin(), group.parameter().end()}));
     if (!group.parameter().empty()) continue;
     if (rest != SIZE_MAX) return invalid("expected at most one group without an expression, found two");
     rest = expressions.size() - 1;
@@ -73,9 +70,11 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
   for (uint64_t i = 0; i < module.tensors.size(); ++i) {
     if (tied[i] || module.tensors[i].train == manifest::Training::kFrozen) continue;
     const std::string& name = module.tensors[i].name;
-    const auto it =
-        std::find_if(expressions.begin(), expressions.end(), [&](const auto& e) { return any_match(e, name); });
-    const size_t g = it != expressions.end() ? static_cast<size_t>(it - expressions.begin()) : rest;
+    size_t g = rest;
+    for (size_t k = expressions.size(); k-- > 0;) {
+      XD_TRY_SET(const bool found, base::any_is_in(expressions[k], name));
+      if (found) g = k;  // the first counts
+    }
     if (g == SIZE_MAX)
       return invalid(cat("expected a group for every trained parameter, found none for ", name,
                          ": add a group without an expression, or leave the parameter out with --frozen"));
@@ -89,20 +88,12 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
 Result<void> add_param_groups(const std::string& how, const std::vector<std::string>& no_decay, Manifest& module) {
   if (how == "single") return {};
   if (how == "hf-trainer") {
-    try {
-      add_hf_trainer_groups({no_decay.begin(), no_decay.end()}, module);
-    } catch (const std::regex_error& e) {
-      return invalid(cat("expected regular expressions as no_decay of the rule, found ", e.what()));
-    }
-    return {};
+    auto done = add_hf_trainer_groups(no_decay, module);
+    return done ? std::move(done) : std::move(done).error().in("no_decay of the rule");
   }
   XD_TRY_SET(const pb::ParamGroups groups, read_textproto<pb::ParamGroups>(how, "--param-groups: groups"));
-  try {
-    auto done = add_groups_of_file(groups, module);
-    return done ? std::move(done) : std::move(done).error().in(cat("--param-groups ", how));
-  } catch (const std::regex_error& e) {
-    return invalid(cat("--param-groups ", how, ": expected regular expressions, found ", e.what()));
-  }
+  auto done = add_groups_of_file(groups, module);
+  return done ? std::move(done) : std::move(done).error().in(cat("--param-groups ", how));
 }
 
 }  // namespace crossdock::model

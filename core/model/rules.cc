@@ -1,5 +1,6 @@
 #include "core/model/rules.h"
 
+#include "core/base/regex.h"
 #include "core/base/text.h"
 #include "core/model/textproto.h"
 
@@ -10,7 +11,6 @@
 #include <algorithm>
 #include <map>
 #include <optional>
-#include <regex>
 
 namespace crossdock::model {
 
@@ -20,8 +20,6 @@ using manifest::Manifest;
 using manifest::Tensor;
 
 namespace {
-
-constexpr size_t kMaxRegexName = 1000;  // std::regex recurses for each character
 
 const std::string* text_at(const manifest::Value* v) { return v ? v->get<std::string>() : nullptr; }
 
@@ -67,20 +65,13 @@ bool config_flag(const Manifest& m, const std::string& key, bool fallback) {
 
 class Description {
  public:
-  Description(const pb::Architecture& rule, const Manifest& m) : rule_(rule) {
-    for (const Tensor& t : m.tensors) {
-      std::string name = t.target();
-      for (const pb::Renamed& r : rule.renamed()) {
-        if (name.size() <= kMaxRegexName) name = std::regex_replace(name, std::regex(r.from()), r.to());
-      }
-      by_name_.emplace(std::move(name), &t);
-    }
-    for (const pb::Tied& tied : rule.tied()) {
+  explicit Description(const pb::Architecture& rule) : rule_(rule) {}
+
+  Result<Manifest> make(const Manifest& m) {
+    XD_TRY(find_names(m));
+    for (const pb::Tied& tied : rule_.tied()) {
       if (tied.when().empty() || config_flag(m, tied.when(), tied.by_default())) tied_.emplace(tied.name(), tied.to());
     }
-  }
-
-  Result<Manifest> make() {
     XD_TRY(add_parameters());
     XD_TRY(add_tied());
     XD_TRY(check_rest());
@@ -88,6 +79,21 @@ class Description {
   }
 
  private:
+  Result<void> find_names(const Manifest& m) {
+    std::vector<base::Regex> renamed;
+    for (const pb::Renamed& r : rule_.renamed()) {
+      XD_TRY_SET(renamed.emplace_back(), base::Regex::compile(r.from()));
+    }
+    for (const Tensor& t : m.tensors) {
+      std::string name = t.target();
+      for (size_t i = 0; i < renamed.size(); ++i) {
+        XD_TRY_SET(name, renamed[i].replace(name, rule_.renamed(static_cast<int>(i)).to()));
+      }
+      by_name_.emplace(std::move(name), &t);
+    }
+    return {};
+  }
+
   bool has(const std::string& name) const { return by_name_.contains(name); }
   void add(const std::string& name, const Tensor& like) {
     index_.emplace(name, out_.tensors.size());
@@ -176,12 +182,10 @@ class Description {
 
   // What the rule does not know may be a parameter: to leave it out would shift all behind it.
   Result<void> check_rest() const {
+    XD_TRY_SET(const auto ignored, base::compile_all({rule_.ignored().begin(), rule_.ignored().end()}));
     for (const auto& [name, tensor] : by_name_) {
       if (index_.contains(name)) continue;
-      const bool is_ignored =
-          name.size() <= kMaxRegexName &&
-          std::any_of(rule_.ignored().begin(), rule_.ignored().end(),
-                      [&](const std::string& pattern) { return std::regex_search(name, std::regex(pattern)); });
+      XD_TRY_SET(const bool is_ignored, base::any_is_in(ignored, name));
       if (is_ignored) continue;
       return invalid(
           cat("expected only parameters that ", rule_.architecture(0), " has, found ", base::printable(name),
@@ -206,11 +210,7 @@ Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, 
   RuleDescription out;
   out.no_decay.assign(rule.no_decay().begin(), rule.no_decay().end());
   for (const pb::Renamed& r : rule.renamed()) out.renames.push_back(r.from() + "=" + r.to());
-  try {
-    XD_TRY_SET(out.module, Description(rule, m).make());
-  } catch (const std::regex_error& e) {
-    return corrupt(cat("expected regular expressions in the rule of ", rule.model_type(), ", found ", e.what()));
-  }
+  XD_TRY_SET(out.module, Description(rule).make(m));
   return out;
 }
 

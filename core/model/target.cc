@@ -1,11 +1,11 @@
 #include "core/model/target.h"
 
+#include "core/base/regex.h"
 #include "core/base/text.h"
 #include "core/model/describe.h"
 
 #include <algorithm>
 #include <array>
-#include <regex>
 #include <span>
 #include <unordered_map>
 
@@ -17,19 +17,8 @@ using manifest::Tensor;
 
 namespace {
 
-// std::regex recurses once per character, so names beyond this are refused before they reach it.
-constexpr size_t kMaxRegexName = 1000;
-
-Result<std::regex> compile(const std::string& pattern, std::string_view flag) {
-  try {
-    return std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
-  } catch (const std::regex_error& e) {
-    return invalid(cat(flag, ": expected a regular expression, found ", pattern, ": ", e.what()));
-  }
-}
-
 struct Rename {
-  std::regex from;
+  base::Regex from;
   std::string to;
 };
 
@@ -37,24 +26,28 @@ Result<std::vector<Rename>> compile_renames(const std::vector<std::string>& rule
   std::vector<Rename> out;
   for (const std::string& rule : rules) {
     const size_t equals = rule.find('=');
-    if (equals == std::string::npos || equals == 0) return invalid(cat("--rename: expected FROM=TO, found ", rule));
-    XD_TRY_SET(auto from, compile(rule.substr(0, equals), "--rename"));
+    if (equals == std::string::npos || equals == 0) return invalid(cat("expected FROM=TO, found ", rule));
+    XD_TRY_SET(auto from, base::Regex::compile(rule.substr(0, equals)));
     out.push_back({std::move(from), rule.substr(equals + 1)});
   }
   return out;
 }
 
-Result<std::vector<std::regex>> compile_all(const std::vector<std::string>& patterns, std::string_view flag) {
-  std::vector<std::regex> out;
-  for (const std::string& pattern : patterns) {
-    XD_TRY_SET(auto compiled, compile(pattern, flag));
-    out.push_back(std::move(compiled));
+Result<std::string> renamed(const std::vector<Rename>& renames, std::string name) {
+  for (const Rename& rename : renames) {
+    XD_TRY_SET(name, rename.from.replace(name, rename.to));
   }
-  return out;
+  return name;
+}
+
+// Puts the flag in front of an error.
+template <class T>
+Result<T> of_flag(std::string_view flag, Result<T> result) {
+  return result ? std::move(result) : Result<T>(std::move(result).error().in(std::string(flag)));
 }
 
 Result<void> rename_all(const TargetOptions& options, Manifest& m) {
-  XD_TRY_SET(const auto renames, compile_renames(options.renames));
+  XD_TRY_SET(const auto renames, of_flag("--rename", compile_renames(options.renames)));
   size_t stripped = 0;
   std::unordered_map<std::string, const Tensor*> seen;
   for (Tensor& t : m.tensors) {
@@ -63,10 +56,7 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
       name.erase(0, options.strip_prefix.size());
       ++stripped;
     }
-    if (!renames.empty() && name.size() > kMaxRegexName) {
-      return invalid(cat("--rename: expected names of at most ", kMaxRegexName, " bytes, found one of ", name.size()));
-    }
-    for (const Rename& rename : renames) name = std::regex_replace(name, rename.from, rename.to);
+    XD_TRY_SET(name, of_flag("--rename", renamed(renames, std::move(name))));
     name.insert(0, options.add_prefix);
     if (name.empty() && !t.name.empty()) {
       return invalid(
@@ -89,25 +79,25 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
 }
 
 // Marks every pattern that matches, so that one which matches nothing can be named.
-bool any_matches(const std::vector<std::regex>& patterns, const std::string& name, std::vector<bool>& used) {
+Result<bool> any_matches(const std::vector<base::Regex>& patterns, const std::string& name, std::vector<bool>& used) {
   bool any = false;
   for (size_t i = 0; i < patterns.size(); ++i) {
-    if (!std::regex_search(name, patterns[i])) continue;
-    used[i] = any = true;
+    XD_TRY_SET(const bool found, patterns[i].is_in(name));
+    if (found) used[i] = any = true;
   }
   return any;
 }
 
 Result<void> set_training(const TargetOptions& options, Manifest& m) {
-  XD_TRY_SET(const auto trainable, compile_all(options.trainable, "--trainable"));
-  XD_TRY_SET(const auto frozen, compile_all(options.frozen, "--frozen"));
+  XD_TRY_SET(const auto trainable, of_flag("--trainable", base::compile_all(options.trainable)));
+  XD_TRY_SET(const auto frozen, of_flag("--frozen", base::compile_all(options.frozen)));
   if (trainable.empty() && frozen.empty()) return {};
   std::vector<bool> used_trainable(trainable.size()), used_frozen(frozen.size());
   for (Tensor& t : m.tensors) {
-    if (t.target().size() > kMaxRegexName) return invalid("--trainable, --frozen: a name is too long for a pattern");
-    const bool wanted = any_matches(trainable, t.target(), used_trainable) || trainable.empty();
-    const bool refused = any_matches(frozen, t.target(), used_frozen);
-    t.train = wanted && !refused ? manifest::Training::kTrainable : manifest::Training::kFrozen;
+    XD_TRY_SET(const bool wanted, of_flag("--trainable", any_matches(trainable, t.target(), used_trainable)));
+    XD_TRY_SET(const bool refused, of_flag("--frozen", any_matches(frozen, t.target(), used_frozen)));
+    const bool trains = (wanted || trainable.empty()) && !refused;
+    t.train = trains ? manifest::Training::kTrainable : manifest::Training::kFrozen;
   }
   const auto unused = [](const std::vector<std::string>& patterns, const std::vector<bool>& used,
                          const char* flag) -> Result<void> {

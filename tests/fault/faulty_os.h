@@ -19,7 +19,7 @@ class FaultyOs : public io::Os {
     int error = 0;
   };
 
-  FaultyOs() = default;
+  FaultyOs() : FaultyOs(Fault{}) {}
   explicit FaultyOs(Fault fault) : fault_(std::move(fault)) {}
 
   bool no_rename_flags = false;         // as some network file systems: EINVAL

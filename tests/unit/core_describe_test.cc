@@ -182,7 +182,7 @@ TEST_CASE("param groups: of a file") {
   CHECK(contains(groups_of("group { parameter: 'bias' }"), "found none for a.weight: add a group"));
   CHECK(contains(groups_of("group {} group {}"), "expected at most one group without an expression"));
   CHECK(contains(groups_of("group { beta1: 0 }"), "expected beta1 and beta2 together"));
-  CHECK(contains(groups_of("group { parameter: '(' }"), "groups.textproto: expected regular expressions"));
+  CHECK(contains(groups_of("group { parameter: '(' }"), "groups.textproto: expected a regular expression, found ("));
   CHECK(contains(groups_of("\ngroup { name: 'x' }"), "groups.textproto: expected --param-groups"));
   CHECK(contains(groups_of("\ngroup { name: 'x' }"), "in line 2"));
   CHECK(contains(model::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message, "none: expected"));

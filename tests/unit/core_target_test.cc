@@ -103,9 +103,9 @@ TEST_CASE("a prefix that no tensor has is a mistake") {
 TEST_CASE("a name that is too long for a regular expression is refused, and a long one that is not does no harm") {
   Manifest m = of({"w"});
   m.tensors[0].name.assign(1001, 'a');
-  CHECK(
-      contains(renamed(want().rename("a=b"), m), "--rename: expected names of at most 1000 bytes, found one of 1001"));
-  CHECK(contains(trained(want().freeze("a"), m), "too long for a pattern"));
+  CHECK(contains(renamed(want().rename("a=b"), m),
+                 "--rename: expected names of at most 1000 bytes for a regular expression, found one of 1001"));
+  CHECK(contains(trained(want().freeze("a"), m), "--frozen: expected names of at most 1000 bytes"));
   CHECK(renamed({}, m) == m.tensors[0].name);
   m.tensors[0].name.assign(1000, 'a');
   CHECK(renamed(want().rename("(a|b)*=x"), m).front() == 'x');
