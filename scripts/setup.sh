@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need: Debian packages, and a Python environment for the tests in .venv.
 #
-#   scripts/setup.sh [--no-python]     without the Python side: building, unit tests and the demo do not need it
+#   scripts/setup.sh [--no-python]     without the Python side: building, unit tests and the demo do not need it, nor clang
 #
 # A second run has nothing to do and says nothing.
 set -euo pipefail
@@ -12,7 +12,7 @@ packages=(g++ cmake ninja-build ccache libboost-dev libboost-program-options-dev
           libxxhash-dev libssl-dev)
 with_python=yes
 case "${1:-}" in
-  "") packages+=(clang libclang-rt-dev python3 python3-venv python3-dev) ;;  # clang for the fuzzers
+  "") packages+=(clang libclang-rt-dev python3 python3-venv python3-dev) ;;  # clang for sanitizers and fuzzers
   --no-python) with_python=no ;;
   *) echo "usage: scripts/setup.sh [--no-python]" >&2; exit 2 ;;
 esac

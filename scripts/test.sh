@@ -19,8 +19,8 @@ run_ctest() {
   "${fixed_addresses[@]}" ctest --test-dir "build/$preset" --output-on-failure --no-tests=error -j "$(nproc)" "$@"
 }
 
-# GCC 12's thread sanitizer cannot start where the kernel spreads addresses widely. Where it may not be told to stop that
-# (some containers), it is tried as it is.
+# The thread sanitizer of clang 14 cannot start where the kernel spreads addresses widely. Where it may not be told to
+# stop that (some containers), it is tried as it is.
 fixed_addresses=()
 setarch "$(uname -m)" -R true 2>/dev/null && fixed_addresses=(setarch "$(uname -m)" -R)
 

@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -82,10 +81,6 @@ class Job {
     Outcome outcome;
     const Stopwatch whole;
     XD_TRY(open());
-    XD_TRY(leave_out_tied(
-        target_,
-        [this](uint64_t a, uint64_t b) { return equal_values(*model_, a, b, memory_, window_bytes(), cancelled_); },
-        [this](std::string note) { add_note(std::move(note)); }));
     XD_TRY(plan());
     XD_TRY(summarise(outcome.plan));
     timings_.emplace_back("plan", whole.seconds());
@@ -150,6 +145,7 @@ class Job {
     }
     std::vector<std::string> notes;
     XD_TRY(model::apply_target(target, description ? &*description : nullptr, target_, notes));
+    XD_TRY(leave_out_tied(*model_, target_, window_bytes(), cancelled_, notes));
     for (std::string& note : notes) add_note(std::move(note));
     return {};
   }

@@ -29,7 +29,7 @@ std::string to_json(const Report& r) {
   json.key("files").begin_array();
   for (const auto& file : r.target->source.files) {
     json.begin_object().member("name", file.name).member("size", file.size);
-    if (!file.digest.empty()) json.member("digest", file.digest);
+    if (!file.digest.empty()) json.member("hub_digest", file.digest);  // the cache's word
     json.end_object();
   }
   json.end_array().end_object();

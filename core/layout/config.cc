@@ -166,7 +166,10 @@ Result<ValueMap> nest(ValueMap flat) {
     if (it == out.entries.end()) it = out.entries.insert(it, {name, {ValueMap{}}});
     auto* map = std::get_if<ValueMap>(&it->value.kind);
     if (!map || name == entry.key) return invalid(cat("config ", name, ": expected a map or a value, found both"));
-    map->entries.push_back({entry.key.substr(name.size() + 1), std::move(entry.value)});
+    std::string rest = entry.key.substr(name.size() + 1);
+    if (map->find(rest) || rest.find('.') != std::string::npos)
+      return invalid(cat("config ", entry.key, ": expected a new field of a map, found one that it has, or two dots"));
+    map->entries.push_back({std::move(rest), std::move(entry.value)});
   }
   return out;
 }
@@ -179,7 +182,7 @@ Result<Config> make_config(const pb::Layout& layout, const Variables& variables,
   ValueMap flat;
   std::vector<std::string> without;
   for (const pb::ConfigEntry& entry : layout.config()) {
-    if (flat.find(entry.key()) || !variables.hold(entry.when())) continue;  // the first that gives a value
+    if (flat.find(entry.key()) || !all_hold(entry.when(), m.source.metadata)) continue;  // the first that gives a value
     if (!entry.if_has().empty() && !find_tensor(m, entry.if_has())) continue;
     auto v = value_of(entry, variables, m);
     const bool lacks_key = !v && v.error().code == XD_NOT_FOUND;

@@ -8,7 +8,7 @@ namespace crossdock::layout {
 struct Config {
   manifest::Value value;             // unset when the layout has no entries
   std::string text;                  // the same as JSON
-  std::vector<std::string> missing;  // fields that no entry has a value for
+  std::vector<std::string> missing;  // fields that the entries which apply have no value for
 };
 
 Result<Config> make_config(const rules::v1::Layout& layout, const Variables& variables, const manifest::Manifest& m);

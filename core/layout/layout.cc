@@ -47,9 +47,8 @@ Result<std::optional<Found>> find_layout(const std::vector<fs::path>& files, con
     for (const pb::Layout& layout : rule.layout()) {
       if (layout.format() != format) continue;
       any = true;
-      const auto& when = layout.when();
-      if (!std::all_of(when.begin(), when.end(), [&](const auto& c) { return holds(c, m.source.metadata); })) continue;
-      if (!best || when.size() > best->layout.when().size()) best = Found{rule, layout};
+      if (!all_hold(layout.when(), m.source.metadata)) continue;
+      if (!best || layout.when().size() > best->layout.when().size()) best = Found{rule, layout};
     }
   }
   return best;

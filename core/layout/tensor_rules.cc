@@ -57,7 +57,7 @@ class Applier {
       if (auto ok = check(rule); !ok) return std::move(ok).error().in(rule.to());
     }
     for (const pb::TensorRule& rule : layout_.tensor()) {
-      const uint64_t n = rule.part().empty() || !has_layer(rule.part(0).from()) ? 1 : n_layers_;
+      const uint64_t n = has_layer(rule.to()) ? n_layers_ : 1;
       for (uint64_t layer = 0; layer < n; ++layer) {
         if (auto done = apply(rule, layer); !done) return std::move(done).error().in(with_numbers(rule.to(), layer, 0));
       }
@@ -96,22 +96,25 @@ class Applier {
     for (const pb::Operation& op : rule.op()) unstacks = unstacks || op.unstack();
     if (unstacks != (rule.to().find("##") != std::string::npos))
       return invalid("expected '##' in the name of what unstack makes, and only there");
-    XD_TRY(check(rule.op()));
+    const bool may_lack = !rule.if_has().empty() || !rule.if_lacks().empty();
+    if (!may_lack) XD_TRY(check_bound(rule.op()));
     for (const pb::Part& part : rule.part()) {
       if (has_layer(part.from()) != has_layer(rule.to()))
         return invalid(cat("expected '#' for the layer in both names or in none, found ", part.from()));
-      XD_TRY(check(part.op()));
+      if (!may_lack) XD_TRY(check_bound(part.op()));
     }
     return {};
   }
-  Result<void> check(const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
+  // That the metadata has what the operations name; their values may differ with the layer.
+  Result<void> check_bound(const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
     for (const pb::Operation& op : ops) {
       std::vector<std::string> texts(op.split().size().begin(), op.split().size().end());
       texts.insert(texts.end(), op.reshape().size().begin(), op.reshape().size().end());
       if (op.has_slice()) texts.insert(texts.end(), {op.slice().begin(), op.slice().size()});
       if (op.has_unpermute_rows()) texts.push_back(op.unpermute_rows());
       for (const std::string& text : texts) {
-        if (text != "?") XD_TRY(variables_.number(text));
+        auto n = text == "?" ? Result<uint64_t>(0) : variables_.number(text);
+        if (!n && n.error().code == XD_NOT_FOUND) return std::move(n).error();
       }
     }
     return {};

@@ -20,8 +20,6 @@ const Value* find_key(const std::vector<manifest::KeyValue>& metadata, std::stri
   return it == metadata.end() ? nullptr : &it->value;
 }
 
-}  // namespace
-
 bool holds(const rules::v1::Condition& condition, const std::vector<manifest::KeyValue>& metadata) {
   using rules::v1::Condition;
   const Value* v = find_key(metadata, condition.key());
@@ -40,8 +38,11 @@ bool holds(const rules::v1::Condition& condition, const std::vector<manifest::Ke
   return false;
 }
 
-bool Variables::hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions) const {
-  return std::all_of(conditions.begin(), conditions.end(), [this](const auto& c) { return holds(c, metadata_); });
+}  // namespace
+
+bool all_hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions,
+              const std::vector<manifest::KeyValue>& metadata) {
+  return std::all_of(conditions.begin(), conditions.end(), [&](const auto& c) { return holds(c, metadata); });
 }
 
 const Value* Variables::find(const std::string& keys) const {

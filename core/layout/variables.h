@@ -9,8 +9,9 @@
 
 namespace crossdock::layout {
 
-// Whether a condition holds for the source's metadata.
-bool holds(const rules::v1::Condition& condition, const std::vector<manifest::KeyValue>& metadata);
+// Whether all conditions hold for the source's metadata.
+bool all_hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions,
+              const std::vector<manifest::KeyValue>& metadata);
 
 class Variables {
  public:
@@ -23,7 +24,6 @@ class Variables {
   // A number such as "3*{a|b}/{c}+2"; of a value that is a list, the element `layer`. Errors: an unbound variable, a
   // value that is no integer of 0 or more, a division that leaves a rest.
   Result<uint64_t> number(const std::string& text, uint64_t layer = 0) const;
-  bool hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions) const;
 
  private:
   using Lets = std::vector<Result<uint64_t>>;  // the first ones of the layout; each knows those before it

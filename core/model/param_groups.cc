@@ -6,8 +6,6 @@
 
 #include <crossdock/rules.pb.h>
 
-#include <algorithm>
-
 namespace crossdock::model {
 
 namespace pb = rules::v1;
@@ -70,11 +68,12 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
   for (uint64_t i = 0; i < module.tensors.size(); ++i) {
     if (tied[i] || module.tensors[i].train == manifest::Training::kFrozen) continue;
     const std::string& name = module.tensors[i].name;
-    size_t g = rest;
-    for (size_t k = expressions.size(); k-- > 0;) {
-      XD_TRY_SET(const bool found, base::any_is_in(expressions[k], name));
-      if (found) g = k;  // the first counts
+    size_t g = 0;
+    for (; g < expressions.size(); ++g) {
+      XD_TRY_SET(const bool found, base::any_is_in(expressions[g], name));
+      if (found) break;
     }
+    if (g == expressions.size()) g = rest;
     if (g == SIZE_MAX)
       return invalid(cat("expected a group for every trained parameter, found none for ", name,
                          ": add a group without an expression, or leave the parameter out with --frozen"));

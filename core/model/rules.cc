@@ -79,11 +79,15 @@ class Description {
   }
 
  private:
+  Result<std::vector<base::Regex>> compile_all(const std::vector<std::string>& patterns) const {
+    auto out = base::compile_all(patterns);
+    return out ? std::move(out) : std::move(out).error().in(cat("rule ", rule_.model_type()));
+  }
+
   Result<void> find_names(const Manifest& m) {
-    std::vector<base::Regex> renamed;
-    for (const pb::Renamed& r : rule_.renamed()) {
-      XD_TRY_SET(renamed.emplace_back(), base::Regex::compile(r.from()));
-    }
+    std::vector<std::string> from;
+    for (const pb::Renamed& r : rule_.renamed()) from.push_back(r.from());
+    XD_TRY_SET(const auto renamed, compile_all(from));
     for (const Tensor& t : m.tensors) {
       std::string name = t.target();
       for (size_t i = 0; i < renamed.size(); ++i) {
@@ -159,7 +163,7 @@ class Description {
     for (uint64_t i = 0;; ++i) {
       std::string one = name;
       one.replace(at, 2, std::to_string(i));
-      if (!has(one)) return {};
+      if (!has(one) && (i > 0 || parameter.optional())) return {};
       XD_TRY(add(parameter, one));
     }
   }
@@ -182,7 +186,7 @@ class Description {
 
   // What the rule does not know may be a parameter: to leave it out would shift all behind it.
   Result<void> check_rest() const {
-    XD_TRY_SET(const auto ignored, base::compile_all({rule_.ignored().begin(), rule_.ignored().end()}));
+    XD_TRY_SET(const auto ignored, compile_all({rule_.ignored().begin(), rule_.ignored().end()}));
     for (const auto& [name, tensor] : by_name_) {
       if (index_.contains(name)) continue;
       XD_TRY_SET(const bool is_ignored, base::any_is_in(ignored, name));

@@ -1,6 +1,7 @@
 #include "plugins/reader_bin/builder.h"
 
 #include "plugins/common/quote.h"
+#include "plugins/reader_bin/globals.h"
 
 #include <limits>
 

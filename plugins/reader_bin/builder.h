@@ -2,7 +2,6 @@
 // Python would call here, it only describes.
 #pragma once
 
-#include "plugins/reader_bin/globals.h"
 #include "plugins/reader_bin/pickle.h"
 
 namespace crossdock::reader_bin {

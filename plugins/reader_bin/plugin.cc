@@ -4,7 +4,7 @@
 // strided one is gathered in blocks. What open() made is immutable but for the streams of deflated records, which have
 // a lock, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
-#include "plugins/common/quote.h"
+#include "plugins/common/read_range.h"
 #include "plugins/reader_bin/checkpoint.h"
 #include "plugins/reader_bin/gather.h"
 
@@ -54,14 +54,9 @@ class BinReader : public Reader {
   }
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
-    if (range.tensor >= checkpoint_.tensors.size()) {
-      return Error{XD_OUT_OF_RANGE,
-                   cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
-    }
-    const StoredTensor& t = checkpoint_.tensors[range.tensor];
-    auto done = read(host, t, range, out);
-    return done || done.error().held_by_host ? done
-                                             : std::move(done).error().in(cat("tensor ", common::in_quotes(t.name)));
+    return common::read_one_of(
+        checkpoint_.tensors, range, [](const StoredTensor& t) { return t.name; },
+        [&](const StoredTensor& t) { return read(host, t, range, out); });
   }
 
  private:
@@ -90,19 +85,8 @@ class BinReader : public Reader {
   }
 
   Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) {
-    if (range.form != XD_FORM_DENSE) return Error{XD_UNIMPLEMENTED, "expected to be asked for dense values"};
-    if (range.dtype != 0 && range.dtype != static_cast<uint32_t>(t.dtype)) {
-      return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ", range.dtype,
-                         ": casts are the host's"));
-    }
-    const uint64_t n_elems = t.n_elems();
-    if (range.begin > n_elems || range.count > n_elems - range.begin) {
-      return Error{XD_OUT_OF_RANGE,
-                   cat("expected a range inside ", n_elems, " elements, found ", range.count, " at ", range.begin)};
-    }
-    const uint64_t n_bytes = range.count * t.elem_bytes();
-    if (out.size() != n_bytes) return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
-    if (n_bytes == 0) return {};
+    XD_TRY(common::check_dense(range, t.dtype, t.n_elems(), out));
+    if (range.count == 0) return {};
     TorchFile& file = *checkpoint_.files[t.file].torch;
     const Record& record = file.record(t.record);
     if (t.strides.empty()) {

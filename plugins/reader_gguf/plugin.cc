@@ -3,7 +3,7 @@
 // Names and shapes are the file's own (blk.0.attn_q.weight): the host's rules per architecture turn them into those of
 // Hugging Face's classes. open() reads headers only. Everything is immutable after it, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
-#include "plugins/common/quote.h"
+#include "plugins/common/read_range.h"
 #include "plugins/reader_gguf/values.h"
 
 namespace crossdock::reader_gguf {
@@ -52,15 +52,9 @@ class GgufReader : public Reader {
   }
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
-    if (range.tensor >= checkpoint_.tensors.size()) {
-      return Error{XD_OUT_OF_RANGE,
-                   cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
-    }
-    const StoredTensor& t = checkpoint_.tensors[range.tensor];
-    auto done = read(host, t, range, out);
-    return done || done.error().held_by_host
-               ? done
-               : std::move(done).error().in(cat("tensor ", common::in_quotes(t.info.name)));
+    return common::read_one_of(
+        checkpoint_.tensors, range, [](const StoredTensor& t) { return t.info.name; },
+        [&](const StoredTensor& t) { return read(host, t, range, out); });
   }
 
  private:
@@ -72,18 +66,7 @@ class GgufReader : public Reader {
 
   Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) const {
     const DType dtype = type_of(*t.info.type);
-    if (range.form != XD_FORM_DENSE) return Error{XD_UNIMPLEMENTED, "expected to be asked for dense values"};
-    if (range.dtype != 0 && range.dtype != static_cast<uint32_t>(dtype)) {
-      return invalid(cat("expected to be asked for ", manifest::name(dtype), ", found dtype ", range.dtype,
-                         ": casts are the host's"));
-    }
-    const uint64_t n_elems = t.info.n_elems;
-    if (range.begin > n_elems || range.count > n_elems - range.begin) {
-      return Error{XD_OUT_OF_RANGE,
-                   cat("expected a range inside ", n_elems, " elements, found ", range.count, " at ", range.begin)};
-    }
-    if (const auto n = manifest::dense_bytes(dtype, range.count); !n || *n != out.size())
-      return invalid(cat("expected a buffer for ", range.count, " elements, found ", out.size(), " bytes"));
+    XD_TRY(common::check_dense(range, dtype, t.info.n_elems, out));
     if (range.count == 0) return {};
     return read_values(host, checkpoint_.files[t.file].source, t.info, checkpoint_.big_endian, dtype, range.begin,
                        range.count, out);

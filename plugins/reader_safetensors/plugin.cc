@@ -3,7 +3,7 @@
 // open() reads and checks every header and the index, one file at a time; read() is then one read of the file at the
 // right place. Everything is immutable after open, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
-#include "plugins/common/quote.h"
+#include "plugins/common/read_range.h"
 #include "plugins/reader_safetensors/checkpoint.h"
 
 namespace crossdock::reader_safetensors {
@@ -44,14 +44,9 @@ class SafetensorsReader : public Reader {
   }
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
-    if (range.tensor >= checkpoint_.tensors.size()) {
-      return Error{XD_OUT_OF_RANGE,
-                   cat("expected one of ", checkpoint_.tensors.size(), " tensors, found index ", range.tensor)};
-    }
-    const StoredTensor& t = checkpoint_.tensors[range.tensor];
-    auto done = read(host, t, range, out);
-    return done || done.error().held_by_host ? done
-                                             : std::move(done).error().in(cat("tensor ", common::in_quotes(t.name)));
+    return common::read_one_of(
+        checkpoint_.tensors, range, [](const StoredTensor& t) { return t.name; },
+        [&](const StoredTensor& t) { return read(host, t, range, out); });
   }
 
  private:

@@ -241,10 +241,8 @@ def test_experts(crossdock, tmp_path, arch, cls, config, fields, extra):
 
 
 # ---- what transformers' loader gets wrong, against the original weights
-def test_falcon_of_several_key_heads(crossdock, tmp_path):
-    """transformers 5.23 leaves llama.cpp's order of rows as it is, which is another model."""
-    recipe = gguf_files.Model("falcon", t.FalconForCausalLM, t.FalconConfig,
-                              dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, new_decoder_architecture=True, num_kv_heads=2))
+def converted_model(crossdock, tmp_path, recipe):
+    """Written as GGUF and converted to tmp_path/out, where every value must be the model's own."""
     model = recipe.make()
     gguf_files.write(model, recipe, tmp_path / "m.gguf")
     crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
@@ -252,6 +250,14 @@ def test_falcon_of_several_key_heads(crossdock, tmp_path):
     assert ours.keys() == dict(model.named_parameters()).keys()
     for name, tensor in model.named_parameters():
         assert torch.equal(ours[name], tensor.detach()), name
+    return model
+
+
+def test_falcon_of_several_key_heads(crossdock, tmp_path):
+    """transformers 5.23 leaves llama.cpp's order of rows as it is, which is another model."""
+    recipe = gguf_files.Model("falcon", t.FalconForCausalLM, t.FalconConfig,
+                              dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=96, new_decoder_architecture=True, num_kv_heads=2))
+    converted_model(crossdock, tmp_path, recipe)
     config = t.AutoConfig.from_pretrained(tmp_path / "out")
     assert config.num_kv_heads == 2 and config.new_decoder_architecture
 
@@ -259,13 +265,7 @@ def test_falcon_of_several_key_heads(crossdock, tmp_path):
 def test_stablelm_with_a_norm_for_each_head(crossdock, tmp_path):
     """llama.cpp stacks them; transformers' loader leaves them out."""
     recipe = gguf_files.Model("stablelm", t.StableLmForCausalLM, t.StableLmConfig, gguf_files.SMALL_KV | dict(qk_layernorm=True), extra={"rope.dimension_count": 4})
-    model = recipe.make()
-    gguf_files.write(model, recipe, tmp_path / "m.gguf")
-    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
-    ours = written(tmp_path / "out")
-    assert ours.keys() == dict(model.named_parameters()).keys()
-    for name, tensor in model.named_parameters():
-        assert torch.equal(ours[name], tensor.detach()), name
+    model = converted_model(crossdock, tmp_path, recipe)
     from_config = t.StableLmForCausalLM(t.AutoConfig.from_pretrained(tmp_path / "out"))
     assert from_config.state_dict().keys() == model.state_dict().keys()
 
@@ -284,9 +284,7 @@ def test_rope_scaling(crossdock, tmp_path, arch, cls, config, scaling):
     if scaling["rope_type"] == "yarn":
         extra["rope.scaling.original_context_length"] = 16
     recipe = gguf_files.Model(arch, cls, config, fields | dict(rope_scaling=scaling), extra=extra)
-    model = recipe.make()
-    gguf_files.write(model, recipe, tmp_path / "m.gguf")
-    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
+    model = converted_model(crossdock, tmp_path, recipe)
     ours = cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
     tables = [dict(m.named_buffers()) for m in (model.model.rotary_emb, ours.model.rotary_emb, cls(config(**fields)).model.rotary_emb)]
     assert all(torch.equal(tables[0][name], tables[1][name]) for name in tables[0]) and tables[0].keys() == tables[1].keys()
@@ -398,6 +396,10 @@ def test_rules_of_a_user(crossdock, tmp_path):
           tensor { to: "r" part { from: "c" op { squeeze: 0 } op { split { dim: 0 size: "2" size: "?" } } op { unsqueeze: 1 } } }
           tensor { to: "s" part { from: "d" op { reshape { size: "4" size: "?" } } } }
           drop { from: "gone" reason: "a test" }
+          tensor { to: "not.#.here" part { from: "blk.#.none" op { slice { begin: "0" size: "{no.such.key}" } } } if_has: "blk.#.none" }
+          config { key: "rope.type" json: "\\"linear\\"" when { key: "general.architecture" equals: "mine" } }
+          config { key: "rope.factor" json: "8" }
+          config { key: "other" json: "1" when { key: "general.architecture" equals: "theirs" } }
         }"""
     rules.write_text(text)
     crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--rules", rules, "--no-sync")
@@ -410,6 +412,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
     assert got.keys() == want.keys()
     for name, x in want.items():
         assert got[name].shape == x.shape and np.array_equal(got[name], x), name
+    assert json.loads((tmp_path / "out/config.json").read_text()) == {"rope": {"type": "linear", "factor": 8}}
     report = json.loads((tmp_path / "out/crossdock.json").read_text())
     assert [x["dropped"] for x in report["tensors"] if x["name"] == "gone"] == ["a test"]
 
@@ -433,6 +436,8 @@ def test_rules_of_a_user(crossdock, tmp_path):
     assert "never: expected the metadata columns, found none" in refused("drop {", never + " drop {")
     assert "expected '##' in the name" in refused('to: "b.##.x"', 'to: "b.x"')
     assert "expected '#' for the layer in both names" in refused('to: "m.#.t"', 'to: "m.t"')
+    assert "config rope: expected a map or a value, found both" in refused('"rope.factor"', '"rope"')
+    assert "config rope.a.b: expected a new field of a map" in refused('"rope.factor"', '"rope.a.b"')
     assert "in line 6" in refused('let { name: "rows"', 'lett { name: "rows"')
 
 

@@ -118,7 +118,7 @@ def test_cache_knows_the_digests_of_files(crossdock, hub, tmp_path):
     _, _, snapshot, origin = hub
     report = tmp_path / "report.json"
     crossdock("convert", snapshot, tmp_path / "out", "--to", "universal", "--no-sync", "--report", report)
-    files = {f["name"]: f.get("digest") for f in json.loads(report.read_text())["source"]["files"]}
+    files = {f["name"]: f.get("hub_digest") for f in json.loads(report.read_text())["source"]["files"]}
     assert files == {name: "sha256:" + hashlib.sha256((origin / name).read_bytes()).hexdigest() for name in files} and len(files) > 1
 
 

@@ -1,5 +1,4 @@
 """libtorch's C++ reader reads what crossdock wrote. It is another reader than Python's: other zip code, other unpickler."""
-import shutil
 import subprocess
 import sys
 import zlib
@@ -7,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.cpp_extension import include_paths
 
 from recipes import PLAIN
 
@@ -15,16 +15,17 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def libtorch_read():
-    """The program, built beside the project's own builds and kept from run to run."""
-    build = HERE.parents[1] / "build/libtorch_read"
-    torch_folder = Path(torch.utils.cmake_prefix_path)  # <torch>/share/cmake
-    ninja = ["-G", "Ninja"] if shutil.which("ninja") else []
-    # share/cmake alone, not all of torch's folder: its include/ carries another protobuf and another fmt
-    subprocess.run(["cmake", "-S", HERE / "libtorch_read", "-B", build, *ninja, "-DCMAKE_BUILD_TYPE=Release",
-                    f"-DTorch_DIR={torch_folder / 'Torch'}", f"-DCMAKE_LIBRARY_PATH={torch_folder.parents[1] / 'lib'}",
-                    f"-DTORCH_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"], check=True, stdout=sys.stderr)
-    subprocess.run(["cmake", "--build", build], check=True, stdout=sys.stderr)
-    return build / "libtorch_read"
+    """The program, built beside the project's own builds and kept from run to run. Not by TorchConfig.cmake, which wants the
+    CUDA toolkit where torch was built for CUDA."""
+    source, torch_folder = HERE / "libtorch_read.cc", Path(torch.__file__).parent
+    program = HERE.parents[1] / "build" / f"libtorch_read-{torch.__version__}"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(exist_ok=True)
+        subprocess.run(["c++", "-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+                        *(f"-isystem{path}" for path in include_paths()), source, "-o", program, f"-L{torch_folder / 'lib'}",
+                        f"-Wl,-rpath,{torch_folder / 'lib'}", "-Wl,--allow-shlib-undefined", "-ltorch_cpu", "-lc10"],
+                       check=True, stdout=sys.stderr)
+    return program
 
 
 def lines_by_python(path):

@@ -1,7 +1,6 @@
 #include "tests/support/memory_host.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdio>

@@ -153,6 +153,14 @@ TEST_CASE("rules: order, layers, tied names, groups") {
   CHECK(contains(described(model_of({"in.weight", "h.1.w", "h.1.ln.weight"})), "found h.1.ln.weight"));  // no layer 0
   CHECK(contains(described(model_of({"in.weight", "more"})), "found more"));
   CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
+  const std::string counted = R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
+    parameter { name: "h.#.n.##" } parameter { name: "h.#.m.##" optional: true })";
+  put(dir / "x.textproto", counted);
+  CHECK(described(model_of({"h.1.w", "h.1.n.0", "h.0.n.1", "h.0.n.0", "h.0.w", "h.1.m.0"})) ==
+        "h.0.w h.0.n.0 h.0.n.1 h.1.w h.1.n.0 h.1.m.0 | 0 1 2 3 4 5|");
+  CHECK(contains(described(model_of({"h.0.w", "h.0.n.1"})), "expected the parameter h.0.n.0"));
+  put(dir / "x.textproto", counted + " ignored: '('");
+  CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "y"})), "rule x: expected a regular expression, found ("));
   put(dir / "a.textproto", "model_type: 5");
   CHECK(contains(described(model_of({"in.weight"})),
                  "a.textproto: expected a rule in protobuf's text format, found in line 1:"));
