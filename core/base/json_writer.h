@@ -41,7 +41,9 @@ class JsonWriter {
     if constexpr (std::is_same_v<T, bool>) {
       out_ += v ? "true" : "false";
     } else if constexpr (std::is_floating_point_v<T>) {
-      out_ += std::isfinite(v) ? fmt::format("{}", v) : "null";
+      const std::string text = std::isfinite(v) ? fmt::format("{}", v) : "null";
+      out_ += text;
+      if (text.find_first_of(".enu") == std::string::npos) out_ += ".0";  // a float stays one for those who read it
     } else if constexpr (std::is_arithmetic_v<T>) {
       fmt::format_to(std::back_inserter(out_), "{}", v);
     } else if constexpr (std::is_convertible_v<T, std::string_view>) {

@@ -90,7 +90,10 @@ Result<void> OpenModel::load_manifest() {
 }
 
 Result<void> OpenModel::apply_layout(const layout::Options& options) {
-  XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_));
+  const layout::ReadTensor read = [this](uint64_t tensor, std::span<std::byte> out) {
+    return read_stored(tensor, 0, model::element_count(manifest_.tensors[tensor]), out);
+  };
+  XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_, read));
   if (laid_out_.programs.empty()) return {};
   if (auto r = model::check(manifest_); !r) return std::move(r).error().in("layout rules");
   return {};

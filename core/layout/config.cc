@@ -1,6 +1,7 @@
 #include "core/layout/config.h"
 
 #include "core/base/json_writer.h"
+#include "core/layout/rope.h"
 
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
@@ -100,8 +101,30 @@ Result<std::vector<int64_t>> integers(const Value& v, const std::string& key) {
   return out;
 }
 
-// Nothing: the metadata has no such key.
-Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variables& variables, const Manifest& m) {
+// Of a small F32 tensor; nothing when there is none.
+Result<std::vector<float>> values_of(const std::string& name, const Manifest& m, const ReadTensor& read) {
+  constexpr uint64_t kMost = 4096;
+  const auto* t = find_tensor(m, name);
+  if (!t) return std::vector<float>();
+  const auto n = checked_product(t->shape);
+  if (t->dtype != manifest::DType::F32 || !n || *n > kMost)
+    return unsupported(cat("expected ", name, " to be at most ", kMost, " F32 values, found something else"));
+  std::vector<float> out(*n);
+  XD_TRY(read(static_cast<uint64_t>(t - m.tensors.data()), std::as_writable_bytes(std::span(out))));
+  return out;
+}
+
+ValueMap to_map(const Llama3Scaling& s) {
+  return {{{"rope_type", {std::string("llama3")}},
+           {"factor", {s.factor}},
+           {"low_freq_factor", {s.low_freq_factor}},
+           {"high_freq_factor", {s.high_freq_factor}},
+           {"original_max_position_embeddings", {static_cast<int64_t>(s.original_max_position_embeddings)}}}};
+}
+
+// Nothing: the source has no such key, or tensor.
+Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variables& variables, const Manifest& m,
+                                      const ReadTensor& read) {
   const auto some = [](auto v) { return std::optional<Value>(Value{std::move(v)}); };
   switch (entry.value_case()) {
     case pb::ConfigEntry::kFrom: {
@@ -134,6 +157,19 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
     case pb::ConfigEntry::kAbove: {
       XD_TRY_SET(const uint64_t of, variables.number(entry.above().of()));
       return some(of > entry.above().than());
+    }
+    case pb::ConfigEntry::kValuesOf: {
+      XD_TRY_SET(const auto values, values_of(entry.values_of(), m, read));
+      ValueList list;
+      for (const float v : values) list.values.push_back({double{v}});
+      return values.empty() ? std::nullopt : some(std::move(list));
+    }
+    case pb::ConfigEntry::kLlama3Scaling: {
+      XD_TRY_SET(const auto factors, values_of(entry.llama3_scaling().factors(), m, read));
+      const Value* base = variables.find(entry.llama3_scaling().base());
+      const double* theta = base ? base->get<double>() : nullptr;
+      const auto found = theta ? find_llama3_scaling(factors, *theta) : std::nullopt;
+      return found ? some(to_map(*found)) : std::nullopt;
     }
     case pb::ConfigEntry::kGreatestOf:
     case pb::ConfigEntry::kPositiveIn:
@@ -176,15 +212,18 @@ Result<ValueMap> nest(ValueMap flat) {
 
 }  // namespace
 
-Result<Config> make_config(const pb::Layout& layout, const Variables& variables, const Manifest& m) {
+Result<Config> make_config(const pb::Layout& layout, const Variables& variables, const Manifest& m,
+                           const ReadTensor& read) {
   Config out;
   if (layout.config().empty()) return out;
   ValueMap flat;
   std::vector<std::string> without;
   for (const pb::ConfigEntry& entry : layout.config()) {
-    if (flat.find(entry.key()) || !all_hold(entry.when(), m.source.metadata)) continue;  // the first that gives a value
+    // The first that gives a value counts, be it of a field or of the whole map that it belongs to.
+    if (flat.find(entry.key()) || flat.find(entry.key().substr(0, entry.key().find('.')))) continue;
+    if (!all_hold(entry.when(), m.source.metadata)) continue;
     if (!entry.if_has().empty() && !find_tensor(m, entry.if_has())) continue;
-    auto v = value_of(entry, variables, m);
+    auto v = value_of(entry, variables, m, read);
     const bool lacks_key = !v && v.error().code == XD_NOT_FOUND;
     if (!v && !lacks_key) return std::move(v).error().in(cat("config ", entry.key()));
     if (!lacks_key && *v) {

@@ -65,7 +65,7 @@ std::string architecture_of(const Manifest& m) {
 
 }  // namespace
 
-Result<LaidOut> lay_out(const Options& options, Manifest& m) {
+Result<LaidOut> lay_out(const Options& options, Manifest& m, const ReadTensor& read) {
   LaidOut out;
   bool any = false;
   XD_TRY_SET(const auto files, rule_files(options));
@@ -83,7 +83,7 @@ Result<LaidOut> lay_out(const Options& options, Manifest& m) {
   const Variables variables(m.source.metadata, found->layout);
   const auto where = [&](Error e) { return std::move(e).in(cat("rule ", found->rule.model_type())); };
   // config.json first: it asks for tensors by the names that they have in the file.
-  auto config = make_config(found->layout, variables, m);
+  auto config = make_config(found->layout, variables, m, read);
   if (!config) return where(std::move(config).error());
   auto made = apply_tensor_rules(found->layout, variables, options.keep_unmatched, m);
   if (!made) return where(std::move(made).error());

@@ -8,7 +8,9 @@
 
 #include <boost/filesystem/path.hpp>
 
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +21,9 @@ struct Options {
   std::vector<boost::filesystem::path> folders;  // with *.textproto
   bool keep_unmatched = false;                   // what no rule takes stays under its own name
 };
+
+// Fills `out` with all values of a tensor of the source.
+using ReadTensor = std::function<Result<void>(uint64_t tensor, std::span<std::byte> out)>;
 
 struct LaidOut {
   // One for each tensor of the new manifest; empty: as the source has it.
@@ -31,6 +36,7 @@ struct LaidOut {
 // Changes m. In the new manifest a tensor's name is the source's own (several joined by '+', one of a stack with its
 // index), its target name what the rule says, and `layout` how it is made. Errors: a rule that is no rule or does not
 // fit the source, a tensor that no rule takes.
-Result<LaidOut> lay_out(const Options& options, manifest::Manifest& m);
+// `read` is for small tensors that config.json is made from.
+Result<LaidOut> lay_out(const Options& options, manifest::Manifest& m, const ReadTensor& read);
 
 }  // namespace crossdock::layout

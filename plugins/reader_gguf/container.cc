@@ -80,10 +80,11 @@ class Parser {
   Result<void> begin() {
     char magic[4];
     for (char& c : magic) c = static_cast<char>(in_.number<uint8_t>());
-    auto version = in_.number<uint32_t>();
     XD_TRY(ok());
     if (std::string_view(magic, 4) != "GGUF")
       return corrupt(cat("expected a GGUF file to begin with \"GGUF\", found ", in_quotes({magic, 4})));
+    auto version = in_.number<uint32_t>();
+    XD_TRY(ok());
     if ((version & 0xffff) == 0 && version != 0) {  // as ggml tells the byte order
       out_.big_endian = true;
       in_.swap_bytes();

@@ -16,11 +16,12 @@ GPT = dict(n_embd=64, n_layer=2, n_head=4, vocab_size=96, n_positions=64)
 
 
 class Model:
-    """arch: as GGUF spells it. fields: of its config. extra: further metadata, added to what every architecture has."""
+    """arch: as GGUF spells it. fields: of its config. extra: further metadata, added to what every architecture has; tensors:
+    further tensors."""
 
-    def __init__(self, arch, cls, config, fields, name="tiny", extra=None, quantise=Type.F32):
+    def __init__(self, arch, cls, config, fields, name="tiny", extra=None, quantise=Type.F32, tensors=None):
         self.arch, self.cls, self.config, self.fields, self.name = arch, cls, config, fields, name
-        self.extra, self.quantise = extra or {}, quantise
+        self.extra, self.quantise, self.tensors = extra or {}, quantise, tensors or {}
 
     def __str__(self):
         odd = [f"{k}={v}" for k, v in self.fields.items() if k not in SMALL_KV | GPT and not isinstance(v, list)]
@@ -97,7 +98,7 @@ def write(model, recipe, path):
         g.add_key_length(config.head_dim)
     g.add_layer_norm_rms_eps(1e-5)
     g.add_layer_norm_eps(1e-5)
-    g.add_rope_freq_base(10000.0)
+    g.add_rope_freq_base((getattr(config, "rope_parameters", None) or {}).get("rope_theta", 10000.0))
     g.add_vocab_size(config.vocab_size)
     g.add_pad_token_id(0)
     g.add_token_list([f"t{i}" for i in range(config.vocab_size)])
@@ -121,6 +122,8 @@ def write(model, recipe, path):
         for i, layer in enumerate(model.model.layers):
             for part, norm in (("q", layer.self_attn.q_layernorm), ("k", layer.self_attn.k_layernorm)):
                 g.add_tensor(f"blk.{i}.attn_{part}_norm.weight", np.stack([n.weight.detach().numpy() for n in norm.norms]))
+    for name, values in recipe.tensors.items():
+        g.add_tensor(name, np.array(values, np.float32))
     if arch in ("falcon", "bloom"):  # whose files have the tied matrix twice
         g.add_tensor("output.weight", model.get_output_embeddings().weight.detach().numpy())
     g.write_header_to_file()

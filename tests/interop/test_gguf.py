@@ -1,5 +1,6 @@
 """GGUF: every type's values, every architecture's names and shapes, and what DeepSpeed trains on from them."""
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -270,27 +271,67 @@ def test_stablelm_with_a_norm_for_each_head(crossdock, tmp_path):
     assert from_config.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("scaling", [{"rope_type": "linear", "factor": 8.0},
-                                     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}],
-                         ids=lambda s: s["rope_type"])
-@pytest.mark.parametrize("arch,cls,config", [("llama", t.LlamaForCausalLM, t.LlamaConfig), ("qwen3", t.Qwen3ForCausalLM, t.Qwen3Config),
-                                             ("gemma3", t.Gemma3ForCausalLM, t.Gemma3TextConfig)])
-def test_rope_scaling(crossdock, tmp_path, arch, cls, config, scaling):
-    """That of the metadata reaches the model, which transformers' loader leaves unscaled."""
-    fields = gguf_files.SMALL_KV | dict(head_dim=16, rope_theta=1e4, max_position_embeddings=64)
+def llama3_factors(scaling, theta, dim):
+    """As llama.cpp's convert_hf_to_gguf.py makes them."""
+    low, high, old = (scaling[k] for k in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
+    out = []
+    for freq in 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)):
+        turns = old / (2 * math.pi / freq)
+        smooth = (turns - low) / (high - low)
+        out.append(1 if turns > high else scaling["factor"] if turns < low else 1 / ((1 - smooth) / scaling["factor"] + smooth))
+    return [float(x) for x in out]
+
+
+LLAMA = ("llama", t.LlamaForCausalLM, t.LlamaConfig)
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LONG, SHORT = [1.25 + i for i in range(8)], [1.0 + i / 16 for i in range(8)]
+
+
+@pytest.mark.parametrize("model,fields,scaling,extra,tensors", [
+    *((model, {}, scaling, {"rope.scaling.type": scaling["rope_type"], "rope.scaling.factor": scaling["factor"]} |
+       ({"rope.scaling.original_context_length": 16} if scaling is YARN else {}), {})
+      for model in (LLAMA, ("qwen3", t.Qwen3ForCausalLM, t.Qwen3Config), ("gemma3", t.Gemma3ForCausalLM, t.Gemma3TextConfig))
+      for scaling in (LINEAR, YARN)),
+    (LLAMA, {"head_dim": 128, "rope_theta": 5e5}, LLAMA3, {}, {"rope_freqs.weight": llama3_factors(LLAMA3, 5e5, 128)}),
+    (LLAMA, {"head_dim": 64, "rope_theta": 5e5}, LLAMA3 | {"factor": 32.0}, {}, {"rope_freqs.weight": llama3_factors(LLAMA3 | {"factor": 32.0}, 5e5, 64)}),
+    (("phi3", t.Phi3ForCausalLM, t.Phi3Config), {"pad_token_id": 0, "head_dim": None, "original_max_position_embeddings": 16},
+     {"rope_type": "longrope", "long_factor": LONG, "short_factor": SHORT}, {"rope.scaling.original_context_length": 16, "rope.dimension_count": 16},
+     {"rope_factors_long.weight": LONG, "rope_factors_short.weight": SHORT}),
+], ids=lambda x: x[0] if isinstance(x, tuple) else x.get("rope_type") if isinstance(x, dict) else None)
+def test_rope_scaling(crossdock, tmp_path, model, fields, scaling, extra, tensors):
+    """That of the file reaches the model, which transformers' loader leaves unscaled."""
+    arch, cls, config = model
+    fields = gguf_files.SMALL_KV | dict(head_dim=16, rope_theta=1e4, max_position_embeddings=64) | fields
+    fields = {k: v for k, v in fields.items() if v is not None}
     if arch == "gemma3":
         fields["num_hidden_layers"] = 6  # the first with attention to all, which alone is scaled
-    extra = {"rope.scaling.type": scaling["rope_type"], "rope.scaling.factor": scaling["factor"]}
-    if scaling["rope_type"] == "yarn":
-        extra["rope.scaling.original_context_length"] = 16
-    recipe = gguf_files.Model(arch, cls, config, fields | dict(rope_scaling=scaling), extra=extra)
+    recipe = gguf_files.Model(arch, cls, config, fields | dict(rope_scaling=dict(scaling)), extra=extra, tensors=tensors)
     model = recipe.make()
     gguf_files.write(model, recipe, tmp_path / "m.gguf")
     crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
     ours = cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
-    tables = [dict(m.named_buffers()) for m in (model.model.rotary_emb, ours.model.rotary_emb, cls(config(**fields)).model.rotary_emb)]
+    rotary, again, unscaled = (m.model.rotary_emb for m in (model, ours, cls(config(**fields))))
+    tables = [dict(m.named_buffers()) for m in (rotary, again, unscaled)]
     assert all(torch.equal(tables[0][name], tables[1][name]) for name in tables[0]) and tables[0].keys() == tables[1].keys()
     assert not all(torch.equal(tables[0][name], tables[2][name]) for name in tables[0])
+    if arch != "gemma3":
+        assert rotary.attention_scaling == again.attention_scaling
+        for positions in (torch.arange(8)[None], torch.arange(64)[None]):
+            x = torch.zeros(1, 1)
+            assert all(torch.equal(a, b) for a, b in zip(rotary(x, positions), again(x, positions)))
+
+
+def test_other_rope_factors_are_told(crossdock, tmp_path):
+    """Factors that no scaling of Llama 3's kind makes."""
+    factors = llama3_factors(LLAMA3, 5e5, 16)
+    factors[2] *= 1.001
+    recipe = gguf_files.Model(*LLAMA, gguf_files.SMALL_KV | dict(head_dim=16, rope_theta=5e5), tensors={"rope_freqs.weight": factors})
+    gguf_files.write(recipe.make(), recipe, tmp_path / "m.gguf")
+    notes = crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync").stdout
+    assert "rope_scaling" not in json.loads((tmp_path / "out/config.json").read_text())
+    assert "which does not tell hidden_act, rope scaling of a type other than linear and yarn, rope_scaling" in notes
 
 
 def test_zero3_from_gguf(crossdock, gguf_file, tmp_path):

@@ -1,11 +1,13 @@
 #include "core/layout/gather.h"
 #include "core/layout/layout.h"
 #include "core/layout/program.h"
+#include "core/layout/rope.h"
 #include "core/layout/variables.h"
 #include "core/layout/view.h"
 
 #include "tests/unit/core_test_support.h"
 
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -218,4 +220,35 @@ TEST_CASE("variables: numbers of metadata") {
   CHECK(contains(number("18446744073709551615+1"), "expected a sum below 2^64"));
   for (const char* wrong : {"", "x", "1*", "*1", "{a", "1 2", "1++2", "-1", "{a}{b}"})
     CHECK(contains(number(wrong), "expected a number such as"));
+}
+
+TEST_CASE("Llama 3's scaling from its factors") {
+  // By the definition: turns within the original context decide.
+  const auto factors_of = [](double factor, double low, double high, double original, size_t n, double base) {
+    std::vector<float> out;
+    for (size_t i = 0; i < n; ++i) {
+      const double turns = original / (2 * M_PI * std::pow(base, static_cast<double>(i) / static_cast<double>(n)));
+      const double smooth = std::clamp((turns - low) / (high - low), 0.0, 1.0);
+      out.push_back(static_cast<float>(1 / ((1 - smooth) / factor + smooth)));
+    }
+    return out;
+  };
+  const auto found = [](const std::vector<float>& factors, double base) -> std::string {
+    const auto s = find_llama3_scaling(factors, base);
+    if (!s) return "none";
+    return cat(s->factor, " ", s->low_freq_factor, " ", s->high_freq_factor, " ", s->original_max_position_embeddings);
+  };
+  CHECK(found(factors_of(8, 1, 4, 8192, 64, 5e5), 5e5) == cat(8.0, " ", 1.0, " ", 4.0, " ", 8192.0));
+  CHECK(found(factors_of(32, 1, 4, 8192, 32, 5e5), 5e5) == cat(32.0, " ", 1.0, " ", 4.0, " ", 8192.0));
+  CHECK(found(factors_of(16, 2, 3, 4096, 64, 1e4), 1e4) ==
+        cat(16.0, " ", 1.0, " ", 1.5, " ", 2048.0));  // the same ratios
+  CHECK(found(factors_of(8, 1, 4, 8192, 64, 5e5), 4e5) == "none");
+  auto wrong = factors_of(8, 1, 4, 8192, 64, 5e5);
+  wrong[0] = 1.01f;
+  CHECK(found(wrong, 5e5) == "none");
+  for (const float v : {1.0f, 8.0f, 0.5f, 0.0f, -1.0f, NAN, INFINITY})
+    CHECK(found(std::vector<float>(64, v), 5e5) == "none");
+  CHECK(found({1, 2, 3, 4, 8}, 1e4) == "none");
+  CHECK(found(wrong, NAN) == "none");
+  CHECK(found({}, 1e4) == "none");
 }
