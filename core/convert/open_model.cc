@@ -94,15 +94,15 @@ Result<void> OpenModel::apply_layout(const layout::Options& options) {
     return read_stored(tensor, 0, model::element_count(manifest_.tensors[tensor]), out);
   };
   XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_, read));
-  if (laid_out_.programs.empty()) return {};
+  const auto& programs = laid_out_.programs;
+  if (programs.empty()) return {};
+  moves_elements_ = std::any_of(programs.begin(), programs.end(), [](const auto& p) { return !p.is_plain(); });
   if (auto r = model::check(manifest_); !r) return std::move(r).error().in("layout rules");
   return {};
 }
 
 uint64_t OpenModel::scratch_bytes() const {
-  const auto& programs = laid_out_.programs;
-  const bool any = std::any_of(programs.begin(), programs.end(), [](const auto& p) { return !p.is_plain(); });
-  return any ? std::min(kMostScratch, 2 * host_.piece_bytes()) : 0;
+  return moves_elements_ ? std::min(kMostScratch, 2 * host_.piece_bytes()) : 0;
 }
 
 Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {

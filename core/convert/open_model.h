@@ -60,6 +60,7 @@ class OpenModel {
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
   manifest::Manifest manifest_;
   layout::LaidOut laid_out_;
+  bool moves_elements_ = false;  // any of its programs does more than to name a tensor
 };
 
 }  // namespace crossdock::convert

@@ -1,9 +1,10 @@
 #include "plugins/reader_bin/pickle.h"
 
 #include "plugins/reader_bin/recipes_for_test.h"
-#include "tests/catch.h"
+#include "tests/support/plugin_checks.h"
 
 using namespace crossdock;
+using test::has;
 using namespace crossdock::reader_bin;
 using namespace crossdock::reader_bin::recipe;
 using manifest::DType;
@@ -15,7 +16,6 @@ std::string outcome(const std::string& bytes) {
   return p ? "accepted" : p.error().message;
 }
 std::string outcome_of(const std::string& value) { return outcome(pickle(value)); }
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

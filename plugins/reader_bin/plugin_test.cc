@@ -1,23 +1,19 @@
 #include "plugins/reader_bin/checkpoint.h"
 #include "plugins/reader_bin/recipes_for_test.h"
-#include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include "tests/support/plugin_checks.h"
 
 #include <atomic>
 #include <thread>
 
 using namespace crossdock;
+using test::has;
+using test::open;
 using namespace crossdock::reader_bin;
 using namespace crossdock::reader_bin::recipe;
 using manifest::DType;
 
 namespace {
 
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
-auto open(test::MemoryHost& host, const test::OptionValues& options = {}) {
-  return test::run_reader(host, test::linked_plugin(host), options);
-}
 // The names in order, or the message of the refusal.
 std::string names_in(test::MemoryHost& host, const test::OptionValues& options = {}) {
   const auto reader = open(host, options);
@@ -335,17 +331,7 @@ TEST_CASE("bin: every call of the host that fails makes the run fail, with a mes
     XD_TRY(reader->read(0));
     return reader->read(1);
   };
-  test::MemoryHost good;
-  REQUIRE(run(good));
-  for (uint64_t n = 1; n <= good.calls; ++n) {
-    CAPTURE(n);
-    test::MemoryHost host;
-    host.fail_at = n;
-    const auto result = run(host);
-    REQUIRE_FALSE(result);
-    CHECK((result.error().code == XD_IO || result.error().code == XD_NO_MEMORY));
-    CHECK(host.allocated == 0);
-  }
+  test::check_every_fault(run);
 }
 
 TEST_CASE("bin: reads from many threads, of deflated and strided tensors too") {

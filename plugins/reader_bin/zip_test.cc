@@ -2,16 +2,15 @@
 
 #include "plugins/reader_bin/recipes_for_test.h"
 #include "plugins/reader_bin/record.h"
-#include "tests/catch.h"
 #include "tests/support/memory_host.h"
+#include "tests/support/plugin_checks.h"
 
 using namespace crossdock;
+using test::has;
 using namespace crossdock::reader_bin;
 using namespace crossdock::reader_bin::recipe;
 
 namespace {
-
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 struct Opened {
   test::MemoryHost host;

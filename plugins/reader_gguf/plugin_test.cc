@@ -1,23 +1,18 @@
 #include "plugins/reader_gguf/checkpoint.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
-#include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include "tests/support/plugin_checks.h"
 
 #include <algorithm>
 #include <cstring>
 
 using namespace crossdock;
+using test::has;
+using test::open;
 using namespace crossdock::reader_gguf;
 using namespace crossdock::reader_gguf::recipe;
 using manifest::DType;
 
 namespace {
-
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
-
-auto open(test::MemoryHost& host, const test::OptionValues& options = {}) {
-  return test::run_reader(host, test::linked_plugin(host), options);
-}
 
 std::vector<float> floats(const std::string& bytes) {
   std::vector<float> out(bytes.size() / 4);
@@ -163,13 +158,5 @@ TEST_CASE("gguf: every failing call of the host is passed on") {
     XD_TRY_SET(const auto reader, open(host));
     return reader->read(0);
   };
-  test::MemoryHost good;
-  REQUIRE(run(good));
-  for (uint64_t n = 1; n <= good.calls; ++n) {
-    CAPTURE(n);
-    test::MemoryHost host;
-    host.fail_at = n;
-    REQUIRE_FALSE(run(host));
-    CHECK(host.allocated == 0);
-  }
+  test::check_every_fault(run);
 }

@@ -1,8 +1,7 @@
 // Safetensors files and folders as short texts: the inputs of this folder's tests.
 #pragma once
 
-#include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include "tests/support/plugin_checks.h"
 
 #include <string>
 
@@ -32,9 +31,7 @@ inline std::string bytes_file(const std::vector<std::string>& names) {
   return file("{" + header + "}", data);
 }
 
-inline auto open(test::MemoryHost& host, const test::OptionValues& options = {}) {
-  return test::run_reader(host, test::linked_plugin(host), options);
-}
+using test::open;
 
 // "accepted", or the message of the refusal.
 inline std::string outcome(test::MemoryHost& host, const test::OptionValues& options = {}) {

@@ -1,7 +1,6 @@
 #include "plugins/common/torch_zip_for_test.h"
 #include "plugins/writer_zero3/layout.h"
-#include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include "tests/support/plugin_checks.h"
 
 using namespace crossdock;
 using namespace crossdock::writer_zero3;
@@ -119,11 +118,5 @@ TEST_CASE("zero3: the files of three ranks, and every failing call of the host")
     REQUIRE(flat != records.end());
     CHECK(flat->data.size() == 4 * (3 + 1334));
   }
-  for (uint64_t n = 1; n <= good.calls; ++n) {
-    CAPTURE(n);
-    test::MemoryHost host;
-    host.fail_at = n;
-    REQUIRE_FALSE(run(host));
-    CHECK(host.allocated == 0);
-  }
+  test::check_every_fault(run);
 }
