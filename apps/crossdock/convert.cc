@@ -40,6 +40,8 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())                  //
       ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")                             //
       ("overwrite", po::bool_switch(&r.overwrite), "replace DST if its own report lists everything in it")     //
+      ("allow-case-collisions", po::bool_switch(&r.allow_case_collisions),
+       "write names that differ in the case of letters only, which not every disk tells apart")                //
       ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}), "budget for all buffers")   //
       ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()), "worker threads")  //
       ("no-sync", "do not wait for the disk at the end: after a power cut DST may be incomplete")              //
@@ -59,8 +61,11 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("strip-prefix", po::value(&r.target.strip_prefix)->value_name("TEXT"),
        "take this off the beginning of names")  //
       ("rename", po::value(&r.target.renames)->composing()->value_name("FROM=TO"),
-       "then replace every match of the regular expression FROM in names ($1 for groups; repeatable)")        //
+       "then replace every match of the regular expression FROM in names ($1 for groups; repeatable); FROM ends at the "
+       "first '=' outside of parentheses and brackets, write \\= for one that belongs to it")                 //
       ("add-prefix", po::value(&r.target.add_prefix)->value_name("TEXT"), "then put this in front of names")  //
+      ("ignore-config-mismatch", po::bool_switch(&r.target.ignore_config_mismatch),
+       "convert though sizes or the number of layers are not those of config.json, as of a model that was resized")  //
       ("trainable", po::value(&r.target.trainable)->composing()->value_name("REGEX"),
        "train only parameters whose names match (repeatable)")  //
       ("frozen", po::value(&r.target.frozen)->composing()->value_name("REGEX"),

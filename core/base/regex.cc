@@ -37,6 +37,8 @@ Result<Regex> Regex::compile(const std::string& pattern) {
   }
 }
 
+size_t Regex::groups() const { return compiled_->regex.mark_count(); }
+
 Result<bool> Regex::is_in(const std::string& name) const {
   return guarded(name, [&] { return std::regex_search(name, compiled_->regex); });
 }

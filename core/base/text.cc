@@ -110,6 +110,13 @@ std::string printable(std::string_view text) {
   return out;
 }
 
+std::string listed(const std::vector<std::string>& names, size_t most) {
+  std::string out;
+  for (size_t i = 0; i < names.size() && i < most; ++i) out += (i ? ", " : "") + printable(names[i]);
+  if (names.size() > most) out += " and " + std::to_string(names.size() - most) + " more";
+  return out;
+}
+
 std::string fold_case(std::string_view text) {
   std::string out(text);
   for (char& c : out) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace crossdock::base {
 
@@ -28,6 +29,9 @@ bool is_utf8(std::string_view text);
 
 // The text with control characters escaped, so that a name from a file cannot drive a terminal.
 std::string printable(std::string_view text);
+
+// "a, b and 3 more", each printable.
+std::string listed(const std::vector<std::string>& names, size_t most = 5);
 
 // ASCII letters in lower case; other bytes as they are.
 std::string fold_case(std::string_view text);

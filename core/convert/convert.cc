@@ -9,8 +9,10 @@
 #include "core/convert/tensor_service.h"
 #include "core/convert/tied.h"
 #include "core/model/check.h"
+#include "core/model/config_check.h"
 #include "core/model/describe.h"
 #include "core/model/param_groups.h"
+#include "core/model/refusals.h"
 #include "core/model/rules.h"
 
 #include <boost/filesystem/operations.hpp>
@@ -140,8 +142,14 @@ class Job {
       XD_TRY_SET(description, model::read_description(request_.target.description));
     }
     model::TargetOptions target = request_.target;
-    if ((writer_plugin_->desc.caps & XD_CAP_MODULE) && !description) {
-      XD_TRY_SET(description, describe_by_rules(target));
+    if (!description) {
+      manifest::Manifest renamed = target_;  // the rules know the job's names
+      std::vector<std::string> early;
+      XD_TRY(model::apply_target(target, nullptr, renamed, early));
+      XD_TRY(check_plain_model(renamed));
+      if (writer_plugin_->desc.caps & XD_CAP_MODULE) {
+        XD_TRY_SET(description, describe_by_rules(renamed, target));
+      }
     }
     std::vector<std::string> notes;
     XD_TRY(model::apply_target(target, description ? &*description : nullptr, target_, notes));
@@ -150,20 +158,27 @@ class Job {
     return {};
   }
 
+  // What a conversion without a description of the job's module must be sure of itself: that this is a whole model, and
+  // the one that config.json speaks of.
+  Result<void> check_plain_model(const manifest::Manifest& renamed) const {
+    XD_TRY(model::refuse_adapters(renamed));
+    XD_TRY(model::refuse_ungathered(renamed));
+    return model::check_against_config(plugin::rule_folders(), renamed, request_.target.ignore_config_mismatch);
+  }
+
   // What the rules say of the job's module; adds their renames to the job's.
-  Result<manifest::Manifest> describe_by_rules(model::TargetOptions& target) const {
-    manifest::Manifest renamed = target_;  // the rules know the job's names
-    std::vector<std::string> notes;
-    XD_TRY(model::apply_target(target, nullptr, renamed, notes));
+  Result<manifest::Manifest> describe_by_rules(const manifest::Manifest& renamed, model::TargetOptions& target) const {
     auto found = model::describe_by_rules(plugin::rule_folders(), renamed);
     if (!found) {
+      const std::string hint = model::wrapper_hint(renamed);
       return Error{found.error().code,
                    cat("--to ", request_.to, " must know the job's module: ", found.error().message,
+                       hint.empty() ? "" : " (" + hint + ")",
                        "; or describe it by `python -m crossdock_manifest describe MODEL -o target.pb` and give that "
                        "with --target target.pb")};
     }
     XD_TRY(model::add_param_groups(target.param_groups, found->no_decay, found->module));
-    target.renames.insert(target.renames.end(), found->renames.begin(), found->renames.end());
+    target.rule_renames = std::move(found->renames);
     return std::move(found->module);
   }
 
@@ -189,7 +204,10 @@ class Job {
     plan_.n_tensors = target_.tensors.size();
     XD_TRY(host_.call([&](xd_error* err) { return writer_->api().plan(writer_->get(), &plan_, err); }));
     for (const std::string& note : plan_.plan.notes) add_note(note);
-    return check_plan(plan_.plan, target_, request_.memory, reading_bytes());
+    std::vector<std::string> notes;
+    XD_TRY(check_plan(plan_.plan, target_, {request_.memory, reading_bytes(), request_.allow_case_collisions}, notes));
+    for (std::string& note : notes) add_note(std::move(note));
+    return {};
   }
 
   Result<void> summarise(PlanSummary& s) {

@@ -34,6 +34,7 @@ struct Request {
   uint64_t memory = 1 << 30;
   unsigned threads = 1;
   bool overwrite = false;
+  bool allow_case_collisions = false;  // of names in the destination (plan_check.h)
   bool sync = true;
   bool dry_run = false;
 };

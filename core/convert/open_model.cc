@@ -1,7 +1,7 @@
 #include "core/convert/open_model.h"
 
 #include "core/base/text.h"
-#include "core/io/hf_cache.h"
+#include "core/convert/source_hints.h"
 #include "core/model/check.h"
 
 #include <algorithm>
@@ -10,15 +10,25 @@ namespace crossdock::convert {
 
 namespace {
 constexpr uint64_t kMostScratch = 4 << 20;
-constexpr int32_t kSure = 50;  // of a reader's score, 0 to 100
+// Scores of a reader, 0 to 100: of a model under the format's standard name; of something that it takes for a model.
+constexpr int32_t kStandard = 80, kSure = 50;
 
 std::string first_names(const io::Input& input) {
-  std::string out;
-  for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 5); ++i)
-    out += (i ? ", " : "") + base::printable(input.entries()[i].name);
-  if (input.entries().size() > 5) out += ", ...";
-  return out.empty() ? "no files" : out;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 6); ++i) names.push_back(input.entries()[i].name);
+  return names.empty() ? "no files" : base::listed(names);
 }
+
+// Those of all readers: what files of weights are called.
+std::vector<std::string> weight_patterns(const plugin::Registry& registry) {
+  std::vector<std::string> out;
+  for (const plugin::Plugin& plugin : registry.plugins()) {
+    for (auto pattern = plugin.is_reader() ? plugin.desc.patterns : nullptr; pattern && *pattern; ++pattern)
+      out.emplace_back(*pattern);
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plugin::Registry& registry,
@@ -27,12 +37,31 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plu
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from));
   XD_TRY_SET(const auto options, plugin::CheckedOptions::check(self->reader_->desc.options, given));
-  XD_TRY(host.call([&](xd_error* err) {
+  const auto opened = host.call([&](xd_error* err) {
     return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_, err);
-  }));
+  });
+  if (!opened) return self->explain(registry, opened.error());
   XD_TRY(self->load_manifest());
+  if (std::string note = unread_weights(self->input_, self->manifest_, weight_patterns(registry)); !note.empty())
+    self->notes_.push_back(std::move(note));
+  if (const std::string links = broken_links(self->input_); !links.empty())
+    self->notes_.push_back(cat("SRC has ", links, "."));
   XD_TRY(self->apply_layout(layout));
   return self;
+}
+
+// Adds to a reader's refusal what the source tells beyond it.
+Error OpenModel::explain(const plugin::Registry& registry, Error error) const {
+  const auto add = [&](const std::string& text) {
+    if (!text.empty()) error.message += "; " + text;
+  };
+  if (error.code == XD_NOT_FOUND) {
+    add(missing_downloads(input_, weight_patterns(registry)));
+    if (const std::string links = broken_links(input_); !links.empty()) add("SRC has " + links);
+  }
+  for (const plugin::Plugin* other : others_)
+    add(cat("--from ", other->format(), " reads the other model that ", input_.given(), " holds"));
+  return error;
 }
 
 OpenModel::~OpenModel() {
@@ -46,26 +75,34 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
     return {};
   }
   int32_t best = 0;
-  std::vector<const plugin::Plugin*> others;  // that are about as sure
   for (const plugin::Plugin& plugin : registry.plugins()) {
     if (!plugin.is_reader()) continue;
     const int32_t score = plugin.reader.probe(host_.table(), &handle_);
-    if (score >= kSure) others.push_back(&plugin);
+    if (score >= kStandard) others_.push_back(&plugin);
     if (score > best) {
       best = score;
       reader_ = &plugin;
     }
   }
-  for (const plugin::Plugin* other : others) {
-    if (other == reader_ || !host_.log) continue;
+  std::erase(others_, reader_);
+  for (const plugin::Plugin* other : others_) {
+    if (!host_.log) continue;
     host_.log(XD_LOG_WARN,
               cat(input_.given(), " also holds a model that ", other->format(), " could be read from: reading ",
                   reader_->format(), "; --from ", other->format(), " chooses the other."));
   }
+  if (best < kSure) {
+    if (const std::string what = foreign_checkpoint(input_); !what.empty())
+      return unsupported(
+          cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), "), found ", what));
+  }
   if (reader_) return {};
-  return unsupported(cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER),
-                         "), found ", first_names(input_), " in ", input_.given(),
-                         ": name the folder that holds the weights, or the format with --from"));
+  const std::string formats = cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), ")");
+  if (const std::string links = broken_links(input_); !links.empty() && input_.entries().empty())
+    return Error{XD_NOT_FOUND, cat(formats, ", found only ", links, ": copy the blobs too, or download the model again")};
+  return unsupported(cat(formats, ", found ", first_names(input_), " in ", input_.given(), ": ",
+                         input_.named().empty() ? "name the folder that holds the weights, or the file"
+                                                : "its first bytes are of none of them"));
 }
 
 Result<void> OpenModel::load_manifest() {
@@ -82,7 +119,9 @@ Result<void> OpenModel::load_manifest() {
   }
   for (auto& file : manifest_.source.files) {
     const io::InputEntry* entry = input_.find(file.name);
-    if (entry && file.digest.empty()) file.digest = io::digest_of_blob(entry->path);
+    if (!entry) continue;
+    XD_TRY(input_.check_as_published(*entry));
+    if (file.digest.empty()) file.digest = entry->digest;
   }
   manifest_.provenance.push_back({"crossdock " CROSSDOCK_VERSION, cat(reader_->id(), " ", reader_->desc.version),
                                   base::printable(input_.given())});
@@ -94,6 +133,7 @@ Result<void> OpenModel::apply_layout(const layout::Options& options) {
     return read_stored(tensor, 0, model::element_count(manifest_.tensors[tensor]), out);
   };
   XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_, read));
+  notes_.insert(notes_.end(), laid_out_.notes.begin(), laid_out_.notes.end());
   const auto& programs = laid_out_.programs;
   if (programs.empty()) return {};
   moves_elements_ = std::any_of(programs.begin(), programs.end(), [](const auto& p) { return !p.is_plain(); });

@@ -30,8 +30,8 @@ class OpenModel {
   const manifest::Manifest& manifest() const { return manifest_; }
   // The source's metadata, which the manifest has no longer: a vocabulary takes tens of megabytes.
   std::vector<manifest::KeyValue> take_metadata() { return std::exchange(manifest_.source.metadata, {}); }
-  // Of the layout; see layout.h.
-  const std::vector<std::string>& notes() const { return laid_out_.notes; }
+  // For the user: what is not read, and what the layout says (layout.h).
+  const std::vector<std::string>& notes() const { return notes_; }
   const std::optional<Error>& unmatched() const { return laid_out_.unmatched; }
 
   // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
@@ -48,6 +48,7 @@ class OpenModel {
  private:
   OpenModel(plugin::Host& host, io::Input input) : host_(host), input_(std::move(input)), handle_{&input_} {}
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
+  Error explain(const plugin::Registry& registry, Error error) const;
   Result<void> load_manifest();
   Result<void> apply_layout(const layout::Options& options);
   Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
@@ -56,6 +57,8 @@ class OpenModel {
   const io::Input input_;
   const xd_input handle_;
   const plugin::Plugin* reader_ = nullptr;
+  std::vector<const plugin::Plugin*> others_;  // readers that find a model of theirs in the input too
+  std::vector<std::string> notes_;
   xd_reader* opened_ = nullptr;
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
   manifest::Manifest manifest_;

@@ -15,13 +15,26 @@ namespace {
 constexpr uint64_t kDiskBlock = 4096;
 
 // Names that differ only in case are one file on some file systems that the folder may be copied to.
-Result<void> check_paths(const std::vector<std::string>& paths) {
+Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits& limits,
+                         std::vector<std::string>& notes) {
+  std::unordered_set<std::string_view> exact;
   std::unordered_map<std::string, const std::string*> files;
+  bool collides = false;
   for (const std::string& path : paths) {
     if (!io::is_safe_name(path) || path == io::kReportName)
       return invalid(cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
+    const bool is_new = exact.insert(path).second;
     const auto [it, fresh] = files.emplace(base::fold_case(path), &path);
-    if (!fresh) return invalid(cat("plan: expected different paths, found ", *it->second, " and ", path));
+    collides = collides || !fresh;
+    if (fresh || (is_new && limits.allow_case_collisions)) continue;
+    return invalid(cat("plan: expected different paths, found ", *it->second, " and ", path,
+                       is_new ? ": give one another name with --rename, or use --allow-case-collisions for a disk that "
+                                "tells them apart"
+                              : ""));
+  }
+  if (collides) {
+    notes.push_back("Some names differ in the case of letters only: a disk that ignores it (of macOS, Windows, some "
+                    "network file systems) cannot take a copy of this folder.");
   }
   for (const std::string& path : paths) {
     for (size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {
@@ -77,8 +90,8 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
 
 }  // namespace
 
-Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, uint64_t memory_limit,
-                        uint64_t overhead) {
+Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, const PlanLimits& limits,
+                        std::vector<std::string>& notes) {
   std::vector<std::string> paths;
   for (const auto& object : plan.objects) paths.push_back(object.path);
   for (const auto& [path, aux] : plan.aux) {
@@ -86,12 +99,12 @@ Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, u
       return invalid(cat("plan: expected an auxiliary file below ", m.aux_files.size(), ", found ", aux));
     paths.push_back(path);
   }
-  XD_TRY(check_paths(paths));
+  XD_TRY(check_paths(paths, limits, notes));
   for (const plugin::PlanItem& item : plan.items) {
-    const auto total = checked_add(item.memory, overhead);
-    if (!total || *total > memory_limit) {
+    const auto total = checked_add(item.memory, limits.overhead);
+    if (!total || *total > limits.memory) {
       return Error{XD_NO_MEMORY, cat("expected items of work within the memory budget of ",
-                                     base::human_memory(memory_limit), ", found ", plan.objects[item.object].path,
+                                     base::human_memory(limits.memory), ", found ", plan.objects[item.object].path,
                                      " to need ", base::human_memory(total.value_or(UINT64_MAX)), ": raise --memory")};
     }
   }

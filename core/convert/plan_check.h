@@ -6,11 +6,19 @@
 
 #include <crossdock/manifest_wire.hpp>
 
+#include <string>
+#include <vector>
+
 namespace crossdock::convert {
 
-// `memory_limit`: what one item may hold; `overhead`: what the host holds beside the item's own.
-Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, uint64_t memory_limit,
-                        uint64_t overhead);
+struct PlanLimits {
+  uint64_t memory = 0;                 // what one item may hold
+  uint64_t overhead = 0;               // what the host holds beside the item's own
+  bool allow_case_collisions = false;  // paths may differ in the case of letters only
+};
+// Adds to `notes` what the user must know of a plan that passes.
+Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, const PlanLimits& limits,
+                        std::vector<std::string>& notes);
 
 // About what the objects take on disk: items say what they write; beside them an object holds headers and trailers, and
 // the rest is holes.

@@ -1,5 +1,9 @@
 #include "core/io/hf_cache.h"
 
+#include "core/io/paths.h"
+
+#include <simdjson.h>
+
 #include <boost/filesystem/operations.hpp>
 
 #include <algorithm>
@@ -10,6 +14,9 @@
 namespace crossdock::io {
 
 namespace {
+
+constexpr std::string_view kModelsPrefix = "models--";
+constexpr size_t kMaxTreeBytes = 256 << 20;
 
 std::string env(const char* name) {
   const char* value = std::getenv(name);
@@ -30,6 +37,36 @@ bool is_revision(const std::string& text) {
     begin = end + 1;
   }
   return true;
+}
+
+bool is_sha256(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// {"format_version": 1, "files": {path: {"size": N, "lfs_sha256": hex, "lfs_size": N, ...}}}. The Hub's client ignores
+// a list that it cannot read, and so do we: it only serves to tell more.
+std::optional<CommitFiles> read_tree(const fs::path& path, const fs::path& below) {
+  simdjson::dom::parser parser(kMaxTreeBytes);
+  simdjson::dom::element root;
+  simdjson::dom::object files;
+  int64_t version = 0;
+  if (parser.load(path.string()).get(root) || root["format_version"].get(version) || version != 1 ||
+      root["files"].get(files))
+    return std::nullopt;
+  CommitFiles out;
+  const std::string prefix = below.empty() ? "" : below.string() + "/";
+  for (const auto& [name, info] : files) {
+    if (!name.starts_with(prefix)) continue;
+    CommitFile file;
+    if (info["size"].get(file.size)) return std::nullopt;
+    std::string_view digest;
+    if (!info["lfs_sha256"].get(digest) && is_sha256(std::string(digest))) {
+      file.digest = cat("sha256:", digest);
+      if (info["lfs_size"].get(file.size)) return std::nullopt;
+    }
+    out.emplace(name.substr(prefix.size()), std::move(file));
+  }
+  return out;
 }
 
 // A ref is a short text file with a commit hash.
@@ -83,7 +120,7 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
   const std::string name = hub_name.substr(0, at);
   const std::string revision = at == std::string::npos ? "main" : hub_name.substr(at + 1);
   if (!is_revision(revision)) return invalid(cat("expected a branch, tag or commit after @, found ", revision));
-  std::string folder = "models--" + name;
+  std::string folder = cat(kModelsPrefix, name);
   folder.replace(folder.find('/'), 1, "--");
   const fs::path repository = hf_cache_root() / folder;
   XD_TRY_SET(auto snapshot, snapshot_of(repository, revision));
@@ -93,23 +130,49 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
                    " here and no ", repository.string(), ": check the path, or run `hf download ", name, "` first")};
 }
 
-std::optional<fs::path> repository_of_snapshot(const fs::path& resolved) {
+std::string Snapshot::hub_name() const {
+  std::string out = repository.filename().string().substr(kModelsPrefix.size());
+  if (const size_t at = out.find("--"); at != std::string::npos) out.replace(at, 2, "/");
+  return out;
+}
+
+std::optional<Snapshot> snapshot_around(const fs::path& resolved) {
   for (fs::path p = resolved; p.has_parent_path() && p != p.root_path(); p = p.parent_path()) {
-    if (p.parent_path().filename() == "snapshots" &&
-        p.parent_path().parent_path().filename().string().rfind("models--", 0) == 0) {
-      return p.parent_path().parent_path();
-    }
+    const fs::path repository = p.parent_path().parent_path();
+    if (p.parent_path().filename() != "snapshots" || !repository.filename().string().starts_with(kModelsPrefix))
+      continue;
+    const fs::path below = resolved.lexically_relative(p);
+    return Snapshot{repository, p.filename().string(), below == "." ? fs::path() : below};
   }
   return std::nullopt;
 }
 
-std::string digest_of_blob(const fs::path& resolved) {
-  const std::string name = resolved.filename().string();
-  const bool is_digest = name.size() == 64 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
-  const fs::path folder = resolved.parent_path();
-  if (!is_digest || folder.filename() != "blobs" || !folder.parent_path().filename().string().starts_with("models--"))
-    return {};
+bool is_in_cache_of(const fs::path& repository, const fs::path& resolved) {
+  if (is_inside(resolved, repository)) return true;
+  const std::string hash = resolved.filename().string(), prefix = resolved.parent_path().filename().string();
+  return is_sha256(hash) && prefix == hash.substr(0, 2) &&
+         resolved.parent_path().parent_path() == repository.parent_path() / "blobs";
+}
+
+std::string digest_of_link(const fs::path& link) {
+  boost::system::error_code ec;
+  const fs::path target = fs::read_symlink(link, ec);
+  const std::string name = target.filename().string();
+  if (ec || target.parent_path().filename() != "blobs" || !is_sha256(name)) return {};
   return "sha256:" + name;
+}
+
+std::optional<CommitFiles> files_of_commit(const fs::path& resolved_folder) {
+  if (const auto snapshot = snapshot_around(resolved_folder))
+    return read_tree(snapshot->repository / "trees" / (snapshot->commit + ".json"), snapshot->below);
+  // A download to a folder of the user's keeps the list in it. With several, nothing tells which one holds.
+  std::vector<fs::path> found;
+  boost::system::error_code ec;
+  fs::directory_iterator it(resolved_folder / ".cache" / "huggingface" / "trees", ec);
+  for (; !ec && it != fs::directory_iterator(); it.increment(ec)) {
+    if (it->path().extension() == ".json") found.push_back(it->path());
+  }
+  return found.size() == 1 ? read_tree(found[0], {}) : std::nullopt;
 }
 
 }  // namespace crossdock::io

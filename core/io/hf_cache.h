@@ -1,13 +1,21 @@
 // The local cache of the Hugging Face Hub: where snapshot_download left a model. Never the network.
 //
-// Layout (huggingface_hub, "Understand caching"): CACHE/models--org--name/{blobs/<hash>, refs/<revision>,
-// snapshots/<commit>/file -> ../../blobs/<hash>}. refs/main holds the commit that main stood for.
+// Layout (huggingface_hub 2.4, "Understand caching", utils/_shared_blobs.py, _tree_cache.py):
+//
+//   CACHE/models--org--name/refs/<revision>                     the commit that the revision stood for
+//                           snapshots/<commit>/file             -> ../../blobs/<etag>; or the file, where links are off
+//                           blobs/<etag>                        the file; or -> ../../blobs/<2 hex>/<xet hash>
+//                           trees/<commit>.json                 every file of the commit, downloaded or not
+//   CACHE/blobs/<2 hex>/<xet hash>                              files of all repositories of the cache, each once
+//
+// An etag is the SHA-256 of a large file (LFS), and git's SHA-1 of a small one; a Xet hash is neither.
 #pragma once
 
 #include <crossdock/result.hpp>
 
 #include <boost/filesystem/path.hpp>
 
+#include <map>
 #include <optional>
 #include <string>
 
@@ -27,11 +35,32 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name);
 // The snapshot folder when `folder` is a models--org--name folder of a cache; nothing when it is not one.
 Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::string& revision);
 
-// The models--org--name folder that a snapshot folder belongs to, whose links may leave the snapshot but not this
-// folder.
-std::optional<fs::path> repository_of_snapshot(const fs::path& resolved);
+// Where a folder lies in the cache.
+struct Snapshot {
+  fs::path repository;  // CACHE/models--org--name
+  std::string commit;
+  fs::path below;  // from the snapshot to the folder; empty: the snapshot itself
+  // "org/name", for messages.
+  std::string hub_name() const;
+};
+std::optional<Snapshot> snapshot_around(const fs::path& resolved);
 
-// "sha256:<hex>" of a file whose name in the cache's blobs is its digest, as large files have it; empty for others.
-std::string digest_of_blob(const fs::path& resolved);
+// Whether links of a snapshot may lead to this file: one of its repository, or of the cache's store of shared blobs.
+bool is_in_cache_of(const fs::path& repository, const fs::path& resolved);
+
+// "sha256:<hex>" when a file of a snapshot is a link to a blob that is called by its digest, as large files are; else
+// empty. The link itself tells: what it leads to in the end may be called by another hash.
+std::string digest_of_link(const fs::path& link);
+
+// What the cache knows of a commit's file, whether it was downloaded or not.
+struct CommitFile {
+  uint64_t size = 0;
+  std::string digest;  // "sha256:<hex>" of a large file; else empty
+};
+using CommitFiles = std::map<std::string, CommitFile>;  // by path
+
+// All files of the folder's commit, by their paths below the folder: from trees/<commit>.json of the cache, or of a
+// folder that was downloaded by `hf download --local-dir`. Nothing when that is not there or cannot be read.
+std::optional<CommitFiles> files_of_commit(const fs::path& resolved_folder);
 
 }  // namespace crossdock::io

@@ -1,8 +1,6 @@
 #include "core/io/input.h"
 
 #include "core/base/text.h"
-#include "core/io/hf_cache.h"
-#include "core/io/paths.h"
 
 #include <fcntl.h>
 
@@ -15,15 +13,18 @@ namespace crossdock::io {
 
 namespace {
 
-constexpr int kMaxDepth = 5;               // of folders: DeepSpeed's own checkpoints need four
+constexpr int kMaxDepth = 5;  // of folders: DeepSpeed's own checkpoints need four
+constexpr std::string_view kIndexEnding = ".index.json";
 constexpr size_t kMaxEntries = 2'000'000;  // a wrong SRC such as "/" ends here instead of reading a whole disk
 
 int64_t modified_ns(const struct stat& st) { return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec; }
 
 struct Lister {
-  const std::optional<fs::path> repository;  // of the Hugging Face cache: links must stay inside it
+  const std::optional<fs::path> repository;  // of the Hugging Face cache: links must stay inside the cache
   std::vector<InputEntry>& out;
+  std::vector<std::string>& broken_links;
 
+  // `depth`: of this folder; those within it are listed down to kMaxDepth.
   Result<void> folder(const fs::path& folder, const std::string& prefix, int depth) {
     boost::system::error_code ec;
     fs::directory_iterator it(folder, ec);
@@ -57,55 +58,45 @@ struct Lister {
                                        " to lead to a file of the Hugging Face cache, found a link to nothing: "
                                        "the download is incomplete, run `hf download` again")};
       }
-      if (ec) return {};
-      if (repository && !is_inside(target, *repository)) {
+      if (ec) {
+        broken_links.push_back(name);
+        return {};
+      }
+      if (repository && !is_in_cache_of(*repository, target)) {
         return invalid(cat("expected the links of a Hugging Face snapshot to stay inside ", repository->string(),
-                           ", found ", name, " leading to ", target.string(), ": download the model again"));
+                           " or the cache's store of shared blobs, found ", name, " leading to ", target.string(),
+                           ": download the model again"));
       }
     }
     struct stat st {};
     if (::stat(target.c_str(), &st) != 0) return os_error(path.string());
     if (!S_ISREG(st.st_mode)) return {};
-    out.push_back({name, target, static_cast<uint64_t>(st.st_size), modified_ns(st)});
+    out.push_back({name, target, static_cast<uint64_t>(st.st_size), modified_ns(st),
+                   is_link && repository ? digest_of_link(path) : ""});
     return {};
   }
 };
 
-// "NAME--of-00003.gguf" of "NAME-00001-of-00003.gguf"; empty for a name of another form.
-std::string without_number(std::string_view name) {
-  const size_t at = name.rfind("-of-");
-  if (at == std::string_view::npos || at < 6 || name[at - 6] != '-' || name.size() < at + 10) return {};
-  const auto all_digits = [](std::string_view s) {
-    return s.find_first_not_of("0123456789") == std::string_view::npos;
-  };
-  if (!all_digits(name.substr(at - 5, 5)) || !all_digits(name.substr(at + 4, 5)) || name[at + 9] != '.') return {};
-  return cat(name.substr(0, at - 5), name.substr(at));
+void sort_by_name(std::vector<InputEntry>& entries) {
+  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
 }
 
-// The other parts of a model of which this file is one, by their names.
-Result<std::vector<InputEntry>> neighbours_of(const fs::path& path) {
-  std::vector<InputEntry> out;
-  const std::string wanted = without_number(path.filename().string());
-  if (wanted.empty()) return out;
-  boost::system::error_code ec;
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  Lister lister{std::nullopt, out};
-  for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
-    const std::string name = it->path().filename().string();
-    if (name == path.filename().string() || without_number(name) != wanted) continue;
-    XD_TRY(lister.file(it->path(), name, it->symlink_status(ec).type() == fs::symlink_file));
-  }
-  return out;
+const InputEntry* find_in(const std::vector<InputEntry>& entries, const std::string& name) {
+  const auto it = std::lower_bound(entries.begin(), entries.end(), name,
+                                   [](const InputEntry& e, const std::string& n) { return e.name < n; });
+  return it != entries.end() && it->name == name ? &*it : nullptr;
+}
+
+std::optional<fs::path> repository_around(const fs::path& folder) {
+  const auto snapshot = snapshot_around(folder);
+  return snapshot ? std::optional(snapshot->repository) : std::nullopt;
 }
 
 }  // namespace
 
 const InputEntry* Input::find(const std::string& name) const {
-  const auto it = std::lower_bound(entries_.begin(), entries_.end(), name,
-                                   [](const InputEntry& e, const std::string& n) { return e.name < n; });
-  if (it != entries_.end() && it->name == name) return &*it;
-  const auto near = std::find_if(neighbours_.begin(), neighbours_.end(), [&](const auto& e) { return e.name == name; });
-  return near == neighbours_.end() ? nullptr : &*near;
+  const InputEntry* entry = find_in(entries_, name);
+  return entry ? entry : find_in(neighbours_, name);
 }
 
 Result<Fd> Input::open(Os& os, const InputEntry& entry) const {
@@ -126,12 +117,66 @@ Result<void> Input::check_unchanged(const InputEntry& entry) {
                      " to stay as it was, found it changed while it was read: run again when nothing writes to it"));
 }
 
+// The user named this file, so its name is what they typed, though a cache may store it under a hash.
+Result<void> Input::open_file(const fs::path& path) {
+  boost::system::error_code ec;
+  named_ = path.filename().string();
+  const fs::path folder = fs::canonical(path.has_parent_path() ? path.parent_path() : fs::path("."), ec);
+  if (ec) return Error{XD_IO, cat(given_, ": ", ec.message())};
+  if (named_.ends_with(kIndexEnding)) {
+    root_ = folder;
+    return open_folder();
+  }
+  std::vector<std::string> broken;
+  Lister neighbours{repository_around(folder), neighbours_, broken};
+  // Other files of the folder are a help at most: it may be one that cannot be listed.
+  if (!neighbours.folder(folder, "", kMaxDepth)) neighbours_.clear();
+  sort_by_name(neighbours_);
+  Lister lister{std::nullopt, entries_, broken};
+  XD_TRY(lister.file(root_, named_, false));
+  if (entries_.empty()) return invalid(cat("expected a regular file or a folder, found ", given_, " to be neither"));
+  if (const InputEntry* listed = find_in(neighbours_, named_)) entries_[0].digest = listed->digest;
+  return {};
+}
+
+Result<void> Input::open_folder() {
+  Lister lister{repository_around(root_), entries_, broken_links_};
+  XD_TRY(lister.folder(root_, "", 1));
+  sort_by_name(entries_);
+  std::sort(broken_links_.begin(), broken_links_.end());
+  commit_files_ = files_of_commit(root_);
+  take_digests_of_commit();
+  return {};
+}
+
+// Of files that are no links, as in a cache on a disk without them. A folder of the user's own may hold changed files.
+void Input::take_digests_of_commit() {
+  if (!commit_files_ || !snapshot_around(root_)) return;
+  for (InputEntry& entry : entries_) {
+    const auto known = commit_files_->find(entry.name);
+    if (entry.digest.empty() && known != commit_files_->end() && known->second.size == entry.size)
+      entry.digest = known->second.digest;
+  }
+}
+
+Result<void> Input::check_as_published(const InputEntry& entry) const {
+  if (!commit_files_ || !snapshot_around(root_)) return {};
+  const auto known = commit_files_->find(entry.name);
+  if (known == commit_files_->end() || known->second.size == entry.size) return {};
+  return corrupt(cat("expected ", entry.name, " of ", known->second.size, " bytes, as the Hub has it, found ",
+                     entry.size, ": remove it and run `hf download` again"));
+}
+
 Result<Input> open_input(const std::string& source) {
   Input input;
   input.given_ = source;
   boost::system::error_code ec;
   fs::path path = source;
   if (!fs::exists(path, ec)) {
+    if (fs::is_symlink(path, ec)) {
+      return Error{XD_NOT_FOUND, cat("expected a file or folder, found a link that leads nowhere at ",
+                                     base::printable(source), ": copy or download what it led to")};
+    }
     if (!is_hub_name(source)) {
       return Error{XD_NOT_FOUND,
                    cat("expected a file or folder, found nothing at ", base::printable(source), ": check the path")};
@@ -140,21 +185,13 @@ Result<Input> open_input(const std::string& source) {
   }
   input.root_ = fs::canonical(path, ec);
   if (ec) return Error{XD_IO, cat(source, ": ", ec.message())};
-
   if (!fs::is_directory(input.root_, ec)) {
-    // The user named this file, so its name is what they typed, though a cache may store it under a hash.
-    Lister lister{std::nullopt, input.entries_};
-    XD_TRY(lister.file(input.root_, fs::path(path).filename().string(), false));
-    if (input.entries_.empty())
-      return invalid(cat("expected a regular file or a folder, found ", source, " to be neither"));
-    XD_TRY_SET(input.neighbours_, neighbours_of(path));
+    XD_TRY(input.open_file(path));
     return input;
   }
   XD_TRY_SET(const auto snapshot, snapshot_of(input.root_, "main"));
   if (snapshot) input.root_ = fs::canonical(*snapshot, ec);
-  Lister lister{repository_of_snapshot(input.root_), input.entries_};
-  XD_TRY(lister.folder(input.root_, "", 1));
-  std::sort(input.entries_.begin(), input.entries_.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  XD_TRY(input.open_folder());
   return input;
 }
 

@@ -6,10 +6,12 @@
 // Threads: immutable after open_input.
 #pragma once
 
+#include "core/io/hf_cache.h"
 #include "core/io/os.h"
 
 #include <boost/filesystem/path.hpp>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,25 +24,41 @@ struct InputEntry {
   fs::path path;  // with all links resolved
   uint64_t size = 0;
   int64_t modified_ns = 0;
+  std::string digest = {};  // "sha256:<hex>" where the Hugging Face cache tells it; else empty
 };
 
 class Input {
  public:
+  // Of a file named as SRC it alone; of an index of shards named as SRC ("NAME.index.json") all files of its folder.
   const std::vector<InputEntry>& entries() const { return entries_; }
-  // Also, when SRC is one part of several (NAME-00001-of-00003.x), its neighbours, which entries() does not list.
+  // Also, when SRC is a file, its neighbours in the folder, which entries() does not list.
   const InputEntry* find(const std::string& name) const;
+  // The name of the file that SRC names; empty when SRC is a folder or a Hub name.
+  const std::string& named() const { return named_; }
   const fs::path& root() const { return root_; }       // resolved
   const std::string& given() const { return given_; }  // as the user spelled it
+  // Names of links that lead nowhere.
+  const std::vector<std::string>& broken_links() const { return broken_links_; }
+  // All files of the Hub's commit, where a cache tells them.
+  const std::optional<CommitFiles>& commit_files() const { return commit_files_; }
 
   Result<Fd> open(Os& os, const InputEntry& entry) const;
+  // An error when the Hub has the file in another size: a download that was cut off.
+  Result<void> check_as_published(const InputEntry& entry) const;
   // An error when the file's size or time is no longer what it was when it was listed.
   static Result<void> check_unchanged(const InputEntry& entry);
 
  private:
   friend Result<Input> open_input(const std::string& source);
+  Result<void> open_file(const fs::path& path);
+  Result<void> open_folder();
+  void take_digests_of_commit();
+
   std::vector<InputEntry> entries_, neighbours_;
+  std::vector<std::string> broken_links_;
+  std::optional<CommitFiles> commit_files_;
   fs::path root_;
-  std::string given_;
+  std::string given_, named_;
 };
 
 // `source`: a path; or "org/name[@revision]", looked up in the local cache of the Hugging Face Hub as

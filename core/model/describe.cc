@@ -15,14 +15,6 @@ using manifest::Tensor;
 namespace {
 
 constexpr uint64_t kMaxDescriptionBytes = 256 << 20;
-constexpr size_t kMaxListed = 5;  // names in one message
-
-std::string listed(const std::vector<std::string>& names) {
-  std::string out;
-  for (size_t i = 0; i < names.size() && i < kMaxListed; ++i) out += (i ? ", " : "") + base::printable(names[i]);
-  if (names.size() > kMaxListed) out += cat(" and ", names.size() - kMaxListed, " more");
-  return out;
-}
 
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string out = "[";
@@ -113,7 +105,7 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
   }
   if (!missing.empty()) {
     return invalid(cat("expected ", description.tensors.size(), " tensors of the job's module in the source, found ",
-                       missing.size(), " missing (", listed(missing),
+                       missing.size(), " missing (", base::listed(missing),
                        "): use --strip-prefix, --add-prefix or --rename where only names differ"));
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
@@ -122,9 +114,9 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     extra.push_back(m.tensors[i].target());
   }
   if (!extra.empty())
-    notes.push_back(cat("The job's module has no ", listed(extra), ": left out, as from_pretrained does."));
+    notes.push_back(cat("The job's module has no ", base::listed(extra), ": left out, as from_pretrained does."));
   if (!buffers.empty()) {
-    notes.push_back(cat("The source has no values for the buffers ", listed(buffers),
+    notes.push_back(cat("The source has no values for the buffers ", base::listed(buffers),
                         ": load a ZeRO-3 checkpoint with load_module_strict=False, and set them yourself."));
   }
   return {};

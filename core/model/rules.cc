@@ -2,11 +2,7 @@
 
 #include "core/base/regex.h"
 #include "core/base/text.h"
-#include "core/model/textproto.h"
-
-#include <crossdock/rules.pb.h>
-
-#include <boost/filesystem/operations.hpp>
+#include "core/model/rule_files.h"
 
 #include <algorithm>
 #include <map>
@@ -21,38 +17,21 @@ using manifest::Tensor;
 
 namespace {
 
-const std::string* text_at(const manifest::Value* v) { return v ? v->get<std::string>() : nullptr; }
-
-struct Asked {
-  std::string model_type, architecture;
-};
-Result<Asked> asked_for(const Manifest& m) {
-  const auto* config = m.source.config.get<manifest::ValueMap>();
-  const std::string* type = config ? text_at(config->find("model_type")) : nullptr;
-  const auto* classes = config ? config->find("architectures") : nullptr;
-  const auto* list = classes ? classes->get<manifest::ValueList>() : nullptr;
-  const std::string* first = list && !list->values.empty() ? text_at(&list->values[0]) : nullptr;
-  if (type && first) return Asked{*type, *first};
-  return invalid("expected a config.json with model_type and architectures beside the weights, found none");
-}
-
-Result<pb::Architecture> find_rule(const std::vector<fs::path>& folders, const Asked& asked) {
-  for (const fs::path& folder : folders) {
-    boost::system::error_code ec;
-    std::vector<fs::path> files;
-    for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
-      if (it->path().extension() == ".textproto") files.push_back(it->path());
-    }
-    std::sort(files.begin(), files.end());
-    for (const fs::path& file : files) {
-      XD_TRY_SET(pb::Architecture rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
-      const auto& classes = rule.architecture();
-      if (rule.model_type() == asked.model_type &&
-          std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
-        return rule;
+// The rule that a conversion cannot do without.
+Result<pb::Architecture> need_rule(const std::vector<fs::path>& folders, const Manifest& m) {
+  if (!m.source.config.get<manifest::ValueMap>())
+    return invalid("expected a config.json beside the weights, which names the model's class, found none");
+  const ModelClass asked = model_class(m);
+  for (const auto& [key, value] : {std::pair{"model_type", asked.model_type}, {"architectures", asked.architecture}}) {
+    if (value.empty()) {
+      return invalid(cat("expected ", key, " in config.json, found a config.json without it: add it, as in ",
+                         key == std::string_view("model_type") ? "\"model_type\": \"llama\""
+                                                               : "\"architectures\": [\"LlamaForCausalLM\"]"));
     }
   }
-  return unsupported(cat("expected an architecture that there is a rule for, found ",
+  XD_TRY_SET(auto rule, find_rule(folders, asked));
+  if (rule && !rule->parameter().empty()) return *std::move(rule);
+  return unsupported(cat("expected an architecture whose module there is a rule for, found ",
                          base::printable(asked.architecture), " (", base::printable(asked.model_type), ")"));
 }
 
@@ -209,8 +188,7 @@ class Description {
 }  // namespace
 
 Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, const Manifest& m) {
-  XD_TRY_SET(const Asked asked, asked_for(m));
-  XD_TRY_SET(const pb::Architecture rule, find_rule(folders, asked));
+  XD_TRY_SET(const pb::Architecture rule, need_rule(folders, m));
   RuleDescription out;
   out.no_decay.assign(rule.no_decay().begin(), rule.no_decay().end());
   for (const pb::Renamed& r : rule.renamed()) out.renames.push_back(r.from() + "=" + r.to());

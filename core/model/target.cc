@@ -2,10 +2,10 @@
 
 #include "core/base/regex.h"
 #include "core/base/text.h"
+#include "core/model/config.h"
 #include "core/model/describe.h"
 
 #include <algorithm>
-#include <array>
 #include <span>
 #include <unordered_map>
 
@@ -22,20 +22,63 @@ struct Rename {
   std::string to;
 };
 
+// Where FROM=TO is cut: at the first '=' that is in no parentheses or brackets of FROM and has no backslash in front,
+// so that "(?=x)" and "\\=" can be written. Of a pattern whose parentheses do not end, at the first of all.
+size_t equals_sign(std::string_view rule) {
+  int depth = 0;
+  bool in_class = false;
+  for (size_t i = 0; i < rule.size(); ++i) {
+    const char c = rule[i];
+    if (c == '\\') {
+      ++i;
+    } else if (in_class) {
+      in_class = c != ']';
+    } else if (c == '[') {
+      in_class = true;
+    } else if (c == '(' || c == ')') {
+      depth += c == '(' ? 1 : -1;
+    } else if (c == '=' && depth <= 0) {
+      return i;
+    }
+  }
+  return rule.find('=');
+}
+
+// ECMAScript takes a group that is not there for nothing, and sed's \1 for text.
+Result<void> check_groups(std::string_view to, const base::Regex& from) {
+  for (size_t i = 0; i + 1 < to.size(); ++i) {
+    const bool is_digit = to[i + 1] >= '0' && to[i + 1] <= '9';
+    if (to[i] == '\\' && is_digit)
+      return invalid(cat("expected $1 for the first group in TO, found \\", to[i + 1], ": write $", to[i + 1]));
+    if (to[i] != '$') continue;
+    if (is_digit && to[i + 1] != '0' && static_cast<size_t>(to[i + 1] - '0') > from.groups()) {
+      return invalid(cat("expected a group of FROM in TO, which has ", from.groups(), ", found $", to[i + 1],
+                         ": put parentheses around what it stands for"));
+    }
+    ++i;  // "$$" is a '$' and begins nothing
+  }
+  return {};
+}
+
 Result<std::vector<Rename>> compile_renames(const std::vector<std::string>& rules) {
   std::vector<Rename> out;
   for (const std::string& rule : rules) {
-    const size_t equals = rule.find('=');
+    const size_t equals = equals_sign(rule);
     if (equals == std::string::npos || equals == 0) return invalid(cat("expected FROM=TO, found ", rule));
     XD_TRY_SET(auto from, base::Regex::compile(rule.substr(0, equals)));
+    XD_TRY(check_groups(std::string_view(rule).substr(equals + 1), from));
     out.push_back({std::move(from), rule.substr(equals + 1)});
   }
   return out;
 }
 
-Result<std::string> renamed(const std::vector<Rename>& renames, std::string name) {
-  for (const Rename& rename : renames) {
-    XD_TRY_SET(name, rename.from.replace(name, rename.to));
+// Sets used[i] where rename i matched.
+Result<std::string> renamed(const std::vector<Rename>& renames, std::string name, std::vector<bool>& used) {
+  for (size_t i = 0; i < renames.size(); ++i) {
+    XD_TRY_SET(const bool matches, renames[i].from.is_in(name));
+    if (!matches) continue;
+    used[i] = true;
+    XD_TRY_SET(name, renames[i].from.replace(name, renames[i].to));
   }
   return name;
 }
@@ -48,6 +91,8 @@ Result<T> of_flag(std::string_view flag, Result<T> result) {
 
 Result<void> rename_all(const TargetOptions& options, Manifest& m) {
   XD_TRY_SET(const auto renames, of_flag("--rename", compile_renames(options.renames)));
+  XD_TRY_SET(const auto rule_renames, compile_renames(options.rule_renames));
+  std::vector<bool> used(renames.size()), rule_used(rule_renames.size());
   size_t stripped = 0;
   std::unordered_map<std::string, const Tensor*> seen;
   for (Tensor& t : m.tensors) {
@@ -56,8 +101,9 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
       name.erase(0, options.strip_prefix.size());
       ++stripped;
     }
-    XD_TRY_SET(name, of_flag("--rename", renamed(renames, std::move(name))));
+    XD_TRY_SET(name, of_flag("--rename", renamed(renames, std::move(name), used)));
     name.insert(0, options.add_prefix);
+    XD_TRY_SET(name, renamed(rule_renames, std::move(name), rule_used));
     if (name.empty() && !t.name.empty()) {
       return invalid(
           cat("--strip-prefix, --rename: expected a name to be left of ", t.name, ", found none: change the pattern"));
@@ -75,7 +121,11 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     return invalid(cat("--strip-prefix: expected tensors whose names begin with \"", options.strip_prefix,
                        "\", found none (the first is ", m.tensors.front().name, ")"));
   }
-  return {};
+  const auto unused = std::find(used.begin(), used.end(), false);
+  if (unused == used.end() || m.tensors.empty()) return {};
+  return invalid(cat("--rename: expected a pattern that matches a tensor's name, found none for ",
+                     options.renames[static_cast<size_t>(unused - used.begin())], " (the first name is ",
+                     m.tensors.front().name, ")"));
 }
 
 // Marks every pattern that matches, so that one which matches nothing can be named.
@@ -110,27 +160,6 @@ Result<void> set_training(const TargetOptions& options, Manifest& m) {
   return unused(options.frozen, used_frozen, "--frozen");
 }
 
-const manifest::ValueMap* config_of(const Manifest& m) { return m.source.config.get<manifest::ValueMap>(); }
-
-// A key of config.json, or of its text_config, where composite models keep it. null is as none.
-const manifest::Value* config_value(const Manifest& m, std::string_view key) {
-  const auto* config = config_of(m);
-  if (!config) return nullptr;
-  if (const auto* value = config->find(key); value && !value->get<manifest::Null>()) return value;
-  const auto* nested = config->find("text_config");
-  const auto* map = nested ? nested->get<manifest::ValueMap>() : nullptr;
-  return map ? map->find(key) : nullptr;
-}
-
-Error quantised(const std::string& what) {
-  return unsupported(cat("expected plain weights, found ", what,
-                         ": this version does not dequantise; convert from the model's bf16 or fp32 release"));
-}
-
-bool ends_with_any(const std::string& name, std::initializer_list<std::string_view> endings) {
-  return std::any_of(endings.begin(), endings.end(), [&](std::string_view e) { return name.ends_with(e); });
-}
-
 }  // namespace
 
 Result<void> apply_target(const TargetOptions& options, const Manifest* description, Manifest& m,
@@ -140,35 +169,39 @@ Result<void> apply_target(const TargetOptions& options, const Manifest* descript
     t.role = manifest::info(t.dtype).kind == Kind::kFloat ? manifest::Role::kParameter : manifest::Role::kBuffer;
   }
   XD_TRY(rename_all(options, m));
+  if (std::string hint = wrapper_hint(m); !hint.empty() && !description) notes.push_back(std::move(hint));
   if (description) XD_TRY(describe(*description, m, notes));
   XD_TRY(set_training(options, m));
   if (description) XD_TRY(make_groups(*description, m));
   return {};
 }
 
-Result<void> refuse_quantised(const Manifest& m) {
-  if (const auto* value = config_value(m, "quantization_config"); value && !value->get<manifest::Null>()) {
-    const auto* map = value->get<manifest::ValueMap>();
-    const auto* method = map ? map->find("quant_method") : nullptr;
-    const auto* name = method ? method->get<std::string>() : nullptr;
-    return quantised(
-        cat("config.json with quantization_config", name ? " \"" + base::printable(*name) + '"' : std::string()));
-  }
-  std::unordered_map<std::string_view, bool> names;
-  for (const Tensor& t : m.tensors) names.emplace(t.name, true);
-  for (const Tensor& t : m.tensors) {
-    const Kind kind = manifest::info(t.dtype).kind;
-    if (kind == Kind::kFloat8 || kind == Kind::kSubByte) {
-      return quantised(cat("tensor ", base::printable(t.name), " of type ", manifest::name(t.dtype)));
+std::string wrapper_hint(const Manifest& m) {
+  // DataParallel and DeepSpeed; torch.compile; Lightning Fabric; FSDP; PEFT.
+  constexpr std::string_view kWrappers[] = {"module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.",
+                                            "base_model.model.", "model._orig_mod."};
+  if (m.tensors.empty()) return {};
+  const auto all_begin_with = [&](const std::string& prefix) {
+    return std::all_of(m.tensors.begin(), m.tensors.end(),
+                       [&](const Tensor& t) { return t.target().starts_with(prefix); });
+  };
+  std::string prefix;
+  for (bool longer = true; longer;) {
+    longer = false;
+    for (const std::string_view wrapper : kWrappers) {
+      if (!all_begin_with(cat(prefix, wrapper))) continue;
+      prefix += wrapper;
+      longer = true;
     }
-    // GPTQ and AWQ; FP8 and compressed-tensors; bitsandbytes 4 and 8 bit; MXFP4.
-    const bool part =
-        ends_with_any(t.name, {".qweight", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed",
-                               ".weight_zero_point", ".weight_shape", ".absmax", ".quant_map", ".SCB"}) ||
-        t.name.find(".quant_state.") != std::string::npos ||
-        (t.name.ends_with("_blocks") && names.contains(t.name.substr(0, t.name.size() - 6) + "scales"));
-    if (part)
-      return quantised(cat("tensor ", base::printable(t.name), ", which a quantisation method left beside its codes"));
+  }
+  if (!prefix.empty())
+    return cat("Every name begins with \"", prefix, "\", which a wrapper of the training program put there: --strip-prefix ",
+               prefix, " takes it off.");
+  for (const std::string_view inner : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
+    const auto has_inner = [&](const Tensor& t) { return t.target().find(cat('.', inner)) != std::string::npos; };
+    if (std::none_of(m.tensors.begin(), m.tensors.end(), has_inner)) continue;
+    return cat("Some names hold \"", inner, "\", which a wrapper of the training program put there: --rename '",
+               inner.substr(0, inner.size() - 1), "\\.=' takes it out.");
   }
   return {};
 }

@@ -12,10 +12,15 @@ namespace crossdock::model {
 
 struct TargetOptions {
   // Names: first the prefix goes, then each FROM=TO (an ECMAScript regular expression, $1 for groups) is applied in
-  // turn to every match, then the new prefix comes.
+  // turn to every match, then the new prefix comes. One that no tensor needs is an error. FROM ends at the first '='
+  // that is in no parentheses or brackets and has no backslash in front.
   std::string strip_prefix;
   std::vector<std::string> renames;
   std::string add_prefix;
+  // Those of an architecture's rule come last, and may match nothing.
+  std::vector<std::string> rule_renames;
+  // config.json's sizes need not be those of the tensors (config_check.h).
+  bool ignore_config_mismatch = false;
   // Regular expressions, searched for in the target name. `trainable` alone: all others are frozen; `frozen` alone: all
   // others are trained; both: frozen wins.
   std::vector<std::string> trainable;
@@ -31,9 +36,9 @@ struct TargetOptions {
 Result<void> apply_target(const TargetOptions& options, const manifest::Manifest* description, manifest::Manifest& m,
                           std::vector<std::string>& notes);
 
-// Refuses, by name, what is stored as quantised codes: by config.json's quantization_config, by element type, by the
-// names that the known methods give their parts. Codes are never copied as weights.
-Result<void> refuse_quantised(const manifest::Manifest& m);
+// "Every name begins with ...: --strip-prefix module.", when wrappers of the training program left their names in those
+// of the tensors. Empty: they did not.
+std::string wrapper_hint(const manifest::Manifest& m);
 
 // Whether config.json says that the output embedding is the input embedding.
 bool ties_embeddings(const manifest::Manifest& m);

@@ -61,6 +61,9 @@ struct HostCalls {
   static uint64_t input_size(void*, const xd_input* in, uint64_t i) {
     return i < in->input->entries().size() ? in->input->entries()[i].size : 0;
   }
+  static const char* input_named(void*, const xd_input* in) {
+    return in->input->named().empty() ? nullptr : in->input->named().c_str();
+  }
   static xd_status source_open(void* ctx, const xd_input* in, const char* name, xd_source** out, xd_error* err) {
     return shielded(err, [&] {
       auto source = host(ctx).open_source(*in, name);
@@ -158,7 +161,7 @@ Host::Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled)
             C::cancelled,          C::progress,     C::piece_bytes, C::alloc,         C::dealloc,     C::input_count,
             C::input_name,         C::input_size,   C::source_open, C::source_size,   C::source_read, C::bytes_append,
             C::plan_object,        C::plan_item,    C::plan_aux,    C::plan_drop,     C::plan_note,   C::tensor_view,
-            C::tensor_read,        C::object_write, C::object_zero};
+            C::tensor_read,        C::object_write, C::object_zero, C::input_named};
 }
 
 Result<void> Host::call(const std::function<xd_status(xd_error*)>& call) const {

@@ -1,11 +1,11 @@
 #include "plugins/common/hf_folder.h"
 
+#include "plugins/common/file_names.h"
 #include "plugins/common/json.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 
 namespace crossdock::common {
@@ -58,6 +58,12 @@ std::optional<uint64_t> byte_count(simdjson::dom::element element) {
                                                                     : std::nullopt;
 }
 
+// "./a" is "a".
+std::string_view without_dot(std::string_view name) {
+  while (name.starts_with("./")) name.remove_prefix(2);
+  return name;
+}
+
 Result<ShardIndex> shard_index(simdjson::dom::element root) {
   simdjson::dom::object top, map, metadata;
   if (root.get(top)) return corrupt(cat("expected an object with a \"weight_map\", found ", kind_of(root)));
@@ -77,6 +83,7 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
     std::string_view name;
     if (file.get(name))
       return corrupt(cat("tensor ", in_quotes(tensor), ": expected the name of its shard, found ", kind_of(file)));
+    name = without_dot(name);
     if (!shards.empty() && shards.back() == name) continue;  // neighbours mostly share a shard
     if (!is_safe_name(name)) {
       return corrupt(cat("tensor ", in_quotes(tensor), ": expected the relative name of a shard in this folder, found ",
@@ -89,7 +96,7 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
   out.shards.assign(shards.begin(), shards.end());
   out.weight_map.reserve(map.size());
   for (const auto& [tensor, file] : map) {
-    const auto shard = std::lower_bound(shards.begin(), shards.end(), std::string_view(file));
+    const auto shard = std::lower_bound(shards.begin(), shards.end(), without_dot(std::string_view(file)));
     out.weight_map.push_back({std::string(tensor), static_cast<uint32_t>(shard - shards.begin())});
   }
   const auto by_name = [](const auto& a, const auto& b) { return a.tensor < b.tensor; };
@@ -144,6 +151,9 @@ Result<manifest::Value> read_config(const Host& host, const Input& input, std::s
   XD_TRY_SET(const Source source, open_text(host, input, name, kMaxConfigBytes));
   XD_TRY_SET(const Buffer text, Buffer::make(host, source.size(host)));
   XD_TRY(source.read(host, 0, text.span()));
+  if (as_text(text.span()).starts_with("\xef\xbb\xbf"))
+    host.log(XD_LOG_WARN,
+             "config.json begins with a byte order mark (BOM), which transformers does not read: save it without");
   auto config = parse_config(as_text(text.span()));
   if (!config) return std::move(config).error().in(cat(name, " (`python3 -m json.tool` shows where it breaks)"));
   return config;
@@ -167,36 +177,6 @@ Result<ShardIndex> read_shard_index(const Host& host, const Input& input, const 
   auto index = shard_index(doc->root());
   if (!index) return in_file(name, std::move(index).error());
   return index;
-}
-
-bool is_safe_name(std::string_view name) {
-  const auto is_bad = [](char c) { return c == '\\' || c == 0x7f || static_cast<unsigned char>(c) < 0x20; };
-  if (name.empty() || std::any_of(name.begin(), name.end(), is_bad)) return false;
-  if (name.size() > 1 && name[1] == ':') return false;
-  for (size_t begin = 0; begin <= name.size();) {
-    const size_t end = std::min(name.find('/', begin), name.size());
-    const std::string_view part = name.substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") return false;
-    begin = end + 1;
-  }
-  return true;
-}
-
-std::optional<ShardNumber> shard_number(std::string_view name) {
-  // ...-NNNNN-of-NNNNN.suffix
-  const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos || dot < 15) return std::nullopt;
-  const std::string_view tail = name.substr(dot - 15, 15);
-  if (tail[0] != '-' || tail.substr(6, 4) != "-of-") return std::nullopt;
-  const auto digits = [](std::string_view text) {
-    uint32_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
-  };
-  const auto number = digits(tail.substr(1, 5));
-  const auto total = digits(tail.substr(10, 5));
-  if (!number || !total) return std::nullopt;
-  return ShardNumber{*number, *total};
 }
 
 }  // namespace crossdock::common

@@ -4,6 +4,8 @@
 // Sources: transformers 5.23 (utils/hub.py get_checkpoint_shard_files, modeling_utils.py, tokenization_utils_base.py).
 #pragma once
 
+#include "plugins/common/file_names.h"
+
 #include <crossdock/plugin.hpp>
 
 #include <optional>
@@ -44,15 +46,5 @@ struct ShardIndex {
 
 Result<ShardIndex> parse_shard_index(std::string_view text);
 Result<ShardIndex> read_shard_index(const Host& host, const Input& input, const std::string& name);
-
-// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive letter, or control
-// character.
-bool is_safe_name(std::string_view name);
-
-// "model-00001-of-00004.safetensors" is number 1 of 4.
-struct ShardNumber {
-  uint32_t number, total;
-};
-std::optional<ShardNumber> shard_number(std::string_view name);
 
 }  // namespace crossdock::common

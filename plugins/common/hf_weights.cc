@@ -1,5 +1,6 @@
 #include "plugins/common/hf_weights.h"
 
+#include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
@@ -8,138 +9,273 @@ namespace crossdock::common {
 
 namespace {
 
-constexpr size_t kMaxListed = 8;  // names in one message
+using Names = std::vector<std::string>;
 
 bool has(std::span<const std::string> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-bool is_weights(std::string_view name, const WeightNames& kind) {
-  const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix); };
-  if (name.find('/') != std::string_view::npos) return false;  // subfolders belong to something else ("original/")
-  if (!ends(kind.suffix) && std::none_of(kind.others.begin(), kind.others.end(), ends)) return false;
-  return std::none_of(kind.not_weights.begin(), kind.not_weights.end(),
-                      [&](std::string_view prefix) { return name.starts_with(prefix); });
+bool is_any_of(std::string_view name, std::span<const std::string_view> beginnings) {
+  return std::any_of(beginnings.begin(), beginnings.end(), [&](std::string_view b) { return name.starts_with(b); });
 }
 
-std::vector<std::string> weight_files(std::span<const std::string> names, const WeightNames& kind) {
-  std::vector<std::string> out;
-  std::copy_if(names.begin(), names.end(), std::back_inserter(out),
-               [&](const std::string& name) { return is_weights(name, kind); });
+// Files of weights in the folder itself: those in its subfolders belong to something else ("original/").
+Names weight_files(std::span<const std::string> names, const WeightNames& kind) {
+  Names out;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(out), [&](const std::string& name) {
+    return name.find('/') == std::string::npos && !is_index(name) && has_suffix(name, kind) &&
+           !is_any_of(name, kind.not_weights);
+  });
   return out;
 }
 
-std::string listed(std::span<const std::string> names) {
-  std::string out;
-  for (size_t i = 0; i < names.size() && i < kMaxListed; ++i) out += cat(i == 0 ? "" : ", ", names[i]);
-  if (names.size() > kMaxListed) out += cat(" and ", names.size() - kMaxListed, " more");
+Names indexes(std::span<const std::string> names, const WeightNames& kind) {
+  Names out;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(out), [&](const std::string& name) {
+    return name.find('/') == std::string::npos && is_index(name) && has_suffix(name, kind);
+  });
   return out;
 }
 
-// transformers inserts the variant before the last dot, and older tools before the suffix.
-std::vector<std::string> index_names(const WeightNames& kind, const std::string& variant) {
-  if (variant.empty()) return {cat(kind.stem, kind.suffix, ".index.json")};
-  return {cat(kind.stem, kind.suffix, ".index.", variant, ".json"),
-          cat(kind.stem, ".", variant, kind.suffix, ".index.json")};
+// transformers and diffusers put the variant before the last dot, older tools before the suffix.
+Names index_names(std::string_view stem, const WeightNames& kind, const std::string& variant) {
+  if (variant.empty()) return {cat(stem, kind.suffix, ".index.json")};
+  return {cat(stem, kind.suffix, ".index.", variant, ".json"), cat(stem, ".", variant, kind.suffix, ".index.json")};
+}
+std::string single_name(std::string_view stem, const WeightNames& kind, const std::string& variant) {
+  return variant.empty() ? cat(stem, kind.suffix) : cat(stem, ".", variant, kind.suffix);
 }
 
-// With no file of the expected name: the only one there is, or a message about those there are.
-Result<std::string> choose_other(const Host& host, std::span<const std::string> weights, const WeightNames& kind,
-                                 bool alone) {
-  const std::string single = cat(kind.stem, kind.suffix), index = index_names(kind, "")[0];
+// The file or index of a stem that opens the model; empty when there is neither.
+std::string opening_file(const Host& host, std::span<const std::string> names, std::string_view stem,
+                         const WeightNames& kind, const std::string& variant) {
+  const std::string single = single_name(stem, kind, variant);
+  std::string index;
+  for (const std::string& name : index_names(stem, kind, variant)) {
+    if (index.empty() && has(names, name)) index = name;
+  }
+  if (!has(names, single)) return index;
+  if (!index.empty())
+    host.log(XD_LOG_WARN, cat("found both ", single, " and ", index, ": reading ", single, ", as transformers does"));
+  return single;
+}
+
+// Parts of one whole, by their names.
+struct PartSet {
+  Names there, missing;
+  uint64_t total = 0;
+  std::string before;  // the number: "model-"
+  bool complete() const { return missing.empty(); }
+};
+std::vector<PartSet> part_sets(std::span<const std::string> files) {
+  std::vector<PartSet> out;
+  std::vector<bool> done(files.size());
+  for (size_t i = 0; i < files.size(); ++i) {
+    const auto part = part_name(files[i]);
+    if (!part || done[i]) continue;
+    PartSet set{{}, {}, part->total, std::string(part->before)};
+    bool from_zero = false;
+    for (size_t k = i; k < files.size(); ++k) {
+      const auto other = part_name(files[k]);
+      if (!other || !other->is_sibling(*part)) continue;
+      done[k] = true;
+      set.there.push_back(files[k]);
+      from_zero = from_zero || other->number == 0;
+    }
+    for (uint64_t n = 0; n < part->total && set.missing.size() < kMaxListed; ++n) {
+      const std::string name = part->sibling(n + (from_zero ? 0 : 1));
+      if (!has(set.there, name)) set.missing.push_back(name);
+    }
+    out.push_back(std::move(set));
+  }
+  return out;
+}
+
+Error part_alone(std::string_view name, uint64_t total) {
+  return invalid(cat("expected a whole model, found ", name, ", which is one part of ", total,
+                     ": name the folder that holds all parts"));
+}
+
+Error rank_alone(std::string_view name, const RankFile& rank) {
+  return invalid(cat("expected a whole model, found ", name, ", ", rank.what,
+                     rank.sibling.empty() ? "" : cat(" (beside it lies ", rank.sibling, ")"), ": ", rank.advice));
+}
+
+Error parts_missing(const PartSet& set) {
+  return Error{XD_NOT_FOUND,
+               cat("expected all ", set.total, " parts of a model, found ", set.there.size(), " (", listed(set.there),
+                   ") and not ", listed(set.missing), ": download the others, and their index if there is one")};
+}
+
+// With neither standard name nor index: a whole set of parts, or the only file that there is.
+Result<Names> choose_others(const Host& host, const Names& weights, const WeightNames& kind,
+                            const std::string& variant) {
+  const std::string single = single_name(kind.stems[0], kind, variant);
+  const std::string index = index_names(kind.stems[0], kind, variant)[0];
   if (weights.empty()) {
     return Error{XD_NOT_FOUND,
                  cat("expected ", single, " or ", index, ", found no ", kind.suffix, " file: name the model's folder")};
   }
-  if (weights.size() > 1) {
-    return invalid(cat("expected ", single, ", or ", index, " to say which tensor is where, found ", weights.size(),
-                       " files without it (", listed(weights),
-                       "): download the index too, name one of the files, or choose by --variant"));
+  auto sets = part_sets(weights);
+  if (sets.size() > 1) {
+    std::erase_if(sets, [&](const PartSet& set) {
+      return !set.before.starts_with(single.substr(0, single.size() - kind.suffix.size()) + "-");
+    });
   }
-  const auto shard = shard_number(weights[0]);
-  if (shard && shard->total != 1) {
-    return invalid(cat("expected a whole model, found ", weights[0], ", which is one part of ", shard->total, ": ",
-                       alone ? "name the folder that holds all parts and " : "download the other parts and ", index));
-  }
-  if (weights[0] == kind.adapter) {
+  if (sets.size() == 1 && (variant.empty() || sets[0].before.find("." + variant) != std::string::npos)) {
+    if (!sets[0].complete()) return parts_missing(sets[0]);
     host.log(XD_LOG_WARN,
-             cat(weights[0],
-                 " holds an adapter (LoRA), not a whole model: merge it into its model first to train on from it"));
+             cat("found all ", sets[0].total, " parts and no ", index, ": reading ", listed(sets[0].there)));
+    return std::move(sets[0].there);
   }
-  return weights[0];
+  if (weights.size() > 1 || !variant.empty()) {
+    return invalid(cat("expected ", single, ", or ", index, " to say which tensor is where, found ", listed(weights),
+                       ": name one of the files, ",
+                       variant.empty() ? "or choose by --variant" : "or another --variant"));
+  }
+  if (const auto rank = rank_file(weights[0]); rank && rank->sibling.empty()) return rank_alone(weights[0], *rank);
+  return weights;
+}
+
+void warn_of_adapter(const Host& host, std::span<const std::string> names, const Names& read, const WeightNames& kind) {
+  if (has(read, kind.adapter)) {
+    host.log(XD_LOG_WARN,
+             cat(kind.adapter,
+                 " holds an adapter (LoRA), not a whole model: merge it into its model first to train on from it"));
+    return;
+  }
+  const auto adapter = std::find_if(names.begin(), names.end(),
+                                    [](const std::string& name) { return name.starts_with("adapter_model."); });
+  if (adapter != names.end()) {
+    host.log(XD_LOG_WARN, cat(*adapter,
+                              " beside the model is an adapter (LoRA), which is not in the result, while "
+                              "transformers loads it with the model: merge it first where it is wanted"));
+  }
+}
+
+// A file that the user named is read, unless it is known to be a part of something.
+Result<void> check_named(const Host& host, const Input& input, const std::string& name) {
+  if (const auto part = part_name(name); part && part->total != 1) return part_alone(name, part->total);
+  const auto rank = rank_file(name);
+  if (!rank || (!rank->sibling.empty() && !input.open(host, rank->sibling))) return {};
+  return rank_alone(name, *rank);
+}
+
+// Every shard that the index lists, or in their place a whole set of parts that is there.
+Result<void> find_shards(const Host& host, std::span<const std::string> names, const WeightNames& kind,
+                         WeightFiles& out) {
+  Names missing;
+  for (const std::string& shard : out.index->shards) {
+    if (!has(names, shard)) missing.push_back(shard);
+  }
+  out.files = out.index->shards;
+  if (missing.empty()) return {};
+  auto sets = part_sets(weight_files(names, kind));
+  std::erase_if(sets, [](const PartSet& set) { return !set.complete(); });
+  if (missing.size() == out.index->shards.size() && sets.size() == 1) {
+    host.log(XD_LOG_WARN, cat(out.index_name, " is of another save: it lists ", listed(missing),
+                              ", which are not there; reading ", listed(sets[0].there), " instead"));
+    out.files = std::move(sets[0].there);
+    out.index_is_stale = true;
+    return {};
+  }
+  return Error{XD_NOT_FOUND, cat(out.index_name, ": expected all ", out.index->shards.size(),
+                                 " files that it lists beside it, found ", missing.size(), " missing (",
+                                 listed(missing), "): name the folder that holds them, or run `hf download` again")};
 }
 
 }  // namespace
 
-Result<std::string> choose_file(const Host& host, std::span<const std::string> names, const WeightNames& kind,
-                                const std::string& variant) {
-  const std::string single = variant.empty() ? cat(kind.stem, kind.suffix) : cat(kind.stem, ".", variant, kind.suffix);
-  const auto weights = weight_files(names, kind);
-  std::string index;
-  for (const std::string& name : index_names(kind, variant)) {
-    if (index.empty() && has(names, name)) index = name;
-  }
-  if (has(names, single)) {
-    if (!index.empty())
-      host.log(XD_LOG_WARN, cat("found both ", single, " and ", index, ": reading ", single, ", as transformers does"));
-    return single;
-  }
-  if (!index.empty()) return index;
-  if (variant.empty()) return choose_other(host, weights, kind, names.size() == 1);
-  return Error{XD_NOT_FOUND, cat("expected ", single, " or ", index_names(kind, variant)[0], ", found ",
-                                 weights.empty() ? cat("no ", kind.suffix, " file") : listed(weights),
-                                 ": give another --variant, or none")};
+bool has_suffix(std::string_view name, const WeightNames& kind) {
+  if (is_index(name)) return name.find(cat(kind.suffix, ".index.")) != std::string_view::npos;
+  const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix); };
+  return ends(kind.suffix) || std::any_of(kind.others.begin(), kind.others.end(), ends);
 }
 
-int score(std::span<const std::string> names, const WeightNames& kind, int best) {
-  if (has(names, cat(kind.stem, kind.suffix)) || has(names, index_names(kind, "")[0])) return best;
-  const auto weights = weight_files(names, kind);
-  if (weights.size() == 1) return best - 10;
-  return weights.empty() ? 0 : best / 10;  // perhaps nobody else reads them either: let open() say what is missing
-}
-
-Result<void> check_shards_exist(const ShardIndex& index, std::span<const std::string> names) {
-  std::vector<std::string> missing;
-  for (const std::string& shard : index.shards) {
-    if (!std::binary_search(names.begin(), names.end(), shard)) missing.push_back(shard);
+Result<WeightFiles> choose_files(const Host& host, const Input& input, const WeightNames& kind,
+                                 const std::string& variant, const std::string& wanted) {
+  const Names names = input.names(host);
+  const std::string named = input.named(host);
+  WeightFiles out;
+  std::string first = named;
+  if (!named.empty()) {
+    XD_TRY(check_named(host, input, named));
+  } else if (!wanted.empty()) {
+    if (!has(names, wanted))
+      return Error{XD_NOT_FOUND, cat("expected ", in_quotes(wanted),
+                                     ", which config.json names as transformers_weights, "
+                                     "found none: download it, or take the key out")};
+    first = wanted;
+  } else {
+    for (size_t i = 0; i < kind.stems.size() && first.empty(); ++i)
+      first = opening_file(host, names, kind.stems[i], kind, variant);
+    const Names other_indexes = indexes(names, kind);
+    if (first.empty() && variant.empty() && other_indexes.size() == 1) first = other_indexes[0];
   }
-  if (missing.empty()) return {};
-  return Error{XD_NOT_FOUND,
-               cat("expected all ", index.shards.size(), " files that it lists beside it, found ", missing.size(),
-                   " missing (", listed(missing), "): name the folder that holds them, or run `hf download` again")};
+  if (first.empty()) {
+    XD_TRY_SET(out.files, choose_others(host, weight_files(names, kind), kind, variant));
+  } else if (!is_index(first)) {
+    out.files = {first};
+  } else {
+    out.index_name = first;
+    XD_TRY_SET(out.index, read_shard_index(host, input, first));
+    XD_TRY(find_shards(host, names, kind, out));
+  }
+  warn_of_adapter(host, names, out.files, kind);
+  return out;
 }
 
-Result<void> check_against_index(const ShardIndex& index, std::span<const PlacedTensor> tensors,
-                                 std::span<const std::string> files) {
-  constexpr uint32_t kNowhere = UINT32_MAX;
+int score(std::span<const std::string> names, const WeightNames& kind) {
+  if (has(names, single_name(kind.stems[0], kind, "")) || has(names, index_names(kind.stems[0], kind, "")[0]))
+    return kind.standard_score;
+  for (const std::string_view stem : kind.stems) {
+    if (has(names, single_name(stem, kind, "")) || has(names, index_names(stem, kind, "")[0])) return kind.other_score;
+  }
+  const Names weights = weight_files(names, kind);
+  const auto sets = part_sets(weights);
+  const bool is_one_set = sets.size() == 1 && sets[0].there.size() == weights.size();
+  if (weights.size() == 1 || is_one_set || indexes(names, kind).size() == 1) return kind.other_score;
+  return weights.empty() ? 0 : kind.standard_score / 10;  // perhaps nobody else reads them: open() says what is missing
+}
+
+Result<void> check_placed(const WeightFiles& files, std::span<const PlacedTensor> tensors) {
   constexpr std::string_view kSaveAgain = ": the files are of different saves, download or save the model again";
-  std::vector<uint32_t> found(index.weight_map.size(), kNowhere);
+  const auto refuse = [&](Error e) {
+    return Result<void>(files.index ? std::move(e).in(files.index_name) : std::move(e));
+  };
   for (const PlacedTensor& t : tensors) {
-    const ShardIndex::Entry* entry = index.find(t.name);
-    if (!entry) {
-      return corrupt(cat("expected the index to list every tensor, found ", in_quotes(t.name), " of ", files[t.file],
-                         " not in it", kSaveAgain));
-    }
-    uint32_t& where = found[static_cast<size_t>(entry - index.weight_map.data())];
-    if (where != kNowhere) {
-      return corrupt(cat("expected tensor ", in_quotes(t.name), " in one file, found it in ", files[where], " and ",
-                         files[t.file], kSaveAgain));
-    }
-    where = t.file;
+    if (!files.index || files.index->find(t.name)) continue;
+    return refuse(corrupt(cat("expected the index to list every tensor, found ", in_quotes(t.name), " of ",
+                              files.files[t.file], " not in it", kSaveAgain)));
   }
-  for (size_t i = 0; i < found.size(); ++i) {
-    const ShardIndex::Entry& entry = index.weight_map[i];
-    if (found[i] == entry.shard) continue;
-    return corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ", files[entry.shard], ", found it in ",
-                       found[i] == kNowhere ? "no file" : files[found[i]], kSaveAgain));
+  // Sorted, not hashed: the worst case of a hash table is the file's to choose.
+  std::vector<PlacedTensor> sorted(tensors.begin(), tensors.end());
+  const auto by_name = [](const PlacedTensor& a, const PlacedTensor& b) { return a.name < b.name; };
+  std::stable_sort(sorted.begin(), sorted.end(), by_name);
+  const auto twice =
+      std::adjacent_find(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.name == b.name; });
+  if (twice != sorted.end()) {
+    return refuse(corrupt(cat("expected tensor ", in_quotes(twice->name), " in one file, found it in ",
+                              files.files[twice->file], " and ", files.files[std::next(twice)->file], kSaveAgain)));
+  }
+  if (!files.index) return {};
+  for (const ShardIndex::Entry& entry : files.index->weight_map) {
+    const auto it = std::lower_bound(sorted.begin(), sorted.end(), PlacedTensor{entry.tensor, 0}, by_name);
+    const bool is_there = it != sorted.end() && it->name == entry.tensor;
+    const std::string& shard = files.index->shards[entry.shard];
+    if (is_there && (files.index_is_stale || files.files[it->file] == shard)) continue;
+    return refuse(corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ",
+                              files.index_is_stale ? "one of the files" : shard, ", found it in ",
+                              is_there ? files.files[it->file] : "no file", kSaveAgain)));
   }
   return {};
 }
 
-void compare_total_size(const Host& host, const ShardIndex& index, uint64_t n_bytes, const std::string& index_name) {
-  if (!index.total_size || *index.total_size == n_bytes) return;
-  host.log(XD_LOG_WARN, cat(index_name, ": its total_size is ", *index.total_size, ", but the tensors have ", n_bytes,
-                            " bytes; every tensor is where the index says, so this is ignored"));
+void compare_total_size(const Host& host, const WeightFiles& files, uint64_t n_bytes) {
+  if (!files.index || !files.index->total_size || *files.index->total_size == n_bytes) return;
+  host.log(XD_LOG_WARN,
+           cat(files.index_name, ": its total_size is ", *files.index->total_size, ", but the tensors have ", n_bytes,
+               " bytes; every tensor is where the index says, so this is ignored"));
 }
 
 }  // namespace crossdock::common

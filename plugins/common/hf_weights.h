@@ -1,7 +1,8 @@
-// Which files of an input are the model: one file, or shards with an index. The same rules for safetensors and .bin.
+// Which files of an input are the model: one file, or shards. The same rules for safetensors and .bin.
 //
-// The choice is transformers': STEM.SUFFIX, else STEM.SUFFIX.index.json (modeling_utils.py, 5.23). The index must agree
-// with the shards both ways, so that no tensor is taken from a place that the checkpoint's author did not mean.
+// The choice is transformers' where it has one: STEM.SUFFIX, else STEM.SUFFIX.index.json (modeling_utils.py, 5.23). A
+// standard name wins over every other. Without one: the index or files of another stem, a complete set of numbered
+// parts, the only file there is. A part is never taken for the whole.
 #pragma once
 
 #include "plugins/common/hf_folder.h"
@@ -10,36 +11,43 @@ namespace crossdock::common {
 
 // How a format's files are named.
 struct WeightNames {
-  std::string_view stem;                          // "model" of model.safetensors
+  std::span<const std::string_view> stems;        // "model" of model.safetensors: the standard one first
   std::string_view suffix;                        // ".safetensors"
   std::span<const std::string_view> others;       // further suffixes of single files
   std::span<const std::string_view> not_weights;  // beginnings of names that hold something else
   std::string_view adapter;                       // holds a part of a model
+  int standard_score, other_score;                // see score()
 };
 
-// The file that opens the model: a file of weights, or an index of shards. `variant`: "fp16" for
-// model.fp16.safetensors.
-Result<std::string> choose_file(const Host& host, std::span<const std::string> names, const WeightNames& kind,
-                                const std::string& variant);
-inline bool is_index(std::string_view name) { return name.ends_with(".json"); }
+struct WeightFiles {
+  std::vector<std::string> files;   // sorted by name
+  std::optional<ShardIndex> index;  // what lists them
+  std::string index_name;
+  // The index lists files that are not there: what is read instead must hold its tensors.
+  bool index_is_stale = false;
+};
 
-// How sure we are that the input is ours, from its names alone: 0, or up to `best`.
-int score(std::span<const std::string> names, const WeightNames& kind, int best);
+// `variant`: "fp16" for model.fp16.safetensors. `wanted`: a file that config.json names (transformers_weights); empty
+// for none.
+Result<WeightFiles> choose_files(const Host& host, const Input& input, const WeightNames& kind,
+                                 const std::string& variant, const std::string& wanted = {});
 
-// Every shard that the index lists is there.
-Result<void> check_shards_exist(const ShardIndex& index, std::span<const std::string> names);
+// How sure we are that a folder is ours, from its names alone: 0, or up to standard_score where it has a standard name.
+int score(std::span<const std::string> names, const WeightNames& kind);
+// Whether a file's name says that it is of this kind, or an index of such files.
+bool has_suffix(std::string_view name, const WeightNames& kind);
 
 struct PlacedTensor {
   std::string_view name;
-  uint32_t file;  // an index of `files`
+  uint32_t file;  // an index of WeightFiles.files
 };
 
-// Both ways: each tensor of the index lies in the shard it names, and each tensor of a shard is in the index.
-Result<void> check_against_index(const ShardIndex& index, std::span<const PlacedTensor> tensors,
-                                 std::span<const std::string> files);
+// Both ways: each tensor of the index lies in the shard it names, and each tensor of a shard is in the index. Without
+// an index: no tensor lies in two files.
+Result<void> check_placed(const WeightFiles& files, std::span<const PlacedTensor> tensors);
 
 // Warns when total_size is another one; that is nobody's rule: transformers does not read it, and merged, cast or
 // stripped models keep an old one.
-void compare_total_size(const Host& host, const ShardIndex& index, uint64_t n_bytes, const std::string& index_name);
+void compare_total_size(const Host& host, const WeightFiles& files, uint64_t n_bytes);
 
 }  // namespace crossdock::common

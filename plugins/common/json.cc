@@ -9,6 +9,8 @@ namespace crossdock::common {
 
 namespace {
 
+constexpr std::string_view kUtf8Mark = "\xef\xbb\xbf";
+
 // True for an integer that is in neither int64 nor uint64.
 bool exceeds_64_bits(std::string_view token) {
   const bool negative = token.starts_with('-');
@@ -96,6 +98,12 @@ Result<manifest::Value> value_at(simdjson::dom::element element, int depth) {
 }  // namespace
 
 Result<void> JsonDocument::parse(const char* padded, uint64_t length) {
+  // Some versions of simdjson skip a byte order mark, others do not: here it is never part of strict JSON.
+  const std::string_view text(padded, length);
+  if (text.starts_with(kUtf8Mark))
+    return corrupt("expected JSON, found a byte order mark in front: save the file as UTF-8 without a BOM");
+  if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
+    return corrupt("expected JSON in UTF-8, found UTF-16: save the file as UTF-8");
   const auto error =
       parser_->parse(reinterpret_cast<const uint8_t*>(padded), length, /*realloc_if_needed=*/false).get(root_);
   if (error == simdjson::SUCCESS) return {};
@@ -105,6 +113,7 @@ Result<void> JsonDocument::parse(const char* padded, uint64_t length) {
 }
 
 Result<JsonDocument> parse_json(std::string_view text, JsonDialect dialect) {
+  if (dialect == JsonDialect::kPython && text.starts_with(kUtf8Mark)) text.remove_prefix(kUtf8Mark.size());
   const simdjson::padded_string padded = dialect == JsonDialect::kPython
                                              ? simdjson::padded_string(strict_from_python(text))
                                              : simdjson::padded_string(text);

@@ -23,8 +23,9 @@ inline constexpr int kMaxJsonDepth = 30;
 
 enum class JsonDialect {
   kStrict,
-  // What Python's json.dump writes: also NaN, Infinity and -Infinity, which become strings, and integers of any size,
-  // which become doubles when 64 bits do not hold them. For config.json and its kind only.
+  // What people's config files hold: a byte order mark, and what Python's json.dump writes: also NaN, Infinity and
+  // -Infinity, which become strings, and integers of any size, which become doubles when 64 bits do not hold them. For
+  // config.json and its kind only.
   kPython,
 };
 

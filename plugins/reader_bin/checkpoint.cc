@@ -15,7 +15,8 @@ using common::in_quotes;
 
 constexpr std::string_view kOthers[] = {".pt", ".pth", ".ckpt", ".t7"};
 constexpr std::string_view kNotWeights[] = {"training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state"};
-constexpr common::WeightNames kNames{"pytorch_model", ".bin", kOthers, kNotWeights, "adapter_model.bin"};
+constexpr std::string_view kStems[] = {"pytorch_model", "diffusion_pytorch_model"};
+constexpr common::WeightNames kNames{kStems, ".bin", kOthers, kNotWeights, "adapter_model.bin", 80, 70};
 
 Result<void> check_size(const StoredTensor& t, const Record& record) {
   if (t.strides.empty()) return {};
@@ -70,38 +71,42 @@ void find_aliases(Checkpoint& c) {
 
 }  // namespace
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names,
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
                                    const OpenOptions& options) {
-  XD_TRY_SET(const std::string first, common::choose_file(host, names, kNames, options.variant));
-  Checkpoint out;
-  std::optional<common::ShardIndex> index;
-  std::vector<std::string> files{first};
-  if (common::is_index(first)) {
-    XD_TRY_SET(index, common::read_shard_index(host, input, first));
-    if (auto all = common::check_shards_exist(*index, names); !all)
-      return common::in_file(first, std::move(all).error());
-    files = index->shards;
+  const auto* map = config.get<manifest::ValueMap>();
+  if (map && map->find("transformers_weights")) {
+    return invalid(
+        "config.json: expected no transformers_weights, which names a .safetensors file, found it: use "
+        "--from safetensors, or name the file to read");
   }
-  for (const std::string& file : files) {
+  XD_TRY_SET(const auto chosen, common::choose_files(host, input, kNames, options.variant));
+  Checkpoint out;
+  for (const std::string& file : chosen.files) {
     if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
     if (auto added = add_file(host, input, file, options, out); !added)
       return common::in_file(file, std::move(added).error());
   }
-  if (index) {
-    std::vector<common::PlacedTensor> placed;
-    uint64_t n_bytes = 0;
-    for (const StoredTensor& t : out.tensors) {
-      placed.push_back({t.name, t.file});
-      n_bytes += t.n_elems() * t.elem_bytes();
-    }
-    if (auto same = common::check_against_index(*index, placed, files); !same)
-      return common::in_file(first, std::move(same).error());
-    common::compare_total_size(host, *index, n_bytes, first);
+  std::vector<common::PlacedTensor> placed;
+  uint64_t n_bytes = 0;
+  for (const StoredTensor& t : out.tensors) {
+    placed.push_back({t.name, t.file});
+    n_bytes += t.n_elems() * t.elem_bytes();
   }
+  // Names that are twice in one file are the manifest's to refuse.
+  if (chosen.files.size() > 1 || chosen.index) XD_TRY(common::check_placed(chosen, placed));
+  common::compare_total_size(host, chosen, n_bytes);
   find_aliases(out);
   return out;
 }
 
-int score(std::span<const std::string> names) { return common::score(names, kNames, 80); }
+int score(const Host& host, const Input& input) {
+  const std::string name = input.named(host);
+  if (name.empty()) return common::score(input.names(host), kNames);
+  if (common::is_index(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
+  // The content tells, whatever the name.
+  const auto source = input.open(host, name);
+  if (source && looks_like_torch(host, *source)) return 90;
+  return common::has_suffix(name, kNames) ? 10 : 0;  // what is wrong with it is ours to say
+}
 
 }  // namespace crossdock::reader_bin

@@ -1,4 +1,4 @@
-// What the files of a model hold together: one file, or shards with an index (plugins/common/hf_weights.h).
+// What the files of a model hold together: one file, or shards (plugins/common/hf_weights.h).
 #pragma once
 
 #include "plugins/reader_bin/torch_file.h"
@@ -45,11 +45,12 @@ struct OpenOptions {
   bool verify_crc = false;
 };
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names,
+// `config`: config.json, or unset.
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
                                    const OpenOptions& options);
 
-// How sure we are that the input is ours, from its names alone: 0 to 80. Where safetensors files are too, they go
-// first.
-int score(std::span<const std::string> names);
+// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file: 0 to 90. Where a
+// folder has safetensors files under their standard name too, they go first.
+int score(const Host& host, const Input& input);
 
 }  // namespace crossdock::reader_bin

@@ -28,14 +28,14 @@ void swap_bytes(DType dtype, std::span<std::byte> values) {
 
 class BinReader : public Reader {
  public:
-  static int probe(const Host& host, const Input& input) { return score(input.names(host)); }
+  static int probe(const Host& host, const Input& input) { return score(host, input); }
 
   static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
     const auto names = input.names(host);
     auto out = std::make_unique<BinReader>();
     XD_TRY_SET(out->config_, common::read_config(host, input, names));
     XD_TRY_SET(out->checkpoint_,
-               open_checkpoint(host, input, names,
+               open_checkpoint(host, input, out->config_,
                                {options.text("variant"), options.text("state-dict-path"), options.flag("verify-crc")}));
     out->aux_files_ = common::aux_files(names);
     return std::unique_ptr<Reader>(std::move(out));

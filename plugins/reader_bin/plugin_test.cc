@@ -43,10 +43,7 @@ TEST_CASE("bin: who it is") {
 }
 
 TEST_CASE("bin: how sure it is, by names") {
-  const auto score = [](std::vector<std::string> names) {
-    std::sort(names.begin(), names.end());
-    return reader_bin::score(names);
-  };
+  const auto score = test::probe_names;
   CHECK(score({"pytorch_model.bin", "config.json"}) == 80);
   CHECK(score({"pytorch_model.bin.index.json"}) == 80);
   CHECK(score({"x.pt"}) == 70);
@@ -54,6 +51,49 @@ TEST_CASE("bin: how sure it is, by names") {
   CHECK(score({"a.pt", "b.pt"}) == 8);
   CHECK(score({"original/consolidated.00.pth"}) == 0);
   CHECK(score({"model.safetensors"}) == 0);
+  CHECK(score({"hf_model-1-of-2.pt", "hf_model-2-of-2.pt"}) == 70);
+  CHECK(score({"diffusion_pytorch_model.bin", "a.pt"}) == 70);
+}
+
+TEST_CASE("bin: how sure it is of a file that the user named, by its first bytes") {
+  const std::string value = dict({text("w"), kTwo});
+  for (const char* name : {"model_best.pth.tar", "checkpoint", "x.bin", "x.safetensors", "OLD.PTH"}) {
+    CAPTURE(name);
+    CHECK(test::probe_file(name, torch_zip(value, {{"0", "ABCDefgh"}})) == 90);
+    CHECK(test::probe_file(name, legacy_file(value, {{"0", "ABCDefgh"}})) == 90);
+  }
+  CHECK(test::probe_file("x.bin", "other bytes, and not few of them") == 10);
+  CHECK(test::probe_file("x.bin", "") == 10);
+  CHECK(test::probe_file("x", "other bytes, and not few of them") == 0);
+  CHECK(test::probe_file("pytorch_model.bin.index.json", "{}") == 80);
+  CHECK(test::probe_file("model.safetensors.index.json", "{}") == 0);
+}
+
+TEST_CASE("bin: a file that the user named is read, whatever lies beside it") {
+  const auto outcome = [](const std::string& named, std::vector<std::string> beside = {}) {
+    test::MemoryHost host;
+    for (const std::string& name : beside) host.inputs[name] = torch_zip(dict({text("v"), kTwo}), {{"0", "ABCDefgh"}});
+    host.inputs[named] = torch_zip(dict({text("w"), kTwo}), {{"0", "ABCDefgh"}});
+    host.named = named;
+    const auto reader = open(host);
+    return reader ? (*reader)->manifest.tensors[0].name : reader.error().message;
+  };
+  CHECK(outcome("best", {"pytorch_model.bin", "x.pt"}) == "w");
+  CHECK(outcome("consolidated.00.pth") == "w");
+  CHECK(outcome("mp_rank_00_model_states.pt") == "w");
+  CHECK(outcome("checkpoint-1.pt", {"checkpoint-2.pt"}) == "w");
+  const std::string meta = outcome("consolidated.00.pth", {"consolidated.01.pth"});
+  CHECK(meta.find("found consolidated.00.pth, one model-parallel part of a model in Meta's own format (beside it lies "
+                  "consolidated.01.pth): ") != std::string::npos);
+  CHECK(outcome("consolidated.07.pth", {"consolidated.06.pth"}).find("(beside it lies consolidated.06.pth)") !=
+        std::string::npos);
+  CHECK(outcome("hf_model_0001_0.pt", {"hf_model_0002_0.pt"}).find("torchtune") != std::string::npos);
+  CHECK(outcome("mp_rank_00_model_states.pt", {"mp_rank_01_model_states.pt"}).find("DeepSpeed") != std::string::npos);
+  for (const char* part : {"zero_pp_rank_0_mp_rank_00_model_states.pt", "model_world_size_2_rank_0.pt",
+                           "layer_00-model_00-model_states.pt", "model_optim_rng.pt", "m-1-of-2.pt", "m_1_of_02.bin"}) {
+    CAPTURE(part);
+    CHECK(outcome(part).find("expected a whole model, found") == 0);
+  }
 }
 
 TEST_CASE("bin: a zip file, a legacy file, a deflated one, a big-endian one") {
@@ -298,7 +338,7 @@ TEST_CASE("bin: shards and their index") {
   host.inputs.erase("pytorch_model-00002-of-00002.bin");
   CHECK(has(names_in(host), "found 1 missing (pytorch_model-00002-of-00002.bin)"));
   host.inputs.erase("pytorch_model.bin.index.json");
-  CHECK(has(names_in(host), "found pytorch_model-00001-of-00002.bin, which is one part of 2"));
+  CHECK(has(names_in(host), "expected all 2 parts of a model, found 1 (pytorch_model-00001-of-00002.bin)"));
   host.inputs["pytorch_model.fp16.bin"] = shard("half");
   CHECK(names_in(host, {{"variant", "fp16"}}) == "half");
 }

@@ -15,6 +15,7 @@ using namespace std::string_view_literals;
 
 // torch.serialization.MAGIC_NUMBER as a pickled integer, behind the protocol's two bytes.
 constexpr std::string_view kLegacyMagic = "\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."sv;
+constexpr std::string_view kZipMagic = "PK\x03\x04";
 constexpr uint64_t kLegacyProtocol = 1001;
 constexpr uint64_t kFirstLegacyBytes = 1 << 20;  // holds the pickles of most files
 constexpr uint64_t kMaxByteorder = 16;
@@ -45,8 +46,10 @@ Error foreign(std::string_view head, uint64_t size) {
         "the name *.safetensors");
   if (head.starts_with('\x80'))
     return unsupported("expected a file of torch.save, found a pickle of another program: nothing was run");
-  return unsupported(cat("expected a file of torch.save, found ", size == 0 ? "an empty file" : "other bytes",
-                         ": name a .bin, .pt, .pth or .ckpt file"));
+  if (size == 0)
+    return corrupt(
+        "expected a file of torch.save, found an empty file, as an interrupted download leaves: download it again");
+  return unsupported("expected a file of torch.save, found other bytes: name a .bin, .pt, .pth or .ckpt file");
 }
 
 Error in_pickle(std::string_view name, Error e) { return e.held_by_host ? std::move(e) : std::move(e).in(name); }
@@ -69,12 +72,19 @@ Result<LegacyPickles> parse_legacy(std::string_view bytes) {
 
 }  // namespace
 
+bool looks_like_torch(const Host& host, const Source& source) {
+  std::array<char, 2 + kLegacyMagic.size()> head;
+  if (source.size(host) < head.size() || !source.read(host, 0, std::as_writable_bytes(std::span(head)))) return false;
+  const std::string_view text(head.data(), head.size());
+  return text.starts_with(kZipMagic) || (text[0] == '\x80' && text.substr(2) == kLegacyMagic);
+}
+
 Result<std::unique_ptr<TorchFile>> TorchFile::open(const Host& host, const Source& source, bool verify_crc) {
   std::unique_ptr<TorchFile> out(new TorchFile(source));
   std::array<char, 512> bytes;
   const std::string_view head(bytes.data(), std::min<uint64_t>(bytes.size(), source.size(host)));
   XD_TRY(source.read(host, 0, std::as_writable_bytes(std::span(bytes)).first(head.size())));
-  if (head.starts_with("PK\x03\x04")) {
+  if (head.starts_with(kZipMagic)) {
     XD_TRY(out->open_zip(host, verify_crc));
   } else if (head.size() > 2 && head[0] == '\x80' && head.substr(2).starts_with(kLegacyMagic)) {
     if (verify_crc) host.log(XD_LOG_WARN, "--verify-crc: files of torch before 1.6 have no CRCs to compare");

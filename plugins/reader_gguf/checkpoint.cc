@@ -1,7 +1,10 @@
 #include "plugins/reader_gguf/checkpoint.h"
 
 #include <algorithm>
+#include <array>
 #include <unordered_set>
+
+#include <crossdock/part_name.hpp>
 
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/quote.h"
@@ -14,18 +17,13 @@ using common::in_quotes;
 
 constexpr std::string_view kSuffix = ".gguf";
 constexpr std::string_view kOfSplits = "split.";  // the metadata that is each part's own
-constexpr uint32_t kMaxParts = 9999;
+constexpr uint64_t kMaxParts = 9999;
 
 // A projector or an adapter beside a model is not the model.
 bool is_model_file(std::string_view name) {
   const size_t slash = name.rfind('/');
   const std::string_view base = slash == std::string_view::npos ? name : name.substr(slash + 1);
   return base.ends_with(kSuffix) && !base.starts_with("mmproj");
-}
-
-std::string digits(uint32_t n) {
-  std::string out = std::to_string(n);
-  return out.insert(0, out.size() < 5 ? 5 - out.size() : 0, '0');
 }
 
 Result<uint64_t> integer(const Container& file, const char* key) {
@@ -49,18 +47,27 @@ Result<void> check_part(const Container& part, uint32_t index, size_t n_parts) {
 
 }  // namespace
 
-int score(std::span<const std::string> names) {
-  if (names.size() == 1 && names[0].ends_with(kSuffix)) return 90;
-  return std::any_of(names.begin(), names.end(), is_model_file) ? 60 : 0;
+int score(const Host& host, const Input& input) {
+  const std::string name = input.named(host);
+  if (name.empty()) {
+    const auto names = input.names(host);
+    return std::any_of(names.begin(), names.end(), is_model_file) ? 60 : 0;
+  }
+  std::array<char, 4> magic;
+  const auto source = input.open(host, name);
+  const bool is_gguf = source && source->size(host) >= magic.size() &&
+                       source->read(host, 0, std::as_writable_bytes(std::span(magic))) &&
+                       std::string_view(magic.data(), magic.size()) == "GGUF";
+  if (is_gguf) return 90;
+  return name.ends_with(kSuffix) ? 10 : 0;  // what is wrong with it is ours to say
 }
 
 Result<std::string> choose_file(std::span<const std::string> names) {
-  if (names.size() == 1) return names[0];  // the user's own choice
   std::vector<std::string> found;
   for (const std::string& name : names) {
     if (!is_model_file(name)) continue;
-    const auto shard = common::shard_number(name);
-    if (!shard || shard->number == 1) found.push_back(name);
+    const auto part = part_name(name);
+    if (!part || part->number == 1) found.push_back(name);
   }
   if (found.size() == 1) return found[0];
   if (found.empty()) return unsupported("expected a .gguf file (the first of its parts), found none: name the file");
@@ -70,17 +77,18 @@ Result<std::string> choose_file(std::span<const std::string> names) {
 }
 
 std::vector<std::string> part_names(const std::string& name) {
-  const auto shard = common::shard_number(name);
-  if (!shard || shard->total < 2 || shard->total > kMaxParts) return {name};
-  const std::string stem = name.substr(0, name.size() - kSuffix.size() - std::string_view("-00001-of-00003").size());
+  const auto part = part_name(name);
+  if (!part || part->total < 2 || part->total > kMaxParts) return {name};
   std::vector<std::string> out;
-  for (uint32_t i = 1; i <= shard->total; ++i)
-    out.push_back(cat(stem, "-", digits(i), "-of-", digits(shard->total), kSuffix));
+  for (uint64_t i = 1; i <= part->total; ++i) out.push_back(part->sibling(i));
   return out;
 }
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names) {
-  XD_TRY_SET(const std::string first, choose_file(names));
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input) {
+  std::string first = input.named(host);  // the user's own choice
+  if (first.empty()) {
+    XD_TRY_SET(first, choose_file(input.names(host)));
+  }
   Checkpoint out;
   std::unordered_set<std::string> seen;
   const auto parts = part_names(first);

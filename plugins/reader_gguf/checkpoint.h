@@ -29,8 +29,8 @@ struct Checkpoint {
   std::vector<StoredTensor> tensors;
 };
 
-// How sure we are that the input is ours, by its names alone: 0 to 100.
-int score(std::span<const std::string> names);
+// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file: 0 to 100.
+int score(const Host& host, const Input& input);
 
 // The file that opens the model among those of a folder.
 Result<std::string> choose_file(std::span<const std::string> names);
@@ -38,6 +38,6 @@ Result<std::string> choose_file(std::span<const std::string> names);
 // The names of all parts of a model of which this is one; the name alone when it is whole.
 std::vector<std::string> part_names(const std::string& name);
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names);
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input);
 
 }  // namespace crossdock::reader_gguf

@@ -15,13 +15,13 @@ using manifest::Manifest;
 
 class GgufReader : public Reader {
  public:
-  static int probe(const Host& host, const Input& input) { return score(input.names(host)); }
+  static int probe(const Host& host, const Input& input) { return score(host, input); }
 
   static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
     const std::string floats = options.text("gguf-dtype");
     auto out = std::make_unique<GgufReader>();
     out->floats_ = floats == "bf16" ? DType::BF16 : floats == "fp16" ? DType::F16 : DType::F32;
-    XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input, input.names(host)));
+    XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input));
     if (out->checkpoint_.big_endian) {
       for (const StoredTensor& t : out->checkpoint_.tensors) {
         if (!can_swap(*t.info.type))

@@ -35,10 +35,14 @@ TEST_CASE("gguf: who it is, and how sure by names") {
   const xd_plugin_desc& desc = test::linked_plugin(host);
   CHECK(std::string(desc.id) == "org.crossdock.reader.gguf");
   CHECK(desc.caps == XD_CAP_CONCURRENT);
-  const auto score = [](std::vector<std::string> names) { return reader_gguf::score(names); };
-  CHECK(score({"a.gguf"}) == 90);
+  const auto score = test::probe_names;
+  CHECK(score({"a.gguf"}) == 60);
   CHECK(score({"a-Q4_K_M.gguf", "b.gguf", "README.md"}) == 60);
   CHECK(score({"model.safetensors", "x.bin"}) == 0);
+  for (const char* name : {"a.gguf", "sha256-ab12", "x.bin"}) CHECK(test::probe_file(name, "GGUF") == 90);
+  CHECK(test::probe_file("a.gguf", "other") == 10);
+  CHECK(test::probe_file("a.gguf", "") == 10);
+  CHECK(test::probe_file("a.bin", "other") == 0);
 }
 
 TEST_CASE("gguf: which file of a folder") {
@@ -46,7 +50,7 @@ TEST_CASE("gguf: which file of a folder") {
     const auto r = choose_file(names);
     return r ? *r : r.error().message;
   };
-  CHECK(chosen({"any.name"}) == "any.name");
+  CHECK(has(chosen({"any.name"}), "found none"));
   CHECK(chosen({"README.md", "a.gguf", "mmproj-a.gguf"}) == "a.gguf");
   CHECK(chosen({"a-00001-of-00002.gguf", "a-00002-of-00002.gguf"}) == "a-00001-of-00002.gguf");
   CHECK(has(chosen({"a.gguf", "b.gguf"}), "expected one model in the folder, found \"a.gguf\", \"b.gguf\""));

@@ -1,4 +1,4 @@
-// What the files of a model hold together: one file, or shards with an index (plugins/common/hf_weights.h).
+// What the files of a model hold together: one file, or shards (plugins/common/hf_weights.h).
 #pragma once
 
 #include "plugins/reader_safetensors/header.h"
@@ -17,10 +17,11 @@ struct Checkpoint {
   std::vector<std::pair<std::string, std::string>> metadata;  // of all files, each pair once
 };
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, std::span<const std::string> names,
+// `config`: config.json, or unset.
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
                                    const std::string& variant);
 
-// How sure we are that the input is ours, from its names alone: 0 to 100.
-int score(std::span<const std::string> names);
+// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file: 0 to 100.
+int score(const Host& host, const Input& input);
 
 }  // namespace crossdock::reader_safetensors

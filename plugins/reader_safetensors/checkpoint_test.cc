@@ -34,12 +34,6 @@ std::string outcome_of(const std::vector<std::string>& names, const test::Option
   return reader ? (*reader)->manifest.source.files[0].name : reader.error().message;
 }
 
-int score_of(const std::vector<std::string>& names) {
-  test::MemoryHost host;
-  for (const std::string& name : names) host.inputs[name] = "";
-  return test::probe(host, test::linked_plugin(host));
-}
-
 }  // namespace
 
 TEST_CASE("checkpoint: which file opens the model") {
@@ -56,23 +50,18 @@ TEST_CASE("checkpoint: inputs without a model") {
   CHECK(outcome_of({"config.json", "original/model.safetensors"}) ==
         "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the model's "
         "folder");
-  CHECK(outcome_of({kShard1}) == cat("expected a whole model, found ", kShard1,
-                                     ", which is one part of 2: name the folder that holds all parts and "
-                                     "model.safetensors.index.json"));
-  CHECK(outcome_of({kShard2, "config.json"}) ==
-        cat("expected a whole model, found ", kShard2,
-            ", which is one part of 2: download the other parts and model.safetensors.index.json"));
-  CHECK(outcome_of({kShard1, kShard2, "config.json"}) ==
-        cat("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, found 2 files "
-            "without it (",
-            kShard1, ", ", kShard2, "): download the index too, name one of the files, or choose by --variant"));
+  CHECK(outcome_of({kShard2, "config.json"}) == cat("expected all 2 parts of a model, found 1 (", kShard2, ") and not ",
+                                                    kShard1, ": download the others, and their index if there is one"));
   std::vector<std::string> many;
   for (int i = 10; i < 22; ++i) many.push_back(cat("m", i, ".safetensors"));
-  CHECK(outcome_of(many).find("found 12 files without it (m10.safetensors, ") != std::string::npos);
-  CHECK(outcome_of(many).find("m17.safetensors and 4 more)") != std::string::npos);
+  CHECK(
+      outcome_of(many).find("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, "
+                            "found m10.safetensors, ") == 0);
+  CHECK(outcome_of(many).find("m17.safetensors and 4 more: name one of the files, or choose by --variant") !=
+        std::string::npos);
   CHECK(outcome_of({"model.safetensors"}, {{"variant", "fp16"}}) ==
-        "expected model.fp16.safetensors or model.safetensors.index.fp16.json, found model.safetensors: give another "
-        "--variant, or none");
+        "expected model.fp16.safetensors, or model.safetensors.index.fp16.json to say which tensor is where, found "
+        "model.safetensors: name one of the files, or another --variant");
 }
 
 TEST_CASE("checkpoint: an adapter is read as a file, with a warning") {
@@ -239,11 +228,129 @@ TEST_CASE("checkpoint: stops when cancelled") {
   CHECK(reader.error().code == XD_CANCELLED);
 }
 
+TEST_CASE("checkpoint: of a file that the user named, its first bytes tell") {
+  for (const char* name : {"0f3a9c", "x.bin", "MODEL.SAFETENSORS", "model.safetensors"}) {
+    CAPTURE(name);
+    CHECK(test::probe_file(name, bytes_file({"w"})) == 90);
+  }
+  CHECK(test::probe_file("x.safetensors", "") == 10);
+  CHECK(test::probe_file("x.safetensors", "version https://git-lfs") == 10);
+  CHECK(test::probe_file("x", "12345678{") == 0);  // a length beyond the file
+  CHECK(test::probe_file(kIndexName, "{}") == 100);
+  CHECK(test::probe_file("model.safetensors.index.fp16.json", "{}") == 100);
+  CHECK(test::probe_file("pytorch_model.bin.index.json", "{}") == 0);
+}
+
+TEST_CASE("checkpoint: all parts and no index are read, with a warning") {
+  for (const std::string of : {"-of-00002.safetensors", "-of-00002.fp16.safetensors"}) {
+    CAPTURE(of);
+    test::MemoryHost host;
+    host.inputs["model-00001" + of] = bytes_file({"x"});
+    host.inputs["model-00002" + of] = bytes_file({"y"});
+    const auto reader = open(host);
+    REQUIRE(reader);
+    CHECK((*reader)->manifest.tensors.size() == 2);
+    CHECK(host.logged("found all 2 parts and no model.safetensors.index.json: reading model-00001"));
+    host.inputs["model-00002" + of] = bytes_file({"x"});
+    CHECK(outcome(host).find("expected tensor \"x\" in one file, found it in model-00001") == 0);
+  }
+  test::MemoryHost host;  // counted from 0; the parts of a variant beside them are not taken
+  for (const char* name : {"model-0-of-2.safetensors", "model-1-of-2.safetensors"})
+    host.inputs[name] = bytes_file({name});
+  for (const char* name : {"model.fp16-0-of-2.safetensors", "model.fp16-1-of-2.safetensors"})
+    host.inputs[name] = bytes_file({name});
+  const auto reader = open(host);
+  REQUIRE(reader);
+  CHECK((*reader)->manifest.source.files[0].name == "model-0-of-2.safetensors");
+  const auto half = open(host, {{"variant", "fp16"}});
+  REQUIRE(half);
+  CHECK((*half)->manifest.source.files[0].name == "model.fp16-0-of-2.safetensors");
+}
+
+TEST_CASE("checkpoint: one part that the user named is no model") {
+  for (const char* name :
+       {"model-00001-of-000163.safetensors", "model-1-of-2.safetensors", "m_00001-of-00002.safetensors"}) {
+    CAPTURE(name);
+    test::MemoryHost host;
+    host.inputs[name] = bytes_file({"w"});
+    host.named = name;
+    CHECK(outcome(host).find(cat("expected a whole model, found ", name, ", which is one part of ")) == 0);
+  }
+}
+
+TEST_CASE("checkpoint: other stems, and an index that is named or the only one") {
+  for (const std::string stem : {"diffusion_pytorch_model", "consolidated", "custom"}) {
+    CAPTURE(stem);
+    test::MemoryHost host;
+    host.inputs[stem + "-00001-of-00001.safetensors"] = bytes_file({"w"});
+    host.inputs[stem + ".safetensors.index.json"] = index_of({{"w", "./" + stem + "-00001-of-00001.safetensors"}}, "1");
+    host.inputs["vae.safetensors"] = bytes_file({"v"});
+    CHECK(outcome(host) == "accepted");
+    host.inputs["model.safetensors"] = bytes_file({"m"});
+    auto reader = open(host);
+    REQUIRE(reader);
+    CHECK((*reader)->manifest.tensors[0].name == "m");
+    host.named = stem + ".safetensors.index.json";
+    reader = open(host);
+    REQUIRE(reader);
+    CHECK((*reader)->manifest.tensors[0].name == "w");
+  }
+}
+
+TEST_CASE("checkpoint: an index of another save beside a whole set of parts") {
+  test::MemoryHost host;
+  host.inputs[kShard1] = bytes_file({"x"});
+  host.inputs[kShard2] = bytes_file({"y"});
+  host.inputs[kIndexName] =
+      index_of({{"x", "model-00001-of-00003.safetensors"}, {"y", "model-00003-of-00003.safetensors"}}, "2");
+  CHECK(outcome(host) == "accepted");
+  CHECK(host.logged(cat(kIndexName, " is of another save: it lists model-00001-of-00003.safetensors, ")));
+  host.inputs[kIndexName] =
+      index_of({{"x", "model-00001-of-00003.safetensors"}, {"z", "model-00003-of-00003.safetensors"}}, "2");
+  CHECK(outcome(host).find("expected the index to list every tensor, found \"y\"") != std::string::npos);
+  host.inputs[kIndexName] = index_of({{"x", "model-00001-of-00003.safetensors"},
+                                      {"y", "model-00003-of-00003.safetensors"},
+                                      {"z", "model-00003-of-00003.safetensors"}},
+                                     "2");
+  CHECK(outcome(host).find("expected tensor \"z\" in one of the files, found it in no file") != std::string::npos);
+}
+
+TEST_CASE("checkpoint: an adapter beside a model is told") {
+  test::MemoryHost host;
+  host.inputs["model.safetensors"] = bytes_file({"w"});
+  host.inputs["adapter_model.bin"] = "";
+  CHECK(outcome(host) == "accepted");
+  CHECK(host.logged("adapter_model.bin beside the model is an adapter (LoRA), which is not in the result"));
+}
+
+TEST_CASE("checkpoint: the file that config.json asks for") {
+  test::MemoryHost host;
+  host.inputs["model.safetensors"] = bytes_file({"w"});
+  host.inputs["other.safetensors"] = bytes_file({"o"});
+  host.inputs["config.json"] = R"({"transformers_weights": "other.safetensors"})";
+  const auto reader = open(host);
+  REQUIRE(reader);
+  CHECK((*reader)->manifest.tensors[0].name == "o");
+  host.inputs["config.json"] = R"({"transformers_weights": "gone.safetensors"})";
+  CHECK(outcome(host).find("expected \"gone.safetensors\", which config.json names as transformers_weights") == 0);
+  host.inputs["config.json"] = R"({"transformers_weights": "../model.safetensors"})";
+  CHECK(outcome(host).find("config.json: expected transformers_weights to be the name of a .safetensors file") == 0);
+}
+
+TEST_CASE("checkpoint: a rank's share of a distributed checkpoint is refused") {
+  test::MemoryHost host;
+  host.inputs["model.safetensors"] =
+      file(R"({"__metadata__":{"DCP_SHARDING_INFO":"{}"},)" + entry("w", "U8", "[1]", 0, 1) + "}", "x");
+  CHECK(outcome(host).find("model.safetensors: expected whole tensors, found the share of one rank") == 0);
+}
+
 TEST_CASE("checkpoint: probing goes by names") {
-  CHECK(score_of({"config.json", "model.safetensors"}) == 100);
-  CHECK(score_of({"config.json", kIndexName, kShard1}) == 100);
-  CHECK(score_of({"weights.safetensors"}) == 90);
-  CHECK(score_of({"a.safetensors", "b.safetensors"}) == 10);
-  CHECK(score_of({"pytorch_model.bin", "original/a.safetensors"}) == 0);
-  CHECK(score_of({}) == 0);
+  CHECK(test::probe_names({"config.json", "model.safetensors"}) == 100);
+  CHECK(test::probe_names({"config.json", kIndexName, kShard1}) == 100);
+  CHECK(test::probe_names({"weights.safetensors"}) == 75);
+  CHECK(test::probe_names({kShard1, kShard2}) == 75);
+  CHECK(test::probe_names({"diffusion_pytorch_model.safetensors", "x.safetensors"}) == 75);
+  CHECK(test::probe_names({"a.safetensors", "b.safetensors"}) == 10);
+  CHECK(test::probe_names({"pytorch_model.bin", "original/a.safetensors"}) == 0);
+  CHECK(test::probe_names({}) == 0);
 }

@@ -14,13 +14,13 @@ using manifest::Manifest;
 
 class SafetensorsReader : public Reader {
  public:
-  static int probe(const Host& host, const Input& input) { return score(input.names(host)); }
+  static int probe(const Host& host, const Input& input) { return score(host, input); }
 
   static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
     const auto names = input.names(host);
     auto out = std::make_unique<SafetensorsReader>();
     XD_TRY_SET(out->config_, common::read_config(host, input, names));
-    XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input, names, options.text("variant")));
+    XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input, out->config_, options.text("variant")));
     out->aux_files_ = common::aux_files(names);
     return std::unique_ptr<Reader>(std::move(out));
   }

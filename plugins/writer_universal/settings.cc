@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "plugins/common/quote.h"
 
@@ -131,23 +130,15 @@ bool is_own_name(std::string_view path, const Settings& settings) {
 }
 
 Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::span<const uint64_t> indexes) {
-  std::unordered_map<std::string, uint64_t> taken;
-  taken.reserve(indexes.size());
   for (const uint64_t i : indexes) {
     const manifest::Tensor& tensor = tensors[i];
     std::string fault = fault_of(tensor.target());
-    const auto [other, is_new] = taken.emplace(fold_case(tensor.target()), i);
-    if (fault.empty() && other->first == "optimizer_state.pt") fault = "is a file of the checkpoint";
-    if (fault.empty() && !is_new) {
-      fault = fmt::format("tensor {} has too, where the case of letters is ignored",
-                          common::in_quotes(tensors[other->second].name));
-    }
-    if (!fault.empty()) {
-      return invalid(
-          fmt::format("tensor {}: expected a name that can be a folder's, found {}, which {}: "
-                      "give it another with --rename FROM=TO",
-                      common::in_quotes(tensor.name), common::in_quotes(tensor.target()), fault));
-    }
+    if (fault.empty() && fold_case(tensor.target()) == "optimizer_state.pt") fault = "is a file of the checkpoint";
+    if (fault.empty()) continue;
+    return invalid(
+        fmt::format("tensor {}: expected a name that can be a folder's, found {}, which {}: "
+                    "give it another with --rename FROM=TO",
+                    common::in_quotes(tensor.name), common::in_quotes(tensor.target()), fault));
   }
   return {};
 }

@@ -30,8 +30,8 @@ inline constexpr std::string_view kLatest = "latest_universal", kReport = "cross
 // some file systems do.
 bool is_own_name(std::string_view path, const Settings& settings);
 
-// Every tensor at these indexes gets the folder zero/<target name>: refuses names that cannot be one, or that meet
-// another on a file system that ignores the case of (ASCII) letters.
+// Every tensor at these indexes gets the folder zero/<target name>: refuses names that cannot be one. (Names that meet
+// on a file system that ignores the case of letters are the host's matter.)
 Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::span<const uint64_t> indexes);
 
 }  // namespace crossdock::writer_universal

@@ -112,10 +112,7 @@ TEST_CASE("folder names") {
   CHECK(holds(check_names({std::string("a\0b", 3)}), "holds a NUL byte"));
   CHECK(holds(check_names({std::string(256, 'x')}), "has 256 bytes, more than 255"));
   CHECK(holds(check_names({"Optimizer_State.pt"}), "is a file of the checkpoint"));
-  CHECK(check_names({"a.Weight", "a.weight"}) ==
-        "tensor \"t1\": expected a name that can be a folder's, found \"a.weight\", which tensor \"t0\" has too, where "
-        "the "
-        "case of letters is ignored: give it another with --rename FROM=TO");
+  CHECK(check_names({"a.Weight", "a.weight"}).empty());  // the host's matter
 }
 
 TEST_CASE("folder names: an empty one") {

@@ -83,6 +83,7 @@ static void print_xd_host(void) {
   FIELD(xd_host, tensor_read, xd_status (*)(void*, const xd_range*, void*, uint64_t, xd_error*));
   FIELD(xd_host, object_write, xd_status (*)(void*, xd_object*, uint64_t, const void*, uint64_t, xd_error*));
   FIELD(xd_host, object_zero, xd_status (*)(void*, xd_object*, uint64_t, uint64_t, xd_error*));
+  FIELD(xd_host, input_named, const char* (*)(void*, const xd_input*));
   END(xd_host);
 }
 

@@ -191,6 +191,19 @@ int probe(const MemoryHost& host, const xd_plugin_desc& plugin) {
   return plugin.reader->probe(host.table(), host.input());
 }
 
+int probe_names(const std::vector<std::string>& names) {
+  MemoryHost host;
+  for (const std::string& name : names) host.inputs[name] = "";
+  return probe(host, linked_plugin(host));
+}
+
+int probe_file(const std::string& name, const std::string& bytes) {
+  MemoryHost host;
+  host.inputs[name] = bytes;
+  host.named = name;
+  return probe(host, linked_plugin(host));
+}
+
 Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin_desc& plugin,
                                                const OptionValues& given) {
   const auto run = [&]() -> Result<std::unique_ptr<OpenReader>> {

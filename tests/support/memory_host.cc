@@ -140,6 +140,9 @@ struct Calls {
   static uint64_t input_count(void* ctx, const xd_input*) { return self(ctx).inputs.size(); }
   static const char* input_name(void* ctx, const xd_input*, uint64_t i) { return at(ctx, i).c_str(); }
   static uint64_t input_size(void* ctx, const xd_input*, uint64_t i) { return size_of(self(ctx), at(ctx, i)); }
+  static const char* input_named(void* ctx, const xd_input*) {
+    return self(ctx).named.empty() ? nullptr : self(ctx).named.c_str();
+  }
   static const std::string& at(void* ctx, uint64_t i) {
     return std::next(self(ctx).inputs.begin(), static_cast<int64_t>(i))->first;
   }
@@ -381,7 +384,8 @@ MemoryHost::MemoryHost()
              Calls::source_size,    Calls::source_read,  Calls::bytes_append,
              Calls::plan_object,    Calls::plan_item,    Calls::plan_aux,
              Calls::plan_drop,      Calls::plan_note,    Calls::tensor_view,
-             Calls::tensor_read,    Calls::object_write, Calls::object_zero} {}
+             Calls::tensor_read,    Calls::object_write, Calls::object_zero,
+             Calls::input_named} {}
 
 MemoryHost::~MemoryHost() {
   if (blocks_.empty() && views_out == 0) return;

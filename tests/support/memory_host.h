@@ -77,6 +77,7 @@ class MemoryHost {
   // ---- what the test sets
   std::map<std::string, std::string> inputs;
   std::map<std::string, uint64_t> input_sizes;  // names here are this long: cut off, or with zeros behind their bytes
+  std::string named;                            // the input that SRC names; empty: SRC is a folder
   manifest::Manifest manifest;                  // the writer's model; run_writer sets it
   std::vector<std::string> tensors;             // dense bytes by index in the manifest; or:
   std::function<void(uint64_t tensor, uint64_t first_byte, std::span<std::byte> out)> tensor_bytes;
@@ -149,6 +150,10 @@ class OpenReader {
 };
 
 int probe(const MemoryHost& host, const xd_plugin_desc& plugin);
+// Of a folder with (empty) files of these names, by the plugin that is linked into the test.
+int probe_names(const std::vector<std::string>& names);
+// Of a file with these bytes that the user named.
+int probe_file(const std::string& name, const std::string& bytes);
 Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin_desc& plugin,
                                                const OptionValues& options = {});
 

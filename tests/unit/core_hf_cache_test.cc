@@ -129,19 +129,85 @@ TEST_CASE("an ordinary folder is not a repository of the cache") {
   CHECK_FALSE(*none);
 }
 
-TEST_CASE("the digest of a large file is its blob's name") {
+TEST_CASE("the digest of a large file is the name of the blob that its link names") {
+  const TempDir dir;
   const std::string hex(64, 'a');
-  CHECK(digest_of_blob("/c/models--o--n/blobs/" + hex) == "sha256:" + hex);
-  CHECK(digest_of_blob("/c/models--o--n/blobs/" + hex.substr(24)).empty());  // a git hash
-  CHECK(digest_of_blob("/c/models--o--n/blobs/" + hex.substr(1) + "g").empty());
-  CHECK(digest_of_blob("/c/models--o--n/" + hex).empty());
-  CHECK(digest_of_blob("/c/other/blobs/" + hex).empty());
+  const auto digest = [&](const std::string& target) {
+    fs::remove(dir / "link");
+    fs::create_symlink(target, dir / "link");
+    return digest_of_link(dir / "link");
+  };
+  CHECK(digest("../../blobs/" + hex) == "sha256:" + hex);
+  CHECK(digest("/c/models--o--n/blobs/" + hex) == "sha256:" + hex);
+  CHECK(digest("../../blobs/" + hex.substr(24)).empty());  // a git hash
+  CHECK(digest("../../blobs/" + hex.substr(1) + "g").empty());
+  CHECK(digest("../../blobs/aa/" + hex).empty());  // the store of shared blobs, whose names are other hashes
+  CHECK(digest("../" + hex).empty());
+  put(dir / "file");
+  CHECK(digest_of_link(dir / "file").empty());
 }
 
-TEST_CASE("the repository of a snapshot, or of a folder in it, is found") {
-  CHECK(repository_of_snapshot("/c/models--o--n/snapshots/abc") == fs::path("/c/models--o--n"));
-  CHECK(repository_of_snapshot("/c/models--o--n/snapshots/abc/sub/dir") == fs::path("/c/models--o--n"));
-  CHECK_FALSE(repository_of_snapshot("/c/models--o--n/blobs"));
-  CHECK_FALSE(repository_of_snapshot("/c/other/snapshots/abc"));
-  CHECK_FALSE(repository_of_snapshot("/"));
+TEST_CASE("where a folder lies in the cache") {
+  const auto snapshot = snapshot_around("/c/models--o--n/snapshots/abc");
+  REQUIRE(snapshot);
+  CHECK(snapshot->repository == "/c/models--o--n");
+  CHECK(snapshot->commit == "abc");
+  CHECK(snapshot->below.empty());
+  CHECK(snapshot->hub_name() == "o/n");
+  CHECK(snapshot_around("/c/models--o--n/snapshots/abc/sub/dir")->below == "sub/dir");
+  CHECK_FALSE(snapshot_around("/c/models--o--n/blobs"));
+  CHECK_FALSE(snapshot_around("/c/other/snapshots/abc"));
+  CHECK_FALSE(snapshot_around("/"));
+}
+
+TEST_CASE("links of a snapshot may lead to its repository, or to the cache's shared blobs") {
+  const std::string hash = "ab" + std::string(62, '0');
+  const auto allowed = [](const std::string& target) { return is_in_cache_of("/c/models--o--n", target); };
+  CHECK(allowed("/c/models--o--n/blobs/x"));
+  CHECK(allowed("/c/blobs/ab/" + hash));
+  CHECK_FALSE(allowed("/c/blobs/cd/" + hash));  // not the folder of its hash
+  CHECK_FALSE(allowed("/c/blobs/" + hash));
+  CHECK_FALSE(allowed("/c/blobs/ab/" + hash.substr(1)));
+  CHECK_FALSE(allowed("/c/blobs/ab/" + hash + ".refs"));
+  CHECK_FALSE(allowed("/c/models--o--other/blobs/x"));
+  CHECK_FALSE(allowed("/other/blobs/ab/" + hash));
+}
+
+TEST_CASE("the files of a commit, downloaded or not") {
+  const TempDir cache;
+  const fs::path repository = cache / "models--o--n", snapshot = repository / "snapshots/abc";
+  fs::create_directories(snapshot / "sub");
+  CHECK_FALSE(files_of_commit(snapshot));
+  const std::string hex(64, 'a');
+  const std::string tree = R"({"format_version": 1, "files": {
+    "config.json": {"size": 12, "blob_id": "00"},
+    "sub/model.safetensors": {"size": 130, "blob_id": "00", "lfs_sha256": ")" +
+                           hex + R"(", "lfs_size": 5000000000, "xet_hash": "00"}}})";
+  put(repository / "trees/abc.json", tree);
+  const auto all = files_of_commit(snapshot);
+  REQUIRE(all);
+  REQUIRE(all->size() == 2);
+  CHECK(all->at("config.json").size == 12);
+  CHECK(all->at("config.json").digest.empty());
+  CHECK(all->at("sub/model.safetensors").size == 5000000000);
+  CHECK(all->at("sub/model.safetensors").digest == "sha256:" + hex);
+  const auto below = files_of_commit(snapshot / "sub");
+  REQUIRE(below);
+  CHECK(below->size() == 1);
+  CHECK(below->count("model.safetensors") == 1);
+  for (const char* text : {"", "{", "[]", R"({"format_version": 2, "files": {}})", R"({"format_version": 1})",
+                           R"({"format_version": 1, "files": {"a": {"size": "x"}}})"}) {
+    INFO(text);
+    put(repository / "trees/abc.json", text);
+    CHECK_FALSE(files_of_commit(snapshot));
+  }
+}
+
+TEST_CASE("a download to a folder of the user's keeps its list there") {
+  const TempDir dir;
+  const std::string tree = R"({"format_version": 1, "files": {"a": {"size": 1, "blob_id": "00"}}})";
+  put(dir / ".cache/huggingface/trees/abc.json", tree);
+  REQUIRE(files_of_commit(dir.path()));
+  put(dir / ".cache/huggingface/trees/def.json", tree);
+  CHECK_FALSE(files_of_commit(dir.path()));  // which of the two holds, nothing tells
 }

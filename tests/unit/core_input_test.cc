@@ -153,6 +153,84 @@ TEST_CASE("a snapshot's links may not leave its repository, nor lead nowhere") {
   }
 }
 
+TEST_CASE("a snapshot whose large files lie in the cache's store of shared blobs") {
+  const TempDir cache;
+  const fs::path snapshot = make_snapshot(cache.path());
+  const std::string sha256(64, 'a'), xet = "cd" + std::string(62, '1');
+  put(cache / "blobs/cd" / xet, "large");
+  if (GENERATE(true, false)) put(cache / "blobs/.huggingface-shared-blobs", "1\n");
+  fs::create_symlink("../../blobs/cd/" + xet, cache / "models--org--name/blobs" / sha256);
+  fs::create_symlink("../../blobs/" + sha256, snapshot / "large.safetensors");
+  const auto input = open_input(snapshot.string());
+  REQUIRE(input);
+  const InputEntry* large = input->find("large.safetensors");
+  REQUIRE(large);
+  CHECK(large->size == 5);
+  CHECK(large->path == cache / "blobs/cd" / xet);
+  CHECK(large->digest == "sha256:" + sha256);
+  CHECK(open_input((snapshot / "large.safetensors").string())->entries()[0].digest == "sha256:" + sha256);
+  fs::remove(cache / "blobs/cd" / xet);
+  CHECK(contains(refusal(snapshot), "a link to nothing"));
+}
+
+TEST_CASE("the Hub's list of a commit's files: digests of copies, and sizes") {
+  const TempDir cache;
+  const fs::path snapshot = cache / "models--org--name/snapshots/c0ffee";
+  fs::create_directories(cache / "models--org--name/blobs");
+  const std::string sha256(64, 'a');
+  put(snapshot / "model.safetensors", "12345");  // a copy: links are off
+  const auto tree = [&](int size) {
+    put(cache / "models--org--name/trees/c0ffee.json",
+        R"({"format_version": 1, "files": {"model.safetensors": {"size": 5, "blob_id": "0", "lfs_sha256": ")" + sha256 +
+            R"(", "lfs_size": )" + std::to_string(size) + R"(}, "other.safetensors": {"size": 1, "blob_id": "0"}}})");
+  };
+  tree(5);
+  auto input = open_input(snapshot.string());
+  REQUIRE(input);
+  CHECK(input->entries()[0].digest == "sha256:" + sha256);
+  CHECK(input->check_as_published(input->entries()[0]));
+  CHECK(input->commit_files()->count("other.safetensors") == 1);
+  tree(6);
+  input = open_input(snapshot.string());
+  CHECK(input->entries()[0].digest.empty());
+  CHECK(contains(message(input->check_as_published(input->entries()[0])),
+                 "expected model.safetensors of 6 bytes, as the Hub has it, found 5"));
+}
+
+TEST_CASE("a file that is named: its neighbours are found and not listed") {
+  const TempDir dir;
+  for (const char* name : {"b.bin", "a.bin", "config.json", "sub/c.bin"}) put(dir / name, name);
+  const auto input = open_input((dir / "b.bin").string());
+  REQUIRE(input);
+  CHECK(input->named() == "b.bin");
+  CHECK(input->entries().size() == 1);
+  CHECK(input->find("a.bin"));
+  CHECK(input->find("config.json"));
+  CHECK_FALSE(input->find("c.bin"));
+  CHECK_FALSE(input->find("sub/c.bin"));
+  CHECK(open_input(dir.path().string())->named().empty());
+}
+
+TEST_CASE("an index that is named stands for its folder") {
+  const TempDir dir;
+  for (const char* name : {"a.index.json", "a-1-of-1.bin", "config.json"}) put(dir / name, name);
+  const auto input = open_input((dir / "a.index.json").string());
+  REQUIRE(input);
+  CHECK(input->named() == "a.index.json");
+  CHECK(input->entries().size() == 3);
+  CHECK(input->root() == dir.path());
+}
+
+TEST_CASE("links that lead nowhere are remembered") {
+  const TempDir dir;
+  put(dir / "model");
+  fs::create_symlink("../../blobs/none", dir / "weights");
+  const auto input = open_input(dir.path().string());
+  REQUIRE(input);
+  CHECK(input->broken_links() == Names{"weights"});
+  CHECK(contains(refusal(dir / "weights"), "found a link that leads nowhere at"));
+}
+
 TEST_CASE("a file that was replaced by a pipe is refused without blocking") {
   const TempDir dir;
   put(dir / "model");

@@ -52,11 +52,6 @@ manifest::Value map_of(std::initializer_list<std::pair<const char*, manifest::Va
 }
 manifest::Value text(const char* value) { return {std::string(value)}; }
 
-std::string quantised(const Manifest& m) {
-  const auto result = model::refuse_quantised(m);
-  return result ? "plain" : result.error().message;
-}
-
 }  // namespace
 
 TEST_CASE("names stay as they are unless asked") {
@@ -79,6 +74,53 @@ TEST_CASE("a rename is a regular expression with groups, and TO may be empty or 
   CHECK(renamed(want().rename("layers\\.(\\d+)\\.=h.$1."), of({"layers.12.w"})) == "h.12.w");
   CHECK(renamed(want().rename("_orig_mod\\.="), of({"_orig_mod.a._orig_mod.b"})) == "a.b");
   CHECK(renamed(want().rename("a=b=c"), of({"a"})) == "b=c");
+}
+
+TEST_CASE("FROM ends at the first '=' that is not part of it") {
+  CHECK(renamed(want().rename("layers\\.(?=3)=h."), of({"layers.3.w", "layers.4.w"})) == "h.3.w layers.4.w");
+  CHECK(renamed(want().rename("layers\\.(?!3)=h."), of({"layers.3.w", "layers.4.w"})) == "layers.3.w h.4.w");
+  CHECK(renamed(want().rename("a\\=b=c"), of({"a=b"})) == "c");
+  CHECK(renamed(want().rename("a[=]b=c"), of({"a=b"})) == "c");
+  CHECK(renamed(want().rename("\\(=x"), of({"(w"})) == "xw");
+}
+
+TEST_CASE("a rename that no tensor needs is a mistake, but for those of rules") {
+  CHECK(contains(renamed(want().rename("^gpt_neox\\.=x."), of({"a", "b"})),
+                 "--rename: expected a pattern that matches a tensor's name, found none for ^gpt_neox\\.=x. (the first "
+                 "name is a)"));
+  CHECK(contains(renamed(want().rename("a=b").rename("a=c"), of({"a"})), "found none for a=c"));
+  TargetOptions options;
+  options.rule_renames = {"gamma=weight"};
+  options.add_prefix = "p.";
+  CHECK(renamed(options, of({"ln.gamma", "w"})) == "p.ln.weight p.w");
+  CHECK(renamed(options, of({"w"})) == "p.w");
+}
+
+TEST_CASE("groups in TO must be there, and are spelled $1") {
+  CHECK(renamed(want().rename("(\\d)(\\d)=$2$1$$$&"), of({"w12"})) == "w21$12");
+  CHECK(contains(renamed(want().rename("layers\\.(\\d+)=h.$2"), of({"layers.1"})),
+                 "expected a group of FROM in TO, which has 1, found $2"));
+  CHECK(contains(renamed(want().rename("layers=h.$1"), of({"layers.1"})), "which has 0, found $1"));
+  CHECK(contains(renamed(want().rename("layers\\.(\\d+)=h.\\1"), of({"layers.1"})),
+                 "expected $1 for the first group in TO, found \\1: write $1"));
+}
+
+TEST_CASE("names that a wrapper left are told, with the flag that takes them off") {
+  const auto hint = [](std::vector<std::string> names) {
+    Manifest m;
+    for (const std::string& name : names) m.tensors.push_back(tensor(name, DType::F32, {1}));
+    return model::wrapper_hint(m);
+  };
+  CHECK(contains(hint({"module.a", "module.b.w"}), "--strip-prefix module. takes"));
+  CHECK(contains(hint({"_orig_mod.a", "_orig_mod.b"}), "--strip-prefix _orig_mod. takes"));
+  CHECK(contains(hint({"module._orig_mod.a", "module._orig_mod.b"}), "--strip-prefix module._orig_mod. takes"));
+  CHECK(contains(hint({"model._orig_mod.a", "model._orig_mod.b"}), "--strip-prefix model._orig_mod. takes"));
+  CHECK(contains(hint({"base_model.model.model.a", "base_model.model.lm_head"}),
+                 "--strip-prefix base_model.model. takes"));
+  CHECK(contains(hint({"layers.0._orig_mod.w", "norm"}), "--rename '_orig_mod\\.=' takes"));
+  CHECK(hint({"module.a", "b"}).empty());
+  CHECK(hint({"model.a", "model.b"}).empty());
+  CHECK(hint({}).empty());
 }
 
 TEST_CASE("a rename that is not one is refused") {
@@ -147,56 +189,6 @@ TEST_CASE("a pattern that matches nothing is a mistake") {
   CHECK(trained(want().freeze("x"), of({"h"})) ==
         "--frozen: expected a pattern that matches a tensor's name, found none for x");
   CHECK(contains(trained(want().freeze("["), of({"h"})), "--frozen: expected a regular expression, found ["));
-}
-
-TEST_CASE("plain weights are not taken for quantised ones") {
-  Manifest m =
-      of({"model.layers.0.mlp.gate_proj.weight", "h.scales", "my_blocks", "h.weight_scaled", "absmaximum", "SCBX"});
-  m.tensors.push_back(tensor("steps", DType::I64, {1}));
-  m.source.config = map_of({{"model_type", text("llama")}, {"quantization_config", {manifest::Null{}}}});
-  CHECK(quantised(m) == "plain");
-}
-
-TEST_CASE("config.json with a quantization_config is refused by its method") {
-  Manifest m = of({"w"});
-  m.source.config = map_of({{"quantization_config", map_of({{"quant_method", text("gptq")}})}});
-  CHECK(
-      quantised(m) ==
-      "expected plain weights, found config.json with quantization_config \"gptq\": this version does not dequantise; "
-      "convert from the model's bf16 or fp32 release");
-  m.source.config = map_of({{"quantization_config", map_of({})}});
-  CHECK(contains(quantised(m), "config.json with quantization_config:"));
-  m.source.config =
-      map_of({{"text_config", map_of({{"quantization_config", map_of({{"quant_method", text("awq")}})}})}});
-  CHECK(contains(quantised(m), "quantization_config \"awq\""));
-  m.source.config =
-      map_of({{"quantization_config", {manifest::Null{}}},
-              {"text_config", map_of({{"quantization_config", map_of({{"quant_method", text("fp8")}})}})}});
-  CHECK(contains(quantised(m), "quantization_config \"fp8\""));
-}
-
-TEST_CASE("element types of quantised codes are refused by name") {
-  for (const DType dtype : {DType::F8_E4M3, DType::F8_E5M2, DType::F8_E4M3FNUZ, DType::F8_E5M2FNUZ, DType::F8_E8M0,
-                            DType::F4, DType::F6_E2M3, DType::F6_E3M2}) {
-    Manifest m = of({"norm"});
-    m.tensors.push_back(tensor("w", dtype, {8}));
-    CHECK(contains(quantised(m), cat("found tensor w of type ", manifest::name(dtype), ':')));
-  }
-}
-
-TEST_CASE("the parts that quantisation methods leave beside their codes are refused by name") {
-  for (const char* name :
-       {"l.qweight", "l.qzeros", "l.g_idx",                          // GPTQ, AWQ
-        "l.weight_scale_inv", "l.weight_scale",                      // FP8
-        "l.weight_packed", "l.weight_zero_point", "l.weight_shape",  // compressed-tensors
-        "l.weight.absmax", "l.weight.quant_map", "l.weight.quant_state.bitsandbytes__nf4", "l.SCB"}) {  // bitsandbytes
-    INFO(name);
-    Manifest m = of({"norm"});
-    m.tensors.push_back(tensor(name, DType::U8, {8}));
-    CHECK(contains(quantised(m), cat("found tensor ", name, ", which a quantisation method left beside its codes")));
-  }
-  CHECK(contains(quantised(of({"mlp.experts.down_proj_blocks", "mlp.experts.down_proj_scales"})),
-                 "down_proj_blocks"));  // MXFP4
 }
 
 TEST_CASE("whether the embeddings are tied is config.json's word") {

@@ -3,6 +3,7 @@ set(sdk_tests ${PROJECT_SOURCE_DIR}/tests/unit)
 
 crossdock_test(sdk_result_test unit ${sdk_tests}/sdk_result_test.cc LIBS crossdock::sdk)
 crossdock_test(sdk_bytes_test unit ${sdk_tests}/sdk_bytes_test.cc LIBS crossdock::sdk)
+crossdock_test(sdk_part_name_test unit ${sdk_tests}/sdk_part_name_test.cc LIBS crossdock::sdk)
 crossdock_test(sdk_dtype_test unit ${sdk_tests}/sdk_dtype_test.cc LIBS crossdock::sdk)
 
 # manifest_wire.hpp is judged by protoc's own classes of manifest.proto, which core builds for its JSON form.

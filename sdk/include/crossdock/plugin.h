@@ -110,6 +110,10 @@ typedef struct xd_host {
   /* Writers, inside write_item() and seal(). */
   xd_status (*object_write)(void* ctx, xd_object* o, uint64_t off, const void* data, uint64_t n, xd_error* err);
   xd_status (*object_zero)(void* ctx, xd_object* o, uint64_t off, uint64_t n, xd_error* err); /* logical zeros: a hole where the file system has them */
+
+  /* Readers.  The file that the user named as SRC, an index of shards too: read that one, whatever its name and whatever lies beside it.
+     NULL: SRC is a folder.  source_open also opens files beside a named one, though they are not listed. */
+  const char* (*input_named)(void* ctx, const xd_input* in);
 } xd_host;
 
 typedef struct { uint32_t struct_size, reserved; const char *key, *value; } xd_option; /* already checked against the schema below;

@@ -93,6 +93,11 @@ class Input {
     for (uint64_t i = 0, n = count(host); i < n; ++i) out.push_back(name(host, i));
     return out;
   }
+  // The file that the user named as SRC; empty when SRC is a folder.
+  std::string named(const Host& host) const {
+    const char* name = host.table()->input_named(host.table()->ctx, handle_);
+    return name ? name : "";
+  }
   Result<Source> open(const Host& host, const std::string& name) const {
     xd_source* source = nullptr;
     XD_TRY(host.check(host.table()->source_open(host.table()->ctx, handle_, name.c_str(), &source, host.slot())));

@@ -1,0 +1,116 @@
+#include "core/convert/source_hints.h"
+
+#include "core/base/text.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+
+namespace crossdock::convert {
+
+namespace {
+
+struct Foreign {
+  const char* pattern;  // of a file's name without its folder
+  const char* what;
+};
+// The first that matches any file counts.
+constexpr Foreign kForeign[] = {
+    {"*.distcp",
+     "a distributed checkpoint of torch (FSDP, torchtitan): make one file of it with `accelerate merge-weights`, or "
+     "with "
+     "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"},
+    {"model_optim_rng.pt", "a checkpoint of Megatron-LM: export it to Hugging Face's format with Megatron's own tools"},
+    {"optimizer_state.pt",
+     "a DeepSpeed Universal checkpoint: it is for a job to load, with load_universal; convert from the model it was "
+     "made "
+     "of"},
+    {"zero_pp_rank_*_states.pt",
+     "a DeepSpeed checkpoint: get the weights with the zero_to_fp32.py that lies in it, or of ZeRO stage 1 and 2 name "
+     "the "
+     "file mp_rank_00_model_states.pt"},
+    {"mp_rank_*_model_states.pt",
+     "a DeepSpeed checkpoint: name the file mp_rank_00_model_states.pt if it is the only one, else get the weights "
+     "with "
+     "the zero_to_fp32.py that lies in it"},
+    {"*_rank_[0-9]*.pt",
+     "one file for each rank of a sharded job (verl, FSDP): merge them with the program that saved them, as with "
+     "verl's "
+     "model_merger"},
+    {"consolidated.[0-9]*.pth",
+     "a model in Meta's own format, in model-parallel parts: convert it with transformers' "
+     "convert_llama_weights_to_hf.py"},
+    {"hf_model_[0-9]*_[0-9]*.pt",
+     "a model in several files that torchtune saved without an index: load all of them in Python and save them "
+     "together"},
+    {"tf_model*.h5", "weights for TensorFlow: load them in transformers 4 with from_tf=True and save them"},
+    {"*.ckpt*.index", "weights for TensorFlow: load them in transformers 4 with from_tf=True and save them"},
+    {"flax_model*.msgpack", "weights for Flax: load them in transformers 4 with from_flax=True and save them"},
+    {"*.nemo", "an archive of NeMo: export it to Hugging Face's format with NeMo"},
+    {"*.onnx", "an ONNX graph: convert from the model that it was exported from"},
+    {"*.pdparams", "weights for PaddlePaddle"},
+    {"*.engine", "an engine of TensorRT: convert from the model that it was built from"},
+};
+
+std::string_view base_name(const std::string& name) {
+  const size_t slash = name.rfind('/');
+  return std::string_view(name).substr(slash == std::string::npos ? 0 : slash + 1);
+}
+
+bool matches(std::string_view name, const std::vector<std::string>& patterns) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+    return ::fnmatch(pattern.c_str(), std::string(name).c_str(), 0) == 0;
+  });
+}
+
+// A file of weights in the folder itself, not an index of them.
+bool is_weights(const std::string& name, const std::vector<std::string>& patterns) {
+  return name.find('/') == std::string::npos && !name.ends_with(".json") && matches(name, patterns);
+}
+
+}  // namespace
+
+std::string foreign_checkpoint(const io::Input& input) {
+  for (const Foreign& foreign : kForeign) {
+    const std::vector<std::string> pattern{foreign.pattern};
+    for (const io::InputEntry& entry : input.entries()) {
+      if (matches(base_name(entry.name), pattern)) return cat(foreign.what, " (", base::printable(entry.name), ")");
+    }
+  }
+  return {};
+}
+
+std::string unread_weights(const io::Input& input, const manifest::Manifest& m,
+                           const std::vector<std::string>& patterns) {
+  std::vector<std::string> names;
+  for (const io::InputEntry& entry : input.entries()) {
+    const bool is_read = std::any_of(m.source.files.begin(), m.source.files.end(),
+                                     [&](const manifest::File& file) { return file.name == entry.name; });
+    if (!is_read && is_weights(entry.name, patterns)) names.push_back(entry.name);
+  }
+  return names.empty() ? "" : cat("Beside the model, not read: ", base::listed(names), ".");
+}
+
+std::string missing_downloads(const io::Input& input, const std::vector<std::string>& patterns) {
+  if (!input.commit_files()) return {};
+  std::vector<std::string> missing;
+  size_t n = 0;
+  for (const auto& [name, file] : *input.commit_files()) {
+    if (!is_weights(name, patterns)) continue;
+    ++n;
+    if (!input.find(name)) missing.push_back(name);
+  }
+  if (n == 0) return {};
+  if (missing.empty()) return cat("all ", n, " weight files of this commit are there, so its index is of another save");
+  const auto snapshot = io::snapshot_around(input.root());
+  return cat(missing.size(), " of ", n, " weight files of this commit are not downloaded (", base::listed(missing),
+             "): run `hf download ", snapshot ? snapshot->hub_name() : "ORG/NAME", "`");
+}
+
+std::string broken_links(const io::Input& input) {
+  if (input.broken_links().empty()) return {};
+  return cat("links that lead nowhere, as in a copy of a cache without its blobs: ",
+             base::listed(input.broken_links()));
+}
+
+}  // namespace crossdock::convert

@@ -1,0 +1,36 @@
+// What the names of checkpoint files say: an index, a part of a whole, the share of one rank.
+#pragma once
+
+#include <crossdock/part_name.hpp>
+#include <crossdock/result.hpp>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace crossdock::common {
+
+inline constexpr size_t kMaxListed = 8;  // names in one message
+
+// "a, b and 3 more"
+std::string listed(std::span<const std::string> names);
+
+// "model.safetensors.index.json", "model.safetensors.index.fp16.json".
+inline bool is_index(std::string_view name) {
+  return name.ends_with(".json") && name.find(".index.") != std::string_view::npos;
+}
+
+// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive letter, or control
+// character.
+bool is_safe_name(std::string_view name);
+
+// A file that holds one rank's share of a model, as training programs write them beside one another.
+struct RankFile {
+  std::string what, advice;  // "one part of ...", what to do
+  // A file of that name beside it shows that there are several; empty: this one is never a whole model.
+  std::string sibling;
+};
+std::optional<RankFile> rank_file(std::string_view name);
+
+}  // namespace crossdock::common
