@@ -104,6 +104,8 @@ class Level {
   Result<void> look_at(const Value& dict) {
     has_parameters_ = holds_parameters(dict);
     const auto items = pickle_.items(dict);
+    if (items.size() / 2 > kMaxEntries)
+      return unsupported(cat("expected at most ", kMaxEntries, " entries, found more"));
     for (size_t i = 0; i + 1 < items.size(); i += 2) {
       const Value& v = items[i + 1];
       XD_TRY_SET(const Tally tally, counter_.in(v));

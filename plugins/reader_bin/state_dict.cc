@@ -87,7 +87,9 @@ class Walk {
 int64_t setting(const Pickle& pickle, const Value& settings, std::string_view key) {
   if (settings.kind == Kind::kOpaque) {
     int64_t most = 1;
-    for (const Value& part : pickle.items(settings)) {
+    // Among the first: the class, the arguments, the attributes. More could be one dict a million times.
+    const auto parts = pickle.items(settings);
+    for (const Value& part : parts.first(std::min<size_t>(parts.size(), 8))) {
       if (part.kind == Kind::kDict) most = std::max(most, setting(pickle, part, key));
     }
     return most;

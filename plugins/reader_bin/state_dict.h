@@ -13,8 +13,7 @@
 
 namespace crossdock::reader_bin {
 
-inline constexpr int kMaxNesting = 32;  // of dicts
-inline constexpr size_t kMaxEntries = 4'000'000;
+inline constexpr int kMaxNesting = 32;              // of dicts
 inline constexpr size_t kMaxNameBytes = 256 << 20;  // of all names; one text may be a million keys
 
 struct ModelTensor {

@@ -7,6 +7,8 @@ namespace crossdock::reader_bin {
 
 inline constexpr uint64_t kMaxVisits = 4 * kMaxValues;  // of values, in all that one Counter counts
 
+inline constexpr size_t kMaxEntries = 4'000'000;  // of dicts that may be the model, all together
+
 struct Tally {
   uint64_t n_tensors = 0;     // storages and opaque values that stand for tensors or arrays are some too
   uint64_t n_elems = 0;       // of the tensors; for messages
