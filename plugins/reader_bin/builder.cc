@@ -3,6 +3,7 @@
 #include "plugins/common/quote.h"
 #include "plugins/reader_bin/globals.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace crossdock::reader_bin {
@@ -48,7 +49,8 @@ Result<Value> Builder::container(Kind kind) {
 }
 
 Result<void> Builder::append(const Value& list, std::span<const Value> values) {
-  if (list.kind != Kind::kList) return corrupt(cat("expected a list to append to, found ", name_of(list.kind)));
+  if (list.kind != Kind::kList && list.kind != Kind::kOpaque)
+    return corrupt(cat("expected a list to append to, found ", name_of(list.kind)));
   auto& to = out_.containers_[list.data];
   XD_TRY(count_values(values.size()));
   to.insert(to.end(), values.begin(), values.end());
@@ -56,7 +58,8 @@ Result<void> Builder::append(const Value& list, std::span<const Value> values) {
 }
 
 Result<void> Builder::set_items(const Value& dict, std::span<const Value> values) {
-  if (dict.kind != Kind::kDict) return corrupt(cat("expected a dict to set items of, found ", name_of(dict.kind)));
+  if (dict.kind != Kind::kDict && dict.kind != Kind::kOpaque)
+    return corrupt(cat("expected a dict to set items of, found ", name_of(dict.kind)));
   if (values.size() % 2 != 0) return corrupt("expected a value for each key, found an odd number");
   for (size_t i = 0; i < values.size(); i += 2) {
     const Kind key = values[i].kind;
@@ -75,27 +78,17 @@ Result<Value> Builder::tuple(std::span<const Value> values) {
   return out;
 }
 
-Result<Value> Builder::global(std::string_view module, std::string_view name) {
-  const auto known = find_global(module, name);
-  if (known) return Value{Kind::kGlobal, static_cast<uint32_t>(known->dtype), static_cast<uint64_t>(known->what)};
-  const std::string_view advice = advice_on(module, name);
-  const std::string what = in_quotes(cat(module, '.', name));
-  if (!advice.empty()) return unsupported(cat("expected plain tensors and values, found ", what, ", ", advice));
-  return unsupported(cat("expected only what a state dict is made of, found the global ", what,
-                         ": nothing was run. If you trust the file, load it in Python and save its state dict alone"));
-}
-
 // ("storage", class, key, location, number of elements[, None or (view key, first element, number of elements)])
 Result<Value> Builder::storage(const Value& id) {
   const auto parts = id.kind == Kind::kTuple ? out_.tuple(id) : std::span<const Value>();
-  const bool is_storage = (parts.size() == 5 || parts.size() == 6) && parts[0].kind == Kind::kText &&
-                          out_.text(parts[0]) == "storage" && is_global(parts[1], Global::kStorage) &&
+  const std::string_view what = !parts.empty() && parts[0].kind == Kind::kText ? out_.text(parts[0]) : "";
+  const bool is_storage = (parts.size() == 5 || parts.size() == 6) && what == "storage" &&
                           parts[2].kind == Kind::kText && parts[3].kind == Kind::kText;
-  if (!is_storage) {
-    if (!parts.empty() && parts[0].kind == Kind::kText && out_.text(parts[0]) == "module")
-      return unsupported("expected a state dict, found a whole module saved with its code: save model.state_dict()");
+  // One of a type that we do not know, and a class that torch before 1.6 saved with its code.
+  if (is_storage && parts[1].kind == Kind::kOpaque) return opaque_of(parts[1], {id}, true);
+  if (what == "module" && parts.size() == 4 && parts[1].kind == Kind::kOpaque) return parts[1];
+  if (!is_storage || !is_global(parts[1], Global::kStorage))
     return corrupt("expected a persistent id that names a storage, found another");
-  }
   Storage s;
   s.key = out_.text(parts[2]);
   s.element = static_cast<DType>(parts[1].length);
@@ -194,27 +187,63 @@ Result<Value> Builder::parameter(std::span<const Value> args) {
   return Value{Kind::kTensor, 0, out_.tensors_.size() - 1};
 }
 
+// A tensor as the CPU has it, for another device (XLA): .to(dtype), which changes nothing when the dtype is its own.
+Result<Value> Builder::from_cpu_tensor(std::span<const Value> args) const {
+  if (args[0].kind != Kind::kTensor) return corrupt(cat("expected a device's tensor, found ", name_of(args[0].kind)));
+  const DType own = out_.tensors_[args[0].data].dtype;
+  if (!is_global(args[1], Global::kDType)) return corrupt(cat("expected a dtype, found ", name_of(args[1].kind)));
+  if (const auto dtype = static_cast<DType>(args[1].length); dtype != own)
+    return unsupported(cat("expected a device's tensor in its own type, ", manifest::info(own).name,
+                           ", found one that ", "loading casts to ", manifest::info(dtype).name,
+                           ": save its .cpu() instead"));
+  return args[0];
+}
+
+// (function, class, its arguments, the attributes): a tensor with Python attributes, which we leave, or of another
+// class, whose values may be anything.
+Result<Value> Builder::from_type(const Value& arguments, bool nested) {
+  const auto args = out_.tuple(arguments);
+  if (nested) return corrupt("expected a tensor to rebuild, found a rebuilding of a rebuilding");
+  if (args[1].kind == Kind::kOpaque) return opaque_of(args[1], {arguments}, true);
+  if (args[0].kind == Kind::kOpaque) return opaque_of(args[0], {arguments}, true);
+  if (!is_global(args[1], Global::kTensor) && !is_global(args[1], Global::kParameter))
+    return unsupported("expected a plain tensor, found another class of tensor");
+  return call(args[0], args[2], true);
+}
+
 Result<Value> Builder::call(const Value& function, const Value& arguments, bool nested) {
-  if (function.kind != Kind::kGlobal)
+  if (function.kind != Kind::kGlobal && function.kind != Kind::kOpaque)
     return corrupt(cat("expected a function to call, found ", name_of(function.kind)));
   if (arguments.kind != Kind::kTuple)
     return corrupt(cat("expected a tuple of arguments, found ", name_of(arguments.kind)));
+  if (function.kind == Kind::kOpaque) return call_of_opaque(function, arguments);
   const auto args = out_.tuple(arguments);
   const auto wants = [&](size_t least, size_t most) -> Result<void> {
     if (args.size() >= least && args.size() <= most) return {};
     return corrupt(cat("expected ", least, " to ", most, " arguments, found ", args.size()));
   };
-  switch (static_cast<Global>(function.data)) {
+  const auto what = static_cast<Global>(function.data);
+  if (what >= Global::kRebuildTensor && what <= Global::kFromCpuTensor) {
+    // Of a storage or dtype that we do not know, or of a tensor of an unknown class.
+    const auto unknown = std::find_if(args.begin(), args.end(), [](const Value& v) { return v.kind == Kind::kOpaque; });
+    if (unknown != args.end()) return opaque_of(*unknown, {arguments}, true);
+  }
+  switch (what) {
     case Global::kOrderedDict:
     case Global::kCounter:
       XD_TRY(wants(0, 1));
       return dict_of(args);
+    case Global::kDefaultDict:
+      XD_TRY(wants(0, 2));
+      return dict_of(args.empty() ? args : args.subspan(1));
+    case Global::kSet:  // as the list of its values
+      if (args.size() == 1 && args[0].kind == Kind::kList) return args[0];
+      return Value{Kind::kOther, 0, 0};
     case Global::kSize:
       XD_TRY(wants(1, 1));
       if (args[0].kind == Kind::kTuple) return args[0];
       return corrupt(cat("expected a tuple in torch.Size, found ", name_of(args[0].kind)));
     case Global::kEncode:
-    case Global::kSet:
     case Global::kBytearray:
     case Global::kComplex:
     case Global::kDevice:
@@ -238,14 +267,12 @@ Result<Value> Builder::call(const Value& function, const Value& arguments, bool 
     case Global::kRebuildParameterWithState:
       XD_TRY(wants(4, 4));
       return parameter(args);
-    case Global::kRebuildFromType: {
-      // (function, class, its arguments, the attributes): a tensor with Python attributes, which we leave.
+    case Global::kFromCpuTensor:
       XD_TRY(wants(4, 4));
-      if (nested) return corrupt("expected a tensor to rebuild, found a rebuilding of a rebuilding");
-      if (!is_global(args[1], Global::kTensor) && !is_global(args[1], Global::kParameter))
-        return unsupported("expected a plain tensor, found another class of tensor");
-      return call(args[0], args[2], true);
-    }
+      return from_cpu_tensor(args);
+    case Global::kRebuildFromType:
+      XD_TRY(wants(4, 4));
+      return from_type(arguments, nested);
     case Global::kTensor:
     case Global::kParameter:
     case Global::kStorage:

@@ -18,6 +18,7 @@ struct Named {
 constexpr Named kGlobals[] = {
     {"collections", "OrderedDict", Global::kOrderedDict},
     {"collections", "Counter", Global::kCounter},
+    {"collections", "defaultdict", Global::kDefaultDict},
     {"_codecs", "encode", Global::kEncode},
     {"__builtin__", "set", Global::kSet},
     {"builtins", "set", Global::kSet},
@@ -33,6 +34,7 @@ constexpr Named kGlobals[] = {
     {"torch._utils", "_rebuild_tensor_v3", Global::kRebuildTensorV3},
     {"torch._utils", "_rebuild_parameter", Global::kRebuildParameter},
     {"torch._utils", "_rebuild_parameter_with_state", Global::kRebuildParameterWithState},
+    {"torch._utils", "_rebuild_device_tensor_from_cpu_tensor", Global::kFromCpuTensor},
     {"torch._tensor", "_rebuild_from_type_v2", Global::kRebuildFromType},
     {"torch", "Tensor", Global::kTensor},
     {"torch.nn.parameter", "Parameter", Global::kParameter},
@@ -76,18 +78,36 @@ constexpr std::string_view kSparse = "a sparse tensor: save its to_dense() inste
 constexpr std::string_view kQuantised = "a quantised tensor: save its dequantize() instead";
 constexpr std::string_view kMeta = "a tensor on the meta device, which has no values: save the loaded model";
 constexpr std::string_view kNumpy = "a numpy value: save it as a tensor or a plain number";
+constexpr std::string_view kDevice = "a device's tensor saved by way of numpy: save its .cpu() instead";
+constexpr std::string_view kDTensor = "a tensor that is spread over several devices: save its full_tensor() instead";
 constexpr Advice kAdvice[] = {
     {"torch._utils", "_rebuild_sparse_tensor", kSparse},
     {"torch._utils", "_rebuild_sparse_csr_tensor", kSparse},
     {"torch._utils", "_rebuild_qtensor", kQuantised},
     {"torch._utils", "_rebuild_meta_tensor_no_storage", kMeta},
     {"torch._utils", "_rebuild_nested_tensor", "a nested tensor: save its parts"},
+    {"torch._utils", "_rebuild_device_tensor_from_numpy", kDevice},
+    {"torch._utils", "_rebuild_xla_tensor", kDevice},
+    {"torch", "QInt8Storage", kQuantised},
+    {"torch", "QUInt8Storage", kQuantised},
+    {"torch", "QInt32Storage", kQuantised},
+    {"torch", "QUInt4x2Storage", kQuantised},
+    {"torch", "QUInt2x4Storage", kQuantised},
+    {"torch.distributed.tensor", "DTensor", kDTensor},
+    {"torch.distributed._tensor.api", "DTensor", kDTensor},
     {"numpy.core.multiarray", "_reconstruct", kNumpy},
     {"numpy._core.multiarray", "_reconstruct", kNumpy},
     {"numpy.core.multiarray", "scalar", kNumpy},
     {"numpy._core.multiarray", "scalar", kNumpy},
     {"argparse", "Namespace", "the program's arguments: save model.state_dict() alone"},
 };
+
+// Whole modules. Builtins are attacked by name, since pickles have others of them (getattr, set, slice).
+constexpr std::string_view kAttackModules[] = {"os",     "posix",     "nt",     "sys", "subprocess", "commands",
+                                               "runpy",  "importlib", "imp",    "pty", "webbrowser", "shutil",
+                                               "socket", "_socket",   "ctypes", "pdb", "bdb"};
+constexpr std::string_view kAttackBuiltins[] = {"eval", "exec",  "execfile",  "compile",    "__import__", "open",
+                                                "file", "input", "raw_input", "breakpoint", "open_code",  "FileIO"};
 
 }  // namespace
 
@@ -102,6 +122,28 @@ std::optional<KnownGlobal> find_global(std::string_view module, std::string_view
     if (module == "torch" && t.dtype == name) return KnownGlobal{Global::kDType, t.type};
   }
   return std::nullopt;
+}
+
+bool is_attack(std::string_view module, std::string_view name) {
+  const auto has = [](const auto& list, std::string_view what) {
+    return std::find(std::begin(list), std::end(list), what) != std::end(list);
+  };
+  if (has(kAttackModules, module)) return true;
+  const bool is_builtin = module == "builtins" || module == "__builtin__" || module == "io" || module == "_io";
+  return is_builtin && has(kAttackBuiltins, name.substr(0, name.find('.')));
+}
+
+bool holds_values(std::string_view module, std::string_view name) {
+  if (module == "torch._utils" || module == "torch._tensor") return name.starts_with("_rebuild");
+  if (module == "torch.storage") return name == "_load_from_bytes";
+  if (module.starts_with("__torch__")) return true;
+  if (module.starts_with("torch") && name.ends_with("Tensor")) return true;  // torch.FloatTensor, DTensor, NestedTensor
+  return module.starts_with("numpy") && (name == "_reconstruct" || name == "ndarray" || name == "_frombuffer");
+}
+
+bool is_of_its_argument(std::string_view module, std::string_view name) {
+  if (module == "__builtin__" || module == "builtins") return name == "getattr";  // enums, and classes inside classes
+  return (module == "copy_reg" || module == "copyreg") && name == "_reconstructor";
 }
 
 std::string_view advice_on(std::string_view module, std::string_view name) {

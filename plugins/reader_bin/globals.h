@@ -1,4 +1,4 @@
-// The globals that a state dict is made of. Any other name in a pickle is refused.
+// The globals that a state dict is made of, and what is known of others.
 #pragma once
 
 #include <crossdock/dtype.hpp>
@@ -13,6 +13,7 @@ enum class Global : uint32_t {
   // Callables.
   kOrderedDict,
   kCounter,
+  kDefaultDict,
   kEncode,
   kSet,
   kBytearray,
@@ -25,6 +26,7 @@ enum class Global : uint32_t {
   kRebuildTensorV3,
   kRebuildParameter,
   kRebuildParameterWithState,
+  kFromCpuTensor,
   kRebuildFromType,
   // Classes that are only named.
   kTensor,
@@ -40,7 +42,16 @@ struct KnownGlobal {
 
 std::optional<KnownGlobal> find_global(std::string_view module, std::string_view name);
 
-// What a refused global most probably stands for and what to do about it; empty when there is nothing better to say.
+// One that no checkpoint has a use for: it starts programs, opens files, or gives access to all that does.
+bool is_attack(std::string_view module, std::string_view name);
+
+// Whether a value of an unknown global stands for a tensor or array, whose values would be lost without it.
+bool holds_values(std::string_view module, std::string_view name);
+
+// Whether what a call of an unknown global gives is best named after its first argument.
+bool is_of_its_argument(std::string_view module, std::string_view name);
+
+// What an unknown global most probably stands for and what to do about it; empty when there is nothing better to say.
 std::string_view advice_on(std::string_view module, std::string_view name);
 
 }  // namespace crossdock::reader_bin

@@ -1,38 +1,13 @@
 #include "plugins/reader_bin/pickle.h"
 
 #include "plugins/reader_bin/builder.h"
+#include "plugins/reader_bin/opcodes.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace crossdock::reader_bin {
 
 namespace {
-
-// Opcodes that pickles have and we do not take, for messages.
-struct Refused {
-  uint8_t code;
-  std::string_view name;
-};
-constexpr Refused kRefused[] = {
-    {'0', "POP"},           {'1', "POP_MARK"},
-    {'2', "DUP"},           {'F', "FLOAT"},
-    {'I', "INT"},           {'L', "LONG"},
-    {'P', "PERSID"},        {'S', "STRING"},
-    {'T', "BINSTRING"},     {'V', "UNICODE"},
-    {'d', "DICT"},          {'g', "GET"},
-    {'i', "INST"},          {'l', "LIST"},
-    {'o', "OBJ"},           {'p', "PUT"},
-    {0x81, "NEWOBJ"},       {0x82, "EXT1"},
-    {0x83, "EXT2"},         {0x84, "EXT4"},
-    {0x8b, "LONG4"},        {0x8c, "SHORT_BINUNICODE"},
-    {0x8d, "BINUNICODE8"},  {0x8e, "BINBYTES8"},
-    {0x8f, "EMPTY_SET"},    {0x90, "ADDITEMS"},
-    {0x91, "FROZENSET"},    {0x92, "NEWOBJ_EX"},
-    {0x93, "STACK_GLOBAL"}, {0x94, "MEMOIZE"},
-    {0x95, "FRAME"},        {0x96, "BYTEARRAY8"},
-    {0x97, "NEXT_BUFFER"},  {0x98, "READONLY_BUFFER"},
-};
 
 Error ends_early() { return {XD_OUT_OF_RANGE, "expected more of the pickle, found its end: the file is cut off"}; }
 
@@ -95,10 +70,23 @@ class Machine {
     drop(n);
     return push(out);
   }
-  Result<void> push_text(uint64_t length, Kind kind = Kind::kText) {
+  Value take_text(uint64_t length, Kind kind) {
     const uint64_t place = begin_ + in_.offset();
     in_.take(length);
-    return push({kind, static_cast<uint32_t>(length), place});
+    return {kind, static_cast<uint32_t>(length), place};
+  }
+  Result<void> push_text(uint64_t length, Kind kind = Kind::kText) { return push(take_text(length, kind)); }
+
+  // Of tuples that hold themselves: the pickler takes back what it began.
+  Result<void> pop_value_or_mark() {
+    if (stack_.size() <= floor()) return pop_mark();
+    XD_TRY(pop());
+    return {};
+  }
+  Result<void> pop_mark() {
+    XD_TRY_SET(const auto values, above_mark());
+    drop(values.size());
+    return {};
   }
 
   // ---- containers
@@ -132,19 +120,19 @@ class Machine {
   }
 
   // ---- globals
-  std::string_view line() {
-    const auto rest = build_.bytes().substr(begin_ + in_.offset());
-    const size_t end = rest.find('\n');
+  Value line() {
+    const size_t end = build_.bytes().substr(begin_ + in_.offset()).find('\n');
     if (end == std::string_view::npos) {
       in_.fail();
       return {};
     }
-    in_.take(end + 1);
-    return rest.substr(0, end);
+    const Value out = take_text(end, Kind::kText);
+    in_.take(1);
+    return out;
   }
   Result<void> push_global() {
-    const std::string_view module = line();
-    const std::string_view name = line();
+    const Value module = line();
+    const Value name = line();
     if (in_.failed()) return {};
     XD_TRY_SET(const Value v, build_.global(module, name));
     return push(v);
@@ -161,17 +149,32 @@ class Machine {
     XD_TRY_SET(const Value made, build_.call(function, arguments));
     return push(made);
   }
-  // The attributes of an OrderedDict: a state dict's _metadata, which no tensor needs.
+  Result<void> new_object() {
+    XD_TRY_SET(const Value arguments, pop());
+    XD_TRY_SET(const Value type, pop());
+    XD_TRY_SET(const Value made, build_.instance(type, arguments));
+    return push(made);
+  }
+  // OBJ, of Python 2's old classes: the class and its arguments above a mark.
+  Result<void> old_object() {
+    XD_TRY_SET(const auto values, above_mark());
+    if (values.empty()) return corrupt("expected a class above the mark, found nothing");
+    XD_TRY_SET(const Value arguments, build_.tuple(values.subspan(1)));
+    XD_TRY_SET(const Value made, build_.instance(values[0], arguments));
+    drop(values.size());
+    return push(made);
+  }
+  // The attributes of an OrderedDict, a state dict's _metadata, which no tensor needs; or of an opaque object.
   Result<void> build() {
-    XD_TRY(pop());
+    XD_TRY_SET(const Value state, pop());
     XD_TRY_SET(const Value object, top());
     if (object.kind == Kind::kDict) return {};
+    if (object.kind == Kind::kOpaque) return build_.append(object, {&state, 1});
     return unsupported(cat("expected to set the attributes of a dict only, found BUILD of ", name_of(object.kind),
                            ": nothing was run"));
   }
 
-  Result<void> long1() {
-    const uint8_t n = in_.u8();
+  Result<void> push_long(uint32_t n) {
     const auto bytes = in_.take(n);
     if (in_.failed()) return {};
     if (n > 8) return push({Kind::kOther, 0, 0});
@@ -215,11 +218,14 @@ class Machine {
       case 'J':
         return push_number(Kind::kInt, in_.le<int32_t>());
       case 0x8a:
-        return long1();
+        return push_long(in_.u8());
+      case 0x8b:
+        return push_long(in_.le<uint32_t>());
       case 'G':
         in_.take(8);
         return push({Kind::kFloat, 0, 0});
       case 'X':
+      case 'T':
         return push_text(in_.le<uint32_t>());
       case 'U':
         return push_text(in_.u8());
@@ -257,6 +263,10 @@ class Machine {
         return fill_above_mark([this](const Value& list, auto values) { return build_.append(list, values); });
       case 'u':
         return fill_above_mark([this](const Value& dict, auto values) { return build_.set_items(dict, values); });
+      case '0':
+        return pop_value_or_mark();
+      case '1':
+        return pop_mark();
       case 'h':
         return get(in_.u8());
       case 'j':
@@ -269,6 +279,10 @@ class Machine {
         return push_global();
       case 'R':
         return reduce();
+      case 0x81:
+        return new_object();
+      case 'o':
+        return old_object();
       case 'b':
         return build();
       case 'Q':
@@ -276,10 +290,8 @@ class Machine {
       default:
         break;
     }
-    const auto known =
-        std::find_if(std::begin(kRefused), std::end(kRefused), [&](const Refused& r) { return r.code == code; });
-    const std::string what = known == std::end(kRefused) ? cat("byte ", code) : std::string(known->name);
-    return unsupported(cat("expected an opcode that torch.save uses, found ", what, ": nothing was run"));
+    return unsupported(
+        cat("expected an opcode that torch.save uses, found ", name_of_refused(code), ": nothing was run"));
   }
 
   Cursor in_;
@@ -301,10 +313,15 @@ const Value* Pickle::find(const Value& dict, std::string_view key) const {
   return nullptr;
 }
 
+std::string Pickle::class_of(const Value& v) const {
+  const auto all = items(v);
+  return cat(text(all[0]), '.', text(all[1]));
+}
+
 std::string_view name_of(Kind kind) {
-  constexpr std::string_view kNames[] = {"None",     "a bool",  "an integer",   "a float",  "a string",
-                                         "a list",   "a tuple", "a dict",       "a global", "a storage",
-                                         "a tensor", "nothing", "another value"};
+  constexpr std::string_view kNames[] = {
+      "None",   "a bool",   "an integer", "a float",  "a string", "a list",        "a tuple",
+      "a dict", "a global", "a storage",  "a tensor", "nothing",  "another value", "an object of a class"};
   return kNames[static_cast<size_t>(kind)];
 }
 

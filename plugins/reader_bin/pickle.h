@@ -1,9 +1,10 @@
 // Reads the pickles of torch.save without running anything.
 //
-// A pickle is a program. This machine knows the opcodes and the globals that plain values and tensors need, as torch's
-// own weights_only loader does (torch 2.13, _weights_only_unpickler.py), and refuses all else by name and place. What a
-// pickle "calls" here only makes values of the kinds below: no module is imported and no code runs, whatever it says.
-// Time and memory are bounded by the length of the input and the limits below.
+// A pickle is a program. This machine knows the opcodes of protocols 2 and 3, and the globals that plain values and
+// tensors need, as torch's own weights_only loader does (torch 2.13, _weights_only_unpickler.py). What a pickle "calls"
+// here only makes values of the kinds below: no module is imported and no code runs, whatever it says. An object of any
+// other class is opaque: its name, and the values that it was made of. Time and memory are bounded by the length of the
+// input and the limits below.
 #pragma once
 
 #include <crossdock/bytes.hpp>
@@ -21,9 +22,8 @@ namespace crossdock::reader_bin {
 
 inline constexpr uint64_t kMaxPickleBytes = 256 << 20;
 inline constexpr size_t kMaxMarks = 10'000;       // containers that are being filled, one inside the other
-inline constexpr size_t kMaxObjects = 2'000'000;  // lists, dicts, storages and tensors, about 200 bytes each
+inline constexpr size_t kMaxObjects = 2'000'000;  // lists, dicts, opaques, storages and tensors, some 200 bytes each
 inline constexpr size_t kMaxValues = 16'000'000;  // on the stack, in the memo and in all containers, 16 bytes each
-inline constexpr size_t kMaxLongBytes = 255;      // of an integer: LONG1
 inline constexpr size_t kMaxDimensions = 64;
 
 enum class Kind : uint8_t {
@@ -39,14 +39,15 @@ enum class Kind : uint8_t {
   kStorage,
   kTensor,
   kNothing,  // a gap of the memo; never a value
-  kOther,    // bytes, sets, devices, large integers, ...: values that no tensor needs
+  kOther,    // bytes, devices, large integers, ...: values that no tensor needs
+  kOpaque,   // a class or function that we do not know, or what a call of one would give
 };
 std::string_view name_of(Kind kind);
 
 // Small and flat; what it refers to is in the Pickle it belongs to.
 struct Value {
   Kind kind = Kind::kNone;
-  uint32_t length = 0;  // text, tuple
+  uint32_t length = 0;  // text, tuple; opaque: whether it stands for a tensor or array
   uint64_t data = 0;    // bool, int: the number; text: where it begins; tuple: its first value; else an index
 };
 
@@ -81,8 +82,11 @@ class Pickle {
 
   std::string_view text(const Value& v) const { return bytes_.substr(v.data, v.length); }
   std::span<const Value> tuple(const Value& v) const { return std::span(pool_).subspan(v.data, v.length); }
-  // A list's values, or a dict's keys and values in turn.
+  // A list's values, a dict's keys and values in turn, or an opaque's module and name and all that it was made of.
   std::span<const Value> items(const Value& v) const { return containers_[v.data]; }
+  // Of an opaque, as in "argparse.Namespace".
+  std::string class_of(const Value& v) const;
+  size_t n_containers() const { return containers_.size(); }
   const Tensor& tensor(const Value& v) const { return tensors_[v.data]; }
   const Storage& storage(uint64_t i) const { return storages_[i]; }
   size_t n_storages() const { return storages_.size(); }

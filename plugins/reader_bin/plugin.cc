@@ -130,7 +130,8 @@ constexpr xd_option_desc option(const char* name, const char* type, const char* 
 constexpr xd_option_desc kVariant =
     option("variant", "string", "", "which weights of a folder that has several: fp16 for pytorch_model.fp16.bin");
 constexpr xd_option_desc kPath =
-    option("state-dict-path", "string", "", "the dict of a .pt or .ckpt file that is the model, as in \"a.b\"");
+    option("state-dict-path", "string", "",
+           "the dict of a .pt or .ckpt file that is the model, as in \"a.b\"; \".\" is the top level");
 constexpr xd_option_desc kVerify =
     option("verify-crc", "bool", "false", "check the CRC of every record of a .bin file");
 constexpr const xd_option_desc* kOptions[] = {&kVariant, &kPath, &kVerify, nullptr};

@@ -22,11 +22,6 @@ std::string names_in(test::MemoryHost& host, const test::OptionValues& options =
   for (const auto& t : (*reader)->manifest.tensors) out += (out.empty() ? "" : " ") + t.name;
   return out;
 }
-std::string names_of(const std::string& value, const test::OptionValues& options = {}) {
-  test::MemoryHost host;
-  host.inputs["x.pt"] = torch_zip(value, {{"0", "ABCDefgh"}});
-  return names_in(host, options);
-}
 std::string text_of(const Result<std::string>& result) { return result ? *result : result.error().message; }
 
 const std::string kTwo = tensor(storage("0", 2), 0, {2}, {1});  // of storage 0, "ABCDefgh"
@@ -160,56 +155,6 @@ TEST_CASE("bin: tied names share a storage; parameters say whether they train") 
   CHECK(m.tensors[3].train == manifest::Training::kTrainable);
 }
 
-TEST_CASE("bin: which dict is the model") {
-  const std::string inner = ordered_dict({text("w"), kTwo});
-  CHECK(names_of(inner) == "w");
-  CHECK(names_of(dict({text("epoch"), number(3), text("state_dict"), inner})) == "w");
-  CHECK(names_of(dict({text("model"), inner, text("optimizer"), dict({text("state"), dict({number(0), kOne})})})) ==
-        "w");
-  CHECK(names_of(dict({text("module"), inner, text("model_state_dict"), dict({})})) == "w");
-  CHECK(names_of(dict({text("state_dict"), inner, text("w0"), kOne})) == "state_dict.w w0");  // the top level itself
-  CHECK(names_of(dict({text("model"), dict({text("encoder"), inner, text("decoder"), inner})})) ==
-        "encoder.w decoder.w");
-  CHECK(names_of(dict({text("ema"), inner})) == "ema.w");
-  CHECK(names_of(dict({text("a"), dict({text("b"), inner}), text("state_dict"), dict({text("v"), kOne})}),
-                 {{"state-dict-path", "a.b"}}) == "w");
-  CHECK(names_of(dict({text("a.b"), dict({text("c"), inner})}), {{"state-dict-path", "a.b.c"}}) == "w");
-  CHECK(has(names_of(inner, {{"state-dict-path", "w"}}), "expected a dict at \"w\", found a tensor"));
-  CHECK(has(names_of(inner, {{"state-dict-path", "x"}}), "--state-dict-path: expected \"x\", found \"w\""));
-  CHECK(has(names_of(inner, {{"state-dict-path", "w.x"}}), "expected a dict before \"x\", found a tensor"));
-  CHECK(has(names_of(kTwo), "expected a dict of named tensors, found a tensor: save model.state_dict()"));
-  CHECK(has(names_of(list({kTwo})), "found a list"));
-  CHECK(has(names_of(dict({text("epoch"), number(1)})), "found none in the one with \"epoch\""));
-  CHECK(names_of(dict({})).empty());
-}
-
-TEST_CASE("bin: what is no tensor is left out with a warning, and no tensor is lost") {
-  test::MemoryHost host;
-  host.inputs["x.pt"] = torch_zip(
-      dict({text("w"), kTwo, text("_extra"), "N", text("n"), number(1), number(7), text("x")}), {{"0", "ABCDefgh"}});
-  CHECK(names_in(host) == "w");
-  CHECK(
-      host.logged("3 entries of the state dict are no tensors and are left out: \"_extra\", \"n\", \"<an integer>\""));
-  CHECK(has(names_of(dict({text("w"), kTwo, text("l"), list({number(1), kOne})})), "found one in a list at \"l\""));
-  CHECK(has(names_of(dict({text("w"), kTwo, number(5), kOne})), "found one under an integer in the dict"));
-  CHECK(has(names_of(dict({text("w"), kTwo, tuple({text("t")}), tuple({kOne})})), "found one under a tuple"));
-}
-
-TEST_CASE("bin: circles and towers of dicts") {
-  std::string tower = kTwo;
-  for (int i = 0; i < 40; ++i) tower = dict({text("d"), tower});
-  CHECK(has(names_of(tower), "deep, found more"));
-  CHECK(has(names_of("}q\x07("s + text("self") + "h\x07u"s), "deep, found more"));
-  CHECK(has(names_of("]q\x07h\x07"s + "a"), "found a list"));
-  // 2^30 ways to reach one tensor.
-  std::string wide = kTwo;
-  for (char i = 0; i < 30; ++i) {
-    const std::string place{i, 0, 0, 0};
-    wide = dict({text("a"), wide + "r" + place, text("b"), "j" + place});
-  }
-  CHECK(has(names_of(wide), "expected at most 4000000 entries"));
-}
-
 TEST_CASE("bin: storages that the file has not, or has of another size") {
   const auto zip_of = [](const std::vector<Stored>& storages) {
     test::MemoryHost host;
@@ -249,6 +194,10 @@ TEST_CASE("bin: files of other kinds are told what they are") {
   CHECK(has(outcome("\x08\0\0\0\0\0\0\0{\"a\":1} "s), "what looks like safetensors"));
   CHECK(has(outcome(pickle(number(1))), "a pickle of another program: nothing was run"));
   CHECK(has(outcome(zip({{"a.txt", "x"}})), "a zip file without data.pkl"));
+  CHECK(has(outcome(zip({{"m/data.pkl", pickle(dict({}))}, {"n/data.pkl", pickle(dict({}))}})),
+            "expected one archive of torch.save, found two in one zip file, \"m/data.pkl\" and \"n/data.pkl\""));
+  CHECK(has(outcome(zip({{"m/data.pkl", pickle(dict({}))}, {"__MACOSX/m/._data.pkl", "x"}})),
+            "expected all records in the folder \"m/\", found \"__MACOSX/m/._data.pkl\""));
   CHECK(has(outcome(zip({{"m/constants.pkl", "x"}, {"m/data.pkl", "x"}})), "found a TorchScript module"));
   CHECK(has(outcome(zip({{"m/data.pkl", pickle(number(1)) + "x"}})),
             "data.pkl: expected its end at byte 5, found 1 bytes more"));

@@ -1,6 +1,8 @@
 #include "plugins/reader_bin/state_dict.h"
 
 #include "plugins/common/quote.h"
+#include "plugins/reader_bin/choose.h"
+#include "plugins/reader_bin/tally.h"
 
 #include <algorithm>
 
@@ -10,44 +12,42 @@ namespace {
 
 using common::in_quotes;
 
-constexpr std::string_view kModelKeys[] = {"state_dict", "model_state_dict", "model", "module"};
-
 // Dicts may hold one another in circles, or one dict a thousand times: all walks are bounded in depth and in number.
 class Walk {
  public:
-  explicit Walk(const Pickle& pickle) : pickle_(pickle) {}
+  explicit Walk(const Pickle& pickle) : pickle_(pickle), counter_(pickle) {}
 
   std::vector<ModelTensor> tensors;
   std::vector<std::string> left_out;  // names of the first ones
   size_t n_left_out = 0;
 
+  Result<void> all_of(const Choice& choice) {
+    const auto items = pickle_.items(choice.dict);
+    size_t n_skipped = 0;
+    for (size_t i = 0; i + 1 < items.size(); i += 2) {
+      const bool skipped = n_skipped < choice.not_of_model.size() && choice.not_of_model[n_skipped] == &items[i + 1];
+      if (skipped) ++n_skipped;
+      if (!skipped) XD_TRY(entry(items[i], items[i + 1], "", 1));
+    }
+    return {};
+  }
+
+ private:
   Result<void> dict(const Value& d, const std::string& prefix, int depth) {
     if (depth > kMaxNesting)
       return unsupported(cat("expected dicts at most ", kMaxNesting, " deep, found more at ", in_quotes(prefix)));
     const auto items = pickle_.items(d);
     for (size_t i = 0; i + 1 < items.size(); i += 2) {
-      if (++n_entries_ > kMaxEntries) return unsupported(cat("expected at most ", kMaxEntries, " entries, found more"));
       XD_TRY(entry(items[i], items[i + 1], prefix, depth));
     }
     return {};
   }
 
-  // Whether a tensor is anywhere in a value: the answer is no once a bound is met, where dict() then refuses.
-  Result<bool> has_tensor(const Value& v, int depth = 1) {
-    if (v.kind == Kind::kTensor) return true;
-    const bool is_container = v.kind == Kind::kDict || v.kind == Kind::kList || v.kind == Kind::kTuple;
-    if (!is_container) return false;
-    if (depth > kMaxNesting) return unsupported(cat("expected values at most ", kMaxNesting, " deep, found more"));
-    for (const Value& child : v.kind == Kind::kTuple ? pickle_.tuple(v) : pickle_.items(v)) {
-      if (++n_entries_ > kMaxEntries) return unsupported(cat("expected at most ", kMaxEntries, " entries, found more"));
-      XD_TRY_SET(const bool found, has_tensor(child, depth + 1));
-      if (found) return true;
-    }
-    return false;
-  }
-
- private:
   Result<void> entry(const Value& key, const Value& value, const std::string& prefix, int depth) {
+    if (++n_entries_ > kMaxEntries) return unsupported(cat("expected at most ", kMaxEntries, " entries, found more"));
+    n_name_bytes_ += prefix.size() + (key.kind == Kind::kText ? key.length : 0);
+    if (n_name_bytes_ > kMaxNameBytes)
+      return unsupported(cat("expected names of at most ", kMaxNameBytes, " bytes in all, found more"));
     if (key.kind == Kind::kText) {
       const std::string name = cat(prefix, pickle_.text(key));
       if (value.kind == Kind::kTensor) {
@@ -56,9 +56,15 @@ class Walk {
       }
       if (value.kind == Kind::kDict) return dict(value, name + '.', depth + 1);
     }
-    XD_TRY_SET(const bool loses, has_tensor(value, depth + 1));
+    XD_TRY_SET(const Tally tally, counter_.in(value));
+    XD_TRY_SET(const Tally in_key, counter_.in(key));
+    const bool loses = tally.n_tensors > 0 || in_key.n_tensors > 0;
     const std::string name =
         key.kind == Kind::kText ? cat(prefix, pickle_.text(key)) : cat(prefix, "<", name_of(key.kind), ">");
+    if (tally.n_tensors > 0 && value.kind == Kind::kOpaque) {
+      return unsupported(
+          cat("expected plain tensors and values at ", in_quotes(name), ", found ", describe_opaque(pickle_, value)));
+    }
     if (loses && key.kind == Kind::kText) {
       return unsupported(cat("expected tensors in dicts only, found one in ", name_of(value.kind), " at ",
                              in_quotes(name), ": choose the model's dict with --state-dict-path"));
@@ -73,73 +79,59 @@ class Walk {
   }
 
   const Pickle& pickle_;
-  size_t n_entries_ = 0;
+  Counter counter_;
+  size_t n_entries_ = 0, n_name_bytes_ = 0;
 };
 
-// The keys that are there: for messages.
-std::string keys_of(const Pickle& pickle, const Value& dict) {
-  constexpr size_t kMost = 8;
-  std::string out;
-  const auto items = pickle.items(dict);
-  for (size_t i = 0; i + 1 < items.size() && i < 2 * kMost; i += 2) {
-    if (items[i].kind == Kind::kText) out += cat(out.empty() ? "" : ", ", in_quotes(pickle.text(items[i])));
-  }
-  return out.empty() ? "no names" : out + (items.size() > 2 * kMost ? ", ..." : "");
-}
-
-// "a.b": the dict b of the dict a, or the one whose name is "a.b".
-Result<Value> at_path(const Pickle& pickle, const std::string& path) {
-  Value at = pickle.root();
-  for (std::string_view rest = path; !rest.empty();) {
-    if (at.kind != Kind::kDict)
-      return invalid(cat("--state-dict-path: expected a dict before ", in_quotes(rest), ", found ", name_of(at.kind)));
-    const Value* next = nullptr;
-    size_t length = rest.size();
-    for (; length != 0 && length != std::string_view::npos; length = rest.substr(0, length).rfind('.')) {
-      if ((next = pickle.find(at, rest.substr(0, length)))) break;
+// A number among the settings of a training loop, which are a dict or an object (argparse.Namespace); else 1.
+int64_t setting(const Pickle& pickle, const Value& settings, std::string_view key) {
+  if (settings.kind == Kind::kOpaque) {
+    int64_t most = 1;
+    // Among the first: the class, the arguments, the attributes. More could be one dict a million times.
+    const auto parts = pickle.items(settings);
+    for (const Value& part : parts.first(std::min<size_t>(parts.size(), 8))) {
+      if (part.kind == Kind::kDict) most = std::max(most, setting(pickle, part, key));
     }
-    if (!next) return invalid(cat("--state-dict-path: expected ", in_quotes(rest), ", found ", keys_of(pickle, at)));
-    rest.remove_prefix(std::min(length + 1, rest.size()));
-    at = *next;
+    return most;
   }
-  if (at.kind != Kind::kDict)
-    return invalid(cat("--state-dict-path: expected a dict at ", in_quotes(path), ", found ", name_of(at.kind)));
-  return at;
+  const Value* v = settings.kind == Kind::kDict ? pickle.find(settings, key) : nullptr;
+  return v && v->kind == Kind::kInt ? static_cast<int64_t>(v->data) : 1;
 }
 
-bool holds_tensor_itself(const Pickle& pickle, const Value& dict) {
-  const auto items = pickle.items(dict);
-  for (size_t i = 0; i + 1 < items.size(); i += 2) {
-    if (items[i + 1].kind == Kind::kTensor) return true;
-  }
-  return false;
-}
-
-Result<Value> choose(const Pickle& pickle) {
+// DeepSpeed's mp_rank_00_model_states.pt and Megatron's mp_rank_00/model_optim_rng.pt say so when they are parts.
+Result<void> check_whole(const Pickle& pickle) {
   const Value& root = pickle.root();
-  if (root.kind != Kind::kDict) {
-    return unsupported(
-        cat("expected a dict of named tensors, found ", name_of(root.kind), ": save model.state_dict()"));
+  const Value* args = root.kind == Kind::kDict ? pickle.find(root, "args") : nullptr;
+  const auto check = [&](const Value& settings, std::string_view key) -> Result<void> {
+    const int64_t n_parts = setting(pickle, settings, key);
+    if (n_parts <= 1) return {};
+    return unsupported(cat("expected a whole model, found one of its ", n_parts, " model-parallel parts (", key,
+                           "): save it with a model-parallel size of 1"));
+  };
+  XD_TRY(check(root, "mp_world_size"));
+  for (const std::string_view key : {"tensor_model_parallel_size", "pipeline_model_parallel_size"}) {
+    if (args) XD_TRY(check(*args, key));
   }
-  if (holds_tensor_itself(pickle, root)) return root;
-  for (const std::string_view key : kModelKeys) {
-    const Value* v = pickle.find(root, key);
-    if (!v || v->kind != Kind::kDict) continue;
-    XD_TRY_SET(const bool has, Walk(pickle).has_tensor(*v));
-    if (has) return *v;
-  }
-  return root;
+  return {};
+}
+
+void note_left_out(const Host& host, const Choice& choice) {
+  if (choice.left_out.empty()) return;
+  host.log(XD_LOG_WARN, cat(choice.path.empty() ? "the top level" : in_quotes(choice.path),
+                            " is taken as the model, and not what lies beside it: ", choice.left_out,
+                            "; --state-dict-path chooses another"));
 }
 
 }  // namespace
 
 Result<std::vector<ModelTensor>> find_model(const Host& host, const Pickle& pickle, const std::string& path) {
-  XD_TRY_SET(const Value dict, path.empty() ? choose(pickle) : at_path(pickle, path));
+  XD_TRY(check_whole(pickle));
+  XD_TRY_SET(const Choice choice, path.empty() ? choose_model(pickle) : model_at(pickle, path));
   Walk walk(pickle);
-  XD_TRY(walk.dict(dict, "", 1));
-  if (walk.tensors.empty() && walk.n_left_out > 0) {
-    return unsupported(cat("expected a dict of named tensors, found none in the one with ", keys_of(pickle, dict),
-                           ": choose another with --state-dict-path"));
+  XD_TRY(walk.all_of(choice));
+  if (walk.tensors.empty() && walk.n_left_out + choice.not_of_model.size() > 0) {
+    return unsupported(cat("expected a dict of named tensors, found none in the one with ",
+                           keys_of(pickle, choice.dict), ": choose another with --state-dict-path"));
   }
   if (walk.n_left_out > 0) {
     std::string names;
@@ -147,6 +139,7 @@ Result<std::vector<ModelTensor>> find_model(const Host& host, const Pickle& pick
     host.log(XD_LOG_WARN, cat(walk.n_left_out, " entries of the state dict are no tensors and are left out: ", names,
                               walk.n_left_out > walk.left_out.size() ? ", ..." : ""));
   }
+  note_left_out(host, choice);
   return std::move(walk.tensors);
 }
 

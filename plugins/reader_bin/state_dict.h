@@ -1,8 +1,7 @@
 // Which tensors of a pickle are the model, and what they are called.
 //
-// The model is the dict that --state-dict-path names; else the top level, when it holds a tensor itself; else the first
-// of state_dict, model_state_dict, model and module in it that has tensors (Lightning, plain training loops, Megatron,
-// DeepSpeed); else the top level with what lies deeper. Dicts inside the model join their names with dots.
+// The model is the dict that --state-dict-path names, or else the one that choose.h finds. Dicts inside it join their
+// names with dots.
 #pragma once
 
 #include "plugins/reader_bin/pickle.h"
@@ -14,8 +13,8 @@
 
 namespace crossdock::reader_bin {
 
-inline constexpr int kMaxNesting = 32;  // of dicts
-inline constexpr size_t kMaxEntries = 4'000'000;
+inline constexpr int kMaxNesting = 32;              // of dicts
+inline constexpr size_t kMaxNameBytes = 256 << 20;  // of all names; one text may be a million keys
 
 struct ModelTensor {
   std::string name;
@@ -23,7 +22,8 @@ struct ModelTensor {
 };
 
 // In the order of the file. Entries that are no tensors are left out with a warning; tensors that have no name of their
-// own (in lists, under keys that are no strings) are refused, since leaving them out would lose them.
+// own (in lists, in objects of unknown classes, under keys that are no strings) are refused, since leaving them out
+// would lose them.
 Result<std::vector<ModelTensor>> find_model(const Host& host, const Pickle& pickle, const std::string& path);
 
 }  // namespace crossdock::reader_bin

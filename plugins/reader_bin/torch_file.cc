@@ -70,6 +70,21 @@ Result<LegacyPickles> parse_legacy(std::string_view bytes) {
   return LegacyPickles{std::move(object), std::move(keys)};
 }
 
+// One zip file is one archive: with a second one in it nobody could know which is meant. torch refuses both cases too.
+Result<void> check_folder(std::span<const Record> records, std::string_view root) {
+  for (const Record& r : records) {
+    const std::string_view name = r.name;
+    if (name.starts_with(root)) continue;
+    if (name.substr(name.find('/') + 1) == "data.pkl")
+      return unsupported(cat("expected one archive of torch.save, found two in one zip file, ",
+                             in_quotes(cat(root, "data.pkl")), " and ", in_quotes(name),
+                             ": save each as a file of its own"));
+    return unsupported(cat("expected all records in the folder ", in_quotes(root), ", found ", in_quotes(name),
+                           ": take it out of the zip file (zip -d)"));
+  }
+  return {};
+}
+
 }  // namespace
 
 bool looks_like_torch(const Host& host, const Source& source) {
@@ -111,6 +126,7 @@ Result<void> TorchFile::open_zip(const Host& host, bool verify_crc) {
         "state_dict()");
   const Record* pickle = find("data.pkl");
   if (!pickle) return unsupported("expected a file of torch.save, found a zip file without data.pkl");
+  XD_TRY(check_folder(records_, root));
   if (pickle->n_bytes > kMaxPickleBytes || pickle->n_bytes == 0)
     return unsupported(cat("expected a data.pkl of at most ", kMaxPickleBytes, " bytes, found ", pickle->n_bytes));
   if (const Record* order = find("byteorder")) {

@@ -23,6 +23,19 @@ std::vector<std::string> values() {
       tuple({number(1), number(-70000), number(int64_t{1} << 40), "G12345678", "N", "\x88", "]Na", "U\x01x",
              "M\x01\x02q\x00h\x00\x86"s}),
       call(global("os", "system"), {text("true")}),
+      dict({text("model"), ordered_dict({text("a.weight"), t}), text("ema"), ordered_dict({text("a.weight"), t}),
+            text("optimizer"), dict({text("state"), dict({number(0), t}), text("param_groups"), list({})}),
+            text("args"), global("argparse", "Namespace") + ")\x81}" + text("lr") + number(1) + "sb", text("loss"), t}),
+      dict({text("net"),
+            call(global("collections", "defaultdict"), {"N"}) + text("w") +
+                call(global("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"),
+                     {t, global("torch", "float32"), text("xla:0"), "\x89"}) +
+                "s",
+            text("o"), "(" + global("a", "B") + t + "oq\x05h\x05"s + "a" + text("k") + "Ns(" + t + "1", text("s"),
+            call(global("__builtin__", "set"), {list({t})}), global("a", "Key"),
+            tuple({text("storage"), global("torch", "QInt8Storage"), text("9"), text("cpu"), number(4)}) + "Q"}),
+      dict({text("state"), dict({text("model"), dict({text("state_dict"), dict({text("b.w"), t})})}), text("args"),
+            global("argparse", "Namespace") + ")\x81}" + text("tensor_model_parallel_size") + number(2) + "sb"}),
   };
 }
 
