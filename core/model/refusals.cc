@@ -79,20 +79,39 @@ bool is_integer_matrix(const Tensor& t) {
   return name.find("weight") != std::string_view::npos || name.ends_with("_proj") || is_one_of(name, kMatrices);
 }
 
-// What tells that a tensor holds codes, or belongs to some; empty when nothing does.
-std::string sign_of_codes(const Tensor& t, const std::unordered_set<std::string_view>& names) {
+using Names = std::unordered_set<std::string_view>;
+
+// What tells by type or name that a tensor holds codes, or belongs to some; empty when nothing does.
+std::string named_sign(const Tensor& t, const Names& names) {
   const Kind kind = manifest::info(t.dtype).kind;
   const std::string tensor = cat("tensor ", base::printable(t.name));
   if (kind == Kind::kFloat8 || kind == Kind::kSubByte) return cat(tensor, " of type ", manifest::name(t.dtype));
   std::string_view method = method_of(t.name);
-  const std::string stem = t.name.substr(0, t.name.size() - std::min(t.name.size(), std::string_view("blocks").size()));
-  if (t.name.ends_with("_blocks") && names.contains(stem + "scales")) method = "MXFP4";
-  if (!method.empty()) return cat(tensor, ", which a quantisation method left beside its codes (", method, ')');
+  constexpr std::string_view kBlocks = "_blocks";
+  if (t.name.ends_with(kBlocks) && names.contains(t.name.substr(0, t.name.size() - kBlocks.size()) + "_scales"))
+    method = "MXFP4";
+  return method.empty() ? "" : cat(tensor, ", which a quantisation method left beside its codes (", method, ')');
+}
+
+// The same by integers where a matrix should be.
+std::string integer_sign(const Tensor& t, const Names& names) {
   if (!is_integer_matrix(t)) return {};
   const std::string before = t.name.substr(0, t.name.size() - leaf(t.name).size());
   const bool is_mlx = names.contains(before + "scales") && names.contains(before + "biases");
-  return cat(tensor, " of type ", manifest::name(t.dtype), ", whose integers are codes of a quantisation",
-             is_mlx ? " (MLX)" : "");
+  return cat("tensor ", base::printable(t.name), " of type ", manifest::name(t.dtype),
+             ", whose integers are codes of a quantisation", is_mlx ? " (MLX)" : "");
+}
+
+// The first sign of all tensors: a name that only one method uses says more than integers do.
+std::string sign_of_codes(const Manifest& m) {
+  Names names;
+  for (const Tensor& t : m.tensors) names.insert(t.name);
+  for (const auto sign : {named_sign, integer_sign}) {
+    for (const Tensor& t : m.tensors) {
+      if (std::string found = sign(t, names); !found.empty()) return found;
+    }
+  }
+  return {};
 }
 
 Error quantised(const std::string& what) {
@@ -140,15 +159,10 @@ bool is_placeholder(const Tensor& t) {
 }  // namespace
 
 Result<void> refuse_quantised(const Manifest& m) {
-  std::unordered_set<std::string_view> names;
-  for (const Tensor& t : m.tensors) names.insert(t.name);
-  std::string sign;
-  bool has_integers = false;
-  for (const Tensor& t : m.tensors) {
-    has_integers = has_integers || (manifest::info(t.dtype).kind == Kind::kInteger && t.shape.size() >= 2);
-    sign = sign_of_codes(t, names);
-    if (!sign.empty()) break;
-  }
+  const std::string sign = sign_of_codes(m);
+  const bool has_integers = std::any_of(m.tensors.begin(), m.tensors.end(), [](const Tensor& t) {
+    return manifest::info(t.dtype).kind == Kind::kInteger && t.shape.size() >= 2;
+  });
   const manifest::Value* value = config_value(m, "quantization_config");
   if (!value) return sign.empty() ? Result<void>() : quantised(sign);
   const auto* map = value->get<manifest::ValueMap>();

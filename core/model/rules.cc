@@ -20,7 +20,7 @@ namespace {
 // The rule that a conversion cannot do without.
 Result<pb::Architecture> need_rule(const std::vector<fs::path>& folders, const Manifest& m) {
   if (!m.source.config.get<manifest::ValueMap>())
-    return invalid("expected a config.json beside the weights, which names the model's class, found none");
+    return invalid("expected a config.json with model_type and architectures beside the weights, found no config.json");
   const ModelClass asked = model_class(m);
   for (const auto& [key, value] : {std::pair{"model_type", asked.model_type}, {"architectures", asked.architecture}}) {
     if (value.empty()) {
