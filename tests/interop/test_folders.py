@@ -1,0 +1,390 @@
+"""Folders and files as people have them: which file is the model, what is no model, what must not be taken for a whole one.
+
+The judge of which weights are the model is transformers' from_pretrained, wherever it reads the folder at all.
+"""
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import ROOT
+from recipes import PLAIN, Source, read_folder, write_safetensors
+
+FP32 = Source(tied=False, sharded=False, dtype="fp32")
+SHARDED = Source(tied=False, sharded=True, dtype="bf16")
+
+
+def weights(folder):
+    zero = folder / "global_step0/zero"
+    return {path.parent.name: torch.load(path)["param"] for path in zero.glob("*/fp32.pt")}
+
+
+def of_transformers(folder):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return {name: p.detach().float() for name, p in model.named_parameters()}
+
+
+def same(got, want):
+    return set(got) == set(want) and all(torch.equal(got[name], want[name]) for name in want)
+
+
+def copy(source, to):
+    return shutil.copytree(source, to)
+
+
+def as_bin(folder, index=False):
+    """The folder's safetensors as pytorch_model.bin, or as two files with an index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if not index:
+        torch.save(tensors, folder / "pytorch_model.bin")
+        return folder
+    files = {name: f"pytorch_model-0000{i % 2 + 1}-of-00002.bin" for i, name in enumerate(tensors)}
+    for file in set(files.values()):
+        torch.save({name: t for name, t in tensors.items() if files[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    return folder
+
+
+# ---- a standard name wins in every format
+
+STRAYS = {
+    "value_head.safetensors": {"v_head.summary.weight": ("F32", [1, 35])},
+    "adapter_model.safetensors": {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": ("F32", [2, 35])},
+    "learned_embeds.safetensors": {"<cat>": ("F32", [35])},
+    "model.fp16.safetensors": {"model.norm.weight": ("F16", [35])},
+    "ema.safetensors": {"model.norm.weight": ("F32", [35])},
+}
+
+
+@pytest.mark.parametrize("index", [False, True], ids=["one file", "index"])
+@pytest.mark.parametrize("stray", STRAYS)
+def test_strays_beside_bin(crossdock, source, tmp_path, stray, index):
+    folder = as_bin(copy(source(FP32), tmp_path / "in"), index)
+    write_safetensors(folder / stray, STRAYS[stray])
+    notes = crossdock.convert(folder, tmp_path / "out").stdout
+    assert same(weights(tmp_path / "out"), of_transformers(folder))
+    assert "Beside the model, not read: " in notes and stray in notes
+    if stray.startswith("adapter"):
+        assert "is an adapter (LoRA), which is not in the result" in notes
+    assert f"beside the model, not read: {stray}" in (done := crossdock("inspect", folder)).stderr.lower() + done.stdout.lower()
+
+
+@pytest.mark.parametrize("stray", ["model.gguf", "old.bin", "best.pt", "x.safetensors", "pytorch_model.fp16.bin"])
+def test_strays_beside_safetensors(crossdock, source, tmp_path, stray):
+    folder = copy(source(FP32), tmp_path / "in")
+    (folder / stray).write_bytes(b"GGUF other bytes")
+    notes = crossdock.convert(folder, tmp_path / "out").stdout
+    assert same(weights(tmp_path / "out"), of_transformers(folder))
+    assert f"not read: {stray}." in notes
+
+
+def test_the_file_that_config_json_asks_for(crossdock, source, tmp_path):
+    folder = copy(source(FP32), tmp_path / "in")
+    torch.save({name: t * 2 for name, t in load_file(folder / "model.safetensors").items()}, folder / "pytorch_model.bin")
+    save_file({name: t + 1 for name, t in load_file(folder / "model.safetensors").items()}, folder / "other.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": "other.safetensors"}))
+    crossdock.convert(folder, tmp_path / "out")
+    assert same(weights(tmp_path / "out"), of_transformers(folder))
+    (folder / "model.safetensors").unlink()
+    error = crossdock.convert(folder, tmp_path / "out2", code=1).stderr
+    assert "expected no transformers_weights, which names a .safetensors file" in error and "--from safetensors" in error
+    crossdock.convert(folder, tmp_path / "out2", "--from", "safetensors")
+    assert same(weights(tmp_path / "out2"), of_transformers(folder))
+
+
+def test_an_index_left_behind_beside_another_format(crossdock, source, tmp_path):
+    folder = as_bin(copy(source(FP32), tmp_path / "in"))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    error = crossdock.convert(folder, tmp_path / "out", code=1).stderr
+    assert "found 1 missing (model-00001-of-00002.safetensors)" in error and "--from bin reads the other model" in error
+    crossdock.convert(folder, tmp_path / "out", "--from", "bin")
+
+
+# ---- parts, stems, indexes
+
+def cut(folder, names, tensors=None):
+    """The folder's model.safetensors, cut over files of these names."""
+    tensors = tensors or load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    for i, file in enumerate(names):
+        part = {name: t.clone() for k, (name, t) in enumerate(sorted(tensors.items())) if k % len(names) == i}
+        save_file(part, folder / file, metadata={"format": "pt"}) if file.endswith("safetensors") else torch.save(part, folder / file)
+    return {name: names[k % len(names)] for k, name in enumerate(sorted(tensors))}
+
+
+@pytest.mark.parametrize("pattern", ["model-{:05}-of-{:05}.safetensors", "model-{:05}-of-{:06}.safetensors", "m_{}-of-{}.safetensors",
+                                     "pytorch_model_{:05}-of-{:05}.bin", "diffusion_pytorch_model.fp16-{:05}-of-{:05}.safetensors",
+                                     "weights-{}_of_{}.pt", "consolidated-{:05}-of-{:05}.safetensors"])
+def test_numbered_parts(crossdock, source, tmp_path, pattern):
+    folder = copy(source(FP32), tmp_path / "in")
+    names = [pattern.format(i, 3) for i in (1, 2, 3)]
+    cut(folder, names)
+    notes = crossdock.convert(folder, tmp_path / "out").stdout
+    assert "found all 3 parts and no" in notes
+    assert same(weights(tmp_path / "out"), of_transformers(source(FP32)))
+    for named in names:
+        assert f"found {named}, which is one part of 3" in crossdock.convert(folder / named, tmp_path / "part", code=1).stderr
+    (folder / names[1]).unlink()
+    error = crossdock.convert(folder, tmp_path / "part", code=1).stderr
+    assert "expected all 3 parts of a model, found 2" in error and f"not {names[1]}" in error
+    (folder / names[2]).unlink()
+    error = crossdock.convert(folder, tmp_path / "part", code=1).stderr
+    assert f"not {names[1]}, {names[2]}" in error
+    assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize("stem", ["diffusion_pytorch_model", "consolidated", "whatever"])
+def test_indexes_of_other_stems(crossdock, source, tmp_path, stem):
+    folder = copy(source(FP32), tmp_path / "in")
+    placed = cut(folder, [f"{stem}-0000{i}-of-00002.safetensors" for i in (1, 2)])
+    index = folder / f"{stem}.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: "./" + file for name, file in placed.items()}}))
+    for i, path in enumerate((folder, index)):
+        crossdock.convert(path, tmp_path / f"out{i}")
+        assert same(weights(tmp_path / f"out{i}"), of_transformers(source(FP32)))
+        assert (tmp_path / f"out{i}/config.json").exists()
+
+
+@pytest.mark.parametrize("names", [("diffusion_pytorch_model.fp16-{}.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+                                   ("diffusion_pytorch_model-{}.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+                                   ("model.fp16-{}.safetensors", "model.safetensors.index.fp16.json"),
+                                   ("pytorch_model.fp16-{}.bin", "pytorch_model.bin.index.fp16.json")], ids=lambda n: n[0])
+def test_variants_in_the_middle_of_the_name(crossdock, source, tmp_path, names):
+    folder = copy(source(FP32), tmp_path / "in")
+    tensors = load_file(folder / "model.safetensors")
+    half = {name: t.half() for name, t in tensors.items()}
+    placed = cut(folder, [names[0].format(f"0000{i}-of-00002") for i in (1, 2)], half)
+    (folder / names[1]).write_text(json.dumps({"weight_map": placed}))
+    standard = names[1].split(".")[0] + (".bin" if ".bin" in names[0] else ".safetensors")
+    torch.save(tensors, folder / standard) if standard.endswith(".bin") else save_file(tensors, folder / standard, {"format": "pt"})
+    crossdock.convert(folder, tmp_path / "half", "--variant", "fp16")
+    assert same(weights(tmp_path / "half"), {name: t.float() for name, t in half.items()})
+    crossdock.convert(folder, tmp_path / "full")
+    assert same(weights(tmp_path / "full"), tensors)
+    (folder / standard).unlink()  # the only one there is
+    crossdock.convert(folder, tmp_path / "only")
+    assert same(weights(tmp_path / "only"), {name: t.float() for name, t in half.items()})
+
+
+def test_an_index_of_another_save_beside_a_whole_set(crossdock, source, tmp_path):
+    folder = copy(source(FP32), tmp_path / "in")
+    placed = cut(folder, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
+    index = folder / "model.safetensors.index.json"
+    old = {name: f"model-0000{i % 4 + 1}-of-00004.safetensors" for i, name in enumerate(placed)}
+    index.write_text(json.dumps({"weight_map": old}))
+    assert "is of another save" in crossdock.convert(folder, tmp_path / "out").stdout
+    assert same(weights(tmp_path / "out"), of_transformers(source(FP32)))
+    index.write_text(json.dumps({"weight_map": {**old, "more": "model-00001-of-00004.safetensors"}}))
+    assert 'expected tensor "more" in one of the files' in crossdock.convert(folder, tmp_path / "out2", code=1).stderr
+
+
+# ---- files whose names say nothing
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "checkpoint", "0f3a9c", "MODEL.SAFETENSORS", "x.PTH", "a.bin", "b.safetensors"])
+def test_content_tells(crossdock, source, tmp_path, name):
+    tensors = load_file(source(FP32) / "model.safetensors")
+    writers = {"safetensors": lambda path: save_file(tensors, path), "bin": lambda path: torch.save(tensors, path),
+               "legacy": lambda path: torch.save(tensors, path, _use_new_zipfile_serialization=False)}
+    for kind, write in writers.items():
+        (tmp_path / kind).mkdir()
+        write(tmp_path / kind / name)
+        for flags in ([], ["--from", "safetensors" if kind == "safetensors" else "bin"]):
+            out = tmp_path / f"out-{kind}{len(flags)}"
+            crossdock.convert(tmp_path / kind / name, out, *flags)
+            assert same(weights(out), tensors)
+
+
+def test_content_that_is_nothing(crossdock, tmp_path):
+    (tmp_path / "README").write_text("# a model")
+    error = crossdock("inspect", tmp_path / "README", code=1).stderr
+    assert "found README in" in error and "its first bytes are of none of them" in error
+
+
+# ---- codes, placeholders, adapters, other sizes
+
+CODES = {
+    "MLX": {"l.weight": ("I32", [8, 4]), "l.scales": ("F16", [8, 1]), "l.biases": ("F16", [8, 1])},
+    "HQQ": {"l.W_q": ("U8", [8, 4]), "l.scale": ("F16", [8, 1]), "l.zero": ("F16", [8, 1])},
+    "EXL2": {"l.q_weight": ("I32", [8, 4]), "l.q_scale": ("I32", [2, 1]), "l.q_invperm": ("I16", [8])},
+    "quanto": {"l.weight._data": ("I8", [8, 4]), "l.weight._scale": ("F32", [8, 1])},
+    "AQLM": {"l.codes": ("I16", [8, 4, 1]), "l.codebooks": ("F16", [1, 16, 1, 8]), "l.scales": ("F16", [8, 1, 1, 1])},
+    "QuIP#": {"l.Qidxs": ("I64", [8, 4]), "l.SU": ("F16", [8]), "l.SV": ("F16", [8])},
+    "EETQ": {"l.weight": ("I8", [8, 4]), "l.weight_scales": ("F16", [4])},
+    "integers": {"l.weight": ("I8", [8, 4])},
+}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["folder", "file"])
+@pytest.mark.parametrize("scheme", CODES)
+def test_codes_without_a_quantization_config(crossdock, tmp_path, scheme, named):
+    path = tmp_path / "in"
+    path.mkdir()
+    write_safetensors(path / "model.safetensors", {"norm.weight": ("BF16", [4]), **CODES[scheme]})
+    (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    error = crossdock.convert(path / "model.safetensors" if named else path, tmp_path / "out", code=1).stderr
+    assert "codes" in error and (scheme in error or scheme == "integers")
+
+
+def test_masks_ids_and_counters_stay_buffers(crossdock, tmp_path):
+    write_safetensors(tmp_path / "model.safetensors", {
+        "w.weight": ("BF16", [4, 4]), "h.0.attn.bias": ("U8", [1, 1, 8, 8]), "position_ids": ("I64", [1, 8]),
+        "bn.num_batches_tracked": ("I64", []), "relative_position_index": ("I64", [4, 4]), "mask": ("BOOL", [4, 4])})
+    out = crossdock.convert(tmp_path / "model.safetensors", tmp_path / "out").stdout
+    assert "1 parameters, 5 buffers" in out
+
+
+UNGATHERED = """
+import sys, torch, deepspeed
+from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors.torch import save_file
+hf, out = sys.argv[1:]
+deepspeed.init_distributed(dist_backend="gloo")
+config = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
+          "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": int(0)}}
+model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(hf), dtype=torch.bfloat16)
+engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
+state = {name: t.detach().clone() for name, t in engine.module.state_dict().items()}
+torch.save(state, out + "/pytorch_model.bin")
+save_file(state, out + "/ungathered.safetensors")
+engine.save_checkpoint(out + "/checkpoint")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_what_zero3_leaves_without_gathering(crossdock, source, tmp_path, torchrun):
+    (tmp_path / "job.py").write_text(UNGATHERED)
+    torchrun(1, tmp_path / "job.py", source(PLAIN), tmp_path)
+    shutil.copy(source(PLAIN) / "config.json", tmp_path)
+    shard = tmp_path / "checkpoint/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt"
+    renamed = shutil.copy(shard, tmp_path / "rank.pt")
+    for path in (tmp_path / "pytorch_model.bin", tmp_path / "ungathered.safetensors", renamed):
+        for writer in (["universal"], ["zero3", "--world-size", 2]):
+            error = crossdock("convert", path, tmp_path / "out", "--to", *writer, code=1).stderr
+            assert "ZeRO-3" in error and "zero_to_fp32.py" in error and "tensor " in error
+    assert "zero_to_fp32.py" in crossdock.convert(shard, tmp_path / "out", code=1).stderr
+    for folder in (tmp_path / "checkpoint", shard.parent):
+        assert "found a DeepSpeed checkpoint: " in crossdock.convert(folder, tmp_path / "out", code=1).stderr
+
+
+@pytest.mark.parametrize("writer", [["universal"], ["zero3", "--world-size", 2]], ids=["universal", "zero3"])
+def test_placeholders_in_place_of_matrices(crossdock, source, tmp_path, writer):
+    """Of a class with a rule, and of one without."""
+    folder = copy(source(PLAIN), tmp_path / "in")
+    for keep in ("norm", "embed"):
+        tensors = read_folder(source(PLAIN))
+        save_file({name: t if keep in name else torch.ones(1, dtype=t.dtype) for name, t in tensors.items()}, folder / "model.safetensors")
+        for kind in ("llama", "unknown"):
+            config = json.loads((source(PLAIN) / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+            error = crossdock("convert", folder, tmp_path / "out", "--to", *writer, code=1).stderr
+            assert "zero_to_fp32.py" in error
+
+
+@pytest.mark.parametrize("change, both", [({"vocab_size": 264}, ("264", "259")), ({"hidden_size": 40}, ("40", "35")),
+                                          ({"num_hidden_layers": 5}, ("5 layers", "found 3")), ({"num_hidden_layers": 2}, ("2 layers", "found 3")),
+                                          ({"intermediate_size": 100}, ("100", "101"))], ids=str)
+def test_sizes_of_config_json(crossdock, source, tmp_path, change, both):
+    folder = copy(source(PLAIN), tmp_path / "in")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    error = crossdock.convert(folder, tmp_path / "out", code=1).stderr
+    assert all(number in error for number in both) and "--ignore-config-mismatch" in error
+    crossdock.convert(folder, tmp_path / "out", "--ignore-config-mismatch")
+
+
+def test_plain_weights_with_a_leftover_quantization_config(crossdock, source, tmp_path):
+    folder = copy(source(PLAIN), tmp_path / "in")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}))
+    assert "take quantization_config out of config.json" in crossdock.convert(folder, tmp_path / "out", code=1).stderr
+
+
+# ---- names
+
+@pytest.mark.parametrize("wrapped, flags", [
+    (lambda model: torch.compile(model).state_dict(), ["--strip-prefix", "_orig_mod."]),
+    (lambda model: torch.nn.Sequential(model).state_dict(prefix="module.")
+        if False else {f"module.{k}": v for k, v in model.state_dict().items()}, ["--strip-prefix", "module."]),
+    (lambda model: {f"module._orig_mod.{k}": v for k, v in model.state_dict().items()}, ["--strip-prefix", "module._orig_mod."]),
+    (lambda model: {f"base_model.model.{k}": v for k, v in model.state_dict().items()}, ["--strip-prefix", "base_model.model."]),
+    (lambda model: [setattr(model.model.layers, str(i), torch.compile(layer)) for i, layer in enumerate(list(model.model.layers))] and model.state_dict(),
+     ["--rename", r"_orig_mod\.="]),
+], ids=["torch.compile", "module", "both", "PEFT", "compiled layers"])
+def test_wrappers_are_told_with_the_flag_that_helps(crossdock, source, tmp_path, wrapped, flags):
+    from transformers import AutoModelForCausalLM
+
+    folder = copy(source(FP32), tmp_path / "in")
+    (folder / "model.safetensors").unlink()
+    torch.save(dict(wrapped(AutoModelForCausalLM.from_pretrained(source(FP32)))), folder / "pytorch_model.bin")
+    notes = crossdock.convert(folder, tmp_path / "out").stdout
+    assert " ".join(flags) in notes or f"{flags[0]} '{flags[1]}'" in notes
+    error = crossdock("convert", folder, tmp_path / "zero3", "--to", "zero3", "--world-size", 1, code=1).stderr
+    assert " ".join(flags) in error or f"{flags[0]} '{flags[1]}'" in error
+    notes = crossdock.convert(folder, tmp_path / "right", *flags).stdout
+    assert "training program" not in notes and same(weights(tmp_path / "right"), of_transformers(source(FP32)))
+
+
+def test_names_that_differ_in_case_only(crossdock, tmp_path):
+    write_safetensors(tmp_path / "m.safetensors", {"layer.W": ("F32", [4]), "layer.w": ("F32", [5])})
+    assert "--allow-case-collisions" in crossdock.convert(tmp_path / "m.safetensors", tmp_path / "out", code=1).stderr
+    notes = crossdock.convert(tmp_path / "m.safetensors", tmp_path / "out", "--allow-case-collisions").stdout
+    assert "differ in the case of letters only" in notes
+    assert {name: t.numel() for name, t in weights(tmp_path / "out").items()} == {"layer.W": 4, "layer.w": 5}
+
+
+@pytest.mark.parametrize("lack, said", [("architectures", '"architectures": ["LlamaForCausalLM"]'), ("model_type", '"model_type": "llama"')])
+def test_config_json_without_a_key(crossdock, source, tmp_path, lack, said):
+    folder = copy(source(PLAIN), tmp_path / "in")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop(lack)
+    (folder / "config.json").write_text(json.dumps(config))
+    error = crossdock("convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 1, code=1).stderr
+    assert f"expected {lack} in config.json" in error and said in error
+
+
+def test_encodings_of_config_json(crossdock, source, tmp_path):
+    folder = copy(source(PLAIN), tmp_path / "in")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_bytes(text.encode("utf-8-sig"))
+    assert "byte order mark" in crossdock.convert(folder, tmp_path / "out").stdout
+    assert same(weights(tmp_path / "out"), {name: t.float() for name, t in read_folder(source(PLAIN)).items()})
+    for encoding in ("utf-16", "utf-16-be"):
+        mark = b"\xfe\xff" if encoding.endswith("be") else b""
+        (folder / "config.json").write_bytes(mark + text.encode(encoding))
+        assert "expected JSON in UTF-8, found UTF-16" in crossdock.convert(folder, tmp_path / "out2", code=1).stderr
+
+
+# ---- folders of other programs
+
+FOREIGN = {
+    "DCP": (["pytorch_model_fsdp_0/__0_0.distcp"], "a distributed checkpoint of torch"),
+    "torchtitan": (["step-100/__0_0.distcp", "step-100/__1_0.distcp"], "a distributed checkpoint of torch"),
+    "Megatron": (["latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"], "Megatron-LM"),
+    "DeepSpeed stage 2": (["latest", "global_step1/mp_rank_00_model_states.pt", "global_step1/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "a DeepSpeed checkpoint"),
+    "universal": (["latest_universal", "global_step1/zero/optimizer_state.pt", "global_step1/zero/w/fp32.pt"], "Universal checkpoint"),
+    "Meta": (["params.json", "consolidated.00.pth", "consolidated.01.pth"], "Meta's own format"),
+    "verl": (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim_world_size_2_rank_0.pt"], "verl"),
+    "torchtune": (["hf_model_0001_0.pt", "hf_model_0002_0.pt"], "torchtune"),
+    "TensorFlow": (["config.json", "tf_model.h5"], "TensorFlow"),
+    "Flax": (["config.json", "flax_model.msgpack"], "Flax"),
+    "ONNX": (["config.json", "model.onnx"], "ONNX"),
+    "NeMo": (["model.nemo"], "NeMo"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_folders_of_other_programs(crossdock, tmp_path, kind):
+    names, said = FOREIGN[kind]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"{}")
+    error = crossdock.convert(tmp_path / "in", tmp_path / "out", code=1).stderr
+    assert said in error.split("found", 1)[1]
