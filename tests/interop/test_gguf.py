@@ -432,7 +432,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
           let { name: "rows" value: "2*3" }
           tensor { to: "m.#.t" part { from: "blk.#.a" op { transpose: true } } }
           tensor { to: "m.#.u" part { from: "blk.#.a" op { unpermute_rows: "{rows}/2" } } }
-          tensor { to: "m.#.stacked" part { from: "blk.#.e##" } stack: true op { merge { dim: 0 count: 2 } } }
+          tensor { to: "m.#.stacked" part { from: "blk.#.e##" } stack: true op { merge { dim: 0 count: 2 } } if_has: "blk.#.e0" }
           tensor { to: "b.##.x" part { from: "b" } op { unstack: true } op { log_of_negated: true } op { add: 0.5 } }
           tensor { to: "p" part { from: "b" op { permute { dim: 2 dim: 0 dim: 1 } } } }
           tensor { to: "j" part { from: "d" op { slice { dim: 1 begin: "2" size: "3" } } } part { from: "blk.0.a" } concat: 1 }
