@@ -5,6 +5,7 @@
 #include "core/layout/operations.h"
 
 #include <algorithm>
+#include <map>
 #include <unordered_set>
 
 namespace crossdock::layout {
@@ -33,6 +34,7 @@ class Applier {
       if (auto ok = check(rule); !ok) return std::move(ok).error().in(rule.to());
     }
     XD_TRY(stored_.check_layers(variables_));
+    for (const pb::TensorRule& rule : layout_.tensor()) find_optional(rule);
     for (const pb::TensorRule& rule : layout_.tensor()) XD_TRY(apply(rule));
     drop();
     const auto unused = static_cast<uint64_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
@@ -111,10 +113,11 @@ class Applier {
   void miss(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer, uint64_t expert) {
     if (!missing_.empty()) return;
     const bool always = rule.if_has().empty() && rule.if_lacks().empty() && rule.when().empty();
-    const std::string whose = rule.optional()     ? "the other layers have"
-                              : layer == kNoLayer ? cat("every model of ", model_type_, " has")
-                              : always            ? cat("every layer of ", model_type_, " has")
-                                                  : cat("such a layer of ", model_type_, " has");
+    const auto option = options_.find(rule.optional());
+    const std::string whose = option != options_.end() ? cat("comes with ", option->second)
+                              : layer == kNoLayer      ? cat("every model of ", model_type_, " has")
+                              : always                 ? cat("every layer of ", model_type_, " has")
+                                                       : cat("such a layer of ", model_type_, " has");
     missing_ = cat("expected ", with_numbers(part.from(), layer, expert), ", which ", whose, ", found none");
   }
 
@@ -124,14 +127,25 @@ class Applier {
            all_hold(rule.when(), m_.source.metadata, layer);
   }
 
+  std::vector<uint64_t> layers_of(const pb::TensorRule& rule) const {
+    std::vector<uint64_t> out = stored_.layers_of(rule.part(0).from());
+    std::erase_if(out, [&](uint64_t layer) { return !applies(rule, layer); });
+    return out;
+  }
+
+  // Whether the file has what is optional.
+  void find_optional(const pb::TensorRule& rule) {
+    if (rule.optional().empty() || options_.contains(rule.optional())) return;
+    for (const uint64_t layer : layers_of(rule)) {
+      if (!stored_.has(rule.part(0).from(), layer)) continue;
+      options_.emplace(rule.optional(), with_numbers(rule.part(0).from(), layer, 0));
+      return;
+    }
+  }
+
   Result<void> apply(const pb::TensorRule& rule) {
-    const std::string& first = rule.part(0).from();
-    std::vector<uint64_t> layers = stored_.layers_of(first);
-    std::erase_if(layers, [&](uint64_t layer) { return !applies(rule, layer); });
-    if (rule.optional() &&
-        std::none_of(layers.begin(), layers.end(), [&](uint64_t i) { return stored_.has(first, i); }))
-      return {};
-    for (const uint64_t layer : layers) {
+    if (!rule.optional().empty() && !options_.contains(rule.optional())) return {};
+    for (const uint64_t layer : layers_of(rule)) {
       if (auto done = apply(rule, layer); !done) return std::move(done).error().in(with_numbers(rule.to(), layer, 0));
     }
     return {};
@@ -286,7 +300,8 @@ class Applier {
   const Operations operations_;
   const Manifest& m_;
   const StoredNames stored_;
-  std::string missing_;  // the first that the file lacks
+  std::map<std::string, std::string> options_;  // that the file has, each with a tensor of it
+  std::string missing_;                         // the first that the file lacks
   std::unordered_map<std::string, std::string> targets_;
   std::unordered_set<std::string> names_;
   std::vector<bool> used_;
