@@ -135,9 +135,9 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
   const auto some = [](auto v) { return std::optional<Value>(Value{std::move(v)}); };
   switch (entry.value_case()) {
     case pb::ConfigEntry::kFrom: {
-      const Value* found = variables.find(entry.from());
+      const auto* found = variables.find(entry.from());
       if (!found) return std::optional<Value>();
-      XD_TRY_SET(const Value* v, in_layer(*found, entry.from(), kNoLayer));
+      XD_TRY_SET(const Value* v, in_layer(*found, kNoLayer));
       return v ? std::optional<Value>(*v) : std::nullopt;
     }
     case pb::ConfigEntry::kJson: {
@@ -174,8 +174,8 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
     }
     case pb::ConfigEntry::kLlama3Scaling: {
       XD_TRY_SET(const auto factors, values_of(entry.llama3_scaling().factors(), m, read));
-      const Value* base = variables.find(entry.llama3_scaling().base());
-      const double* theta = base ? base->get<double>() : nullptr;
+      const auto* base = variables.find(entry.llama3_scaling().base());
+      const double* theta = base ? base->value.get<double>() : nullptr;
       const auto found = theta ? find_llama3_scaling(factors, *theta) : std::nullopt;
       return found ? some(to_map(*found)) : std::nullopt;
     }
@@ -186,9 +186,9 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
       return invalid("expected a value, found none");
   }
   const std::string& key = entry.has_greatest_of() ? entry.greatest_of() : entry.positive_in();
-  const Value* v = variables.find(key);
-  if (!v) return std::optional<Value>();
-  XD_TRY_SET(const auto list, integers(*v, key));
+  const auto* found = variables.find(key);
+  if (!found) return std::optional<Value>();
+  XD_TRY_SET(const auto list, integers(found->value, key));
   if (entry.has_greatest_of()) return list.empty() ? std::nullopt : some(*std::max_element(list.begin(), list.end()));
   ValueList indexes;
   for (size_t i = 0; i < list.size(); ++i) {

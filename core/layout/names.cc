@@ -8,8 +8,6 @@ namespace crossdock::layout {
 
 namespace {
 
-constexpr uint64_t kMaxLayers = 100'000;
-
 // Where the one '#' is that does not belong to '##'.
 size_t layer_at(const std::string& name) {
   for (size_t at = 0; (at = name.find('#', at)) != std::string::npos; at += 2) {
@@ -39,7 +37,8 @@ std::optional<uint64_t> StoredNames::find(const std::string& name, uint64_t laye
   return it == by_name_.end() ? std::nullopt : std::optional(it->second);
 }
 
-// One more than the greatest number in the place of '#'.
+// One more than the greatest number in the place of '#', of those that are below the number of all tensors: a layer has
+// one at least.
 uint64_t StoredNames::count_layers(const std::string& name) const {
   const size_t at = layer_at(name);
   const std::string around = name.substr(0, at + 2);  // and the character behind it
@@ -53,7 +52,7 @@ uint64_t StoredNames::count_layers(const std::string& name) const {
     uint64_t layer = 0;
     const auto [rest, error] = std::from_chars(stored.data() + at, end, layer);
     const bool ends_so = behind.empty() ? rest == end : rest != end && *rest == behind[0];
-    if (error == std::errc() && ends_so && layer < kMaxLayers) out = std::max(out, layer + 1);
+    if (error == std::errc() && ends_so && layer < by_name_.size()) out = std::max(out, layer + 1);
   }
   return counts_[around] = out;
 }

@@ -109,9 +109,10 @@ class Applier {
                            "\": the file is incomplete, or of a kind that needs rules of its own (--rules)"));
   }
 
-  // Only the first is told.
-  void miss(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer, uint64_t expert) {
-    if (!missing_.empty()) return;
+  // Only the first is told. The others show which tensors no rule takes, so they end when nothing can come of it.
+  Result<void> miss(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer, uint64_t expert) {
+    if (++n_missing_ > m_.tensors.size() + kMaxExperts) return incomplete(m_.tensors.size());
+    if (!missing_.empty()) return {};
     const bool always = rule.if_has().empty() && rule.if_lacks().empty() && rule.when().empty();
     const auto option = options_.find(rule.optional());
     const std::string whose = option != options_.end() ? cat("comes with ", option->second)
@@ -119,6 +120,7 @@ class Applier {
                               : always                 ? cat("every layer of ", model_type_, " has")
                                                        : cat("such a layer of ", model_type_, " has");
     missing_ = cat("expected ", with_numbers(part.from(), layer, expert), ", which ", whose, ", found none");
+    return {};
   }
 
   bool applies(const pb::TensorRule& rule, uint64_t layer) const {
@@ -179,7 +181,7 @@ class Applier {
       for (uint64_t i = 0; i < n; ++i) {
         const auto tensor = stored_.find(part.from(), layer, many ? i : expert);
         if (!tensor) {
-          miss(rule, part, layer, many ? i : expert);
+          XD_TRY(miss(rule, part, layer, many ? i : expert));
           continue;
         }
         used_[*tensor] = true;
@@ -227,10 +229,10 @@ class Applier {
     // it is the piece's own view.
     const bool alone = program.pieces.size() == 1;
     View view = alone ? program.pieces[0].view : View::of(joined);
-    bool unstack = false;
+    bool unstacks = false;
     for (const pb::Operation& op : rule.op()) {
       const bool is_of_values = op.has_add() || op.has_log_of_negated();
-      if (unstack && !is_of_values) return invalid("expected unstack as the last operation on the shape");
+      if (unstacks && !is_of_values) return invalid("expected unstack as the last operation on the shape");
       switch (op.kind_case()) {
         case pb::Operation::kAdd:
           program.add += op.add();
@@ -240,7 +242,7 @@ class Applier {
           program.log_of_negated = op.log_of_negated();
           break;
         case pb::Operation::kUnstack:
-          unstack = op.unstack();
+          unstacks = op.unstack();
           break;
         case pb::Operation::kSplit:
         case pb::Operation::kMerge:
@@ -257,20 +259,24 @@ class Applier {
           cat("expected F32 values to compute on, found ", manifest::name(t.dtype), " in ", base::printable(t.name)));
     t.shape = view.shape();
     if (alone) program.pieces[0].view = view;
-    if (!unstack) return add(rule, layer, expert, std::move(t), std::move(program));
-    if (!alone || t.shape.empty()) return invalid("expected one tensor with a first dimension to unstack");
-    if (t.shape[0] > kMaxExperts)
-      return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", t.shape[0]));
+    if (unstacks) return unstack(rule, layer, t, program);
+    return add(rule, layer, expert, std::move(t), std::move(program));
+  }
+
+  // A tensor for each element of the first dimension.
+  Result<void> unstack(const pb::TensorRule& rule, uint64_t layer, const Tensor& t, const Program& program) {
+    if (program.pieces.size() != 1 || t.shape.empty())
+      return invalid("expected one tensor with a first dimension to unstack");
     const uint64_t n = t.shape[0];
+    if (n > kMaxExperts) return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", n));
     if (!rule.count().empty()) {
       XD_TRY_SET(const uint64_t wanted, variables_.number(rule.count(), layer));
       if (n != wanted) return corrupt(cat("expected ", wanted, " (", rule.count(), ") to unstack, found ", n));
     }
-    const std::string stacked = t.name;
-    for (expert = 0; expert < n; ++expert) {
+    for (uint64_t expert = 0; expert < n; ++expert) {
       Program one = program;
       Tensor part = t;
-      part.name = cat(stacked, "[", expert, "]");
+      part.name = cat(t.name, "[", expert, "]");
       XD_TRY(one.pieces[0].view.slice(0, expert, 1));
       XD_TRY(one.pieces[0].view.squeeze(0));
       part.shape = one.pieces[0].view.shape();
@@ -302,6 +308,7 @@ class Applier {
   const StoredNames stored_;
   std::map<std::string, std::string> options_;  // that the file has, each with a tensor of it
   std::string missing_;                         // the first that the file lacks
+  uint64_t n_missing_ = 0;
   std::unordered_map<std::string, std::string> targets_;
   std::unordered_set<std::string> names_;
   std::vector<bool> used_;

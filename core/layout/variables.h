@@ -17,7 +17,7 @@ inline constexpr uint64_t kNoLayer = UINT64_MAX;
 
 // The element of a list for the layer; of kNoLayer the one that all are equal to. A value that is no list is for all.
 // nullptr: an empty list. Errors: a layer that the list does not reach, elements that differ.
-Result<const manifest::Value*> in_layer(const manifest::Value& v, const std::string& key, uint64_t layer);
+Result<const manifest::Value*> in_layer(const manifest::KeyValue& entry, uint64_t layer);
 
 // Whether all conditions hold for the source's metadata.
 bool all_hold(const google::protobuf::RepeatedPtrField<pb::Condition>& conditions,
@@ -30,7 +30,7 @@ class Variables {
       : metadata_(metadata), lets_(layout.let()) {}
 
   // The first of the keys of "a|b" that there is; nullptr: none of them.
-  const manifest::Value* find(const std::string& keys) const;
+  const manifest::KeyValue* find(const std::string& keys) const;
   // A number such as "3*{a|b}/{c}+2"; of a value that is a list, as in_layer. Errors: an unbound variable, a value
   // that is no integer of 0 or more, a division that leaves a rest.
   Result<uint64_t> number(const std::string& text, uint64_t layer = kNoLayer) const;
