@@ -114,8 +114,11 @@ struct Wishes {
 Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   XD_TRY_SET(auto input, io::open_input(wishes.source));
   XD_TRY_SET(const auto model, convert::OpenModel::open(session.host(), session.registry(), std::move(input),
-                                                        wishes.from, wishes.reader_options, wishes.layout));
-  if (model->unmatched()) fmt::print(stderr, "note: {}\n", model->unmatched()->message);
+                                                        wishes.from, wishes.reader_options));
+  for (const std::string& note : model->notes()) fmt::print(stderr, "note: {}\n", base::printable(note));
+  // What the file holds is shown under its own names when the rules make no model of it.
+  if (const auto laid_out = model->lay_out(wishes.layout); !laid_out)
+    fmt::print(stderr, "note: {}\n", laid_out.error().message);
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
     const auto kind = wishes.digest == "sha256" ? io::DigestKind::kSha256 : io::DigestKind::kXxh3;

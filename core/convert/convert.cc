@@ -123,9 +123,8 @@ class Job {
     XD_TRY_SET(auto input, io::open_input(request_.source));
     XD_TRY_SET(destination_, io::resolve_destination(request_.destination));
     XD_TRY(io::check_apart(input, destination_));
-    XD_TRY_SET(model_, OpenModel::open(host_, registry_, std::move(input), request_.from, request_.reader_options,
-                                       request_.layout));
-    if (model_->unmatched()) return *model_->unmatched();
+    XD_TRY_SET(model_, OpenModel::open(host_, registry_, std::move(input), request_.from, request_.reader_options));
+    XD_TRY(model_->lay_out(request_.layout));
     for (const std::string& note : model_->notes()) add_note(note);
     const fs::path& root = model_->input().root();
     if (boost::system::error_code ec;

@@ -33,7 +33,7 @@ std::vector<std::string> weight_patterns(const plugin::Registry& registry) {
 
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plugin::Registry& registry,
                                                    io::Input input, const std::string& from,
-                                                   const plugin::GivenOptions& given, const layout::Options& layout) {
+                                                   const plugin::GivenOptions& given) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from));
   XD_TRY_SET(const auto options, plugin::CheckedOptions::check(self->reader_->desc.options, given));
@@ -46,7 +46,6 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plu
     self->notes_.push_back(std::move(note));
   if (const std::string links = broken_links(self->input_); !links.empty())
     self->notes_.push_back(cat("SRC has ", links, "."));
-  XD_TRY(self->apply_layout(layout));
   return self;
 }
 
@@ -128,16 +127,25 @@ Result<void> OpenModel::load_manifest() {
   return {};
 }
 
-Result<void> OpenModel::apply_layout(const layout::Options& options) {
+Result<void> OpenModel::lay_out(const layout::Options& options) {
   const layout::ReadTensor read = [this](uint64_t tensor, std::span<std::byte> out) {
     return read_stored(tensor, 0, model::element_count(manifest_.tensors[tensor]), out);
   };
-  XD_TRY_SET(laid_out_, layout::lay_out(options, manifest_, read));
-  notes_.insert(notes_.end(), laid_out_.notes.begin(), laid_out_.notes.end());
-  const auto& programs = laid_out_.programs;
-  if (programs.empty()) return {};
-  moves_elements_ = std::any_of(programs.begin(), programs.end(), [](const auto& p) { return !p.is_plain(); });
-  if (auto r = model::check(manifest_); !r) return std::move(r).error().in("layout rules");
+  XD_TRY_SET(layout::LaidOut made, layout::lay_out(options, manifest_, read));
+  if (made.programs.empty()) return {};
+  auto stored = std::exchange(manifest_.tensors, std::move(made.tensors));
+  if (auto r = model::check(manifest_); !r) {
+    manifest_.tensors = std::move(stored);
+    return std::move(r).error().in("layout rules");
+  }
+  if (made.config) {
+    manifest_.source.config = std::move(made.config->value);
+    manifest_.aux_files.push_back(
+        {manifest::AuxKind::kConfig, "config.json", manifest::Bytes{std::move(made.config->text)}});
+  }
+  programs_ = std::move(made.programs);
+  notes_.insert(notes_.end(), made.notes.begin(), made.notes.end());
+  moves_elements_ = std::any_of(programs_.begin(), programs_.end(), [](const auto& p) { return !p.is_plain(); });
   return {};
 }
 
@@ -146,8 +154,8 @@ uint64_t OpenModel::scratch_bytes() const {
 }
 
 Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out) {
-  if (laid_out_.programs.empty()) return read_stored(tensor, begin, count, out);
-  const layout::Program& program = laid_out_.programs[tensor];
+  if (programs_.empty()) return read_stored(tensor, begin, count, out);
+  const layout::Program& program = programs_[tensor];
   if (program.is_plain()) return read_stored(program.pieces[0].tensor, begin, count, out);
   const uint64_t elem_bytes = manifest::info(manifest_.tensors[tensor].dtype).bits / 8;
   const base::Block scratch(host_.memory(), scratch_bytes());
@@ -167,7 +175,7 @@ Result<void> OpenModel::read_stored(uint64_t tensor, uint64_t begin, uint64_t co
 
 xd_status OpenModel::view(const xd_range& range, xd_view* out, xd_error* err) {
   if (!reader_->reader.view || !(reader_->desc.caps & XD_CAP_VIEW)) return XD_UNIMPLEMENTED;
-  if (!laid_out_.programs.empty()) return XD_UNIMPLEMENTED;
+  if (!programs_.empty()) return XD_UNIMPLEMENTED;
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
   return reader_->reader.view(opened_, &range, out, err);

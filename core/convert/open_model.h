@@ -1,4 +1,5 @@
-// A source that a reader plugin has opened: its checked manifest, and its tensors' values.
+// A source that a reader plugin has opened: its checked manifest, and its tensors' values. It has the source's own
+// names until layout rules make it a model of Hugging Face's.
 #pragma once
 
 #include "core/io/input.h"
@@ -20,9 +21,11 @@ class OpenModel {
  public:
   // `from`: a reader's format, or "auto": the reader whose probe scores best. `host` and `registry` outlive the model.
   static Result<std::unique_ptr<OpenModel>> open(plugin::Host& host, const plugin::Registry& registry, io::Input input,
-                                                 const std::string& from, const plugin::GivenOptions& given,
-                                                 const layout::Options& layout = {});
+                                                 const std::string& from, const plugin::GivenOptions& given);
   ~OpenModel();
+
+  // By layout rules, before anything is read. After an error all is as it was.
+  Result<void> lay_out(const layout::Options& options);
 
   const io::Input& input() const { return input_; }
   const plugin::Plugin& reader() const { return *reader_; }
@@ -30,9 +33,8 @@ class OpenModel {
   const manifest::Manifest& manifest() const { return manifest_; }
   // The source's metadata, which the manifest has no longer: a vocabulary takes tens of megabytes.
   std::vector<manifest::KeyValue> take_metadata() { return std::exchange(manifest_.source.metadata, {}); }
-  // For the user: what is not read, and what the layout says (layout.h).
+  // For the user: what of the source is not read, and what layout rules say (layout.h).
   const std::vector<std::string>& notes() const { return notes_; }
-  const std::optional<Error>& unmatched() const { return laid_out_.unmatched; }
 
   // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
@@ -50,7 +52,6 @@ class OpenModel {
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
   Error explain(const plugin::Registry& registry, Error error) const;
   Result<void> load_manifest();
-  Result<void> apply_layout(const layout::Options& options);
   Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
 
   plugin::Host& host_;
@@ -62,8 +63,8 @@ class OpenModel {
   xd_reader* opened_ = nullptr;
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
   manifest::Manifest manifest_;
-  layout::LaidOut laid_out_;
-  bool moves_elements_ = false;  // any of its programs does more than to name a tensor
+  std::vector<layout::Program> programs_;  // of the layout; empty: none
+  bool moves_elements_ = false;            // any of them does more than to name a tensor
 };
 
 }  // namespace crossdock::convert

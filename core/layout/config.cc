@@ -11,7 +11,6 @@
 
 namespace crossdock::layout {
 
-namespace pb = rules::v1;
 using manifest::Manifest;
 using manifest::Value;
 using manifest::ValueList;
@@ -19,9 +18,17 @@ using manifest::ValueMap;
 
 namespace {
 
-const manifest::Tensor* find_tensor(const Manifest& m, std::string name) {
-  if (const size_t at = name.find('#'); at != std::string::npos) name[at] = '0';
-  const auto it = std::find_if(m.tensors.begin(), m.tensors.end(), [&](const auto& t) { return t.name == name; });
+// '#' stands for any layer.
+const manifest::Tensor* find_tensor(const Manifest& m, const std::string& name) {
+  const size_t at = name.find('#');
+  const std::string_view before = std::string_view(name).substr(0, at);
+  const std::string_view behind = at == std::string::npos ? "" : std::string_view(name).substr(at + 1);
+  const auto is_it = [&](const manifest::Tensor& t) {
+    if (at == std::string::npos) return t.name == name;
+    return t.name.size() >= name.size() && t.name.starts_with(before) && t.name.ends_with(behind) &&
+           std::min(t.name.find_first_not_of("0123456789", at), t.name.size()) == t.name.size() - behind.size();
+  };
+  const auto it = std::find_if(m.tensors.begin(), m.tensors.end(), is_it);
   return it == m.tensors.end() ? nullptr : &*it;
 }
 
@@ -128,9 +135,10 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
   const auto some = [](auto v) { return std::optional<Value>(Value{std::move(v)}); };
   switch (entry.value_case()) {
     case pb::ConfigEntry::kFrom: {
-      const Value* v = variables.find(entry.from());
-      // A list is one number per layer, which no field of this kind can say.
-      return v && !v->get<ValueList>() ? std::optional<Value>(*v) : std::nullopt;
+      const auto* found = variables.find(entry.from());
+      if (!found) return std::optional<Value>();
+      XD_TRY_SET(const Value* v, in_layer(*found, kNoLayer));
+      return v ? std::optional<Value>(*v) : std::nullopt;
     }
     case pb::ConfigEntry::kJson: {
       XD_TRY_SET(Value v, parse_json(entry.json()));
@@ -166,8 +174,8 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
     }
     case pb::ConfigEntry::kLlama3Scaling: {
       XD_TRY_SET(const auto factors, values_of(entry.llama3_scaling().factors(), m, read));
-      const Value* base = variables.find(entry.llama3_scaling().base());
-      const double* theta = base ? base->get<double>() : nullptr;
+      const auto* base = variables.find(entry.llama3_scaling().base());
+      const double* theta = base ? base->value.get<double>() : nullptr;
       const auto found = theta ? find_llama3_scaling(factors, *theta) : std::nullopt;
       return found ? some(to_map(*found)) : std::nullopt;
     }
@@ -178,9 +186,9 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
       return invalid("expected a value, found none");
   }
   const std::string& key = entry.has_greatest_of() ? entry.greatest_of() : entry.positive_in();
-  const Value* v = variables.find(key);
-  if (!v) return std::optional<Value>();
-  XD_TRY_SET(const auto list, integers(*v, key));
+  const auto* found = variables.find(key);
+  if (!found) return std::optional<Value>();
+  XD_TRY_SET(const auto list, integers(found->value, key));
   if (entry.has_greatest_of()) return list.empty() ? std::nullopt : some(*std::max_element(list.begin(), list.end()));
   ValueList indexes;
   for (size_t i = 0; i < list.size(); ++i) {

@@ -13,7 +13,6 @@
 
 namespace crossdock::layout {
 
-namespace pb = rules::v1;
 namespace fs = boost::filesystem;
 using manifest::Manifest;
 
@@ -38,22 +37,6 @@ struct Found {
   pb::Layout layout;
 };
 
-// Sets `any` when the format has layouts at all.
-Result<std::optional<Found>> find_layout(const std::vector<fs::path>& files, const Manifest& m, bool& any) {
-  const std::string format = m.source.format.substr(0, m.source.format.find('/'));
-  std::optional<Found> best;
-  for (const fs::path& file : files) {
-    XD_TRY_SET(const auto rule, model::read_textproto<pb::Architecture>(file.string(), "a rule"));
-    for (const pb::Layout& layout : rule.layout()) {
-      if (layout.format() != format) continue;
-      any = true;
-      if (!all_hold(layout.when(), m.source.metadata)) continue;
-      if (!best || layout.when().size() > best->layout.when().size()) best = Found{rule, layout};
-    }
-  }
-  return best;
-}
-
 // "llama" of a GGUF file: what a rule for it would ask for.
 std::string architecture_of(const Manifest& m) {
   for (const auto& entry : m.source.metadata) {
@@ -63,43 +46,57 @@ std::string architecture_of(const Manifest& m) {
   return "no general.architecture";
 }
 
+// Nothing: the format has no layouts. Errors: a source that is no model, or of an architecture without a layout.
+Result<std::optional<Found>> find_layout(const Options& options, const Manifest& m) {
+  const std::string format = m.source.format.substr(0, m.source.format.find('/'));
+  bool any = false;
+  std::optional<Found> best;
+  XD_TRY_SET(const auto files, rule_files(options));
+  for (const fs::path& file : files) {
+    XD_TRY_SET(const auto rule, model::read_textproto<pb::Architecture>(file.string(), "a rule"));
+    for (const pb::Layout& layout : rule.layout()) {
+      if (layout.format() != format) continue;
+      any = true;
+      if (!all_hold(layout.when(), m.source.metadata)) continue;
+      if (!layout.refused().empty()) return unsupported(cat("expected a model, found ", layout.refused()));
+      if (!best || layout.when().size() > best->layout.when().size()) best = Found{rule, layout};
+    }
+  }
+  if (!any || best) return best;
+  if (options.keep_unmatched) return std::optional<Found>();
+  return unsupported(cat("expected an architecture that there is a layout rule for, found ", architecture_of(m), " in ",
+                         m.source.format,
+                         ": write one as in docs/rules.md and give it with --rules FILE, or keep the file's own names "
+                         "with --keep-unmatched"));
+}
+
 }  // namespace
 
-Result<LaidOut> lay_out(const Options& options, Manifest& m, const ReadTensor& read) {
+Result<LaidOut> lay_out(const Options& options, const Manifest& m, const ReadTensor& read) {
   LaidOut out;
-  bool any = false;
-  XD_TRY_SET(const auto files, rule_files(options));
-  XD_TRY_SET(const auto found, find_layout(files, m, any));
-  if (!found) {
-    if (any && !options.keep_unmatched) {
-      out.unmatched = unsupported(
-          cat("expected an architecture that there is a layout rule for, found ", architecture_of(m), " in ",
-              m.source.format,
-              ": write one as in docs/rules.md and give it with --rules FILE, or keep the file's own names with "
-              "--keep-unmatched"));
-    }
-    return out;
-  }
+  XD_TRY_SET(const auto found, find_layout(options, m));
+  if (!found) return out;
+  if (m.tensors.empty())
+    return unsupported(
+        "expected a model, found no tensors, only metadata such as a vocabulary: name the file of weights");
   const Variables variables(m.source.metadata, found->layout);
   const auto where = [&](Error e) { return std::move(e).in(cat("rule ", found->rule.model_type())); };
-  // config.json first: it asks for tensors by the names that they have in the file.
   auto config = make_config(found->layout, variables, m, read);
   if (!config) return where(std::move(config).error());
-  auto made = apply_tensor_rules(found->layout, variables, options.keep_unmatched, m);
+  auto made = apply_tensor_rules(found->rule, found->layout, variables, options.keep_unmatched, m);
   if (!made) return where(std::move(made).error());
-  out.programs = *std::move(made);
-  for (const auto& t : m.tensors) {
+  out.programs = std::move(made->programs);
+  out.tensors = std::move(made->tensors);
+  for (const auto& t : out.tensors) {
     if (!t.left_out.empty()) out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.left_out));
   }
-  if (m.source.config.kind.index() == 0 && !config->text.empty()) {
-    m.source.config = std::move(config->value);
-    m.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", manifest::Bytes{std::move(config->text)}});
-    std::string list;
-    config->missing.insert(config->missing.begin(), found->layout.untold().begin(), found->layout.untold().end());
-    for (const std::string& what : config->missing) list += cat(list.empty() ? "" : ", ", what);
-    out.notes.push_back(cat("config.json was made from the metadata", list.empty() ? "" : ", which does not tell ",
-                            list, ": compare it with the original model's. Tokenizer files are not made."));
-  }
+  if (m.source.config.kind.index() != 0 || config->text.empty()) return out;
+  std::string list;
+  config->missing.insert(config->missing.begin(), found->layout.untold().begin(), found->layout.untold().end());
+  for (const std::string& what : config->missing) list += cat(list.empty() ? "" : ", ", what);
+  out.notes.push_back(cat("config.json was made from the metadata", list.empty() ? "" : ", which does not tell ", list,
+                          ": compare it with the original model's. Tokenizer files are not made."));
+  out.config = *std::move(config);
   return out;
 }
 

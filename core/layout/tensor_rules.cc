@@ -1,69 +1,45 @@
 #include "core/layout/tensor_rules.h"
 
 #include "core/base/text.h"
-
-#include <crossdock/bytes.hpp>
+#include "core/layout/names.h"
+#include "core/layout/operations.h"
 
 #include <algorithm>
-#include <unordered_map>
+#include <map>
 #include <unordered_set>
 
 namespace crossdock::layout {
 
-namespace pb = rules::v1;
 using manifest::Manifest;
 using manifest::Tensor;
 
 namespace {
 
-constexpr uint64_t kMaxLayers = 100'000;
 constexpr uint64_t kMaxExperts = 1'024;
 constexpr size_t kMaxMade = 2'000'000;  // tensors
 
-// '##' first, so that what is left of '#' is the layer.
-std::string with_numbers(std::string name, uint64_t layer, uint64_t expert) {
-  for (size_t at; (at = name.find("##")) != std::string::npos;) name.replace(at, 2, std::to_string(expert));
-  for (size_t at; (at = name.find('#')) != std::string::npos;) name.replace(at, 1, std::to_string(layer));
-  return name;
-}
-
-bool has_layer(const std::string& name) { return with_numbers(name, 0, 0) != with_numbers(name, 1, 0); }
-
-// One more than the greatest number that is a part of a name between dots.
-uint64_t count_layers(const Manifest& m) {
-  uint64_t out = 0;
-  for (const Tensor& t : m.tensors) {
-    for (size_t begin = 0; begin < t.name.size();) {
-      const size_t end = std::min(t.name.find('.', begin), t.name.size());
-      const std::string part = t.name.substr(begin, end - begin);
-      if (!part.empty() && part.size() <= 6 &&
-          std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; }))
-        out = std::max<uint64_t>(out, std::stoull(part) + 1);
-      begin = end + 1;
-    }
-  }
-  return std::min(out, kMaxLayers);
-}
-
 class Applier {
  public:
-  Applier(const pb::Layout& layout, const Variables& variables, const Manifest& m)
-      : layout_(layout), variables_(variables), m_(m), n_layers_(count_layers(m)), used_(m.tensors.size()) {
-    for (uint64_t i = 0; i < m.tensors.size(); ++i) by_name_.emplace(m.tensors[i].name, i);
-  }
+  Applier(const pb::Architecture& rule, const pb::Layout& layout, const Variables& variables, const Manifest& m)
+      : model_type_(rule.model_type()),
+        layout_(layout),
+        variables_(variables),
+        operations_(variables),
+        m_(m),
+        stored_(layout, m.tensors),
+        used_(m.tensors.size()) {}
 
   Result<std::vector<Program>> run(bool keep_unmatched, std::vector<Tensor>& tensors) {
     for (const pb::TensorRule& rule : layout_.tensor()) {
       if (auto ok = check(rule); !ok) return std::move(ok).error().in(rule.to());
     }
-    for (const pb::TensorRule& rule : layout_.tensor()) {
-      const uint64_t n = has_layer(rule.to()) ? n_layers_ : 1;
-      for (uint64_t layer = 0; layer < n; ++layer) {
-        if (auto done = apply(rule, layer); !done) return std::move(done).error().in(with_numbers(rule.to(), layer, 0));
-      }
-    }
-    XD_TRY(drop());
-    for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
+    XD_TRY(stored_.check_layers(variables_));
+    for (const pb::TensorRule& rule : layout_.tensor()) find_optional(rule);
+    for (const pb::TensorRule& rule : layout_.tensor()) XD_TRY(apply(rule));
+    drop();
+    const auto unused = static_cast<uint64_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
+    if (!missing_.empty()) return incomplete(unused);
+    for (uint64_t i = unused; i < m_.tensors.size(); ++i) {
       if (used_[i]) continue;
       if (!keep_unmatched) {
         return unsupported(
@@ -92,30 +68,18 @@ class Applier {
   // Of every rule, so that one which this file has no tensor for is found out too.
   Result<void> check(const pb::TensorRule& rule) const {
     if (rule.to().empty() || rule.part().empty()) return invalid("expected a rule with `to` and a part");
-    bool unstacks = false;
-    for (const pb::Operation& op : rule.op()) unstacks = unstacks || op.unstack();
-    if (unstacks != (rule.to().find("##") != std::string::npos))
-      return invalid("expected '##' in the name of what unstack makes, and only there");
-    const bool may_lack = !rule.if_has().empty() || !rule.if_lacks().empty();
-    if (!may_lack) XD_TRY(check_bound(rule.op()));
+    const bool unstacks = std::any_of(rule.op().begin(), rule.op().end(), [](const auto& op) { return op.unstack(); });
+    const bool numbered = has_expert(rule.part(0).from()) && rule.join_case() != pb::TensorRule::kStack;
+    if ((unstacks || numbered) != has_expert(rule.to()) || (unstacks && numbered))
+      return invalid(
+          "expected '##' in the name of what unstack makes or what has it in the name of its part, and only there");
+    if (numbered && rule.part().size() > 1) return invalid("expected one part for each '##', found several");
+    const bool may_lack = !rule.if_has().empty() || !rule.if_lacks().empty() || !rule.when().empty();
+    if (!may_lack) XD_TRY(operations_.check_bound(rule.op()));
     for (const pb::Part& part : rule.part()) {
       if (has_layer(part.from()) != has_layer(rule.to()))
         return invalid(cat("expected '#' for the layer in both names or in none, found ", part.from()));
-      if (!may_lack) XD_TRY(check_bound(part.op()));
-    }
-    return {};
-  }
-  // That the metadata has what the operations name; their values may differ with the layer.
-  Result<void> check_bound(const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
-    for (const pb::Operation& op : ops) {
-      std::vector<std::string> texts(op.split().size().begin(), op.split().size().end());
-      texts.insert(texts.end(), op.reshape().size().begin(), op.reshape().size().end());
-      if (op.has_slice()) texts.insert(texts.end(), {op.slice().begin(), op.slice().size()});
-      if (op.has_unpermute_rows()) texts.push_back(op.unpermute_rows());
-      for (const std::string& text : texts) {
-        auto n = text == "?" ? Result<uint64_t>(0) : variables_.number(text);
-        if (!n && n.error().code == XD_NOT_FOUND) return std::move(n).error();
-      }
+      if (!may_lack) XD_TRY(operations_.check_bound(part.op()));
     }
     return {};
   }
@@ -128,134 +92,106 @@ class Applier {
     used_[i] = true;
   }
 
-  Result<void> drop() {
+  void drop() {
     for (const pb::Dropped& rule : layout_.drop()) {
-      for (uint64_t layer = 0; layer < (has_layer(rule.from()) ? n_layers_ : 1); ++layer) {
-        const auto it = by_name_.find(with_numbers(rule.from(), layer, 0));
-        if (it != by_name_.end() && !used_[it->second]) keep(it->second, rule.reason());
+      for (const uint64_t layer : stored_.layers_of(rule.from())) {
+        const auto tensor = stored_.find(rule.from(), layer);
+        if (tensor && !used_[*tensor]) keep(*tensor, rule.reason());
       }
+    }
+  }
+
+  // What the rules ask for and the file has not: of a file cut short, or of one that the rules do not know.
+  Error incomplete(uint64_t unused) const {
+    if (unused == m_.tensors.size())
+      return corrupt(cat(missing_, ": the file is incomplete, download or convert it again"));
+    return unsupported(cat(missing_, ", and no rule for \"", base::printable(m_.tensors[unused].name),
+                           "\": the file is incomplete, or of a kind that needs rules of its own (--rules)"));
+  }
+
+  // Only the first is told. The others show which tensors no rule takes, so they end when nothing can come of it.
+  Result<void> miss(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer, uint64_t expert) {
+    if (++n_missing_ > m_.tensors.size() + kMaxExperts) return incomplete(m_.tensors.size());
+    if (!missing_.empty()) return {};
+    const bool always = rule.if_has().empty() && rule.if_lacks().empty() && rule.when().empty();
+    const auto option = options_.find(rule.optional());
+    const std::string whose = option != options_.end() ? cat("comes with ", option->second)
+                              : layer == kNoLayer      ? cat("every model of ", model_type_, " has")
+                              : always                 ? cat("every layer of ", model_type_, " has")
+                                                       : cat("such a layer of ", model_type_, " has");
+    missing_ = cat("expected ", with_numbers(part.from(), layer, expert), ", which ", whose, ", found none");
+    return {};
+  }
+
+  bool applies(const pb::TensorRule& rule, uint64_t layer) const {
+    return (rule.if_has().empty() || stored_.has(rule.if_has(), layer)) &&
+           (rule.if_lacks().empty() || !stored_.has(rule.if_lacks(), layer)) &&
+           all_hold(rule.when(), m_.source.metadata, layer);
+  }
+
+  std::vector<uint64_t> layers_of(const pb::TensorRule& rule) const {
+    std::vector<uint64_t> out = stored_.layers_of(rule.part(0).from());
+    std::erase_if(out, [&](uint64_t layer) { return !applies(rule, layer); });
+    return out;
+  }
+
+  // Whether the file has what is optional.
+  void find_optional(const pb::TensorRule& rule) {
+    if (rule.optional().empty() || options_.contains(rule.optional())) return;
+    for (const uint64_t layer : layers_of(rule)) {
+      if (!stored_.has(rule.part(0).from(), layer)) continue;
+      options_.emplace(rule.optional(), with_numbers(rule.part(0).from(), layer, 0));
+      return;
+    }
+  }
+
+  Result<void> apply(const pb::TensorRule& rule) {
+    if (!rule.optional().empty() && !options_.contains(rule.optional())) return {};
+    for (const uint64_t layer : layers_of(rule)) {
+      if (auto done = apply(rule, layer); !done) return std::move(done).error().in(with_numbers(rule.to(), layer, 0));
     }
     return {};
   }
 
-  Result<std::vector<uint64_t>> sizes(const google::protobuf::RepeatedPtrField<std::string>& texts, uint64_t whole,
-                                      uint64_t layer) const {
-    std::vector<uint64_t> out;
-    std::optional<size_t> open;
-    uint64_t product = 1;
-    for (const std::string& text : texts) {
-      if (text == "?" && open) return invalid("expected at most one size \"?\", found two");
-      if (text == "?") open = out.size();
-      out.push_back(1);
-      if (text == "?") continue;
-      XD_TRY_SET(out.back(), variables_.number(text, layer));
-      if (__builtin_mul_overflow(product, out.back(), &product)) return invalid("expected sizes below 2^64");
-    }
-    if (open && (product == 0 || whole % product != 0))
-      return invalid(cat("expected sizes that divide ", whole, ", found a product of ", product));
-    if (open) out[*open] = whole / product;
-    return out;
-  }
-
-  // llama.cpp's pairs of neighbours, [head][pair][2], to Hugging Face's [head][2][pair].
-  Result<void> unpermute(View& view, const std::string& heads, uint64_t layer) const {
-    XD_TRY_SET(const uint64_t n_heads, variables_.number(heads, layer));
-    const uint64_t rows = view.rank() > 0 ? view.size(0) : 1;
-    if (n_heads == 0 || rows % n_heads != 0 || rows / n_heads % 2 != 0)
-      return invalid(cat("expected rows for ", n_heads, " heads of an even size, found ", rows));
-    const uint64_t split[] = {n_heads, rows / n_heads / 2, 2};
-    XD_TRY(view.split(0, split));
-    std::vector<uint64_t> order(view.rank());
-    for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::swap(order[1], order[2]);
-    XD_TRY(view.permute(order));
-    return view.merge(0, 3);
-  }
-
-  Result<void> change(View& view, const pb::Operation& op, uint64_t layer) const {
-    switch (op.kind_case()) {
-      case pb::Operation::kSplit: {
-        const uint64_t whole = op.split().dim() < view.rank() ? view.size(op.split().dim()) : 1;
-        XD_TRY_SET(const auto parts, sizes(op.split().size(), whole, layer));
-        return view.split(op.split().dim(), parts);
-      }
-      case pb::Operation::kMerge:
-        return view.merge(op.merge().dim(), op.merge().count());
-      case pb::Operation::kPermute: {
-        const std::vector<uint64_t> order(op.permute().dim().begin(), op.permute().dim().end());
-        return view.permute(order);
-      }
-      case pb::Operation::kSlice: {
-        XD_TRY_SET(const uint64_t begin, variables_.number(op.slice().begin(), layer));
-        XD_TRY_SET(const uint64_t size, variables_.number(op.slice().size(), layer));
-        return view.slice(op.slice().dim(), begin, size);
-      }
-      case pb::Operation::kUnsqueeze:
-        return view.unsqueeze(op.unsqueeze());
-      case pb::Operation::kSqueeze:
-        return view.squeeze(op.squeeze());
-      case pb::Operation::kTranspose: {
-        const uint64_t order[] = {1, 0};
-        return view.permute(order);
-      }
-      case pb::Operation::kUnpermuteRows:
-        return unpermute(view, op.unpermute_rows(), layer);
-      case pb::Operation::kReshape: {
-        if (view.rank() > 1) XD_TRY(view.merge(0, view.rank()));
-        XD_TRY_SET(const auto parts, sizes(op.reshape().size(), view.rank() > 0 ? view.size(0) : 1, layer));
-        return view.split(0, parts);
-      }
-      default:
-        return invalid(
-            "expected an operation on a shape: add, log_of_negated and unstack are the rule's own, not a part's");
-    }
-  }
-
-  Result<View> view_of(uint64_t tensor, const pb::Part& part, uint64_t layer) const {
-    const Tensor& t = m_.tensors[tensor];
-    View view = View::of(t.shape);
-    if (manifest::info(t.dtype).bits % 8 != 0 || *checked_product(t.shape) == 0)
-      return unsupported(cat("expected elements of whole bytes to lay out, found ", base::printable(t.name), " of ",
-                             manifest::name(t.dtype), " or without elements"));
-    for (const pb::Operation& op : part.op()) {
-      if (auto r = change(view, op, layer); !r)
-        return std::move(r).error().in(cat("from ", base::printable(m_.tensors[tensor].name)));
-    }
-    return view;
-  }
-
-  // The stored tensors of one part: one, or with '##' as many as there are.
-  std::vector<uint64_t> find(const pb::Part& part, uint64_t layer) const {
-    const bool many = part.from().find("##") != std::string::npos;
-    std::vector<uint64_t> out;
-    for (uint64_t expert = 0; expert == 0 || many; ++expert) {
-      const auto it = by_name_.find(with_numbers(part.from(), layer, expert));
-      if (it == by_name_.end()) break;
-      out.push_back(it->second);
-    }
-    return out;
-  }
-
-  bool has(const std::string& name, uint64_t layer) const { return by_name_.contains(with_numbers(name, layer, 0)); }
-
   Result<void> apply(const pb::TensorRule& rule, uint64_t layer) {
-    if (!rule.if_has().empty() && !has(rule.if_has(), layer)) return {};
-    if (!rule.if_lacks().empty() && has(rule.if_lacks(), layer)) return {};
+    if (!has_expert(rule.to()) || !has_expert(rule.part(0).from())) return make(rule, layer, 0);
+    XD_TRY_SET(const uint64_t n, count(rule, rule.part(0), layer));
+    for (uint64_t expert = 0; expert < n; ++expert) XD_TRY(make(rule, layer, expert));
+    return {};
+  }
+
+  // How many '##' there are in the name of a part: what the rule says, or as many as the file has.
+  Result<uint64_t> count(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer) const {
+    if (rule.count().empty()) {
+      uint64_t n = 1;  // which the file must have
+      while (n < kMaxExperts && stored_.find(part.from(), layer, n)) ++n;
+      return n;
+    }
+    XD_TRY_SET(const uint64_t n, variables_.number(rule.count(), layer));
+    if (n > 0 && n <= kMaxExperts) return n;
+    return unsupported(cat("expected ", rule.count(), " to be 1 to ", kMaxExperts, ", found ", n));
+  }
+
+  // The tensor of one name, or those that unstack makes.
+  Result<void> make(const pb::TensorRule& rule, uint64_t layer, uint64_t expert) {
     Program program;
     for (const pb::Part& part : rule.part()) {
-      const auto tensors = find(part, layer);
-      if (tensors.empty() && program.pieces.empty()) return {};  // the model has no such tensor
-      if (tensors.empty())
-        return invalid(
-            cat("expected ", with_numbers(part.from(), layer, 0), " beside the rule's other tensors, found none"));
-      for (const uint64_t i : tensors) {
-        XD_TRY_SET(View view, view_of(i, part, layer));
+      const bool many = has_expert(part.from()) && !has_expert(rule.to());
+      XD_TRY_SET(const uint64_t n, many ? count(rule, part, layer) : Result<uint64_t>(1));
+      for (uint64_t i = 0; i < n; ++i) {
+        const auto tensor = stored_.find(part.from(), layer, many ? i : expert);
+        if (!tensor) {
+          XD_TRY(miss(rule, part, layer, many ? i : expert));
+          continue;
+        }
+        used_[*tensor] = true;
+        XD_TRY_SET(View view, operations_.view_of(m_.tensors[*tensor], part, layer));
         if (rule.join_case() == pb::TensorRule::kStack) XD_TRY(view.unsqueeze(0));
-        program.pieces.push_back({i, std::move(view)});
+        program.pieces.push_back({*tensor, std::move(view)});
       }
     }
-    for (const Piece& piece : program.pieces) used_[piece.tensor] = true;
-    return finish(rule, layer, std::move(program));
+    if (!missing_.empty()) return {};
+    return finish(rule, layer, expert, std::move(program));
   }
 
   // The shape of the joined pieces.
@@ -279,7 +215,7 @@ class Applier {
     return shape;
   }
 
-  Result<void> finish(const pb::TensorRule& rule, uint64_t layer, Program program) {
+  Result<void> finish(const pb::TensorRule& rule, uint64_t layer, uint64_t expert, Program program) {
     XD_TRY_SET(const auto joined, join(rule, program));
     Tensor t = m_.tensors[program.pieces[0].tensor];
     for (size_t i = 1; i < program.pieces.size(); ++i) {
@@ -293,10 +229,10 @@ class Applier {
     // it is the piece's own view.
     const bool alone = program.pieces.size() == 1;
     View view = alone ? program.pieces[0].view : View::of(joined);
-    bool unstack = false;
+    bool unstacks = false;
     for (const pb::Operation& op : rule.op()) {
       const bool is_of_values = op.has_add() || op.has_log_of_negated();
-      if (unstack && !is_of_values) return invalid("expected unstack as the last operation on the shape");
+      if (unstacks && !is_of_values) return invalid("expected unstack as the last operation on the shape");
       switch (op.kind_case()) {
         case pb::Operation::kAdd:
           program.add += op.add();
@@ -306,16 +242,16 @@ class Applier {
           program.log_of_negated = op.log_of_negated();
           break;
         case pb::Operation::kUnstack:
-          unstack = op.unstack();
+          unstacks = op.unstack();
           break;
         case pb::Operation::kSplit:
         case pb::Operation::kMerge:
         case pb::Operation::kReshape:
-          XD_TRY(change(view, op, layer));
+          XD_TRY(operations_.change(view, op, layer));
           break;
         default:
           if (!alone) return invalid("expected only split, merge, reshape, add or log_of_negated after a join");
-          XD_TRY(change(view, op, layer));
+          XD_TRY(operations_.change(view, op, layer));
       }
     }
     if ((program.add != 0 || program.log_of_negated) && t.dtype != manifest::DType::F32)
@@ -323,15 +259,24 @@ class Applier {
           cat("expected F32 values to compute on, found ", manifest::name(t.dtype), " in ", base::printable(t.name)));
     t.shape = view.shape();
     if (alone) program.pieces[0].view = view;
-    if (!unstack) return add(rule, layer, 0, std::move(t), std::move(program));
-    if (!alone || t.shape.empty()) return invalid("expected one tensor with a first dimension to unstack");
-    if (t.shape[0] > kMaxExperts)
-      return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", t.shape[0]));
-    const std::string stacked = t.name;
-    for (uint64_t expert = 0, n = t.shape[0]; expert < n; ++expert) {
+    if (unstacks) return unstack(rule, layer, t, program);
+    return add(rule, layer, expert, std::move(t), std::move(program));
+  }
+
+  // A tensor for each element of the first dimension.
+  Result<void> unstack(const pb::TensorRule& rule, uint64_t layer, const Tensor& t, const Program& program) {
+    if (program.pieces.size() != 1 || t.shape.empty())
+      return invalid("expected one tensor with a first dimension to unstack");
+    const uint64_t n = t.shape[0];
+    if (n > kMaxExperts) return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", n));
+    if (!rule.count().empty()) {
+      XD_TRY_SET(const uint64_t wanted, variables_.number(rule.count(), layer));
+      if (n != wanted) return corrupt(cat("expected ", wanted, " (", rule.count(), ") to unstack, found ", n));
+    }
+    for (uint64_t expert = 0; expert < n; ++expert) {
       Program one = program;
       Tensor part = t;
-      part.name = cat(stacked, "[", expert, "]");
+      part.name = cat(t.name, "[", expert, "]");
       XD_TRY(one.pieces[0].view.slice(0, expert, 1));
       XD_TRY(one.pieces[0].view.squeeze(0));
       part.shape = one.pieces[0].view.shape();
@@ -355,11 +300,15 @@ class Applier {
     return {};
   }
 
+  const std::string model_type_;
   const pb::Layout& layout_;
   const Variables& variables_;
+  const Operations operations_;
   const Manifest& m_;
-  const uint64_t n_layers_;
-  std::unordered_map<std::string, uint64_t> by_name_;
+  const StoredNames stored_;
+  std::map<std::string, std::string> options_;  // that the file has, each with a tensor of it
+  std::string missing_;                         // the first that the file lacks
+  uint64_t n_missing_ = 0;
   std::unordered_map<std::string, std::string> targets_;
   std::unordered_set<std::string> names_;
   std::vector<bool> used_;
@@ -368,12 +317,11 @@ class Applier {
 
 }  // namespace
 
-Result<std::vector<Program>> apply_tensor_rules(const pb::Layout& layout, const Variables& variables,
-                                                bool keep_unmatched, Manifest& m) {
-  std::vector<Tensor> tensors;
-  XD_TRY_SET(auto programs, Applier(layout, variables, m).run(keep_unmatched, tensors));
-  m.tensors = std::move(tensors);
-  return programs;
+Result<NewTensors> apply_tensor_rules(const pb::Architecture& rule, const pb::Layout& layout,
+                                      const Variables& variables, bool keep_unmatched, const Manifest& m) {
+  NewTensors out;
+  XD_TRY_SET(out.programs, Applier(rule, layout, variables, m).run(keep_unmatched, out.tensors));
+  return out;
 }
 
 }  // namespace crossdock::layout

@@ -6,8 +6,13 @@
 
 namespace crossdock::layout {
 
-// See lay_out: changes m's tensors and gives a program for each.
-Result<std::vector<Program>> apply_tensor_rules(const rules::v1::Layout& layout, const Variables& variables,
-                                                bool keep_unmatched, manifest::Manifest& m);
+struct NewTensors {
+  std::vector<manifest::Tensor> tensors;
+  std::vector<Program> programs;  // one for each
+};
+
+// See lay_out. Errors: a rule that is no rule or does not fit, a tensor that is missing, or that no rule takes.
+Result<NewTensors> apply_tensor_rules(const pb::Architecture& rule, const pb::Layout& layout,
+                                      const Variables& variables, bool keep_unmatched, const manifest::Manifest& m);
 
 }  // namespace crossdock::layout

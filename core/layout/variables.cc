@@ -9,20 +9,24 @@
 
 namespace crossdock::layout {
 
+using manifest::KeyValue;
 using manifest::Value;
 
 namespace {
 
 constexpr int kMaxLets = 256;
 
-const Value* find_key(const std::vector<manifest::KeyValue>& metadata, std::string_view key) {
+const KeyValue* find_key(const std::vector<KeyValue>& metadata, std::string_view key) {
   const auto it = std::find_if(metadata.begin(), metadata.end(), [key](const auto& entry) { return entry.key == key; });
-  return it == metadata.end() ? nullptr : &it->value;
+  return it == metadata.end() ? nullptr : &*it;
 }
 
-bool holds(const rules::v1::Condition& condition, const std::vector<manifest::KeyValue>& metadata) {
-  using rules::v1::Condition;
-  const Value* v = find_key(metadata, condition.key());
+bool holds(const pb::Condition& condition, const std::vector<KeyValue>& metadata, uint64_t layer) {
+  using pb::Condition;
+  const KeyValue* entry = find_key(metadata, condition.key());
+  if (condition.test_case() == Condition::kPresent) return (entry != nullptr) == condition.present();
+  const auto element = entry ? in_layer(*entry, layer) : Result<const Value*>(nullptr);
+  const Value* v = element ? *element : nullptr;
   const std::string* text = v ? v->get<std::string>() : nullptr;
   const int64_t* number = v ? v->get<int64_t>() : nullptr;
   switch (condition.test_case()) {
@@ -32,6 +36,7 @@ bool holds(const rules::v1::Condition& condition, const std::vector<manifest::Ke
       return text && base::fold_case(*text).find(base::fold_case(condition.contains())) != std::string::npos;
     case Condition::kPositive:
       return (number && *number > 0) == condition.positive();
+    case Condition::kPresent:
     case Condition::TEST_NOT_SET:
       break;
   }
@@ -40,15 +45,31 @@ bool holds(const rules::v1::Condition& condition, const std::vector<manifest::Ke
 
 }  // namespace
 
-bool all_hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions,
-              const std::vector<manifest::KeyValue>& metadata) {
-  return std::all_of(conditions.begin(), conditions.end(), [&](const auto& c) { return holds(c, metadata); });
+Result<const Value*> in_layer(const KeyValue& entry, uint64_t layer) {
+  const auto* list = entry.value.get<manifest::ValueList>();
+  if (!list) return &entry.value;
+  if (layer == kNoLayer) {
+    if (list->values.empty()) return nullptr;
+    const auto other = std::find_if(list->values.begin(), list->values.end(),
+                                    [&](const Value& element) { return element != list->values[0]; });
+    if (other == list->values.end()) return &list->values[0];
+    return unsupported(cat("expected ", entry.key,
+                           " to be the same for all layers, as it is in this architecture, found that of layer ",
+                           other - list->values.begin(), " to differ from that of layer 0"));
+  }
+  if (layer < list->values.size()) return &list->values[layer];
+  return invalid(cat("expected ", entry.key, " to have an element for layer ", layer, ", found ", list->values.size()));
 }
 
-const Value* Variables::find(const std::string& keys) const {
+bool all_hold(const google::protobuf::RepeatedPtrField<pb::Condition>& conditions,
+              const std::vector<KeyValue>& metadata, uint64_t layer) {
+  return std::all_of(conditions.begin(), conditions.end(), [&](const auto& c) { return holds(c, metadata, layer); });
+}
+
+const KeyValue* Variables::find(const std::string& keys) const {
   for (size_t begin = 0; begin <= keys.size();) {
     const size_t end = std::min(keys.find('|', begin), keys.size());
-    if (const Value* v = find_key(metadata_, std::string_view(keys).substr(begin, end - begin))) return v;
+    if (const KeyValue* e = find_key(metadata_, std::string_view(keys).substr(begin, end - begin))) return e;
     begin = end + 1;
   }
   return nullptr;
@@ -58,13 +79,10 @@ Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, const
   for (size_t i = 0; i < lets.size(); ++i) {
     if (lets_[static_cast<int>(i)].name() == name) return lets[i];
   }
-  const Value* v = find(name);
-  if (!v) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found none")};
-  if (const auto* list = v->get<manifest::ValueList>()) {
-    if (layer >= list->values.size())
-      return invalid(cat("expected ", name, " to have an element for layer ", layer, ", found ", list->values.size()));
-    v = &list->values[layer];
-  }
+  const KeyValue* found = find(name);
+  if (!found) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found none")};
+  XD_TRY_SET(const Value* v, in_layer(*found, layer));
+  if (!v) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found an empty list")};
   if (const auto* n = v->get<int64_t>(); n && *n >= 0) return static_cast<uint64_t>(*n);
   return invalid(cat("expected ", name, " to be an integer of 0 or more, found something else"));
 }

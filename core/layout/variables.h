@@ -3,27 +3,37 @@
 
 #include <crossdock/rules.pb.h>
 #include <crossdock/manifest_wire.hpp>
+#include <crossdock/result.hpp>
 
 #include <string>
 #include <vector>
 
 namespace crossdock::layout {
 
+namespace pb = rules::v1;
+
+// Of what is in no layer: a list must say the same for all.
+inline constexpr uint64_t kNoLayer = UINT64_MAX;
+
+// The element of a list for the layer; of kNoLayer the one that all are equal to. A value that is no list is for all.
+// nullptr: an empty list. Errors: a layer that the list does not reach, elements that differ.
+Result<const manifest::Value*> in_layer(const manifest::KeyValue& entry, uint64_t layer);
+
 // Whether all conditions hold for the source's metadata.
-bool all_hold(const google::protobuf::RepeatedPtrField<rules::v1::Condition>& conditions,
-              const std::vector<manifest::KeyValue>& metadata);
+bool all_hold(const google::protobuf::RepeatedPtrField<pb::Condition>& conditions,
+              const std::vector<manifest::KeyValue>& metadata, uint64_t layer = kNoLayer);
 
 class Variables {
  public:
   // Both outlive it.
-  Variables(const std::vector<manifest::KeyValue>& metadata, const rules::v1::Layout& layout)
+  Variables(const std::vector<manifest::KeyValue>& metadata, const pb::Layout& layout)
       : metadata_(metadata), lets_(layout.let()) {}
 
   // The first of the keys of "a|b" that there is; nullptr: none of them.
-  const manifest::Value* find(const std::string& keys) const;
-  // A number such as "3*{a|b}/{c}+2"; of a value that is a list, the element `layer`. Errors: an unbound variable, a
-  // value that is no integer of 0 or more, a division that leaves a rest.
-  Result<uint64_t> number(const std::string& text, uint64_t layer = 0) const;
+  const manifest::KeyValue* find(const std::string& keys) const;
+  // A number such as "3*{a|b}/{c}+2"; of a value that is a list, as in_layer. Errors: an unbound variable, a value
+  // that is no integer of 0 or more, a division that leaves a rest.
+  Result<uint64_t> number(const std::string& text, uint64_t layer = kNoLayer) const;
 
  private:
   using Lets = std::vector<Result<uint64_t>>;  // the first ones of the layout; each knows those before it
@@ -31,7 +41,7 @@ class Variables {
   Result<uint64_t> product(const std::string& text, uint64_t layer, const Lets& lets) const;
   Result<uint64_t> value(const std::string& name, uint64_t layer, const Lets& lets) const;
   const std::vector<manifest::KeyValue>& metadata_;
-  const google::protobuf::RepeatedPtrField<rules::v1::Variable>& lets_;
+  const google::protobuf::RepeatedPtrField<pb::Variable>& lets_;
 };
 
 }  // namespace crossdock::layout

@@ -25,9 +25,16 @@ struct Foreign {
   uint64_t at;
   std::string_view what;
 };
+// "ggml", "ggjt", "ggmf" and "ggla", as integers of 32 bits.
+constexpr std::string_view kOldGgml =
+    "a ggml file of the time before GGUF: convert the original model again with llama.cpp of today";
 constexpr Foreign kForeign[] = {
     {"ustar"sv, 257, "a tar file of torch 0.1: load it with torch 1.x and torch.save it again"},
     {"GGUF"sv, 0, "a GGUF file: use --from gguf"},
+    {"lmgg"sv, 0, kOldGgml},
+    {"tjgg"sv, 0, kOldGgml},
+    {"fmgg"sv, 0, kOldGgml},
+    {"algg"sv, 0, kOldGgml},
     {"\x89HDF"sv, 0, "an HDF5 file, as Keras writes: convert it with transformers first"},
     {"version https://git-lfs"sv, 0, "a Git LFS pointer, not the file: run `git lfs pull` or `hf download`"},
     {"\x93NUMPY"sv, 0, "a numpy array"},

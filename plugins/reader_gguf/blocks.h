@@ -40,10 +40,6 @@ struct F32 {
   static constexpr int kElems = 1, kBytes = 4;
   XD_INLINE void block(const uint8_t* in, float* out) { *out = load<float>(in); }
 };
-struct F16 {
-  static constexpr int kElems = 1, kBytes = 2;
-  XD_INLINE void block(const uint8_t* in, float* out) { *out = f16_at(in); }
-};
 struct Bf16 {
   static constexpr int kElems = 1, kBytes = 2;
   XD_INLINE void block(const uint8_t* in, float* out) {

@@ -57,6 +57,28 @@ Value text_value(std::string text) {
   return out;
 }
 
+// What begins with these four bytes instead.
+Error foreign(std::string_view magic) {
+  struct Foreign {
+    std::string_view magic, what;
+  };
+  // Of ggml: "ggml", "ggmf", "ggjt" and "ggla" as integers of 32 bits.
+  static constexpr std::string_view kOld =
+      "a ggml file of the time before GGUF: convert the original model again with llama.cpp of today";
+  static constexpr Foreign kForeign[] = {
+      {"lmgg", kOld},
+      {"fmgg", kOld},
+      {"tjgg", kOld},
+      {"algg", "a ggml LoRA adapter of the time before GGUF: merge the original one into its model"},
+      {"vers", "what looks like a Git LFS pointer, not the file: run `git lfs pull` or `hf download`"},
+      {"PK\x03\x04", "a zip file, as torch.save writes: use --from bin"},
+  };
+  for (const Foreign& f : kForeign) {
+    if (f.magic == magic) return unsupported(cat("expected a GGUF file, found ", f.what));
+  }
+  return corrupt(cat("expected a GGUF file to begin with \"GGUF\", found ", in_quotes(magic)));
+}
+
 class Parser {
  public:
   Parser(const ReadAt& read, uint64_t file_size) : in_(read, file_size), file_size_(file_size) {}
@@ -81,8 +103,7 @@ class Parser {
     char magic[4];
     for (char& c : magic) c = static_cast<char>(in_.number<uint8_t>());
     XD_TRY(ok());
-    if (std::string_view(magic, 4) != "GGUF")
-      return corrupt(cat("expected a GGUF file to begin with \"GGUF\", found ", in_quotes({magic, 4})));
+    if (std::string_view(magic, 4) != "GGUF") return foreign({magic, 4});
     auto version = in_.number<uint32_t>();
     XD_TRY(ok());
     if ((version & 0xffff) == 0 && version != 0) {  // as ggml tells the byte order

@@ -1,6 +1,7 @@
 #include "plugins/reader_gguf/ggml_types.h"
 
 #include "plugins/reader_gguf/blocks.h"
+#include "plugins/reader_gguf/halves.h"
 
 #include <crossdock/result.hpp>
 
@@ -39,7 +40,7 @@ constexpr GgmlType blocks_of(uint32_t id, const char* name, DType plain = DType:
 
 constexpr GgmlType kTypes[] = {
     blocks_of<blocks::F32>(0, "F32", DType::F32),
-    blocks_of<blocks::F16>(1, "F16", DType::F16),
+    {1, "F16", 1, 2, DType::F16, decode_f16},
     blocks_of<blocks::Q4_0>(2, "Q4_0"),
     blocks_of<blocks::Q4_1>(3, "Q4_1"),
     blocks_of<blocks::Q5_0>(6, "Q5_0"),

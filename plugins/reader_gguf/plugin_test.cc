@@ -1,8 +1,11 @@
+#include "plugins/reader_gguf/blocks.h"
 #include "plugins/reader_gguf/checkpoint.h"
+#include "plugins/reader_gguf/halves.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
 #include "tests/support/plugin_checks.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 using namespace crossdock;
@@ -117,6 +120,71 @@ TEST_CASE("gguf: any range of any type is that part of the whole, in any room") 
       CHECK_FALSE((*reader)->read(dense_range(0, UINT64_MAX, 2), 2 * size));
     }
   }
+}
+
+TEST_CASE("gguf: halves, every one, many at once as one at a time") {
+  std::string halves;
+  for (uint32_t h = 0; h < 65536; ++h) put_le(halves, static_cast<uint16_t>(h));
+  const auto* in = reinterpret_cast<const uint8_t*>(halves.data());
+  std::vector<float> values(65536);
+  std::vector<uint16_t> rounded(65536);
+  decode_f16(in, values.data(), values.size());
+  f16_to_bf16(in, rounded.size(), reinterpret_cast<std::byte*>(rounded.data()));
+  bool same = true;
+  for (uint32_t h = 0; h < 65536; ++h) {
+    const float one = blocks::from_f16(static_cast<uint16_t>(h));
+    uint16_t one_rounded = 0;
+    round_to_bf16(&one, 1, reinterpret_cast<std::byte*>(&one_rounded));
+    same = same && std::memcmp(&one, &values[h], 4) == 0 && one_rounded == rounded[h];
+  }
+  CHECK(same);
+  for (const uint64_t n : {0, 1, 7, 8, 15, 17}) {
+    std::vector<float> part(n + 1, 5);
+    decode_f16(in + 2 * 0x3c00, part.data(), n);
+    CHECK(std::equal(part.begin(), part.end() - 1, values.begin() + 0x3c00));
+    CHECK(part[n] == 5);
+  }
+}
+
+TEST_CASE("gguf: rounding to 16 bits, many at once as one at a time") {
+  // Bits of any kind, and those around each value's half way.
+  std::vector<float> values;
+  const std::string bytes = some_bytes(4 << 16);
+  for (uint64_t i = 0; i < bytes.size(); i += 4) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &bytes[i], 4);
+    const std::initializer_list<uint32_t> lows{bits & 0xffff, 0u, 0x7fffu, 0x8000u, 0x8001u, 0x0fffu, 0x1000u, 0x1001u};
+    for (const uint32_t low : lows) values.push_back(std::bit_cast<float>((bits & 0xffff0000) | low));
+  }
+  const auto differing = [&](auto round) {
+    std::vector<uint16_t> all(values.size());
+    round(values.data(), values.size(), reinterpret_cast<std::byte*>(all.data()));
+    uint64_t out = 0;
+    for (uint64_t i = 0; i < values.size(); ++i) {
+      uint16_t one = 0;
+      round(&values[i], 1, reinterpret_cast<std::byte*>(&one));
+      out += one != all[i];
+    }
+    return out;
+  };
+  CHECK(differing(round_to_f16) == 0);
+  CHECK(differing(round_to_bf16) == 0);
+}
+
+TEST_CASE("gguf: what is no GGUF is called by its name") {
+  test::MemoryHost host;
+  const auto message = [&](std::string bytes) {
+    host.inputs["m.gguf"] = std::move(bytes);
+    const auto reader = open(host);
+    return reader ? "" : reader.error().message;
+  };
+  const std::string rest(100, '\0');
+  for (const char* magic : {"lmgg", "fmgg", "tjgg"})
+    CHECK(has(message(magic + rest), "found a ggml file of the time before GGUF: convert the original model again"));
+  CHECK(has(message("algg" + rest), "found a ggml LoRA adapter of the time before GGUF"));
+  CHECK(has(message("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "Git LFS pointer"));
+  CHECK(has(message("PK\3\4" + rest), "use --from bin"));
+  CHECK(has(message("XXXX" + rest), "expected a GGUF file to begin with \"GGUF\", found \"XXXX\""));
 }
 
 TEST_CASE("gguf: what is stored as F32 stays so") {

@@ -11,6 +11,9 @@ namespace crossdock::reader_gguf {
 manifest::DType value_type(const GgmlType& type, manifest::DType floats);
 // Whether the stored bytes are the values.
 bool is_stored_plainly(const GgmlType& type, manifest::DType floats, bool big_endian);
+// Of a type that decodes to floats: n values that begin `skip` elements into the first block, as F32, BF16 or F16.
+void decode(const GgmlType& type, manifest::DType dtype, const uint8_t* blocks, uint64_t skip, uint64_t n,
+            std::byte* out);
 // Whether the order of bytes inside this type's blocks is known for big-endian files.
 bool can_swap(const GgmlType& type);
 

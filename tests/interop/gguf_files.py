@@ -126,10 +126,7 @@ def write(model, recipe, path):
         g.add_tensor(name, np.array(values, np.float32))
     if arch in ("falcon", "bloom"):  # whose files have the tied matrix twice
         g.add_tensor("output.weight", model.get_output_embeddings().weight.detach().numpy())
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    finish(g)
 
 
 MAMBA = dict(vocab_size=96, hidden_size=64, num_hidden_layers=2, state_size=8, time_step_rank=4, intermediate_size=128)
@@ -160,3 +157,87 @@ MODELS = [
     Model("lfm2", t.Lfm2ForCausalLM, t.Lfm2Config, SMALL_KV | dict(layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
           extra={"shortconv.l_cache": 3, "lfm2.heads_kv": [0, 2]}),
 ]
+
+# Written by write_experts.
+EXPERTS = [
+    Model("qwen2moe", t.Qwen2MoeForCausalLM, t.Qwen2MoeConfig, SMALL_KV | dict(num_experts=4, moe_intermediate_size=32, shared_expert_intermediate_size=48),
+          extra={"expert_count": 4, "expert_used_count": 4, "expert_feed_forward_length": 32, "expert_shared_feed_forward_length": 48}),
+    Model("qwen2moe", t.Qwen2MoeForCausalLM, t.Qwen2MoeConfig, SMALL_KV | dict(num_experts=4, moe_intermediate_size=32, shared_expert_intermediate_size=48, qkv_bias=False),
+          extra={"expert_count": 4, "expert_used_count": 4, "expert_feed_forward_length": 32, "expert_shared_feed_forward_length": 48}),
+    Model("qwen3moe", t.Qwen3MoeForCausalLM, t.Qwen3MoeConfig, SMALL_KV | dict(head_dim=16, num_experts=4, moe_intermediate_size=32),
+          extra={"expert_count": 4, "expert_used_count": 8, "expert_feed_forward_length": 32}),
+    Model("llama", t.MixtralForCausalLM, t.MixtralConfig, SMALL_KV | dict(num_local_experts=4), extra={"expert_count": 4, "expert_used_count": 2}),
+]
+
+
+def gguf_name(name):
+    """Of llama.cpp, for a tensor that is not an expert's."""
+    for ours, theirs in {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers.": "blk.",
+                         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+                         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "input_layernorm": "attn_norm",
+                         "post_attention_layernorm": "ffn_norm", "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "mlp.gate.": "ffn_gate_inp.",
+                         "block_sparse_moe.gate.": "ffn_gate_inp.", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+                         "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp"}.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def write_experts(saved, recipe, path, alone=False):
+    """Of the tensors that transformers saves. alone: each expert in a tensor of its own, as before April 2024."""
+    arch, fields = recipe.arch, recipe.fields
+    g = gguf.GGUFWriter(path, arch)
+    g.add_name(recipe.name)
+    for add, value in ((g.add_block_count, 2), (g.add_context_length, 64), (g.add_embedding_length, 64), (g.add_feed_forward_length, 96),
+                       (g.add_head_count, 4), (g.add_head_count_kv, 2), (g.add_layer_norm_rms_eps, 1e-5), (g.add_rope_freq_base, 1e4)):
+        add(value)
+    if "head_dim" in fields:
+        g.add_key_length(fields["head_dim"])
+    for key, value in recipe.extra.items():
+        g.add_uint32(f"{arch}.{key}", value)
+    stacks = {}
+    for name, tensor in saved.items():
+        w = tensor.float().numpy()
+        if ".experts." in name:
+            layer, expert, part = name.split(".")[2], int(name.split(".")[5]), name.split(".")[6]
+            part = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down", "w1": "gate", "w3": "up", "w2": "down"}[part]
+            stacks.setdefault((layer, part), {})[expert] = w
+            continue
+        if arch == "llama" and ("q_proj" in name or "k_proj" in name):
+            w = permute(w, 4 if "q_proj" in name else 2)
+        g.add_tensor(gguf_name(name), np.ascontiguousarray(w[0] if "shared_expert_gate" in name else w))
+    assert len(stacks) == 6
+    for (layer, part), experts in stacks.items():
+        if not alone:
+            g.add_tensor(f"blk.{layer}.ffn_{part}_exps.weight", np.stack([experts[i] for i in range(len(experts))]))
+        for expert, w in experts.items() if alone else ():
+            g.add_tensor(f"blk.{layer}.ffn_{part}.{expert}.weight", np.ascontiguousarray(w))
+    finish(g)
+
+
+def finish(g):
+    g.write_header_to_file()
+    g.write_kv_data_to_file()
+    g.write_tensors_to_file()
+    g.close()
+
+
+def tensor_names(path):
+    return [x.name for x in gguf.GGUFReader(path).tensors]
+
+
+def copy(source, target, keep=lambda name: True, values=None, without=(), **kwargs):
+    """The file with those of its tensors that are kept, with these values in its metadata, and without those."""
+    reader = gguf.GGUFReader(source)
+    g = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents(), **kwargs)
+    values = dict(values or {})
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture" or field.name in without or field.name in values:
+            continue
+        kind = field.types[0]
+        g.add_key_value(field.name, field.contents(), kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
+    for key, value in values.items():
+        {int: g.add_uint32, float: g.add_float32, str: g.add_string, list: g.add_array}[type(value)](key, value)
+    for tensor in reader.tensors:
+        if keep(tensor.name):
+            g.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+    finish(g)

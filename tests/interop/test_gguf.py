@@ -175,70 +175,37 @@ def test_trains_on_exactly(judged, recipe):
 
 
 # ---- experts: judged by the checkpoint that transformers saves
-EXPERTS = gguf_files.SMALL_KV | dict(head_dim=16)
-MOE = [
-    ("qwen2moe", t.Qwen2MoeForCausalLM, t.Qwen2MoeConfig, gguf_files.SMALL_KV | dict(num_experts=4, moe_intermediate_size=32, shared_expert_intermediate_size=48),
-     {"expert_count": 4, "expert_used_count": 4, "expert_feed_forward_length": 32, "expert_shared_feed_forward_length": 48}),
-    ("qwen3moe", t.Qwen3MoeForCausalLM, t.Qwen3MoeConfig, EXPERTS | dict(num_experts=4, moe_intermediate_size=32),
-     {"expert_count": 4, "expert_used_count": 8, "expert_feed_forward_length": 32}),
-    ("llama", t.MixtralForCausalLM, t.MixtralConfig, gguf_files.SMALL_KV | dict(num_local_experts=4), {"expert_count": 4, "expert_used_count": 2}),
-]
-
-
-def gguf_name(name):
-    """Of llama.cpp, for a tensor that is not an expert's."""
-    for ours, theirs in {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers.": "blk.",
-                         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-                         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "input_layernorm": "attn_norm",
-                         "post_attention_layernorm": "ffn_norm", "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "mlp.gate.": "ffn_gate_inp.",
-                         "block_sparse_moe.gate.": "ffn_gate_inp.", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
-                         "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp"}.items():
-        name = name.replace(ours, theirs)
-    return name
-
-
-@pytest.mark.parametrize("arch,cls,config,fields,extra", MOE, ids=[m[1].__name__ for m in MOE])
-def test_experts(crossdock, tmp_path, arch, cls, config, fields, extra):
-    torch.manual_seed(1)
-    model = cls(config(**fields))
+@pytest.mark.parametrize("recipe", gguf_files.EXPERTS, ids=str)
+def test_experts(crossdock, tmp_path, recipe):
+    model = recipe.make()
     model.save_pretrained(tmp_path / "hf")
     saved = read_folder(tmp_path / "hf")
-    g = gguf.GGUFWriter(tmp_path / "m.gguf", arch)
-    g.add_name("tiny")
-    for add, value in ((g.add_block_count, 2), (g.add_context_length, 64), (g.add_embedding_length, 64), (g.add_feed_forward_length, 96),
-                       (g.add_head_count, 4), (g.add_head_count_kv, 2), (g.add_layer_norm_rms_eps, 1e-5), (g.add_rope_freq_base, 1e4)):
-        add(value)
-    if "head_dim" in fields:
-        g.add_key_length(fields["head_dim"])
-    for key, value in extra.items():
-        g.add_uint32(f"{arch}.{key}", value)
-    stacks = {}
-    for name, tensor in saved.items():
-        w = tensor.float().numpy()
-        if ".experts." in name:
-            layer, expert, part = name.split(".")[2], int(name.split(".")[5]), name.split(".")[6]
-            part = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down", "w1": "gate", "w3": "up", "w2": "down"}[part]
-            stacks.setdefault(f"blk.{layer}.ffn_{part}_exps.weight", {})[expert] = w
-            continue
-        if arch == "llama" and ("q_proj" in name or "k_proj" in name):
-            w = gguf_files.permute(w, 4 if "q_proj" in name else 2)
-        g.add_tensor(gguf_name(name), np.ascontiguousarray(w[0] if "shared_expert_gate" in name else w))
-    for name, experts in stacks.items():
-        g.add_tensor(name, np.stack([experts[i] for i in range(len(experts))]))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
-
+    gguf_files.write_experts(saved, recipe, tmp_path / "m.gguf")
     crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
     ours = written(tmp_path / "out")
-    assert ours.keys() == saved.keys() and len(stacks) == 6
+    assert ours.keys() == saved.keys()
     for name, tensor in saved.items():
         assert torch.equal(ours[name], tensor.float()), name
-    from_config = cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
+    from_config = recipe.cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
     assert {n: p.shape for n, p in from_config.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     error = crossdock("convert", tmp_path / "m.gguf", tmp_path / "no", "--to", "zero3", "--world-size", 2, code=1).stderr
     assert "must know the job's module" in error and not (tmp_path / "no").exists()
+
+
+def test_mixtral_of_old(crossdock, tmp_path):
+    """Before April 2024 llama.cpp stored each expert alone."""
+    recipe = gguf_files.EXPERTS[-1]
+    recipe.make().save_pretrained(tmp_path / "hf")
+    saved = read_folder(tmp_path / "hf")
+    for name, alone in (("new", False), ("old", True)):
+        gguf_files.write_experts(saved, recipe, tmp_path / f"{name}.gguf", alone)
+        crossdock("convert", tmp_path / f"{name}.gguf", tmp_path / name, "--to", "universal", "--no-sync")
+    assert "blk.1.ffn_gate.3.weight" in gguf_files.tensor_names(tmp_path / "old.gguf")
+    new, old = written(tmp_path / "new"), written(tmp_path / "old")
+    assert new.keys() == old.keys() == saved.keys()
+    for name, tensor in saved.items():
+        assert torch.equal(old[name], tensor.float()) and torch.equal(new[name], old[name]), name
+    assert (tmp_path / "old/config.json").read_bytes() == (tmp_path / "new/config.json").read_bytes()
 
 
 # ---- what transformers' loader gets wrong, against the original weights
@@ -345,19 +312,7 @@ def test_zero3_from_gguf(crossdock, gguf_file, tmp_path):
 def test_split_files(crossdock, gguf_file, tmp_path):
     """Found from any of them; one that lacks, or is another's, is named."""
     path, model = gguf_file(gguf_files.MODELS[0])
-    reader = gguf.GGUFReader(path)
-    g = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=7)
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        value, kind = field.contents(), field.types[0]
-        g.add_key_value(field.name, value, kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
-    for tensor in reader.tensors:
-        g.add_tensor(tensor.name, np.array(tensor.data))
-    g.write_header_to_file()
-    g.write_kv_data_to_file()
-    g.write_tensors_to_file()
-    g.close()
+    gguf_files.copy(path, tmp_path / "m.gguf", split_max_tensors=7)
     parts = sorted(tmp_path.glob("m-*.gguf"))
     assert len(parts) == 3
     want = json.loads(crossdock("inspect", path, "--json").stdout)["tensors"]
@@ -432,7 +387,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
           let { name: "rows" value: "2*3" }
           tensor { to: "m.#.t" part { from: "blk.#.a" op { transpose: true } } }
           tensor { to: "m.#.u" part { from: "blk.#.a" op { unpermute_rows: "{rows}/2" } } }
-          tensor { to: "m.#.stacked" part { from: "blk.#.e##" } stack: true op { merge { dim: 0 count: 2 } } }
+          tensor { to: "m.#.stacked" part { from: "blk.#.e##" } stack: true op { merge { dim: 0 count: 2 } } if_has: "blk.#.e0" }
           tensor { to: "b.##.x" part { from: "b" } op { unstack: true } op { log_of_negated: true } op { add: 0.5 } }
           tensor { to: "p" part { from: "b" op { permute { dim: 2 dim: 0 dim: 1 } } } }
           tensor { to: "j" part { from: "d" op { slice { dim: 1 begin: "2" size: "3" } } } part { from: "blk.0.a" } concat: 1 }

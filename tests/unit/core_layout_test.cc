@@ -185,6 +185,167 @@ TEST_CASE("program: joined pieces, and a change of each value") {
   CHECK_FALSE(p.is_plain());
 }
 
+namespace {
+
+manifest::Value list_of(std::initializer_list<int64_t> numbers) {
+  manifest::ValueList out;
+  for (const int64_t n : numbers) out.values.push_back({n});
+  return {out};
+}
+
+// A source of these tensors, each of two values; [4, 2] for those whose name ends with "s".
+struct Laid {
+  std::string text;
+  std::vector<std::string> tensors;
+  std::vector<manifest::KeyValue> metadata{{"a", {std::string("mine")}}, {"n", {int64_t{2}}}};
+  bool keep_unmatched = false;
+
+  // The target names in order, or the error.
+  std::string run() const {
+    const test::TempDir dir;
+    Options options;
+    options.files = {test::put(dir / "x.textproto",
+                               "model_type: 'mine' layout { format: 'f' when { key: 'a' equals: "
+                               "'mine' } " +
+                                   text + " }")};
+    options.keep_unmatched = keep_unmatched;
+    manifest::Manifest m;
+    m.source.format = "f/1";
+    m.source.metadata = metadata;
+    for (const std::string& name : tensors) {
+      auto& t = m.tensors.emplace_back();
+      t.name = name;
+      t.dtype = manifest::DType::F32;
+      t.shape = name.back() == 's' ? list(4, 2) : list(2);
+    }
+    const auto made = lay_out(options, m, [](uint64_t, std::span<std::byte>) -> Result<void> { return {}; });
+    if (!made) return made.error().message;
+    std::string out = made->config ? made->config->text : "";
+    std::erase_if(out, [](char c) { return c == ' ' || c == '\n'; });
+    if (!out.empty()) out += ' ';
+    for (const auto& t : made->tensors) out += (&t == &made->tensors[0] ? "" : " ") + t.target();
+    return out;
+  }
+};
+
+const std::string kWeights =
+    "layers { from: 'blk.#.' number: '{n}' } tensor { to: 'e' part { from: 'e' } } "
+    "tensor { to: 'l.#.w' part { from: 'blk.#.w' } } tensor { to: 'l.#.q' part { from: 'blk.#.q' } optional: 'q' } "
+    "tensor { to: 'l.#.k' part { from: 'blk.#.k' } optional: 'q' } ";
+
+}  // namespace
+
+TEST_CASE("layout: what a model must have") {
+  const auto run = [](std::vector<std::string> tensors, int64_t n = 2, bool keep_unmatched = false) {
+    return Laid{kWeights, std::move(tensors), {{"a", {std::string("mine")}}, {"n", {n}}}, keep_unmatched}.run();
+  };
+  const std::string incomplete = ": the file is incomplete, download or convert it again";
+  CHECK(run({"e", "blk.0.w", "blk.1.w"}) == "e l.0.w l.1.w");
+  CHECK(run({"e", "blk.0.w", "blk.0.q", "blk.0.k", "blk.1.w", "blk.1.q", "blk.1.k"}) ==
+        "e l.0.w l.0.q l.0.k l.1.w l.1.q l.1.k");
+  CHECK(run({"blk.0.w", "blk.1.w"}) == "rule mine: expected e, which every model of mine has, found none" + incomplete);
+  CHECK(run({"e", "blk.1.w"}) == "rule mine: expected blk.0.w, which every layer of mine has, found none" + incomplete);
+  CHECK(run({"e", "blk.0.w"}) ==
+        "rule mine: expected 2 layers blk.#., which is what the metadata says ({n}), found the tensors of 1" +
+            incomplete);
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.w", "blk.2.w"}), "expected 2 layers blk.#., which is what the metadata"));
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.w", "blk.2.w"}), "found the tensors of 3: the tensors are not this"));
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.w"}, 1'000'000'000'000), "expected 1000000000000 layers"));
+  CHECK(contains(run({"e", "blk.0.w", "blk.0.q", "blk.0.k", "blk.1.w"}),
+                 "expected blk.1.q, which comes with blk.0.q, found none" + incomplete));
+  CHECK(contains(run({"e", "blk.0.w", "blk.0.q", "blk.1.w", "blk.1.q", "blk.1.k"}),
+                 "expected blk.0.k, which comes with blk.0.q, found none" + incomplete));
+  CHECK(contains(run({"e", "blk.0.w", "blk.0.k", "blk.1.w", "blk.1.k"}),
+                 "expected blk.0.q, which comes with blk.0.k, found none" + incomplete));
+  // Nothing that --keep-unmatched would mend.
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.x"}, 2, true),
+                 "expected blk.1.w, which every layer of mine has, found none, and no rule for \"blk.1.x\": the file "
+                 "is incomplete, or of a kind that needs rules of its own (--rules)"));
+  CHECK(run({"e", "blk.0.w", "blk.1.w", "x"}, 2, true) == "e l.0.w l.1.w x");
+  CHECK(contains(Laid{kWeights, {"e", "blk.0.w"}, {{"a", {std::string("mine")}}}}.run(),
+                 "expected the metadata n, found none"));
+  CHECK(run({}) == "expected a model, found no tensors, only metadata such as a vocabulary: name the file of weights");
+}
+
+TEST_CASE("layout: without a number of layers, those of the tensors") {
+  const std::string rule = "tensor { to: 'l.#.w' part { from: 'blk.#.w' } } tensor { to: 'o' part { from: 'o.7.x' } }";
+  CHECK(Laid{rule, {"blk.0.w", "blk.1.w", "o.7.x"}}.run() == "l.0.w l.1.w o");
+  CHECK(contains(Laid{rule, {"blk.1.w", "o.7.x"}}.run(), "expected blk.0.w, which every layer"));
+  CHECK(contains(Laid{rule, {"o.7.x"}}.run(), "expected blk.0.w, which every layer"));
+}
+
+TEST_CASE("layout: conditions of a layer") {
+  const std::string rule =
+      "layers { from: 'blk.#.' number: '{n}' } "
+      "tensor { to: 'l.#.attn' part { from: 'blk.#.attn' } when { key: 'kv' positive: true } } "
+      "tensor { to: 'l.#.conv' part { from: 'blk.#.conv' } when { key: 'kv' positive: false } } "
+      "tensor { to: 'l.#.b' part { from: 'blk.#.b' } optional: 'q' when { key: 'kv' positive: false } } ";
+  const auto run = [&](std::vector<std::string> tensors) {
+    return Laid{
+        rule, std::move(tensors), {{"a", {std::string("mine")}}, {"n", {int64_t{3}}}, {"kv", list_of({0, 2, 0})}}}
+        .run();
+  };
+  CHECK(run({"blk.0.conv", "blk.1.attn", "blk.2.conv"}) == "l.0.conv l.1.attn l.2.conv");
+  CHECK(run({"blk.0.conv", "blk.0.b", "blk.1.attn", "blk.2.conv", "blk.2.b"}) ==
+        "l.0.conv l.0.b l.1.attn l.2.conv l.2.b");
+  CHECK(contains(run({"blk.0.conv", "blk.0.b", "blk.1.attn", "blk.2.conv"}),
+                 "expected blk.2.b, which comes with blk.0.b"));
+  CHECK(
+      contains(run({"blk.0.conv", "blk.1.conv", "blk.2.conv"}), "expected blk.1.attn, which such a layer of mine has"));
+}
+
+TEST_CASE("layout: experts, stored together or alone") {
+  const std::string rule =
+      "tensor { to: 'l.#.e.##' part { from: 'blk.#.exps' } op { unstack: true } count: '{n}*2' if_lacks: 'blk.0.e.0.w' "
+      "} "
+      "tensor { to: 'l.#.e.##' part { from: 'blk.#.e.##.w' } count: '{n}*2' if_has: 'blk.0.e.0.w' } ";
+  const auto alone = [](uint64_t n) {
+    std::vector<std::string> out;
+    for (uint64_t i = 0; i < n; ++i) out.push_back(cat("blk.0.e.", i, ".w"));
+    return out;
+  };
+  CHECK(Laid{rule, {"blk.0.exps"}}.run() == "l.0.e.0 l.0.e.1 l.0.e.2 l.0.e.3");
+  CHECK(Laid{rule, alone(4)}.run() == "l.0.e.0 l.0.e.1 l.0.e.2 l.0.e.3");
+  CHECK(contains(Laid{rule, alone(3)}.run(), "expected blk.0.e.3.w, which such a layer of mine has, found none"));
+  CHECK(contains(Laid{rule, alone(5)}.run(), "expected a rule for every tensor, found none for \"blk.0.e.4.w\""));
+  auto three = Laid{rule, {"blk.0.exps"}};
+  three.metadata[1].value = {int64_t{3}};
+  CHECK(contains(three.run(), "expected 6 ({n}*2) to unstack, found 4"));
+  const std::string any = "tensor { to: 'e.##' part { from: 'x.##' } }";
+  CHECK(Laid{any, {"x.0", "x.1", "x.2"}}.run() == "e.0 e.1 e.2");
+  CHECK(contains(Laid{any, {"x.1"}}.run(), "expected x.0, which every model of mine has, found none"));
+  for (const char* wrong : {"tensor { to: 'e' part { from: 'x.##' } }",
+                            "tensor { to: 'e.##' part { from: 'x.##s' } op { unstack: true } }"})
+    CHECK(contains(Laid{wrong, {"x.0"}}.run(), "expected '##' in the name of what unstack makes"));
+}
+
+TEST_CASE("layout: a list in the metadata that is one value for all layers") {
+  const std::string rule = kWeights + "config { key: 'kv' from: 'kv' } config { key: 'd' number: '{kv}*2' }";
+  const auto run = [&](manifest::Value kv) {
+    return Laid{
+        rule, {"e", "blk.0.w", "blk.1.w"}, {{"a", {std::string("mine")}}, {"n", {int64_t{2}}}, {"kv", std::move(kv)}}}
+        .run();
+  };
+  CHECK(run(list_of({4, 4})) == "{\"kv\":4,\"d\":8} e l.0.w l.1.w");
+  CHECK(run(list_of({4, 4})) == run({int64_t{4}}));
+  CHECK(contains(run(list_of({4, 4, 5})), "config kv: expected kv to be the same for all layers"));
+  CHECK(contains(run(list_of({4, 4, 5})), "found that of layer 2 to differ from that of layer 0"));
+  CHECK(run(list_of({})) == "{} e l.0.w l.1.w");
+}
+
+TEST_CASE("layout: what is no model") {
+  const std::string other = "} layout { format: 'f' when { key: 'kind' equals: 'adapter' } refused: 'an adapter' ";
+  auto laid = Laid{kWeights + other, {"e", "blk.0.w", "blk.1.w"}};
+  CHECK(laid.run() == "e l.0.w l.1.w");
+  laid.metadata.push_back({"kind", {std::string("adapter")}});
+  laid.keep_unmatched = true;
+  CHECK(laid.run() == "expected a model, found an adapter");
+  auto present = Laid{kWeights + "} layout { format: 'f' when { key: 'n' present: true } refused: 'a thing' ", {"e"}};
+  CHECK(present.run() == "expected a model, found a thing");
+  present.metadata.pop_back();
+  CHECK(contains(present.run(), "expected the metadata n, found none"));
+}
+
 TEST_CASE("variables: numbers of metadata") {
   manifest::ValueList heads;
   for (const int64_t n : {8, 0, 4}) heads.values.push_back({n});
@@ -210,6 +371,7 @@ TEST_CASE("variables: numbers of metadata") {
   CHECK(number("{twice}") == "6");
   CHECK(number("12/{size}") == "4");
   CHECK(number("{list}", 2) == "4");
+  CHECK(contains(number("{list}", kNoLayer), "expected list to be the same for all layers"));
   CHECK(contains(number("{list}", 3), "expected list to have an element for layer 3, found 3"));
   CHECK(contains(number("{self}"), "expected the metadata self, found none"));
   CHECK(contains(number("{b}/{a}"), "to divide evenly, found 4 / 12"));

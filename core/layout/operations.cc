@@ -1,0 +1,109 @@
+#include "core/layout/operations.h"
+
+#include "core/base/text.h"
+
+#include <crossdock/bytes.hpp>
+
+#include <optional>
+
+namespace crossdock::layout {
+
+Result<void> Operations::check_bound(const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
+  for (const pb::Operation& op : ops) {
+    std::vector<std::string> texts(op.split().size().begin(), op.split().size().end());
+    texts.insert(texts.end(), op.reshape().size().begin(), op.reshape().size().end());
+    if (op.has_slice()) texts.insert(texts.end(), {op.slice().begin(), op.slice().size()});
+    if (op.has_unpermute_rows()) texts.push_back(op.unpermute_rows());
+    for (const std::string& text : texts) {
+      auto n = text == "?" ? Result<uint64_t>(0) : variables_.number(text);
+      if (!n && n.error().code == XD_NOT_FOUND) return std::move(n).error();
+    }
+  }
+  return {};
+}
+
+Result<std::vector<uint64_t>> Operations::sizes(const google::protobuf::RepeatedPtrField<std::string>& texts,
+                                                uint64_t whole, uint64_t layer) const {
+  std::vector<uint64_t> out;
+  std::optional<size_t> open;
+  uint64_t product = 1;
+  for (const std::string& text : texts) {
+    if (text == "?" && open) return invalid("expected at most one size \"?\", found two");
+    if (text == "?") open = out.size();
+    out.push_back(1);
+    if (text == "?") continue;
+    XD_TRY_SET(out.back(), variables_.number(text, layer));
+    if (__builtin_mul_overflow(product, out.back(), &product)) return invalid("expected sizes below 2^64");
+  }
+  if (open && (product == 0 || whole % product != 0))
+    return invalid(cat("expected sizes that divide ", whole, ", found a product of ", product));
+  if (open) out[*open] = whole / product;
+  return out;
+}
+
+// llama.cpp's pairs of neighbours, [head][pair][2], to Hugging Face's [head][2][pair].
+Result<void> Operations::unpermute(View& view, const std::string& heads, uint64_t layer) const {
+  XD_TRY_SET(const uint64_t n_heads, variables_.number(heads, layer));
+  const uint64_t rows = view.rank() > 0 ? view.size(0) : 1;
+  if (n_heads == 0 || rows % n_heads != 0 || rows / n_heads % 2 != 0)
+    return invalid(cat("expected rows for ", n_heads, " heads of an even size, found ", rows));
+  const uint64_t split[] = {n_heads, rows / n_heads / 2, 2};
+  XD_TRY(view.split(0, split));
+  std::vector<uint64_t> order(view.rank());
+  for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::swap(order[1], order[2]);
+  XD_TRY(view.permute(order));
+  return view.merge(0, 3);
+}
+
+Result<void> Operations::change(View& view, const pb::Operation& op, uint64_t layer) const {
+  switch (op.kind_case()) {
+    case pb::Operation::kSplit: {
+      const uint64_t whole = op.split().dim() < view.rank() ? view.size(op.split().dim()) : 1;
+      XD_TRY_SET(const auto parts, sizes(op.split().size(), whole, layer));
+      return view.split(op.split().dim(), parts);
+    }
+    case pb::Operation::kMerge:
+      return view.merge(op.merge().dim(), op.merge().count());
+    case pb::Operation::kPermute: {
+      const std::vector<uint64_t> order(op.permute().dim().begin(), op.permute().dim().end());
+      return view.permute(order);
+    }
+    case pb::Operation::kSlice: {
+      XD_TRY_SET(const uint64_t begin, variables_.number(op.slice().begin(), layer));
+      XD_TRY_SET(const uint64_t size, variables_.number(op.slice().size(), layer));
+      return view.slice(op.slice().dim(), begin, size);
+    }
+    case pb::Operation::kUnsqueeze:
+      return view.unsqueeze(op.unsqueeze());
+    case pb::Operation::kSqueeze:
+      return view.squeeze(op.squeeze());
+    case pb::Operation::kTranspose: {
+      const uint64_t order[] = {1, 0};
+      return view.permute(order);
+    }
+    case pb::Operation::kUnpermuteRows:
+      return unpermute(view, op.unpermute_rows(), layer);
+    case pb::Operation::kReshape: {
+      if (view.rank() > 1) XD_TRY(view.merge(0, view.rank()));
+      XD_TRY_SET(const auto parts, sizes(op.reshape().size(), view.rank() > 0 ? view.size(0) : 1, layer));
+      return view.split(0, parts);
+    }
+    default:
+      return invalid(
+          "expected an operation on a shape: add, log_of_negated and unstack are the rule's own, not a part's");
+  }
+}
+
+Result<View> Operations::view_of(const manifest::Tensor& t, const pb::Part& part, uint64_t layer) const {
+  View view = View::of(t.shape);
+  if (manifest::info(t.dtype).bits % 8 != 0 || *checked_product(t.shape) == 0)
+    return unsupported(cat("expected elements of whole bytes to lay out, found ", base::printable(t.name), " of ",
+                           manifest::name(t.dtype), " or without elements"));
+  for (const pb::Operation& op : part.op()) {
+    if (auto r = change(view, op, layer); !r) return std::move(r).error().in(cat("from ", base::printable(t.name)));
+  }
+  return view;
+}
+
+}  // namespace crossdock::layout
