@@ -32,7 +32,8 @@ struct Lister {
     for (; it != fs::directory_iterator(); it.increment(ec)) {
       const std::string base = it->path().filename().string();
       if (base.empty() || base[0] == '.') continue;
-      const fs::file_status status = it->symlink_status(ec);
+      // Not it->symlink_status(): newer versions of Boost follow the link as well there, and fail on a loop of links.
+      const fs::file_status status = fs::symlink_status(it->path(), ec);
       if (status.type() == fs::directory_file) {
         if (depth < kMaxDepth) XD_TRY(this->folder(it->path(), prefix + base + "/", depth + 1));
       } else {

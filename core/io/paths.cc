@@ -86,7 +86,7 @@ Result<std::set<std::string>> names_in(const fs::path& folder) {
   fs::recursive_directory_iterator it(folder, ec);
   for (; !ec && it != fs::recursive_directory_iterator(); it.increment(ec)) {
     std::string name = it->path().lexically_relative(folder).string();
-    const auto type = it->symlink_status(ec).type();
+    const auto type = fs::symlink_status(it->path(), ec).type();
     if (type != fs::regular_file) name += type == fs::directory_file ? '/' : '@';
     names.insert(std::move(name));
   }

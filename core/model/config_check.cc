@@ -91,7 +91,7 @@ class Check {
   }
 
   void count_layer(const std::string& name) {
-    for (const pb::Layers& layers : rule_.layers()) {
+    for (const pb::ModuleLayers& layers : rule_.layers()) {
       if (!name.starts_with(layers.prefix())) continue;
       uint64_t number = 0;
       const char* begin = name.data() + layers.prefix().size();
@@ -101,7 +101,7 @@ class Check {
   }
 
   Result<void> check_layers() const {
-    for (const pb::Layers& layers : rule_.layers()) {
+    for (const pb::ModuleLayers& layers : rule_.layers()) {
       const auto found = found_.find(layers.prefix());
       const auto expected = number_of(config_value(m_, layers.count()));
       if (found == found_.end() || !expected) continue;

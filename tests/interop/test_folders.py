@@ -4,8 +4,6 @@ The judge of which weights are the model is transformers' from_pretrained, where
 """
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,7 +13,6 @@ from conftest import ROOT
 from recipes import PLAIN, Source, read_folder, write_safetensors
 
 FP32 = Source(tied=False, sharded=False, dtype="fp32")
-SHARDED = Source(tied=False, sharded=True, dtype="bf16")
 
 
 def weights(folder):
@@ -241,27 +238,8 @@ def test_masks_ids_and_counters_stay_buffers(crossdock, tmp_path):
     assert "1 parameters, 5 buffers" in out
 
 
-UNGATHERED = """
-import sys, torch, deepspeed
-from transformers import AutoConfig, AutoModelForCausalLM
-from safetensors.torch import save_file
-hf, out = sys.argv[1:]
-deepspeed.init_distributed(dist_backend="gloo")
-config = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
-          "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": int(0)}}
-model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(hf), dtype=torch.bfloat16)
-engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
-state = {name: t.detach().clone() for name, t in engine.module.state_dict().items()}
-torch.save(state, out + "/pytorch_model.bin")
-save_file(state, out + "/ungathered.safetensors")
-engine.save_checkpoint(out + "/checkpoint")
-torch.distributed.destroy_process_group()
-"""
-
-
 def test_what_zero3_leaves_without_gathering(crossdock, source, tmp_path, torchrun):
-    (tmp_path / "job.py").write_text(UNGATHERED)
-    torchrun(1, tmp_path / "job.py", source(PLAIN), tmp_path)
+    torchrun(1, ROOT / "tests/interop/ungathered_job.py", source(PLAIN), tmp_path)
     shutil.copy(source(PLAIN) / "config.json", tmp_path)
     shard = tmp_path / "checkpoint/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt"
     renamed = shutil.copy(shard, tmp_path / "rank.pt")
@@ -311,13 +289,12 @@ def test_plain_weights_with_a_leftover_quantization_config(crossdock, source, tm
 
 @pytest.mark.parametrize("wrapped, flags", [
     (lambda model: torch.compile(model).state_dict(), ["--strip-prefix", "_orig_mod."]),
-    (lambda model: torch.nn.Sequential(model).state_dict(prefix="module.")
-        if False else {f"module.{k}": v for k, v in model.state_dict().items()}, ["--strip-prefix", "module."]),
+    (lambda model: torch.nn.DataParallel(model).state_dict(), ["--strip-prefix", "module."]),
     (lambda model: {f"module._orig_mod.{k}": v for k, v in model.state_dict().items()}, ["--strip-prefix", "module._orig_mod."]),
     (lambda model: {f"base_model.model.{k}": v for k, v in model.state_dict().items()}, ["--strip-prefix", "base_model.model."]),
     (lambda model: [setattr(model.model.layers, str(i), torch.compile(layer)) for i, layer in enumerate(list(model.model.layers))] and model.state_dict(),
      ["--rename", r"_orig_mod\.="]),
-], ids=["torch.compile", "module", "both", "PEFT", "compiled layers"])
+], ids=["torch.compile", "DataParallel", "both", "PEFT", "compiled layers"])
 def test_wrappers_are_told_with_the_flag_that_helps(crossdock, source, tmp_path, wrapped, flags):
     from transformers import AutoModelForCausalLM
 
