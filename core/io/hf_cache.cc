@@ -162,6 +162,19 @@ std::string digest_of_link(const fs::path& link) {
   return "sha256:" + name;
 }
 
+std::string name_of_blob(const fs::path& file) {
+  const fs::path repository = file.parent_path().parent_path();
+  if (file.parent_path().filename() != "blobs" || !repository.filename().string().starts_with(kModelsPrefix)) return {};
+  boost::system::error_code ec;
+  fs::recursive_directory_iterator it(repository / "snapshots", ec);
+  for (; !ec && it != fs::recursive_directory_iterator(); it.increment(ec)) {
+    const fs::path target = fs::read_symlink(it->path(), ec);
+    if (!ec && target.filename() == file.filename()) return it->path().filename().string();
+    ec.clear();  // of what is no link
+  }
+  return {};
+}
+
 std::optional<CommitFiles> files_of_commit(const fs::path& resolved_folder) {
   if (const auto snapshot = snapshot_around(resolved_folder))
     return read_tree(snapshot->repository / "trees" / (snapshot->commit + ".json"), snapshot->below);

@@ -52,6 +52,9 @@ bool is_in_cache_of(const fs::path& repository, const fs::path& resolved);
 // empty. The link itself tells: what it leads to in the end may be called by another hash.
 std::string digest_of_link(const fs::path& link);
 
+// The name that a snapshot has for a blob of its repository; empty when the file is none, or no snapshot has it.
+std::string name_of_blob(const fs::path& file);
+
 // What the cache knows of a commit's file, whether it was downloaded or not.
 struct CommitFile {
   uint64_t size = 0;

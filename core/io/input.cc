@@ -122,6 +122,8 @@ Result<void> Input::check_unchanged(const InputEntry& entry) {
 Result<void> Input::open_file(const fs::path& path) {
   boost::system::error_code ec;
   named_ = path.filename().string();
+  // A blob is called by a hash; what it is, one part of several say, its name in a snapshot tells.
+  if (std::string name = name_of_blob(fs::absolute(path)); !name.empty()) named_ = std::move(name);
   const fs::path folder = fs::canonical(path.has_parent_path() ? path.parent_path() : fs::path("."), ec);
   if (ec) return Error{XD_IO, cat(given_, ": ", ec.message())};
   if (named_.ends_with(kIndexEnding)) {

@@ -33,7 +33,8 @@ class Input {
   const std::vector<InputEntry>& entries() const { return entries_; }
   // Also, when SRC is a file, its neighbours in the folder, which entries() does not list.
   const InputEntry* find(const std::string& name) const;
-  // The name of the file that SRC names; empty when SRC is a folder or a Hub name.
+  // The name of the file that SRC names, of a blob of the Hugging Face cache that in a snapshot; empty when SRC is a
+  // folder or a Hub name.
   const std::string& named() const { return named_; }
   const fs::path& root() const { return root_; }       // resolved
   const std::string& given() const { return given_; }  // as the user spelled it

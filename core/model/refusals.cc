@@ -144,16 +144,42 @@ constexpr std::string_view kAdapters[] = {"lora_A",
 
 // ---- ungathered parameters
 
-// What every model has matrices under.
-constexpr std::string_view kMatrixNames[] = {
-    "q_proj",   "k_proj", "v_proj",          "o_proj",          "out_proj",      "gate_proj", "up_proj", "down_proj",
-    "qkv_proj", "query",  "embed_tokens",    "word_embeddings", "lm_head",       "wte",       "c_attn",  "c_fc",
-    "fc1",      "fc2",    "query_key_value", "dense_h_to_4h",   "dense_4h_to_h", "embed_in",  "shared"};
+// What models have matrices under, beside names that end with "_proj": no class of transformers has vectors there.
+constexpr std::string_view kMatrixNames[] = {"query",
+                                             "key",
+                                             "value",
+                                             "dense",
+                                             "embed_tokens",
+                                             "word_embeddings",
+                                             "lm_head",
+                                             "wte",
+                                             "wpe",
+                                             "wi",
+                                             "wi_0",
+                                             "wi_1",
+                                             "wo",
+                                             "c_attn",
+                                             "c_fc",
+                                             "fc1",
+                                             "fc2",
+                                             "w1",
+                                             "w2",
+                                             "w3",
+                                             "q",
+                                             "k",
+                                             "v",
+                                             "qkv",
+                                             "shared",
+                                             "embed_in",
+                                             "dense_h_to_4h",
+                                             "dense_4h_to_h",
+                                             "query_key_value"};
 
 bool is_placeholder(const Tensor& t) {
   const std::string& name = t.target();
   if (element_count(t) != 1 || t.shape.size() > 1 || leaf(name) != "weight") return false;
-  return is_one_of(leaf(name.substr(0, name.size() - std::string_view(".weight").size())), kMatrixNames);
+  const std::string module(leaf(std::string_view(name).substr(0, name.size() - std::string_view(".weight").size())));
+  return module.ends_with("_proj") || is_one_of(module, kMatrixNames);
 }
 
 }  // namespace

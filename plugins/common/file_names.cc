@@ -9,21 +9,28 @@ namespace {
 
 struct KnownRankFile {
   std::string_view before, behind;  // the number, which stands between; both may be anywhere in the name
-  bool always;                      // a part even with no other beside it
+  // The number of the first file, which may be the only one; none: a file of this name is always a part.
+  std::optional<uint64_t> first;
   std::string_view what, advice;
 };
 
 constexpr std::string_view kZeroAdvice = "get the weights with the zero_to_fp32.py that DeepSpeed left beside it";
 constexpr KnownRankFile kRankFiles[] = {
-    {"zero_pp_rank_", "_states.pt", true, "one rank's share of a DeepSpeed ZeRO checkpoint", kZeroAdvice},
-    {"mp_rank_", "_model_states.pt", false, "one model-parallel part of a DeepSpeed checkpoint", kZeroAdvice},
-    {"layer_", "_states.pt", true, "one layer of a DeepSpeed pipeline checkpoint",
+    {"zero_pp_rank_", "_states.pt", {}, "one rank's share of a DeepSpeed ZeRO checkpoint", kZeroAdvice},
+    {"mp_rank_", "_model_states.pt", 0, "one model-parallel part of a DeepSpeed checkpoint", kZeroAdvice},
+    {"layer_",
+     "_states.pt",
+     {},
+     "one layer of a DeepSpeed pipeline checkpoint",
      "convert the checkpoint with the program that saved it"},
-    {"consolidated.", ".pth", false, "one model-parallel part of a model in Meta's own format",
+    {"consolidated.", ".pth", 0, "one model-parallel part of a model in Meta's own format",
      "convert the folder with transformers' convert_llama_weights_to_hf.py"},
-    {"hf_model_", ".pt", false, "one part of a model that torchtune saved",
+    {"hf_model_", ".pt", 1, "one part of a model that torchtune saved",
      "load all parts in Python and save them together"},
-    {"_rank_", ".pt", true, "one rank's share of a sharded checkpoint (verl, FSDP)",
+    {"_rank_",
+     ".pt",
+     {},
+     "one rank's share of a sharded checkpoint (verl, FSDP)",
      "merge the ranks with the program that saved them, as with verl's model_merger"},
 };
 // Megatron-LM calls the file alike in each rank's folder.
@@ -62,13 +69,12 @@ std::optional<RankFile> rank_file(std::string_view name) {
     const size_t end = std::min(name.find_first_not_of("0123456789", begin), name.size());
     if (end == begin || end - begin > 9 || !name.substr(end).ends_with(known.behind)) continue;
     RankFile out{std::string(known.what), std::string(known.advice), ""};
-    if (known.always) return out;
     uint64_t number = 0;
     std::from_chars(name.data() + begin, name.data() + end, number);
-    // From 0 or 1 on; the first may be all there is, when no second lies beside it.
-    const std::string other = std::to_string(number <= 1 ? number + 1 : number - 1);
+    if (!known.first || number != *known.first) return out;
+    const std::string next = std::to_string(number + 1);
     out.sibling =
-        cat(name.substr(0, begin), std::string(end - begin > other.size() ? end - begin - other.size() : 0, '0'), other,
+        cat(name.substr(0, begin), std::string(end - begin > next.size() ? end - begin - next.size() : 0, '0'), next,
             name.substr(end));
     return out;
   }

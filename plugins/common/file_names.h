@@ -28,7 +28,7 @@ bool is_safe_name(std::string_view name);
 // A file that holds one rank's share of a model, as training programs write them beside one another.
 struct RankFile {
   std::string what, advice;  // "one part of ...", what to do
-  // A file of that name beside it shows that there are several; empty: this one is never a whole model.
+  // Of the first file, which may be all there is: the name of the second. Empty: this one is never a whole model.
   std::string sibling;
 };
 std::optional<RankFile> rank_file(std::string_view name);

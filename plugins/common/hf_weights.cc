@@ -107,8 +107,19 @@ Error parts_missing(const PartSet& set) {
                    ") and not ", listed(set.missing), ": download the others, and their index if there is one")};
 }
 
+// Whether a file whose name says that it may be one of several is the only one.
+Result<void> check_alone(const Host& host, const Input& input, const std::string& name) {
+  if (const auto part = part_name(name); part && part->total != 1) return part_alone(name, part->total);
+  const auto rank = rank_file(name);
+  if (!rank) return {};
+  if (rank->sibling.empty() || input.open(host, rank->sibling)) return rank_alone(name, *rank);
+  host.log(XD_LOG_WARN, cat(name, " is called as ", rank->what, "; it is taken for the whole model, since no ",
+                            rank->sibling, " lies beside it"));
+  return {};
+}
+
 // With neither standard name nor index: a whole set of parts, or the only file that there is.
-Result<Names> choose_others(const Host& host, const Names& weights, const WeightNames& kind,
+Result<Names> choose_others(const Host& host, const Input& input, const Names& weights, const WeightNames& kind,
                             const std::string& variant) {
   const std::string single = single_name(kind.stems[0], kind, variant);
   const std::string index = index_names(kind.stems[0], kind, variant)[0];
@@ -133,7 +144,7 @@ Result<Names> choose_others(const Host& host, const Names& weights, const Weight
                        ": name one of the files, ",
                        variant.empty() ? "or choose by --variant" : "or another --variant"));
   }
-  if (const auto rank = rank_file(weights[0]); rank && rank->sibling.empty()) return rank_alone(weights[0], *rank);
+  XD_TRY(check_alone(host, input, weights[0]));
   return weights;
 }
 
@@ -151,14 +162,6 @@ void warn_of_adapter(const Host& host, std::span<const std::string> names, const
                               " beside the model is an adapter (LoRA), which is not in the result, while "
                               "transformers loads it with the model: merge it first where it is wanted"));
   }
-}
-
-// A file that the user named is read, unless it is known to be a part of something.
-Result<void> check_named(const Host& host, const Input& input, const std::string& name) {
-  if (const auto part = part_name(name); part && part->total != 1) return part_alone(name, part->total);
-  const auto rank = rank_file(name);
-  if (!rank || (!rank->sibling.empty() && !input.open(host, rank->sibling))) return {};
-  return rank_alone(name, *rank);
 }
 
 // Every shard that the index lists, or in their place a whole set of parts that is there.
@@ -199,7 +202,7 @@ Result<WeightFiles> choose_files(const Host& host, const Input& input, const Wei
   WeightFiles out;
   std::string first = named;
   if (!named.empty()) {
-    XD_TRY(check_named(host, input, named));
+    XD_TRY(check_alone(host, input, named));
   } else if (!wanted.empty()) {
     if (!has(names, wanted))
       return Error{XD_NOT_FOUND, cat("expected ", in_quotes(wanted),
@@ -213,7 +216,7 @@ Result<WeightFiles> choose_files(const Host& host, const Input& input, const Wei
     if (first.empty() && variant.empty() && other_indexes.size() == 1) first = other_indexes[0];
   }
   if (first.empty()) {
-    XD_TRY_SET(out.files, choose_others(host, weight_files(names, kind), kind, variant));
+    XD_TRY_SET(out.files, choose_others(host, input, weight_files(names, kind), kind, variant));
   } else if (!is_index(first)) {
     out.files = {first};
   } else {

@@ -251,6 +251,17 @@ TEST_CASE("an index that is named stands for its folder") {
   CHECK(input->root() == dir.path());
 }
 
+TEST_CASE("a blob that is named goes by its name in a snapshot") {
+  const TempDir cache;
+  make_snapshot(cache.path());
+  const auto blob = open_input((cache / "models--org--name/blobs/aa").string());
+  REQUIRE(blob);
+  CHECK(blob->named() == "model.safetensors");
+  CHECK(blob->entries()[0].name == "model.safetensors");
+  put(cache / "models--org--name/blobs/cc", "of no snapshot");
+  CHECK(open_input((cache / "models--org--name/blobs/cc").string())->named() == "cc");
+}
+
 TEST_CASE("links that lead nowhere are remembered") {
   const TempDir dir;
   put(dir / "model");
