@@ -31,7 +31,8 @@ struct Lister {
     for (; it != fs::directory_iterator(); it.increment(ec)) {
       const std::string base = it->path().filename().string();
       if (base.empty() || base[0] == '.') continue;
-      const fs::file_status status = it->symlink_status(ec);
+      // Not it->symlink_status(): newer versions of Boost follow the link as well there, and fail on a loop of links.
+      const fs::file_status status = fs::symlink_status(it->path(), ec);
       if (status.type() == fs::directory_file) {
         if (depth < kMaxDepth) XD_TRY(this->folder(it->path(), prefix + base + "/", depth + 1));
       } else {
@@ -93,7 +94,7 @@ Result<std::vector<InputEntry>> neighbours_of(const fs::path& path) {
   for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
     const std::string name = it->path().filename().string();
     if (name == path.filename().string() || without_number(name) != wanted) continue;
-    XD_TRY(lister.file(it->path(), name, it->symlink_status(ec).type() == fs::symlink_file));
+    XD_TRY(lister.file(it->path(), name, fs::symlink_status(it->path(), ec).type() == fs::symlink_file));
   }
   return out;
 }

@@ -76,6 +76,25 @@ TEST_CASE("only regular files count: no pipe blocks, no folder link is followed,
   CHECK(open_input(dir.path().string())->find("file-link")->path == other / "far");
 }
 
+TEST_CASE("links that lead to each other or to themselves are no files") {
+  const TempDir dir;
+  put(dir / "model-00001-of-00002.gguf");
+  put(dir / "model-00002-of-00002.gguf");
+  put(dir / "sub/model");
+  for (const fs::path& folder : {dir.path(), dir / "sub"}) {
+    fs::create_symlink("b", folder / "a");
+    fs::create_symlink("a", folder / "b");
+    fs::create_symlink("self", folder / "self");
+  }
+  fs::create_symlink("model-00003-of-00002.gguf", dir / "model-00003-of-00002.gguf");
+  CHECK(listed(dir.path()) == Names{"model-00001-of-00002.gguf", "model-00002-of-00002.gguf", "sub/model"});
+  const auto part = open_input((dir / "model-00001-of-00002.gguf").string());
+  REQUIRE(part);
+  CHECK(part->find("model-00002-of-00002.gguf"));
+  CHECK(part->find("model-00003-of-00002.gguf") == nullptr);
+  CHECK(contains(refusal(dir / "self"), "found nothing at " + (dir / "self").string()));
+}
+
 TEST_CASE("folders are read five deep") {
   const TempDir dir;
   put(dir / "1/2/3/4/file");
@@ -150,6 +169,17 @@ TEST_CASE("a snapshot's links may not leave its repository, nor lead nowhere") {
     const std::string text = refusal(snapshot);
     CHECK(contains(text, "expected model-2.safetensors to lead to a file of the Hugging Face cache"));
     CHECK(contains(text, "download is incomplete"));
+  }
+  SECTION("to itself") {
+    fs::create_symlink("model-2.safetensors", snapshot / "model-2.safetensors");
+    const std::string text = refusal(snapshot);
+    CHECK(contains(text, "expected model-2.safetensors to lead to a file of the Hugging Face cache"));
+    CHECK(contains(text, "found a link to nothing"));
+  }
+  SECTION("to each other") {
+    fs::create_symlink("b", snapshot / "a");
+    fs::create_symlink("a", snapshot / "b");
+    CHECK(contains(refusal(snapshot), "to lead to a file of the Hugging Face cache, found a link to nothing"));
   }
 }
 

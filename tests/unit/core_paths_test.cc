@@ -129,6 +129,10 @@ TEST_CASE("a folder is ours when its report lists everything in it") {
     fs::create_symlink("/", out / "root");
     foreign("root@");
   }
+  SECTION("a link to itself") {
+    fs::create_symlink("self", out / "self");
+    foreign("self@");
+  }
 }
 
 TEST_CASE("a folder without a report that can be read is not ours") {
