@@ -1,6 +1,7 @@
 # cmake -DLAYOUT=program -DRECORD=file -P compare_layout.cmake
 # Append only: every line on record must still be printed, so nothing moved, went or changed its type. What is printed
 # and not on record is an addition: legal at the end of a struct, but somebody must write it down.
+cmake_minimum_required(VERSION 3.22)
 execute_process(COMMAND ${LAYOUT} OUTPUT_VARIABLE now RESULT_VARIABLE code ERROR_VARIABLE complaint)
 if(code)
   message(FATAL_ERROR "${complaint}add the field to the table in layout.c")
