@@ -42,6 +42,7 @@ from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_st
 from deepspeed.utils import logger as deepspeed_logger
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from job_end import leave
 from recipes import read_folder
 
 DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -198,8 +199,7 @@ def main():
         verdicts[case["name"]] = over_ranks(ranks)
         if dist.get_rank() == 0:
             verdicts_path.write_text(json.dumps(verdicts, indent=1))
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 main()

@@ -11,6 +11,8 @@ import sys
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 
+from job_end import leave
+
 STEPS = 5
 
 
@@ -67,7 +69,7 @@ def main(source, universal, result):
         different = [name for name in first if not torch.equal(first[name], second[name])]
         with open(result, "w") as file:
             json.dump({"fresh": fresh, "resumed": resumed, "different": different}, file)
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 main(*sys.argv[1:])
