@@ -163,7 +163,8 @@ int convert(const Words& args) {
     const po::variables_map values = parse(args, all, {"source", "destination"});
     if (values.count("help")) {
       std::cout << "crossdock convert SRC DST --to FORMAT [options]\n"
-                   "SRC: a file, a folder, or org/name of the local Hugging Face cache. DST: a folder to make.\n"
+                   "SRC: a folder, a file or an index of shards (known by its first bytes, whatever its name), or\n"
+                   "org/name of the local Hugging Face cache. DST: a folder to make.\n"
                 << all;
       if (!writer) std::cout << "\n--to FORMAT --help shows that format's own options too.\n";
       return kDone;
