@@ -243,6 +243,7 @@ Result<DsConfig> read_all(const File& file) {
   XD_TRY(read_optimizer(file, out));
   XD_TRY(read_scheduler(file, out));
   XD_TRY(read_zero(file, out));
+  XD_TRY(file.get(out.force_cpu));
   XD_TRY(read_precision(file, out));
   XD_TRY(file.get(out.load_universal));
   XD_TRY(file.get(out.autotp_size));
@@ -270,12 +271,16 @@ Result<DsConfig> DsConfig::parse(std::string_view text) {
 
 bool DsConfig::is_adam() const { return !optimizer.value || *optimizer.value == "adam" || *optimizer.value == "adamw"; }
 
-// runtime/engine.py, _configure_basic_optimizer and get_optimizer_configuration.
+// runtime/engine.py, _configure_optimizer, _configure_basic_optimizer and get_optimizer_configuration. Of a script it
+// takes only its own CPU optimizers when they are offloaded, unless told otherwise; accelerate makes it one.
 Result<std::optional<std::string>> DsConfig::adam_class() const {
   using Class = std::optional<std::string>;
   constexpr std::string_view kFlag = "optimizer";
   if (optimizer.is_auto) return needs_flag(optimizer, kFlag);
-  if (!optimizer.value) return Class();
+  if (!optimizer.value) {
+    if (force_cpu.is(false) || offload_optimizer.is("none")) return Class();
+    return offload_optimizer.is_auto ? Result<Class>(needs_flag(offload_optimizer, kFlag)) : Class("cpu-adam");
+  }
   if (!is_adam())
     return unsupported(cat("--ds-config: expected Adam or AdamW for optimizer.type, found ",
                            in_quotes(*optimizer.value), ", whose state is another than Adam's"));

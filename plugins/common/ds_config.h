@@ -29,6 +29,7 @@ struct DsConfig {
   // The optimizer that DeepSpeed makes. Without a type the job's script makes it, and the rest is without meaning.
   DsField<std::string> optimizer{"optimizer.type"};  // in lower case when it is of the Adam kind
   DsField<bool> torch_adam{"optimizer.params.torch_adam", false}, adam_w_mode{"optimizer.params.adam_w_mode", true};
+  DsField<bool> force_cpu{"zero_force_ds_cpu_optimizer", true};  // of an optimizer that the script makes
   // Nothing when they are left out: an lr must come from elsewhere, the others are the class's.
   DsField<double> lr{"optimizer.params.lr"}, eps{"optimizer.params.eps"}, weight_decay{"optimizer.params.weight_decay"};
   DsField<std::vector<double>> betas{"optimizer.params.betas"};  // two
@@ -58,8 +59,8 @@ struct DsConfig {
   static Result<DsConfig> parse(std::string_view text);
 
   bool is_adam() const;  // no other kind is named
-  // What DeepSpeed makes of it: "fused-adam", "cpu-adam" (its own), "adamw" or "adam" (torch's). Nothing: the script
-  // makes the optimizer. Errors: another kind, or "auto".
+  // What DeepSpeed makes of it, or insists on: "fused-adam", "cpu-adam" (its own), "adamw" or "adam" (torch's).
+  // Nothing: the script makes the optimizer. Errors: another kind, or "auto".
   Result<std::optional<std::string>> adam_class() const;
 };
 

@@ -101,6 +101,10 @@ TEST_CASE("ds_config: the class that runs") {
   CHECK(made(R"({"type": "Adam", "params": {"adam_w_mode": false}})") == "fused-adam");
   CHECK(made(R"({"type": "AdamW"})", R"(, "zero_optimization": {"offload_optimizer": {"device": "nvme"}})") ==
         "cpu-adam");
+  // An optimizer of the script's own, which DeepSpeed refuses when it is offloaded and not its own.
+  CHECK(made("null", kOffload) == "cpu-adam");
+  CHECK(made("null", cat(kOffload, R"(, "zero_force_ds_cpu_optimizer": false)")) == "none");
+  CHECK(made("null", R"(, "zero_optimization": {"offload_optimizer": {"device": "none"}})") == "none");
   for (const char* type : {"Lamb", "OneBitAdam", "SGD", "Muon", "FusedAdam", "NAdam"})
     CHECK(made(cat(R"({"type": ")", type, R"("})")) ==
           cat("--ds-config: expected Adam or AdamW for optimizer.type, found \"", type,

@@ -222,11 +222,16 @@ Result<Optimizer> choose_optimizer(const Settings& settings, const std::string& 
                                                                  {"FusedAdam", Optimizer::kFusedAdam},
                                                                  {"DeepSpeedCPUAdam", Optimizer::kCpuAdam}};
   const std::string_view name = std::string_view(described).substr(described.rfind('.') + 1);
-  for (const auto& [class_name, is] : kClasses) {
-    if (name == class_name && settings.optimizer.value_or(is) == is) return is;
-  }
-  return invalid(cat("--optimizer: expected the class that --target describes, ", common::in_quotes(described),
-                     ", found another: give adamw, adam (torch's), fused-adam or cpu-adam (DeepSpeed's) as it is"));
+  const auto it = std::ranges::find(kClasses, name, &std::pair<std::string_view, Optimizer>::first);
+  if (it == std::end(kClasses))
+    return unsupported(cat(
+        "--target: expected torch's AdamW or Adam, or DeepSpeed's FusedAdam or DeepSpeedCPUAdam, found the optimizer ",
+        common::in_quotes(described)));
+  if (settings.optimizer.value_or(it->second) == it->second) return it->second;
+  return invalid(cat("expected the optimizer's class that --target describes, ", common::in_quotes(described),
+                     ", found ", name_of(*settings.optimizer),
+                     settings.config ? " (DeepSpeed's choice by --ds-config, or --optimizer)" : " of --optimizer",
+                     ": give --optimizer as it is, or describe the job again"));
 }
 
 Result<std::vector<std::string>> complete_groups(const Settings& settings, Optimizer optimizer,
@@ -243,10 +248,15 @@ Result<std::vector<std::string>> complete_groups(const Settings& settings, Optim
   }
   if (!missing.empty())
     return invalid(
-        cat("loading ZeRO-3 shards replaces the job's learning rate and weight decay by the checkpoint's, and nothing "
-            "tells ",
-            "the job's: give ", settings.config ? "" : "--ds-config FILE (its DeepSpeed config), or ", missing));
-  for (ParameterGroup& group : training.groups) complete(group.hyper_parameters, defaults(optimizer, four, settings));
+        cat("loading such shards replaces the job's learning rate and weight decay by the checkpoint's, and nothing "
+            "tells the job's: give ",
+            settings.config ? "" : "--ds-config FILE (its DeepSpeed config), or ", missing));
+  for (ParameterGroup& group : training.groups) {
+    complete(group.hyper_parameters, defaults(optimizer, four, settings));
+    if (const Value* const amsgrad = find(group.hyper_parameters, "amsgrad"); amsgrad && *amsgrad == Value{true})
+      return unsupported(
+          "--target: expected an optimizer without amsgrad, found one with it: its third moment cannot be written");
+  }
   std::string values;
   for (const char* key : {"lr", "betas", "eps", "weight_decay"})
     values += cat(", ", key, " ", listed(own_values(training, key).value_or(std::vector<Numbers>())));

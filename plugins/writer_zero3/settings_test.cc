@@ -163,7 +163,7 @@ TEST_CASE("zero3 settings: jobs that such shards are not for") {
 
 TEST_CASE("zero3 groups: lr and weight decay come from somewhere") {
   CHECK(completed({}) ==
-        "loading ZeRO-3 shards replaces the job's learning rate and weight decay by the checkpoint's, and nothing "
+        "loading such shards replaces the job's learning rate and weight decay by the checkpoint's, and nothing "
         "tells the "
         "job's: give --ds-config FILE (its DeepSpeed config), or --lr and --weight-decay");
   CHECK(has(completed({{"lr", "0.5"}}), "or --weight-decay"));
@@ -204,6 +204,11 @@ TEST_CASE("zero3 groups: values of their own") {
         "lr 2.0 weight_decay 0.5");
 }
 
+TEST_CASE("zero3 groups: amsgrad keeps a moment that is not written") {
+  const ParameterGroup amsgrad = group({{"lr", {1.0}}, {"weight_decay", {0.0}}, {"amsgrad", {true}}});
+  CHECK(has(completed({}, {amsgrad}, "torch.optim.adamw.AdamW"), "expected an optimizer without amsgrad"));
+}
+
 TEST_CASE("zero3 groups: the class is the described one") {
   const auto chosen = [](const Given& given, const char* described) {
     const auto optimizer = choose_optimizer(*settings(given), described);
@@ -215,6 +220,11 @@ TEST_CASE("zero3 groups: the class is the described one") {
   CHECK(chosen({{"optimizer", "adamw"}}, "torch.optim.adam.Adam") == -1);
   CHECK(chosen(config(""), "torch.optim.adamw.AdamW") == -1);  // of the config DeepSpeed makes a FusedAdam
   CHECK(chosen({}, "torch.optim.sgd.SGD") == -1);
+  CHECK(has(completed({}, {group()}, "torch.optim.sgd.SGD"), "found the optimizer \"torch.optim.sgd.SGD\""));
+  CHECK(has(completed({{"optimizer", "adam"}}, {group()}, "AdamW"),
+            "describes, \"AdamW\", found torch's Adam of --optimizer: give --optimizer as it is"));
+  CHECK(
+      has(completed(config(""), {group()}, "AdamW"), "found DeepSpeed's FusedAdam (DeepSpeed's choice by --ds-config"));
 }
 
 TEST_CASE("zero3 groups: a scheduler's first lr") {

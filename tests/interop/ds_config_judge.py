@@ -8,6 +8,7 @@ A case is a dict:
     config   the DeepSpeed config; deepspeed.initialize gets this path, or what the HF Trainer makes of the file
     trainer  the arguments with which the HF Trainer fills in what is "auto"; null: not its job
     dtype    of the module: bf16 or fp32
+    script   the class and arguments of an optimizer that the job's script makes; null: DeepSpeed makes it of the config
     groups   the parameters in groups: [[substrings of names, {own values}], ...], a group without substrings takes the rest
     folder   the shards
 
@@ -55,7 +56,11 @@ def new_engine(case, from_hf):
             world_size=dist.get_world_size(), per_device_train_batch_size=2, gradient_accumulation_steps=1, max_grad_norm=1.0,
             save_on_each_node=False, fp16=False, fp16_full_eval=False, bf16_full_eval=False, **case["trainer"]))
         config = filled.config
-    return deepspeed.initialize(model=model.train(), model_parameters=groups, config=config)[0]
+    optimizer = None
+    if case["script"]:
+        name, values = case["script"]
+        optimizer = {"AdamW": torch.optim.AdamW, "DeepSpeedCPUAdam": deepspeed.ops.adam.DeepSpeedCPUAdam}[name](groups, **values)
+    return deepspeed.initialize(model=model.train(), optimizer=optimizer, model_parameters=groups, config=config)[0]
 
 
 def plain(value):

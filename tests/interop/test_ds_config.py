@@ -26,6 +26,7 @@ class Case:
     flags: tuple = ()
     groups: list = field(default_factory=lambda: ONE_GROUP)
     trainer: dict = None
+    script: tuple = None
 
     @property
     def dtype(self):
@@ -36,6 +37,8 @@ class Case:
         config = {"train_micro_batch_size_per_gpu": 2, "steps_per_print": 10**9, "gradient_clipping": 0.0,
                   "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 100, **self.zero},
                   "optimizer": {"type": self.type, "params": "PARAMS"}, **self.more}
+        if self.script:
+            del config["optimizer"]
         params = self.params if isinstance(self.params, str) else json.dumps(self.params)
         return json.dumps(config, indent=2).replace('"PARAMS"', params)
 
@@ -85,6 +88,11 @@ CASES = [
     Case("trainer-fused", AUTO, more=AUTO_PRECISION, trainer=TRAINER, flags=TRAINER_FLAGS),
     Case("trainer-warmup", {**AUTO, **TORCH}, more={**AUTO_PRECISION, **{k: v for k, v in scheduler("WarmupLR", warmup_min_lr="auto", warmup_max_lr="auto",
          warmup_num_steps=3).items() if k != "bf16"}}, trainer=TRAINER, flags=("--lr", 0, *TRAINER_FLAGS[2:])),
+    # an optimizer of the script's own; an offloaded one must be DeepSpeed's
+    Case("script", script=("AdamW", {"lr": 3e-3, "weight_decay": 0.05}), flags=("--lr", 3e-3, "--weight-decay", 0.05)),
+    Case("script-offload", script=("DeepSpeedCPUAdam", {"lr": 3e-3}), flags=("--lr", 3e-3, "--weight-decay", 0), zero={"offload_optimizer": {"device": "cpu"}}),
+    Case("script-offload-torch", script=("AdamW", {"lr": 3e-3}), flags=("--lr", 3e-3, "--weight-decay", 0.01), zero={"offload_optimizer": {"device": "cpu"}},
+         more={**BF16, "zero_force_ds_cpu_optimizer": False}),
     # what the judge must see
     Case("control", {"lr": 2e-3, **TORCH}, flags=("--lr", 0.5)),
 ]
@@ -108,7 +116,7 @@ def verdicts(crossdock, source, torchrun, tmp_path_factory):
         model = source(FP32 if case.dtype == "fp32" else PLAIN)
         crossdock("convert", model, out, "--to", "zero3", "--world-size", WORLD, "--ds-config", config, "--no-sync", *flags)
         cases.append({"name": case.name, "hf": str(model), "config": str(config), "trainer": case.trainer, "dtype": case.dtype,
-                      "groups": case.groups, "folder": str(out)})
+                      "script": case.script, "groups": case.groups, "folder": str(out)})
     (root / "cases.json").write_text(json.dumps(cases))
     torchrun(WORLD, HERE / "ds_config_judge.py", root / "cases.json", root / "verdicts.json", timeout=1500)
     return json.loads((root / "verdicts.json").read_text())
