@@ -51,15 +51,20 @@ void add_sub_groups(const manifest::Manifest& model, const Parts& parts, const S
     out.push_back(fmt::format("The job has {} optimizer groups, with which ZeRO stage 3{}", n_groups, kCountsTwice));
     return;
   }
-  const bool is_known = stage_of(settings).has_value();
-  if (!is_known || n_groups == 0) {
+  const bool is_known = stage_of(settings).has_value() && settings.config->sub_group_size.value;
+  if (!is_known) {
     out.push_back(
         fmt::format("ZeRO stage 3 is exact with one optimizer sub-group only. With several (HF Trainer's decay and "
-                    "no-decay groups, "
-                    "or a sub_group_size below the model's size) it{}",
+                    "no-decay groups, or a sub_group_size below the model's size) it{}",
+                    kCountsTwice));
+    return;
+  }
+  if (n_groups == 0) {
+    out.push_back(
+        fmt::format("ZeRO stage 3 is exact with one optimizer group only. With several (the HF Trainer makes "
+                    "two when the config has no optimizer) it{}",
                     kCountsTwice));
   }
-  if (!is_known || !settings.config->sub_group_size.value) return;
   uint64_t n_elems = 0;
   for (const uint64_t i : parts.parameters) n_elems += common::element_count(model.tensors[i]);
   const auto size = static_cast<uint64_t>(std::max<int64_t>(*settings.config->sub_group_size.value, 1));

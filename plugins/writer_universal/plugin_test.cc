@@ -143,7 +143,8 @@ TEST_CASE("a job's config: only the notes that are for it, and what it is inexac
   CHECK(holds(three(""), "never compares shapes"));
   CHECK_FALSE(holds(three(""), "counts each step"));
   CHECK(holds(three("", 2), "The job has 2 optimizer groups, with which ZeRO stage 3 counts each step"));
-  CHECK(holds(three("", 0), "With several (HF Trainer's decay and no-decay groups"));
+  CHECK(holds(three("", 0),
+              "With several (the HF Trainer makes two when the config has no optimizer) it counts each step"));
   CHECK(holds(three(R"(, "sub_group_size": 3)"),
               "The model has 4 elements to train and sub_group_size in --ds-config is 3: on fewer than about 2 ranks"));
   CHECK_FALSE(holds(three(R"(, "sub_group_size": 4)"), "sub_group_size"));
