@@ -39,7 +39,7 @@ class Case:
 CASES = [Case(PLAIN), Case(TIED), Case(FP32, "fp32"), Case(PLAIN, "fp32"), Case(PLAIN, groups=2, sub_group=5000),
          Case(TIED, groups=2), Case(FP32, "fp32", groups=2, sub_group=3000), Case(PLAIN, sub_group=5000),
          Case(PLAIN, trainable=("q_proj", "norm")), Case(PLAIN, buffer=True), Case(PLAIN, flags=("--moments", "dense")),
-         Case(PLAIN, optimizer="adam")]
+         Case(PLAIN, optimizer="adam"), Case(PLAIN, groups=2, trainable=("q_proj.weight",))]  # the group of biases is empty
 COMPILED = [Case(PLAIN, optimizer=name, groups=2) for name in ("fused-adam", "cpu-adam")]  # DeepSpeed builds them first
 AT_WORLD = {1: CASES + COMPILED, 2: CASES, 3: [Case(PLAIN), Case(TIED), Case(FP32, "fp32", groups=2, sub_group=3000)]}
 EVERY = [pytest.param(world, case, id=f"world{world}-{case}") for world, cases in AT_WORLD.items() for case in cases]
@@ -277,6 +277,15 @@ def test_command_line_describes(crossdock, source, tmp_path):
     state = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
     groups = state["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
     assert [g["params"] for g in groups] == [[0], [1]] and [g["weight_decay"] for g in groups] == [0.01, 0.0]
+
+
+def test_groups_without_members(crossdock, source, tmp_path):
+    """DeepSpeed drops them, so a checkpoint that had them would not load."""
+    crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", "hf-trainer",
+              "--trainable", "q_proj.weight", *OPTIMIZER)
+    state = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
+    [group] = state["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
+    assert group["params"] == [0] and group["weight_decay"] == 0.01
 
 
 def test_groups_of_a_file(crossdock, source, tmp_path):
