@@ -73,7 +73,7 @@ void add_flags(po::options_description& description, const xd_option_desc* const
       description.add_options()(o.name, po::bool_switch(), help.c_str());
       continue;
     }
-    const std::string kind = type.starts_with("enum:") ? type.substr(5) : type;
+    const std::string kind = type.starts_with("enum:") ? type.substr(5) : type == "file" ? "FILE" : type;
     if (!fallback.empty()) help += fmt::format(" (default {})", fallback);
     if (!o.fallback) help += " (required)";
     description.add_options()(o.name, po::value<std::vector<std::string>>()->composing()->value_name(kind),
@@ -101,10 +101,9 @@ void add_layout_flags(po::options_description& description, layout::Options& out
     out.files.assign(files.begin(), files.end());
   };
   description.add_options()  //
-      (
-          "rules", po::value<std::vector<std::string>>()->composing()->value_name("FILE")->notifier(add_files),
-          "rules of your own for names and layouts, looked at first (repeatable); docs/rules.md tells how to write "
-          "them")  //
+      ("rules", po::value<std::vector<std::string>>()->composing()->value_name("FILE")->notifier(add_files),
+       "rules of your own for names and layouts, looked at first (repeatable); docs/rules.md tells how to write "
+       "them")  //
       ("keep-unmatched", po::bool_switch(&out.keep_unmatched), "tensors that no rule takes stay under their own names");
 }
 

@@ -132,6 +132,7 @@ Result<void> make_groups(const Manifest& description, Manifest& m) {
   const std::vector<uint64_t> found = match(description, m), kept = kept_names(description);
   std::vector<bool> in_group(m.tensors.size());
   for (const manifest::ParameterGroup& group : description.training.groups) {
+    if (group.tensors.empty()) continue;  // DeepSpeed drops a group that the optimizer has no parameter for
     manifest::ParameterGroup out{{}, group.hyper_parameters};
     for (const uint64_t named : group.tensors) {
       const uint64_t i = found[kept[named]];

@@ -1,6 +1,7 @@
 #include "core/plugin/options.h"
 
 #include "core/base/text.h"
+#include "core/io/small_file.h"
 
 #include <charconv>
 #include <cmath>
@@ -14,6 +15,21 @@ bool parses_as(const std::string& text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc() && end == text.data() + text.size() && std::isfinite(static_cast<double>(value));
+}
+
+constexpr uint64_t kMaxFile = 16 << 20;
+
+// A plugin never sees a path: what it gets is the text itself, which ends at the first NUL.
+Result<std::string> text_of_file(const std::string& name, const std::string& path) {
+  const auto refuse = [&](int32_t code, std::string_view found) {
+    return Error{code, cat("--", name, " ", base::printable(path), ": expected a text file of at most ",
+                           base::human_memory(kMaxFile), ", ", found)};
+  };
+  auto text = io::read_small_file(path, kMaxFile);
+  if (!text) return refuse(text.error().code, text.error().message);
+  if (text->find('\0') != text->npos || !base::is_utf8(*text))
+    return refuse(XD_INVALID_ARGUMENT, "found bytes that are not UTF-8 text");
+  return text;
 }
 
 // The value in the one spelling that plugins get, or an error that says what was expected.
@@ -32,6 +48,7 @@ Result<std::string> normalise(const std::string& name, const std::string& type, 
     if (!size) return refuse("a size such as 512MiB");
     return std::to_string(*size);
   }
+  if (type == "file") return text_of_file(name, value);
   if (type.starts_with("enum:")) {
     const std::string choices = type.substr(5);
     if (value.empty() || value.find('|') != value.npos ||
@@ -44,17 +61,12 @@ Result<std::string> normalise(const std::string& name, const std::string& type, 
 
 }  // namespace
 
-void CheckedOptions::add(const std::string& key, const std::string& value) {
+void CheckedOptions::add(const std::string& key, const std::string& value, const std::string& told) {
+  told_.emplace_back(key, told);
   const char* k = texts_.emplace_back(key).c_str();
   const char* v = texts_.emplace_back(value).c_str();
   pointers_.back() = &options_.emplace_back(xd_option{XD_INIT_SIZE(xd_option), 0, k, v});
   pointers_.push_back(nullptr);
-}
-
-const std::vector<std::pair<std::string, std::string>> CheckedOptions::pairs() const {
-  std::vector<std::pair<std::string, std::string>> out;
-  for (const xd_option& option : options_) out.emplace_back(option.key, option.value);
-  return out;
 }
 
 Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema, const GivenOptions& given) {
@@ -69,14 +81,14 @@ Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema
       const std::string fallback = (*schema)->fallback;  // empty: not set
       XD_TRY_SET(const std::string checked,
                  fallback.empty() ? Result<std::string>(fallback) : normalise(name, type, fallback));
-      if (type != "list") out.add(name, checked);
+      if (type != "list") out.add(name, checked, checked);
       continue;
     }
     if (it->second.size() > 1 && type != "list")
       return invalid(cat("--", name, ": expected one value, found ", it->second.size()));
     for (const std::string& value : it->second) {
       XD_TRY_SET(const std::string checked, normalise(name, type, value));
-      out.add(name, checked);
+      out.add(name, checked, type == "file" ? value : checked);
     }
   }
   return out;

@@ -117,6 +117,58 @@ TEST_CASE("precision source keeps the bytes") {
   CHECK(holds(record_of(files.at(kZero + "w/exp_avg.pt"), "data.pkl"), "FloatStorage"));
 }
 
+TEST_CASE("a job's config: only the notes that are for it, and what it is inexact for") {
+  const auto notes = [](const std::string& config, const test::OptionValues& more = {}, size_t groups = 1) {
+    Job s;
+    add_bf16(s);
+    for (size_t g = 0; g < groups; ++g) s.model.training.groups.push_back({{0}, {}});
+    test::OptionValues options{{"ds-config", config}};
+    options.insert(options.end(), more.begin(), more.end());
+    s.write(options);
+    std::string out;
+    for (const auto& note : s.host.plan.notes) out += note + "\n";
+    return out;
+  };
+  const std::string universal = R"("checkpoint": {"load_universal": true}, )";
+  const std::string two = notes("{" + universal + R"("zero_optimization": {"stage": 2}})");
+  CHECK(holds(two, "load_universal is on in --ds-config"));
+  CHECK_FALSE(holds(two, "stage 3"));
+  CHECK_FALSE(holds(two, "AutoTP"));
+  CHECK(holds(notes("{}"), "load_universal is not on in --ds-config"));
+  CHECK(holds(notes("{}"), "runs without ZeRO"));
+
+  const auto three = [&](const std::string& zero, size_t groups = 1) {
+    return notes(R"({"zero_optimization": {"stage": 3)" + zero + "}}", {}, groups);
+  };
+  CHECK(holds(three(""), "never compares shapes"));
+  CHECK_FALSE(holds(three(""), "counts each step"));
+  CHECK(holds(three("", 2), "The job has 2 optimizer groups, with which ZeRO stage 3 counts each step"));
+  CHECK(holds(three("", 0),
+              "With several (the HF Trainer makes two when the config has no optimizer) it counts each step"));
+  CHECK(holds(three(R"(, "sub_group_size": 3)"),
+              "The model has 4 elements to train and sub_group_size in --ds-config is 3: on fewer than about 2 ranks"));
+  CHECK_FALSE(holds(three(R"(, "sub_group_size": 4)"), "sub_group_size"));
+  CHECK(holds(notes(R"({"zero_optimization": {"stage": "auto"}})"), "With several"));
+  CHECK(holds(three(R"(, "offload_optimizer": {"device": "nvme"})"), "loads only what it has saved itself"));
+  CHECK(holds(three(R"(, "offload_param": {"device": "nvme"})"), "beyond max_in_cpu"));
+  CHECK(holds(three(R"(, "zenflow": {"topk_ratio": 0.1})"), "zero_optimization.zenflow of --ds-config"));
+
+  const auto with = [&](const std::string& text) {
+    return notes(R"({"zero_optimization": {"stage": 1}, )" + text + "}", {{"moments", "zero-stride"}});
+  };
+  CHECK(holds(with(R"("optimizer": {"type": "Lion"})"), "optimizer of --ds-config is \"Lion\""));
+  CHECK_FALSE(holds(with(R"("optimizer": {"type": "Adam"})"), "optimizer of --ds-config"));
+  CHECK(holds(with(R"("fp16": {"enabled": true})"), "beyond 65504"));
+  CHECK(holds(with(R"("expert_parallel": {"enabled": true})"), "AutoEP gives experts"));
+  CHECK(
+      holds(with(R"("tensor_parallel": {"autotp_size": 4})"), "(tensor_parallel.autotp_size 4 in --ds-config) cannot"));
+  CHECK_FALSE(holds(with(R"("bf16": {"enabled": true})"), "AutoTP"));
+
+  Job s;
+  add_bf16(s);
+  CHECK(holds(s.refusal({{"ds-config", "{"}}), "--ds-config: expected JSON"));
+}
+
 TEST_CASE("moments") {
   Job s;
   s.add("w", DType::F32, {100, 30}, std::string(12000, 'w'));

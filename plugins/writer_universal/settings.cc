@@ -45,6 +45,14 @@ constexpr xd_option_desc kHfTrainer = {
     "false",
     "add trainer_state.json and scheduler.pt, for resume_from_checkpoint of the Hugging Face Trainer"};
 
+constexpr xd_option_desc kDsConfig = {XD_INIT_SIZE(xd_option_desc),
+                                      0,
+                                      "ds-config",
+                                      "file",
+                                      "",
+                                      "the job's DeepSpeed config (JSON): tells what of this job is inexact from such "
+                                      "a folder, or fails; no file changes"};
+
 constexpr size_t kMaxName = 255;  // NAME_MAX of Linux file systems, in bytes
 
 // What keeps `name` from being one component of a path; empty when nothing does.
@@ -97,7 +105,7 @@ Result<void> check_tag(const Settings& settings) {
 
 }  // namespace
 
-const xd_option_desc* const kOptions[] = {&kTag, &kPrecision, &kMoments, &kCompact, &kHfTrainer, nullptr};
+const xd_option_desc* const kOptions[] = {&kTag, &kPrecision, &kMoments, &kCompact, &kHfTrainer, &kDsConfig, nullptr};
 
 Result<Settings> Settings::from(const Options& options) {
   std::string precision = options.text("precision"), moments = options.text("moments");
@@ -120,6 +128,9 @@ Result<Settings> Settings::from(const Options& options) {
                                            : Moments::kHoles;
   out.hf_trainer = options.flag("hf-trainer");
   XD_TRY(check_tag(out));
+  if (const std::string text = options.text("ds-config"); !text.empty()) {
+    XD_TRY_SET(out.config, common::DsConfig::parse(text));
+  }
   return out;
 }
 

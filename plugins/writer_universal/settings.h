@@ -3,9 +3,12 @@
 
 #include <crossdock/plugin.hpp>
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "plugins/common/ds_config.h"
 
 namespace crossdock::writer_universal {
 
@@ -16,6 +19,7 @@ struct Settings {
   bool keep_dtype = false;  // fp32.pt holds the source's element type
   Moments moments = Moments::kHoles;
   bool hf_trainer = false;
+  std::optional<common::DsConfig> config;  // the job's: changes no file, only what the notes say
 
   static Result<Settings> from(const Options& options);
 };

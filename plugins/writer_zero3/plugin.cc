@@ -6,6 +6,7 @@
 
 #include "plugins/common/quote.h"
 #include "plugins/common/torch_stream.h"
+#include "plugins/writer_zero3/hyper_parameters.h"
 #include "plugins/writer_zero3/states.h"
 
 namespace crossdock::writer_zero3 {
@@ -16,9 +17,15 @@ class Zero3Writer : public Writer {
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
     model.source.metadata = {};  // of no use here, and a GGUF file's is large
-    XD_TRY(settings.check_optimizer(model.training.optimizer));
+    auto& training = model.training;
+    XD_TRY_SET(settings.optimizer, choose_optimizer(settings, training.optimizer));
+    // The optimizer that --target describes is the job's as it is; of others DeepSpeed drops the groups without
+    // members.
+    if (training.optimizer.empty()) std::erase_if(training.groups, [](const auto& g) { return g.tensors.empty(); });
     XD_TRY_SET(auto layout, make_layout(model, settings));
-    return std::unique_ptr<Writer>(new Zero3Writer(std::move(settings), std::move(model), std::move(layout)));
+    XD_TRY_SET(auto notes, complete_groups(settings, *settings.optimizer, training));
+    return std::unique_ptr<Writer>(
+        new Zero3Writer(std::move(settings), std::move(model), std::move(layout), std::move(notes)));
   }
 
   Result<void> plan(const Host& host, Plan& out) override {
@@ -60,8 +67,11 @@ class Zero3Writer : public Writer {
   }
 
  private:
-  Zero3Writer(Settings settings, manifest::Manifest model, Layout layout)
-      : settings_(std::move(settings)), model_(std::move(model)), layout_(std::move(layout)) {}
+  Zero3Writer(Settings settings, manifest::Manifest model, Layout layout, std::vector<std::string> notes)
+      : settings_(std::move(settings)),
+        model_(std::move(model)),
+        layout_(std::move(layout)),
+        notes_(std::move(notes)) {}
 
   common::Content content(uint32_t object) const {
     return object % 2 == 0 ? model_states(model_, layout_, settings_, object / 2)
@@ -75,12 +85,18 @@ class Zero3Writer : public Writer {
   }
 
   Result<void> plan_notes(Plan& out) const {
-    XD_TRY(out.note(cat("Load it at ZeRO stage 3 with ", settings_.world_size, " ranks, sub_group_size ",
-                        settings_.sub_group_size, " and the same optimizer groups; load_universal stays off.")));
-    XD_TRY(out.note(
-        "Loading replaces the job's lr, betas, eps and weight_decay by the checkpoint's: those of --lr, --betas, "
-        "--eps and --weight-decay, or of the groups that --target describes. Set them before the first step, "
-        "or let an lr scheduler do so."));
+    const bool is_on = settings_.config && settings_.config->load_universal.is(true);
+    XD_TRY(out.note(cat(
+        "Load it at ZeRO stage 3 with ", settings_.world_size, " ranks, sub_group_size ", settings_.sub_group_size,
+        " and the same optimizer groups (", model_.training.groups.size(), ")",
+        is_on
+            ? ", and with load_universal off, which is on in --ds-config: DeepSpeed would look for another checkpoint."
+            : "; load_universal stays off.")));
+    if (settings_.config && settings_.config->offload_param.is("nvme"))
+      XD_TRY(
+          out.note("Parameters that offload_param keeps on NVMe beyond max_in_cpu are not restored by DeepSpeed, which "
+                   "then fails."));
+    for (const std::string& text : notes_) XD_TRY(out.note(text));
     if (settings_.dense_moments) return {};
     return out.note(
         "The zeros of the moments are holes: they take no disk here, but may in a copy (rsync and tar want --sparse).");
@@ -89,6 +105,7 @@ class Zero3Writer : public Writer {
   const Settings settings_;
   const manifest::Manifest model_;
   const Layout layout_;
+  const std::vector<std::string> notes_;  // of the optimizer
   std::atomic<uint64_t> beyond_fp16_ = 0;
 };
 

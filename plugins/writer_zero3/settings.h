@@ -1,9 +1,13 @@
-// What the user asked of the writer, checked.
+// What the user asked of the writer, checked: flags, then what --ds-config says, then defaults.
 #pragma once
 
 #include <crossdock/plugin.hpp>
 
+#include <optional>
 #include <string>
+#include <vector>
+
+#include "plugins/common/ds_config.h"
 
 namespace crossdock::writer_zero3 {
 
@@ -12,20 +16,30 @@ inline constexpr uint64_t kMaxWorldSize = 1 << 16;
 // AdamW and Adam are torch's; the others DeepSpeed's, which count steps in an int and have other hyper-parameters.
 enum class Optimizer { kAdamW, kAdam, kFusedAdam, kCpuAdam };
 
+// Of a job in fp16, as in its config.
+struct LossScale {
+  double fixed = 0;  // 0: dynamic, by the others
+  int64_t power = 16, window = 1000, hysteresis = 2, least = 1;
+  bool consecutive_hysteresis = false;
+};
+
+// As the flags have them; the other sources are hyper_parameters.h's to ask.
+struct HyperParameterFlags {
+  std::optional<std::vector<double>> lr, betas, eps, weight_decay;
+};
+
 struct Settings {
   std::string tag;
   uint64_t world_size = 1;
   manifest::DType dtype = manifest::DType::BF16;  // of the job's module
   uint64_t sub_group_size = 0;                    // elements of one rank
-  Optimizer optimizer = Optimizer::kAdamW;
-  double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  std::optional<Optimizer> optimizer;             // as the flag or --ds-config has it
+  HyperParameterFlags flags;
   bool dense_moments = false;
-  // fp16 only, as in the job's config.
-  int64_t scale_power = 0, scale_window = 0, hysteresis = 0;
+  LossScale loss_scale;
+  std::optional<common::DsConfig> config;
 
   static Result<Settings> from(const Options& options);
-  // `described`: the class of the job's optimizer, as --target tells it; empty when nothing does.
-  Result<void> check_optimizer(const std::string& described) const;
 };
 
 extern const xd_option_desc* const kOptions[];

@@ -2,8 +2,6 @@
 // says which keys loading needs.
 #include "plugins/writer_zero3/states.h"
 
-#include <algorithm>
-
 #include "plugins/common/deepspeed_states.h"
 #include "plugins/common/pickle_emit.h"
 
@@ -23,26 +21,29 @@ namespace {
 
 constexpr std::string_view kScalerModule = "deepspeed.runtime.fp16.loss_scaler";
 
+bool is_dynamic(const Settings& s) { return s.dtype == DType::F16 && s.loss_scale.fixed == 0; }
+
 // Loading assigns the object as it is, and every backward() uses it.
 void put_loss_scaler(Pickle& p, const Settings& s) {
-  if (s.dtype != DType::F16) {
+  const LossScale& scale = s.loss_scale;
+  if (!is_dynamic(s)) {
     p.object(kScalerModule, "LossScaler", [&] {
-      p.entry("cur_scale", 1.0);
+      p.entry("cur_scale", s.dtype == DType::F16 ? scale.fixed : 1.0);
       p.entry("dynamic", false);
     });
     return;
   }
   p.object(kScalerModule, "DynamicLossScaler", [&] {
-    p.entry("cur_scale", int64_t{1} << s.scale_power);
+    p.entry("cur_scale", int64_t{1} << scale.power);
     p.entry("dynamic", true);
     p.entry("cur_iter", 0);
     p.entry("last_overflow_iter", -1);
     p.entry("scale_factor", 2.0);
-    p.entry("scale_window", s.scale_window);
-    p.entry("min_scale", 1);
-    p.entry("delayed_shift", s.hysteresis);
-    p.entry("cur_hysteresis", s.hysteresis);
-    p.entry("consecutive_hysteresis", false);
+    p.entry("scale_window", scale.window);
+    p.entry("min_scale", scale.least);
+    p.entry("delayed_shift", scale.hysteresis);
+    p.entry("cur_hysteresis", scale.hysteresis);
+    p.entry("consecutive_hysteresis", scale.consecutive_hysteresis);
     p.entry("raise_error_at_min_scale", true);
     p.put("dtype");
     p.global("torch", "float16");
@@ -62,47 +63,12 @@ void put_value(Pickle& p, const manifest::Value& v) {
   p.put(None{});
 }
 
-using HyperParameters = std::vector<manifest::KeyValue>;
-
-// The optimizer's defaults with the user's values, in the order that its own state_dict() has.
-HyperParameters defaults(const Settings& s) {
-  const bool is_torch = s.optimizer == Optimizer::kAdamW || s.optimizer == Optimizer::kAdam;
-  const manifest::Value none{manifest::Null{}}, no{false};
-  HyperParameters out{{"lr", {s.lr}}};
-  if (s.optimizer == Optimizer::kFusedAdam) out.push_back({"bias_correction", {true}});
-  out.push_back({"betas", {manifest::ValueList{{{s.beta1}, {s.beta2}}}}});
-  out.push_back({"eps", {s.eps}});
-  out.push_back({"weight_decay", {s.weight_decay}});
-  if (s.optimizer == Optimizer::kCpuAdam) {
-    out.push_back({"bias_correction", {true}});
-    out.push_back({"amsgrad", no});
-  }
-  if (!is_torch) return out;
-  for (const char* name : {"amsgrad", "maximize"}) out.push_back({name, no});
-  out.push_back({"foreach", none});
-  for (const char* name : {"capturable", "differentiable"}) out.push_back({name, no});
-  out.push_back({"fused", none});
-  out.push_back({"decoupled_weight_decay", {s.optimizer == Optimizer::kAdamW}});
-  return out;
-}
-
-// As torch's add_param_group: a group's own values, then the defaults that it has none of its own for.
-HyperParameters with_defaults(HyperParameters own, const HyperParameters& defaults) {
-  const size_t n_own = own.size();
-  for (const manifest::KeyValue& value : defaults) {
-    const auto end = own.begin() + static_cast<ptrdiff_t>(n_own);
-    if (std::none_of(own.begin(), end, [&](const auto& v) { return v.key == value.key; })) own.push_back(value);
-  }
-  return own;
-}
-
 // torch counts "parameters" through all groups; ZeRO-3's are the sub-groups.
-void put_param_groups(Pickle& p, const Manifest& model, const Layout& layout, const Settings& settings) {
+void put_param_groups(Pickle& p, const Manifest& model, const Layout& layout) {
   p.list([&] {
     for (size_t g = 0; g < model.training.groups.size(); ++g) {
-      const HyperParameters values = with_defaults(model.training.groups[g].hyper_parameters, defaults(settings));
       p.dict([&] {
-        for (const auto& [key, value] : values) {
+        for (const auto& [key, value] : model.training.groups[g].hyper_parameters) {
           p.put(key);
           put_value(p, value);
         }
@@ -162,7 +128,7 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
         p.entry("zero_stage", 3);
         p.put("loss_scaler");
         put_loss_scaler(p, settings);
-        p.entry("dynamic_loss_scale", settings.dtype == DType::F16);
+        p.entry("dynamic_loss_scale", is_dynamic(settings));
         p.entry("overflow", false);
         p.entry("partition_count", settings.world_size);
         p.entry("optimizer_state_dict", [&] {
@@ -173,7 +139,7 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
                   p.entry(i, [&] { state_of(layout.sub_groups[i]); });
               });
             });
-            p.entry("param_groups", [&] { put_param_groups(p, model, layout, settings); });
+            p.entry("param_groups", [&] { put_param_groups(p, model, layout); });
           });
         });
         p.entry("fp32_flat_groups", [&] {

@@ -128,13 +128,14 @@ class Bench:
 
     def zero3(self):
         source, files = self.llama()
+        flags = ("--world-size", 8, "--lr", 2e-5, "--weight-decay", 0)
         self.cat_to_nothing(files)
         times = self.paired({
-            "zero3": lambda: self.convert(source, "--world-size", 8, to="zero3").seconds,
+            "zero3": lambda: self.convert(source, *flags, to="zero3").seconds,
             "cat": lambda: self.cat(files + files),
         })
         self.ratio("zero3, 8 ranks / one cat of as many bytes", times, "zero3", "cat", 1.3)
-        peak = self.convert(source, "--world-size", 8, "--memory", "256MiB", to="zero3").peak
+        peak = self.convert(source, *flags, "--memory", "256MiB", to="zero3").peak
         self.memory_line("zero3", peak)
 
     def memory(self):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ROOT
 from recipes import PLAIN, Source, read_folder, write_safetensors
 
+RATES = ["--lr", "1e-4", "--weight-decay", "0"]  # which zero3 does not guess
 FP32 = Source(tied=False, sharded=False, dtype="fp32")
 
 
@@ -244,7 +245,7 @@ def test_what_zero3_leaves_without_gathering(crossdock, source, tmp_path, torchr
     shard = tmp_path / "checkpoint/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt"
     renamed = shutil.copy(shard, tmp_path / "rank.pt")
     for path in (tmp_path / "pytorch_model.bin", tmp_path / "ungathered.safetensors", renamed):
-        for writer in (["universal"], ["zero3", "--world-size", 2]):
+        for writer in (["universal"], ["zero3", "--world-size", 2, *RATES]):
             error = crossdock("convert", path, tmp_path / "out", "--to", *writer, code=1).stderr
             assert "ZeRO-3" in error and "zero_to_fp32.py" in error and "tensor " in error
     assert "zero_to_fp32.py" in crossdock.convert(shard, tmp_path / "out", code=1).stderr
@@ -252,7 +253,7 @@ def test_what_zero3_leaves_without_gathering(crossdock, source, tmp_path, torchr
         assert "found a DeepSpeed checkpoint: " in crossdock.convert(folder, tmp_path / "out", code=1).stderr
 
 
-@pytest.mark.parametrize("writer", [["universal"], ["zero3", "--world-size", 2]], ids=["universal", "zero3"])
+@pytest.mark.parametrize("writer", [["universal"], ["zero3", "--world-size", 2, *RATES]], ids=["universal", "zero3"])
 def test_placeholders_in_place_of_matrices(crossdock, source, tmp_path, writer):
     """Of a class with a rule, and of one without."""
     folder = copy(source(PLAIN), tmp_path / "in")
@@ -303,7 +304,7 @@ def test_wrappers_are_told_with_the_flag_that_helps(crossdock, source, tmp_path,
     torch.save(dict(wrapped(AutoModelForCausalLM.from_pretrained(source(FP32)))), folder / "pytorch_model.bin")
     notes = crossdock.convert(folder, tmp_path / "out").stdout
     assert " ".join(flags) in notes or f"{flags[0]} '{flags[1]}'" in notes
-    error = crossdock("convert", folder, tmp_path / "zero3", "--to", "zero3", "--world-size", 1, code=1).stderr
+    error = crossdock("convert", folder, tmp_path / "zero3", "--to", "zero3", "--world-size", 1, *RATES, code=1).stderr
     assert " ".join(flags) in error or f"{flags[0]} '{flags[1]}'" in error
     notes = crossdock.convert(folder, tmp_path / "right", *flags).stdout
     assert "training program" not in notes and same(weights(tmp_path / "right"), of_transformers(source(FP32)))
@@ -323,7 +324,7 @@ def test_config_json_without_a_key(crossdock, source, tmp_path, lack, said):
     config = json.loads((folder / "config.json").read_text())
     config.pop(lack)
     (folder / "config.json").write_text(json.dumps(config))
-    error = crossdock("convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 1, code=1).stderr
+    error = crossdock("convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 1, *RATES, code=1).stderr
     assert f"expected {lack} in config.json" in error and said in error
 
 

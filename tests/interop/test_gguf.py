@@ -303,7 +303,7 @@ def test_other_rope_factors_are_told(crossdock, tmp_path):
 
 def test_zero3_from_gguf(crossdock, gguf_file, tmp_path):
     path, model = gguf_file(gguf_files.MODELS[1])
-    crossdock("convert", path, tmp_path / "out", "--to", "zero3", "--world-size", 1, "--dtype", "fp32")
+    crossdock("convert", path, tmp_path / "out", "--to", "zero3", "--world-size", 1, "--dtype", "fp32", "--lr", 1e-3, "--weight-decay", 0.01)
     flat = torch.load(tmp_path / "out/global_step0/zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)["optimizer_state_dict"]["fp32_flat_groups"][0]
     assert torch.equal(flat, torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers as t
 
+OPTIMIZER = ("--lr", 1e-3, "--weight-decay", 0.01)
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 12, "num_attention_heads": 4, "vocab_size": 64,
          "max_position_embeddings": 32}
 GQA = {**SMALL, "num_key_value_heads": 2}
@@ -53,7 +54,7 @@ def test_order_tied_names_and_groups(crossdock, tmp_path, model):
     torch.manual_seed(1)
     real = cls(config(**fields))
     real.save_pretrained(tmp_path / "in")
-    crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", "hf-trainer", "--no-sync")
+    crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", "hf-trainer", *OPTIMIZER, "--no-sync")
     states = torch.load(tmp_path / "out/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)
     optimizer = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)["optimizer_state_dict"]
 
@@ -94,7 +95,7 @@ def test_names_that_the_rule_does_not_know(crossdock, source, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source(PLAIN), folder)
         save_file(change, folder / "model.safetensors")
-        return crossdock("convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 1, *flags, code=code).stderr
+        return crossdock("convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 1, *OPTIMIZER, *flags, code=code).stderr
 
     assert "found model.layers.0.extra.weight" in refused({**tensors, "model.layers.0.extra.weight": torch.ones(2)})
     less = {n: x for n, x in tensors.items() if n != "model.layers.1.mlp.up_proj.weight"}
@@ -123,7 +124,7 @@ def test_tensors_that_old_checkpoints_have(crossdock, tmp_path):
     t5 = t.T5ForConditionalGeneration(t.T5Config(**T5))
     save(tmp_path / "t5", t5, lambda w: {**w, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": torch.ones(32, 4)})
     for name, model in (("bert", bert), ("t5", t5)):
-        crossdock("convert", tmp_path / name, tmp_path / f"{name}-out", "--to", "zero3", "--world-size", 1, "--no-sync")
+        crossdock("convert", tmp_path / name, tmp_path / f"{name}-out", "--to", "zero3", "--world-size", 1, *OPTIMIZER, "--no-sync")
         flat = torch.load(tmp_path / f"{name}-out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
         assert torch.equal(flat["optimizer_state_dict"]["fp32_flat_groups"][0], torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
 
@@ -132,7 +133,7 @@ def test_tied_names_with_other_values(crossdock, tmp_path):
     """Nothing is lost on the rule's word alone."""
     torch.manual_seed(1)
     model = t.T5ForConditionalGeneration(t.T5Config(**T5))
-    convert = ["convert", tmp_path / "in", tmp_path / "out", "--to", "zero3", "--world-size", 1, "--overwrite"]
+    convert = ["convert", tmp_path / "in", tmp_path / "out", "--to", "zero3", "--world-size", 1, *OPTIMIZER, "--overwrite"]
     save(tmp_path / "in", model, lambda w: {**w, "lm_head.weight": w["shared.weight"].clone()})
     crossdock(*convert)
     save(tmp_path / "in", model, lambda w: {**w, "lm_head.weight": w["shared.weight"] + 1})

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / "python"
 TIED = Source(tied=True, sharded=True, dtype="bf16")
 FP32 = Source(tied=False, sharded=False, dtype="fp32")
+OPTIMIZER = ("--lr", 1e-3, "--weight-decay", 0.01)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Case:
 CASES = [Case(PLAIN), Case(TIED), Case(FP32, "fp32"), Case(PLAIN, "fp32"), Case(PLAIN, groups=2, sub_group=5000),
          Case(TIED, groups=2), Case(FP32, "fp32", groups=2, sub_group=3000), Case(PLAIN, sub_group=5000),
          Case(PLAIN, trainable=("q_proj", "norm")), Case(PLAIN, buffer=True), Case(PLAIN, flags=("--moments", "dense")),
-         Case(PLAIN, optimizer="adam")]
+         Case(PLAIN, optimizer="adam"), Case(PLAIN, groups=2, trainable=("q_proj.weight",))]  # the group of biases is empty
 COMPILED = [Case(PLAIN, optimizer=name, groups=2) for name in ("fused-adam", "cpu-adam")]  # DeepSpeed builds them first
 AT_WORLD = {1: CASES + COMPILED, 2: CASES, 3: [Case(PLAIN), Case(TIED), Case(FP32, "fp32", groups=2, sub_group=3000)]}
 EVERY = [pytest.param(world, case, id=f"world{world}-{case}") for world, cases in AT_WORLD.items() for case in cases]
@@ -103,7 +104,7 @@ def shards(crossdock, source, tmp_path_factory):
         out = root / f"{case}-{world}"
         sub_group = ["--sub-group-size", case.sub_group] if case.sub_group else []
         crossdock("convert", model, out, "--to", "zero3", "--world-size", world, "--dtype", case.dtype, "--target", targets[key],
-                  "--optimizer", case.optimizer, "--lr", "3e-3", "--no-sync", *sub_group, *case.flags)
+                  "--optimizer", case.optimizer, "--lr", "3e-3", "--weight-decay", 0.01, "--no-sync", *sub_group, *case.flags)
         made[case, world] = out
         return out
 
@@ -203,7 +204,7 @@ def test_loss_scaler_of_fp16(crossdock, source, tmp_path):
     from deepspeed.runtime.fp16.loss_scaler import CreateLossScaler
     describe(Case(PLAIN), source(PLAIN), tmp_path / "t.pb")
     crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1, "--dtype", "fp16", "--target", tmp_path / "t.pb",
-              "--loss-scale-power", 12, "--loss-scale-window", 77, "--hysteresis", 3)
+              "--loss-scale-power", 12, "--loss-scale-window", 77, "--hysteresis", 3, *OPTIMIZER)
     [file] = (tmp_path / "out/global_step0").glob("zero_pp_rank_0_mp_rank_00_optim_states.pt")
     state = torch.load(file, weights_only=False)["optimizer_state_dict"]
     args = {"init_scale": 2**12, "scale_window": 77, "delayed_shift": 3, "consecutive_hysteresis": False, "min_scale": 1}
@@ -221,7 +222,7 @@ def test_values_beyond_fp16(crossdock, source, tmp_path, flags):
     tensors["model.norm.weight"][:3] = 1e6
     tensors["model.norm.weight"][3] = 60000
     save_file(tensors, folder / "model.safetensors")
-    convert = ["convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 2, "--dtype"]
+    convert = ["convert", folder, tmp_path / "out", "--to", "zero3", "--world-size", 2, *OPTIMIZER, "--dtype"]
     error = crossdock(*convert, "fp16", *flags, code=1).stderr
     assert "found 3 beyond: use --dtype bf16" in error and not (tmp_path / "out").exists()
     crossdock(*convert, "bf16", *flags)
@@ -260,7 +261,7 @@ def test_targets_that_do_not_fit(crossdock, source, tmp_path):
 
 def test_many_ranks(crossdock, source, plain_target, tmp_path):
     done = crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1024, "--target", plain_target,
-                     "--no-sync", "--memory", "64MiB")
+                     "--no-sync", "--memory", "64MiB", *OPTIMIZER)
     assert len(list((tmp_path / "out/global_step0").iterdir())) == 2048
     last = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_1023_mp_rank_00_optim_states.pt", weights_only=False)
     flat = last["optimizer_state_dict"]["fp32_flat_groups"][0]
@@ -272,16 +273,25 @@ def test_command_line_describes(crossdock, source, tmp_path):
     done = subprocess.run([sys.executable, "-m", "crossdock_manifest", "describe", source(TIED), "-o", tmp_path / "t.pb", "--param-groups", "hf-trainer"],
                           env={"PYTHONPATH": str(PYTHON), "PATH": "", "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=True)
     assert "LlamaForCausalLM" in done.stdout
-    crossdock("convert", source(TIED), tmp_path / "out", "--to", "zero3", "--world-size", 2, "--target", tmp_path / "t.pb")
+    crossdock("convert", source(TIED), tmp_path / "out", "--to", "zero3", "--world-size", 2, "--target", tmp_path / "t.pb", *OPTIMIZER)
     state = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
     groups = state["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
     assert [g["params"] for g in groups] == [[0], [1]] and [g["weight_decay"] for g in groups] == [0.01, 0.0]
 
 
+def test_groups_without_members(crossdock, source, tmp_path):
+    """DeepSpeed drops them, so a checkpoint that had them would not load."""
+    crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", "hf-trainer",
+              "--trainable", "q_proj.weight", *OPTIMIZER)
+    state = torch.load(tmp_path / "out/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
+    [group] = state["optimizer_state_dict"]["optimizer_state_dict"]["param_groups"]
+    assert group["params"] == [0] and group["weight_decay"] == 0.01
+
+
 def test_groups_of_a_file(crossdock, source, tmp_path):
     groups = tmp_path / "groups.textproto"
     groups.write_text("group { lr: 1e-5 } group { parameter: 'norm' parameter: 'embed' weight_decay: 0 }")
-    convert = ["convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", groups]
+    convert = ["convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 1, "--param-groups", groups, *OPTIMIZER]
     crossdock(*convert, "--frozen", "o_proj")
     folder = tmp_path / "out/global_step0"
     written = torch.load(folder / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)

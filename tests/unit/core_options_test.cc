@@ -56,6 +56,29 @@ TEST_CASE("bad values are refused with what was expected") {
     CHECK(seen("enum:a|bc", value) == cat("--opt: expected one of a|bc, found \"", value, '"'));
 }
 
+TEST_CASE("a file comes as its text, and is told as its path") {
+  const TempDir dir;
+  const std::string path = (dir / "job.json").string();
+  put(path, "{}\n");
+  const auto given = checked("file", "", {{"opt", {path}}});
+  REQUIRE(given);
+  CHECK(std::string(given->table()[0]->value) == "{}\n");
+  CHECK(given->pairs() == Pairs{{"opt", path}});
+  CHECK(checked("file", "", {})->pairs() == Pairs{{"opt", ""}});
+  const std::string expected = cat("--opt ", path, ": expected a text file of at most 16 MiB, found ");
+  CHECK(seen("file", path + "x") ==
+        cat("--opt ", path, "x: expected a text file of at most 16 MiB, found no such file: check the path"));
+  CHECK(seen("file", "") == "--opt : expected a text file of at most 16 MiB, found no such file: check the path");
+  put(path, "");
+  CHECK(seen("file", path) == expected + "an empty file");
+  put(path, std::string("a\0b", 3));
+  CHECK(seen("file", path) == expected + "bytes that are not UTF-8 text");
+  put(path, "caf\xe9");
+  CHECK(seen("file", path) == expected + "bytes that are not UTF-8 text");
+  put(path, std::string((16 << 20) + 1, ' '));
+  CHECK(seen("file", path) == expected + "a file of 16777217 bytes, more than 16777216");
+}
+
 TEST_CASE("fallbacks stand in, in the same form as given values") {
   CHECK(checked("string", "dflt", {})->pairs() == Pairs{{"opt", "dflt"}});
   CHECK(checked("size", "1KiB", {})->pairs() == Pairs{{"opt", "1024"}});

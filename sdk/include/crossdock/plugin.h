@@ -149,7 +149,8 @@ typedef struct {
 typedef struct {
   uint32_t struct_size, reserved;
   const char *name, *type, *fallback, *help; /* name: "sub-group-size", the flag without "--".  fallback NULL = required;
-      type: "bool" "int" "float" "size" "string" "list" "enum:a|b" */
+      type: "bool" "int" "float" "size" "string" "list" "enum:a|b" "file" (the user gives a path, the plugin gets the
+      text: UTF-8 without NUL, 1 byte to 16 MiB) */
 } xd_option_desc;
 
 typedef struct {
