@@ -175,6 +175,12 @@ constexpr std::string_view kMatrixNames[] = {"query",
                                              "dense_4h_to_h",
                                              "query_key_value"};
 
+// ZeRO-3 leaves a vector without elements. A tensor of more dimensions and another name may have none by its nature.
+bool is_empty(const Tensor& t) {
+  const std::string_view name = leaf(t.target());
+  return element_count(t) == 0 && (t.shape.size() <= 1 || name == "weight" || name == "bias");
+}
+
 bool is_placeholder(const Tensor& t) {
   const std::string& name = t.target();
   if (element_count(t) != 1 || t.shape.size() > 1 || leaf(name) != "weight") return false;
@@ -226,7 +232,7 @@ Result<void> refuse_ungathered(const Manifest& m) {
   for (const Tensor& t : m.tensors) {
     if (t.role != manifest::Role::kParameter || !t.left_out.empty()) continue;
     ++n_parameters;
-    if (element_count(t) != 0 && !is_placeholder(t)) continue;
+    if (!is_empty(t) && !is_placeholder(t)) continue;
     if (n++ == 0) first = &t;
   }
   if (!first) return {};

@@ -152,7 +152,9 @@ TEST_CASE("parameters that ZeRO-3 held in pieces are refused") {
   CHECK(contains(none, "tensor q_proj.weight: expected a parameter's values, found none (so are 2 of 3 parameters)"));
   CHECK(contains(none, "ZeRO-3"));
   CHECK(contains(none, "zero_to_fp32.py"));
-  CHECK(contains(ungathered({{"a", {4, 0}}}), "found none"));
+  CHECK(contains(ungathered({{"a.weight", {4, 0}}}), "found none"));
+  CHECK(contains(ungathered({{"a", {0}}}), "found none"));
+  CHECK(ungathered({{"a", {4, 0}}}) == "plain");
   for (const char* name :
        {"model.layers.0.self_attn.q_proj.weight", "lm_head.weight", "fc1.weight", "h.0.c_attn.weight"})
     CHECK(contains(ungathered({{name, {1}}}), "found a placeholder of one element"));
