@@ -1,5 +1,7 @@
 #include "core/base/text.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include <array>
@@ -115,6 +117,10 @@ std::string listed(const std::vector<std::string>& names, size_t most) {
   for (size_t i = 0; i < names.size() && i < most; ++i) out += (i ? ", " : "") + printable(names[i]);
   if (names.size() > most) out += " and " + std::to_string(names.size() - most) + " more";
   return out;
+}
+
+bool is_one_of(std::string_view text, std::span<const std::string_view> list) {
+  return std::find(list.begin(), list.end(), text) != list.end();
 }
 
 std::string fold_case(std::string_view text) {

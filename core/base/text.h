@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,8 @@ std::string printable(std::string_view text);
 
 // "a, b and 3 more", each printable.
 std::string listed(const std::vector<std::string>& names, size_t most = 5);
+
+bool is_one_of(std::string_view text, std::span<const std::string_view> list);
 
 // ASCII letters in lower case; other bytes as they are.
 std::string fold_case(std::string_view text);

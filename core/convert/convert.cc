@@ -161,8 +161,16 @@ class Job {
   // the one that config.json speaks of.
   Result<void> check_plain_model(const manifest::Manifest& renamed) const {
     XD_TRY(model::refuse_adapters(renamed));
+    XD_TRY(model::refuse_moments(renamed));
     XD_TRY(model::refuse_ungathered(renamed));
-    return model::check_against_config(plugin::rule_folders(), renamed, request_.target.ignore_config_mismatch);
+    const model::TargetOptions& wanted = request_.target;
+    XD_TRY(model::check_against_config(plugin::rule_folders(), renamed, wanted.ignore_config_mismatch));
+    // Names that the user changed are the job's own, and need not be those of the class.
+    if (wanted.ignore_config_mismatch || !wanted.renames.empty() || !wanted.add_prefix.empty()) return {};
+    auto whole = model::check_parameters(plugin::rule_folders(), renamed);
+    if (whole) return {};
+    return Error{whole.error().code,
+                 cat(whole.error().message, "; if the model lacks it on purpose, say --ignore-config-mismatch")};
   }
 
   // What the rules say of the job's module; adds their renames to the job's.

@@ -13,18 +13,24 @@ constexpr uint64_t kMostScratch = 4 << 20;
 // Scores of a reader, 0 to 100: of a model under the format's standard name; of something that it takes for a model.
 constexpr int32_t kStandard = 80, kSure = 50;
 
-std::string first_names(const io::Input& input) {
+std::string names_of(const io::Input& input) {
   std::vector<std::string> names;
-  for (size_t i = 0; i < std::min<size_t>(input.entries().size(), 6); ++i) names.push_back(input.entries()[i].name);
+  for (const io::InputEntry& entry : input.entries()) names.push_back(entry.name);
   return names.empty() ? "no files" : base::listed(names);
 }
 
-// Those of all readers: what files of weights are called.
+// What a reader's files of weights are called.
+std::vector<std::string> weight_patterns(const plugin::Plugin& reader) {
+  std::vector<std::string> out;
+  for (auto pattern = reader.desc.patterns; pattern && *pattern; ++pattern) out.emplace_back(*pattern);
+  return out;
+}
 std::vector<std::string> weight_patterns(const plugin::Registry& registry) {
   std::vector<std::string> out;
   for (const plugin::Plugin& plugin : registry.plugins()) {
-    for (auto pattern = plugin.is_reader() ? plugin.desc.patterns : nullptr; pattern && *pattern; ++pattern)
-      out.emplace_back(*pattern);
+    if (!plugin.is_reader()) continue;
+    const auto patterns = weight_patterns(plugin);
+    out.insert(out.end(), patterns.begin(), patterns.end());
   }
   return out;
 }
@@ -49,13 +55,16 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host, const plu
   return self;
 }
 
-// Adds to a reader's refusal what the source tells beyond it.
+// A reader's refusal, with what the source tells beyond it.
 Error OpenModel::explain(const plugin::Registry& registry, Error error) const {
+  if (const std::string what = is_sure_ ? "" : foreign_checkpoint(input_); !what.empty())
+    return unsupported(
+        cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), "), found ", what));
   const auto add = [&](const std::string& text) {
     if (!text.empty()) error.message += "; " + text;
   };
   if (error.code == XD_NOT_FOUND) {
-    add(missing_downloads(input_, weight_patterns(registry)));
+    add(missing_downloads(input_, weight_patterns(*reader_)));
     if (const std::string links = broken_links(input_); !links.empty()) add("SRC has " + links);
   }
   for (const plugin::Plugin* other : others_)
@@ -74,34 +83,49 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
     return {};
   }
   int32_t best = 0;
+  std::vector<const plugin::Plugin*> standard;  // that find a model under its standard name
   for (const plugin::Plugin& plugin : registry.plugins()) {
     if (!plugin.is_reader()) continue;
     const int32_t score = plugin.reader.probe(host_.table(), &handle_);
-    if (score >= kStandard) others_.push_back(&plugin);
+    if (score >= kStandard) standard.push_back(&plugin);
+    if (score >= kSure) others_.push_back(&plugin);
     if (score > best) {
       best = score;
       reader_ = &plugin;
     }
   }
+  is_sure_ = best >= kSure;
+  if (best < kStandard && others_.size() > 1) return several_models(others_);
+  if (best < kStandard && has_broken_weights(input_, weight_patterns(registry)))
+    return Error{XD_NOT_FOUND, cat("expected the files of a model in ", input_.given(), ", found ",
+                                   broken_links(input_), ": download the model again, or copy it with its blobs")};
   std::erase(others_, reader_);
-  for (const plugin::Plugin* other : others_) {
-    if (!host_.log) continue;
+  for (const plugin::Plugin* other : standard) {
+    if (other == reader_ || !host_.log) continue;
     host_.log(XD_LOG_WARN,
               cat(input_.given(), " also holds a model that ", other->format(), " could be read from: reading ",
                   reader_->format(), "; --from ", other->format(), " chooses the other."));
   }
-  if (best < kSure) {
-    if (const std::string what = foreign_checkpoint(input_); !what.empty())
-      return unsupported(
-          cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), "), found ", what));
-  }
   if (reader_) return {};
-  const std::string formats = cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), ")");
-  if (const std::string links = broken_links(input_); !links.empty() && input_.entries().empty())
-    return Error{XD_NOT_FOUND, cat(formats, ", found only ", links, ": copy the blobs too, or download the model again")};
-  return unsupported(cat(formats, ", found ", first_names(input_), " in ", input_.given(), ": ",
+  const std::string what = foreign_checkpoint(input_), links = broken_links(input_);
+  const std::string expected =
+      cat("expected a checkpoint in a format that can be read (", registry.formats(XD_READER), "), found ");
+  if (!what.empty()) return unsupported(expected + what);
+  if (!links.empty() && input_.entries().empty()) {
+    return Error{XD_NOT_FOUND, cat(expected, "only ", links, ": copy the blobs too, or download the model again")};
+  }
+  return unsupported(cat(expected, names_of(input_), " in ", input_.given(), ": ",
                          input_.named().empty() ? "name the folder that holds the weights, or the file"
                                                 : "its first bytes are of none of them"));
+}
+
+// None of them under a standard name, so nothing tells which is the model.
+Error OpenModel::several_models(const std::vector<const plugin::Plugin*>& readers) const {
+  std::string choices;
+  for (const plugin::Plugin* reader : readers)
+    choices += cat(choices.empty() ? "" : " or ", "--from ", reader->format());
+  return invalid(cat("expected one model in ", input_.given(), ", found files of several formats (", names_of(input_),
+                     "): name the file, or choose with ", choices));
 }
 
 Result<void> OpenModel::load_manifest() {

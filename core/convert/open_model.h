@@ -50,6 +50,7 @@ class OpenModel {
  private:
   OpenModel(plugin::Host& host, io::Input input) : host_(host), input_(std::move(input)), handle_{&input_} {}
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
+  Error several_models(const std::vector<const plugin::Plugin*>& readers) const;
   Error explain(const plugin::Registry& registry, Error error) const;
   Result<void> load_manifest();
   Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
@@ -58,6 +59,7 @@ class OpenModel {
   const io::Input input_;
   const xd_input handle_;
   const plugin::Plugin* reader_ = nullptr;
+  bool is_sure_ = true;                        // of the reader: it was named, or takes the input for a model of its own
   std::vector<const plugin::Plugin*> others_;  // readers that find a model of theirs in the input too
   std::vector<std::string> notes_;
   xd_reader* opened_ = nullptr;

@@ -33,8 +33,9 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
                               : ""));
   }
   if (collides) {
-    notes.push_back("Some names differ in the case of letters only: a disk that ignores it (of macOS, Windows, some "
-                    "network file systems) cannot take a copy of this folder.");
+    notes.push_back(
+        "Some names differ in the case of letters only: a disk that ignores it (of macOS, Windows, some "
+        "network file systems) cannot take a copy of this folder.");
   }
   for (const std::string& path : paths) {
     for (size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {

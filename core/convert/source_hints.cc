@@ -4,7 +4,10 @@
 
 #include <fnmatch.h>
 
+#include <crossdock/part_name.hpp>
+
 #include <algorithm>
+#include <unordered_set>
 
 namespace crossdock::convert {
 
@@ -33,7 +36,7 @@ constexpr Foreign kForeign[] = {
      "a DeepSpeed checkpoint: name the file mp_rank_00_model_states.pt if it is the only one, else get the weights "
      "with "
      "the zero_to_fp32.py that lies in it"},
-    {"*_rank_[0-9]*.pt",
+    {"*_world_size_[0-9]*_rank_[0-9]*.pt",
      "one file for each rank of a sharded job (verl, FSDP): merge them with the program that saved them, as with "
      "verl's "
      "model_merger"},
@@ -82,35 +85,53 @@ std::string foreign_checkpoint(const io::Input& input) {
 
 std::string unread_weights(const io::Input& input, const manifest::Manifest& m,
                            const std::vector<std::string>& patterns) {
+  std::unordered_set<std::string_view> read;
+  for (const manifest::File& file : m.source.files) read.insert(file.name);
   std::vector<std::string> names;
   for (const io::InputEntry& entry : input.entries()) {
-    const bool is_read = std::any_of(m.source.files.begin(), m.source.files.end(),
-                                     [&](const manifest::File& file) { return file.name == entry.name; });
-    if (!is_read && is_weights(entry.name, patterns)) names.push_back(entry.name);
+    if (!read.contains(entry.name) && is_weights(entry.name, patterns)) names.push_back(entry.name);
   }
   return names.empty() ? "" : cat("Beside the model, not read: ", base::listed(names), ".");
 }
 
 std::string missing_downloads(const io::Input& input, const std::vector<std::string>& patterns) {
+  const auto is_index = [&](const io::InputEntry& entry) {
+    return is_index_name(entry.name) && matches(entry.name, patterns);
+  };
+  const bool has_index = std::any_of(input.entries().begin(), input.entries().end(), is_index);
   if (!input.commit_files()) return {};
-  std::vector<std::string> missing;
-  size_t n = 0;
+  // Where there are numbered parts, they are what the reader looks for.
+  std::vector<std::string> all, parts;
   for (const auto& [name, file] : *input.commit_files()) {
     if (!is_weights(name, patterns)) continue;
-    ++n;
-    if (!input.find(name)) missing.push_back(name);
+    all.push_back(name);
+    if (part_name(name)) parts.push_back(name);
   }
-  if (n == 0) return {};
-  if (missing.empty()) return cat("all ", n, " weight files of this commit are there, so its index is of another save");
+  const auto& wanted = parts.empty() ? all : parts;
+  std::vector<std::string> missing;
+  std::copy_if(wanted.begin(), wanted.end(), std::back_inserter(missing),
+               [&](const std::string& name) { return !input.find(name); });
+  if (missing.empty() && wanted.empty()) return {};
+  if (missing.empty())
+    return has_index
+               ? cat("all ", wanted.size(), " weight files of this commit are there, so its index is of another save")
+               : "";
   const auto snapshot = io::snapshot_around(input.root());
-  return cat(missing.size(), " of ", n, " weight files of this commit are not downloaded (", base::listed(missing),
-             "): run `hf download ", snapshot ? snapshot->hub_name() : "ORG/NAME", "`");
+  return cat(missing.size(), " of ", wanted.size(), " weight files of this commit are not downloaded (",
+             base::listed(missing), "): run `hf download ", snapshot ? snapshot->hub_name() : "ORG/NAME", "`");
 }
 
 std::string broken_links(const io::Input& input) {
   if (input.broken_links().empty()) return {};
   return cat("links that lead nowhere, as in a copy of a cache without its blobs: ",
              base::listed(input.broken_links()));
+}
+
+bool has_broken_weights(const io::Input& input, const std::vector<std::string>& patterns) {
+  const auto& links = input.broken_links();
+  return std::any_of(links.begin(), links.end(), [&](const std::string& name) {
+    return is_weights(name, patterns) || (is_index_name(name) && matches(name, patterns));
+  });
 }
 
 }  // namespace crossdock::convert

@@ -1,6 +1,7 @@
 #include "core/io/hf_cache.h"
 
 #include "core/io/paths.h"
+#include "core/io/small_file.h"
 
 #include <simdjson.h>
 
@@ -16,11 +17,16 @@ namespace crossdock::io {
 namespace {
 
 constexpr std::string_view kModelsPrefix = "models--";
-constexpr size_t kMaxTreeBytes = 256 << 20;
+constexpr size_t kMaxTreeBytes = 64 << 20;
 
 std::string env(const char* name) {
   const char* value = std::getenv(name);
   return value ? value : "";
+}
+
+// "~/x" as Python expands it: a shell has not when the variable was set in a file of its own syntax.
+std::string with_home(const std::string& path) {
+  return path == "~" || path.starts_with("~/") ? env("HOME") + path.substr(1) : path;
 }
 
 bool is_plain(const std::string& part) {
@@ -43,15 +49,38 @@ bool is_sha256(const std::string& text) {
   return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+bool is_repository(const fs::path& folder) { return folder.filename().string().starts_with(kModelsPrefix); }
+
+std::string hub_name_of(const fs::path& repository) {
+  const std::string name = repository.filename().string();
+  if (!name.starts_with(kModelsPrefix)) return "ORG/NAME";
+  std::string out = name.substr(kModelsPrefix.size());
+  if (const size_t at = out.find("--"); at != std::string::npos) out.replace(at, 2, "/");
+  return out;
+}
+
+// A link below `folder` to a file of this name.
+std::optional<fs::path> find_link(const fs::path& folder, const fs::path& target_name) {
+  boost::system::error_code ec;
+  fs::recursive_directory_iterator it(folder, ec);
+  for (; !ec && it != fs::recursive_directory_iterator(); it.increment(ec)) {
+    const fs::path target = fs::read_symlink(it->path(), ec);
+    if (!ec && target.filename() == target_name) return it->path();
+    ec.clear();  // of what is no link
+  }
+  return std::nullopt;
+}
+
 // {"format_version": 1, "files": {path: {"size": N, "lfs_sha256": hex, "lfs_size": N, ...}}}. The Hub's client ignores
 // a list that it cannot read, and so do we: it only serves to tell more.
 std::optional<CommitFiles> read_tree(const fs::path& path, const fs::path& below) {
+  const auto text = read_small_file(path.string(), kMaxTreeBytes);
+  if (!text) return std::nullopt;
   simdjson::dom::parser parser(kMaxTreeBytes);
   simdjson::dom::element root;
   simdjson::dom::object files;
   int64_t version = 0;
-  if (parser.load(path.string()).get(root) || root["format_version"].get(version) || version != 1 ||
-      root["files"].get(files))
+  if (parser.parse(*text).get(root) || root["format_version"].get(version) || version != 1 || root["files"].get(files))
     return std::nullopt;
   CommitFiles out;
   const std::string prefix = below.empty() ? "" : below.string() + "/";
@@ -85,9 +114,9 @@ std::optional<std::string> read_ref(const fs::path& path) {
 
 fs::path hf_cache_root() {
   for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
-    if (const std::string path = env(name); !path.empty()) return path;
+    if (const std::string path = env(name); !path.empty()) return with_home(path);
   }
-  if (const std::string home = env("HF_HOME"); !home.empty()) return fs::path(home) / "hub";
+  if (const std::string home = env("HF_HOME"); !home.empty()) return fs::path(with_home(home)) / "hub";
   if (const std::string cache = env("XDG_CACHE_HOME"); !cache.empty()) return fs::path(cache) / "huggingface" / "hub";
   return fs::path(env("HOME")) / ".cache" / "huggingface" / "hub";
 }
@@ -98,10 +127,16 @@ bool is_hub_name(const std::string& source) {
   return slash != std::string::npos && is_plain(name.substr(0, slash)) && is_plain(name.substr(slash + 1));
 }
 
+bool is_plain_hub_name(const std::string& source) {
+  const std::string name = source.substr(0, source.find('@'));
+  boost::system::error_code ec;
+  return is_plain(name) && fs::is_directory(hf_cache_root() / cat(kModelsPrefix, name), ec);
+}
+
 Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::string& revision) {
   boost::system::error_code ec;
   // There is no refs/ when every download named its commit.
-  if (!fs::is_directory(folder / "snapshots", ec) || !fs::is_directory(folder / "blobs", ec))
+  if (!fs::is_directory(folder / "snapshots", ec) || !(is_repository(folder) || fs::is_directory(folder / "blobs", ec)))
     return std::optional<fs::path>();
   const std::string commit = read_ref(folder / "refs" / revision).value_or(revision);
   const fs::path snapshot = folder / "snapshots" / commit;
@@ -112,7 +147,8 @@ Result<std::optional<fs::path>> snapshot_of(const fs::path& folder, const std::s
   }
   return Error{XD_NOT_FOUND,
                cat("expected revision ", revision, " in the Hugging Face cache folder ", folder.string(), ", found ",
-                   have.empty() ? "none" : have, ": download it (hf download), or name the folder of a snapshot")};
+                   have.empty() ? "none" : have, ": name one that is there, as in ", hub_name_of(folder), "@",
+                   have.empty() ? "REVISION" : have.substr(0, have.find(',')), ", or download it (hf download)")};
 }
 
 Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
@@ -121,7 +157,7 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
   const std::string revision = at == std::string::npos ? "main" : hub_name.substr(at + 1);
   if (!is_revision(revision)) return invalid(cat("expected a branch, tag or commit after @, found ", revision));
   std::string folder = cat(kModelsPrefix, name);
-  folder.replace(folder.find('/'), 1, "--");
+  if (const size_t slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
   const fs::path repository = hf_cache_root() / folder;
   XD_TRY_SET(auto snapshot, snapshot_of(repository, revision));
   if (snapshot) return *snapshot;
@@ -130,11 +166,7 @@ Result<fs::path> find_in_hf_cache(const std::string& hub_name) {
                    " here and no ", repository.string(), ": check the path, or run `hf download ", name, "` first")};
 }
 
-std::string Snapshot::hub_name() const {
-  std::string out = repository.filename().string().substr(kModelsPrefix.size());
-  if (const size_t at = out.find("--"); at != std::string::npos) out.replace(at, 2, "/");
-  return out;
-}
+std::string Snapshot::hub_name() const { return hub_name_of(repository); }
 
 std::optional<Snapshot> snapshot_around(const fs::path& resolved) {
   for (fs::path p = resolved; p.has_parent_path() && p != p.root_path(); p = p.parent_path()) {
@@ -163,14 +195,19 @@ std::string digest_of_link(const fs::path& link) {
 }
 
 std::string name_of_blob(const fs::path& file) {
-  const fs::path repository = file.parent_path().parent_path();
-  if (file.parent_path().filename() != "blobs" || !repository.filename().string().starts_with(kModelsPrefix)) return {};
+  const fs::path folder = file.parent_path(), repository = folder.parent_path();
+  if (folder.filename() == "blobs" && is_repository(repository)) {
+    const auto link = find_link(repository / "snapshots", file.filename());
+    return link ? link->filename().string() : "";
+  }
+  // In the store of the whole cache: the blob of a repository is a link to it.
+  if (repository.filename() != "blobs" || !is_sha256(file.filename().string())) return {};
   boost::system::error_code ec;
-  fs::recursive_directory_iterator it(repository / "snapshots", ec);
-  for (; !ec && it != fs::recursive_directory_iterator(); it.increment(ec)) {
-    const fs::path target = fs::read_symlink(it->path(), ec);
-    if (!ec && target.filename() == file.filename()) return it->path().filename().string();
-    ec.clear();  // of what is no link
+  for (fs::directory_iterator it(repository.parent_path(), ec); !ec && it != fs::directory_iterator();
+       it.increment(ec)) {
+    if (!is_repository(it->path())) continue;
+    const auto blob = find_link(it->path() / "blobs", file.filename());
+    if (blob) return name_of_blob(*blob);
   }
   return {};
 }

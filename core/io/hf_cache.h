@@ -29,6 +29,9 @@ fs::path hf_cache_root();
 // Whether `source` is spelled as a Hub name: "org/name" or "org/name@revision".
 bool is_hub_name(const std::string& source);
 
+// Whether it is the name of a model without an organisation, "gpt2", that the cache has.
+bool is_plain_hub_name(const std::string& source);
+
 // The snapshot folder of a Hub name in the cache.
 Result<fs::path> find_in_hf_cache(const std::string& hub_name);
 

@@ -2,6 +2,8 @@
 
 #include "core/base/text.h"
 
+#include <crossdock/part_name.hpp>
+
 #include <fcntl.h>
 
 #include <boost/filesystem/operations.hpp>
@@ -13,8 +15,7 @@ namespace crossdock::io {
 
 namespace {
 
-constexpr int kMaxDepth = 5;  // of folders: DeepSpeed's own checkpoints need four
-constexpr std::string_view kIndexEnding = ".index.json";
+constexpr int kMaxDepth = 5;               // of folders: DeepSpeed's own checkpoints need four
 constexpr size_t kMaxEntries = 2'000'000;  // a wrong SRC such as "/" ends here instead of reading a whole disk
 
 int64_t modified_ns(const struct stat& st) { return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec; }
@@ -23,6 +24,7 @@ struct Lister {
   const std::optional<fs::path> repository;  // of the Hugging Face cache: links must stay inside the cache
   std::vector<InputEntry>& out;
   std::vector<std::string>& broken_links;
+  const bool skip_bad_links = false;  // those that lead nowhere, or out of the cache
 
   // `depth`: of this folder; those within it are listed down to kMaxDepth.
   Result<void> folder(const fs::path& folder, const std::string& prefix, int depth) {
@@ -54,16 +56,13 @@ struct Lister {
     fs::path target = path;
     if (is_link) {
       target = fs::canonical(path, ec);
-      if (ec && repository) {
-        return Error{XD_NOT_FOUND, cat("expected ", name,
-                                       " to lead to a file of the Hugging Face cache, found a link to nothing: "
-                                       "the download is incomplete, run `hf download` again")};
-      }
+      const bool leads_out = !ec && repository && !is_in_cache_of(*repository, target);
+      if ((ec || leads_out) && skip_bad_links) return {};
       if (ec) {
         broken_links.push_back(name);
         return {};
       }
-      if (repository && !is_in_cache_of(*repository, target)) {
+      if (leads_out) {
         return invalid(cat("expected the links of a Hugging Face snapshot to stay inside ", repository->string(),
                            " or the cache's store of shared blobs, found ", name, " leading to ", target.string(),
                            ": download the model again"));
@@ -122,20 +121,22 @@ Result<void> Input::check_unchanged(const InputEntry& entry) {
 Result<void> Input::open_file(const fs::path& path) {
   boost::system::error_code ec;
   named_ = path.filename().string();
-  // A blob is called by a hash; what it is, one part of several say, its name in a snapshot tells.
-  if (std::string name = name_of_blob(fs::absolute(path)); !name.empty()) named_ = std::move(name);
   const fs::path folder = fs::canonical(path.has_parent_path() ? path.parent_path() : fs::path("."), ec);
   if (ec) return Error{XD_IO, cat(given_, ": ", ec.message())};
-  if (named_.ends_with(kIndexEnding)) {
+  // A blob, or a link of the user's to one, is called by anything; what it is, one part of several say, its name in a
+  // snapshot tells.
+  if (std::string name = snapshot_around(folder) ? "" : name_of_blob(root_); !name.empty()) named_ = std::move(name);
+  if (is_index_name(named_)) {
     root_ = folder;
     return open_folder();
   }
-  std::vector<std::string> broken;
-  Lister neighbours{repository_around(folder), neighbours_, broken};
-  // Other files of the folder are a help at most: it may be one that cannot be listed.
+  std::vector<std::string> ignored;
+  // Other files of the folder are a help at most: bad links among them do not matter, nor a folder that cannot be
+  // listed.
+  Lister neighbours{repository_around(folder), neighbours_, ignored, /*skip_bad_links=*/true};
   if (!neighbours.folder(folder, "", kMaxDepth)) neighbours_.clear();
   sort_by_name(neighbours_);
-  Lister lister{std::nullopt, entries_, broken};
+  Lister lister{std::nullopt, entries_, ignored};
   XD_TRY(lister.file(root_, named_, false));
   if (entries_.empty()) return invalid(cat("expected a regular file or a folder, found ", given_, " to be neither"));
   if (const InputEntry* listed = find_in(neighbours_, named_)) entries_[0].digest = listed->digest;
@@ -180,7 +181,7 @@ Result<Input> open_input(const std::string& source) {
       return Error{XD_NOT_FOUND, cat("expected a file or folder, found a link that leads nowhere at ",
                                      base::printable(source), ": copy or download what it led to")};
     }
-    if (!is_hub_name(source)) {
+    if (!is_hub_name(source) && !is_plain_hub_name(source)) {
       return Error{XD_NOT_FOUND,
                    cat("expected a file or folder, found nothing at ", base::printable(source), ": check the path")};
     }

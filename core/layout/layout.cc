@@ -4,9 +4,8 @@
 #include "core/layout/config.h"
 #include "core/layout/tensor_rules.h"
 #include "core/layout/variables.h"
+#include "core/model/rule_files.h"
 #include "core/model/textproto.h"
-
-#include <boost/filesystem/operations.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -17,20 +16,6 @@ namespace fs = boost::filesystem;
 using manifest::Manifest;
 
 namespace {
-
-Result<std::vector<fs::path>> rule_files(const Options& options) {
-  std::vector<fs::path> out = options.files;
-  for (const fs::path& folder : options.folders) {
-    std::vector<fs::path> found;
-    boost::system::error_code ec;
-    for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
-      if (it->path().extension() == ".textproto") found.push_back(it->path());
-    }
-    std::sort(found.begin(), found.end());
-    out.insert(out.end(), found.begin(), found.end());
-  }
-  return out;
-}
 
 struct Found {
   pb::Architecture rule;
@@ -51,7 +36,9 @@ Result<std::optional<Found>> find_layout(const Options& options, const Manifest&
   const std::string format = m.source.format.substr(0, m.source.format.find('/'));
   bool any = false;
   std::optional<Found> best;
-  XD_TRY_SET(const auto files, rule_files(options));
+  std::vector<fs::path> files = options.files;
+  const auto of_folders = model::rule_files(options.folders);
+  files.insert(files.end(), of_folders.begin(), of_folders.end());
   for (const fs::path& file : files) {
     XD_TRY_SET(const auto rule, model::read_textproto<pb::Architecture>(file.string(), "a rule"));
     for (const pb::Layout& layout : rule.layout()) {

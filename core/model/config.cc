@@ -1,5 +1,7 @@
 #include "core/model/config.h"
 
+#include <cmath>
+
 namespace crossdock::model {
 
 namespace {
@@ -22,6 +24,9 @@ const manifest::Value* config_value(const manifest::Manifest& m, std::string_vie
 const std::string* text_of(const manifest::Value* value) { return value ? value->get<std::string>() : nullptr; }
 
 std::optional<uint64_t> number_of(const manifest::Value* value) {
+  if (const auto* real = value ? value->get<double>() : nullptr;
+      real && *real >= 0 && *real < 0x1p53 && *real == std::floor(*real))
+    return static_cast<uint64_t>(*real);  // 2.0
   const auto* number = value ? value->get<int64_t>() : nullptr;
   return number && *number >= 0 ? std::optional(static_cast<uint64_t>(*number)) : std::nullopt;
 }

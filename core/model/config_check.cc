@@ -108,8 +108,8 @@ class Check {
       const auto& numbers = found->second;
       if (numbers.size() == *expected && *numbers.rbegin() == *expected - 1) continue;
       return invalid(cat("expected ", *expected, " layers, as ", layers.count(), " of config.json says, found ",
-                         numbers.size(), " (", layers.prefix(), *numbers.begin(), " to ", *numbers.rbegin(), ")",
-                         kAdvice));
+                         numbers.size(), " (", layers.prefix(), *numbers.begin(), " to ", *numbers.rbegin(),
+                         numbers.size() == *expected ? ", with gaps)" : ")", kAdvice));
     }
     return {};
   }

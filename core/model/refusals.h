@@ -11,8 +11,11 @@ namespace crossdock::model {
 // "weights", by the names that the known methods give their parts.
 Result<void> refuse_quantised(const manifest::Manifest& m);
 
-// Refuses LoRA's matrices and their kin, alone or unmerged in a model, by target names.
+// Refuses LoRA's matrices and their kin, alone or unmerged in a model, by target names or the file's.
 Result<void> refuse_adapters(const manifest::Manifest& m);
+
+// Refuses the moments of an optimizer among the parameters, as flattened checkpoints of a whole job have them.
+Result<void> refuse_moments(const manifest::Manifest& m);
 
 // Refuses parameters without elements, and one-element placeholders in place of matrices: what is left of parameters
 // that ZeRO-3 held in pieces when the model was saved.

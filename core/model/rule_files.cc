@@ -11,7 +11,8 @@ namespace crossdock::model {
 namespace pb = rules::v1;
 namespace fs = boost::filesystem;
 
-Result<std::optional<pb::Architecture>> find_rule(const std::vector<fs::path>& folders, const ModelClass& asked) {
+std::vector<fs::path> rule_files(const std::vector<fs::path>& folders) {
+  std::vector<fs::path> out;
   for (const fs::path& folder : folders) {
     boost::system::error_code ec;
     std::vector<fs::path> files;
@@ -19,15 +20,26 @@ Result<std::optional<pb::Architecture>> find_rule(const std::vector<fs::path>& f
       if (it->path().extension() == ".textproto") files.push_back(it->path());
     }
     std::sort(files.begin(), files.end());
-    for (const fs::path& file : files) {
-      XD_TRY_SET(pb::Architecture rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
-      const auto& classes = rule.architecture();
-      if (rule.model_type() == asked.model_type &&
-          std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
-        return std::optional(std::move(rule));
-    }
+    out.insert(out.end(), files.begin(), files.end());
   }
-  return std::optional<pb::Architecture>();
+  return out;
+}
+
+Result<std::optional<pb::Architecture>> find_rule(const std::vector<fs::path>& folders, const ModelClass& asked) {
+  std::optional<pb::Architecture> of_type;
+  size_t n_of_type = 0;
+  if (asked.model_type.empty()) return of_type;
+  for (const fs::path& file : rule_files(folders)) {
+    XD_TRY_SET(pb::Architecture rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
+    const auto& classes = rule.architecture();
+    if (rule.model_type() != asked.model_type) continue;
+    if (std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
+      return std::optional(std::move(rule));
+    ++n_of_type;
+    of_type = std::move(rule);
+  }
+  if (!asked.architecture.empty() || n_of_type != 1) return std::optional<pb::Architecture>();
+  return of_type;
 }
 
 }  // namespace crossdock::model

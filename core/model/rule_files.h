@@ -13,7 +13,11 @@
 
 namespace crossdock::model {
 
-// The first one found; nothing when there is none.
+// The rule files of folders, in order of the folders and then of names.
+std::vector<boost::filesystem::path> rule_files(const std::vector<boost::filesystem::path>& folders);
+
+// The first one found; nothing when there is none. Of a class that config.json does not name, the only rule of its
+// model_type.
 Result<std::optional<rules::v1::Architecture>> find_rule(const std::vector<boost::filesystem::path>& folders,
                                                          const ModelClass& asked);
 

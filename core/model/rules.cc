@@ -47,14 +47,19 @@ class Description {
   explicit Description(const pb::Architecture& rule) : rule_(rule) {}
 
   Result<Manifest> make(const Manifest& m) {
+    XD_TRY(find_all(m));
+    XD_TRY(check_rest());
+    return std::move(out_);
+  }
+
+  // What the class has, found in the model; an error when a parameter lacks.
+  Result<void> find_all(const Manifest& m) {
     XD_TRY(find_names(m));
     for (const pb::Tied& tied : rule_.tied()) {
       if (tied.when().empty() || config_flag(m, tied.when(), tied.by_default())) tied_.emplace(tied.name(), tied.to());
     }
     XD_TRY(add_parameters());
-    XD_TRY(add_tied());
-    XD_TRY(check_rest());
-    return std::move(out_);
+    return add_tied();
   }
 
  private:
@@ -94,9 +99,10 @@ class Description {
     } else if (const auto other = stored_under_tied_name(name)) {
       add(name, **other);
     } else if (!parameter.optional()) {
-      return invalid(cat("expected the parameter ", name, " of ", rule_.architecture(0),
-                         " in the source, found none of that name: use --strip-prefix, --add-prefix or --rename where "
-                         "only names differ"));
+      const std::string flag = prefix_flag();
+      return invalid(cat(
+          "expected the parameter ", name, " of ", rule_.architecture(0), " in the source, found none of that name: ",
+          flag.empty() ? "use --strip-prefix, --add-prefix or --rename where only names differ" : cat("use ", flag)));
     }
     return {};
   }
@@ -105,6 +111,37 @@ class Description {
       if (to == name && has(alias)) return by_name_.at(alias);
     }
     return std::nullopt;
+  }
+
+  // "--add-prefix transformer.", when the names are the class's but for that; empty when they are not. A file of the
+  // base class lacks the name of the member that holds it.
+  std::string prefix_flag() const {
+    std::vector<std::string> expected;
+    for (const pb::Parameter& p : rule_.parameter()) {
+      if (p.optional() || p.name().find("##") != std::string::npos) continue;
+      std::string name = p.name();
+      if (const size_t at = name.find('#'); at != std::string::npos) name.replace(at, 1, "0");
+      if (has(name)) return {};
+      if (!tied_.contains(name)) expected.push_back(std::move(name));
+    }
+    if (expected.empty()) return {};
+    const auto fits = [&](const std::string& add, const std::string& strip) {
+      const auto n = std::count_if(expected.begin(), expected.end(), [&](const std::string& name) {
+        return name.starts_with(strip) && has(add + name.substr(strip.size()));
+      });
+      return 2 * static_cast<size_t>(n) >= expected.size();
+    };
+    const std::string& first = expected[0];
+    for (size_t dot = first.find('.'); dot != std::string::npos; dot = first.find('.', dot + 1)) {
+      const std::string prefix = first.substr(0, dot + 1);
+      if (fits("", prefix)) return cat("--add-prefix ", prefix);
+    }
+    for (const auto& [name, tensor] : by_name_) {
+      if (!name.ends_with("." + first)) continue;
+      const std::string prefix = name.substr(0, name.size() - first.size());
+      if (fits(prefix, "")) return cat("--strip-prefix ", base::printable(prefix));
+    }
+    return {};
   }
 
   // Neighbours with the same text before '#' are one block, which comes once for each layer that there is.
@@ -186,6 +223,13 @@ class Description {
 };
 
 }  // namespace
+
+Result<void> check_parameters(const std::vector<fs::path>& folders, const Manifest& m) {
+  const ModelClass asked = model_class(m);
+  if (asked.architecture.empty()) return {};
+  XD_TRY_SET(const auto rule, find_rule(folders, asked));
+  return rule ? Description(*rule).find_all(m) : Result<void>();
+}
 
 Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, const Manifest& m) {
   XD_TRY_SET(const pb::Architecture rule, need_rule(folders, m));

@@ -22,4 +22,7 @@ struct RuleDescription {
 Result<RuleDescription> describe_by_rules(const std::vector<boost::filesystem::path>& folders,
                                           const manifest::Manifest& m);
 
+// Where a rule knows the class that config.json names: an error when the model lacks one of its parameters.
+Result<void> check_parameters(const std::vector<boost::filesystem::path>& folders, const manifest::Manifest& m);
+
 }  // namespace crossdock::model

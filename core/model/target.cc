@@ -44,18 +44,26 @@ size_t equals_sign(std::string_view rule) {
   return rule.find('=');
 }
 
-// ECMAScript takes a group that is not there for nothing, and sed's \1 for text.
+// ECMAScript takes a group that is not there for nothing, and sed's \1 for text. std::regex reads up to two digits.
 Result<void> check_groups(std::string_view to, const base::Regex& from) {
-  for (size_t i = 0; i + 1 < to.size(); ++i) {
-    const bool is_digit = to[i + 1] >= '0' && to[i + 1] <= '9';
-    if (to[i] == '\\' && is_digit)
-      return invalid(cat("expected $1 for the first group in TO, found \\", to[i + 1], ": write $", to[i + 1]));
+  const auto digit = [&](size_t at) { return at < to.size() && to[at] >= '0' && to[at] <= '9'; };
+  for (size_t i = 0; i < to.size(); ++i) {
+    if (to[i] == '\\')
+      return invalid(cat("expected $1 for the first group in TO, found ", to.substr(i, 3), ": write $ and the number"));
     if (to[i] != '$') continue;
-    if (is_digit && to[i + 1] != '0' && static_cast<size_t>(to[i + 1] - '0') > from.groups()) {
-      return invalid(cat("expected a group of FROM in TO, which has ", from.groups(), ", found $", to[i + 1],
-                         ": put parentheses around what it stands for"));
+    const std::string_view number = to.substr(i + 1, digit(i + 1) ? (digit(i + 2) ? 2 : 1) : 0);
+    if (number.empty()) {
+      const bool is_known = i + 1 < to.size() && (to[i + 1] == '$' || to[i + 1] == '&');
+      if (!is_known)
+        return invalid(cat("expected a group's number, $ or & after $ in TO, found ", to.substr(i, 3),
+                           ": write $1 for the "
+                           "first group, $$ for a $"));
+    } else if (std::stoul(std::string(number)) > from.groups()) {
+      return invalid(cat("expected a group of FROM in TO, which has ", from.groups(), ", found $", number,
+                         number.size() == 2 ? ": write $01 for the first group before a digit"
+                                            : ": put parentheses around what it stands for"));
     }
-    ++i;  // "$$" is a '$' and begins nothing
+    i += std::max<size_t>(number.size(), 1);
   }
   return {};
 }
@@ -178,8 +186,9 @@ Result<void> apply_target(const TargetOptions& options, const Manifest* descript
 
 std::string wrapper_hint(const Manifest& m) {
   // DataParallel and DeepSpeed; torch.compile; Lightning Fabric; FSDP; PEFT.
-  constexpr std::string_view kWrappers[] = {"module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.",
-                                            "base_model.model.", "model._orig_mod."};
+  constexpr std::string_view kWrappers[] = {
+      "module.",           "_orig_mod.",       "_forward_module.", "_fsdp_wrapped_module.",
+      "base_model.model.", "model._orig_mod.", "model.module.",    "model.base_model.model."};
   if (m.tensors.empty()) return {};
   const auto all_begin_with = [&](const std::string& prefix) {
     return std::all_of(m.tensors.begin(), m.tensors.end(),
@@ -195,8 +204,8 @@ std::string wrapper_hint(const Manifest& m) {
     }
   }
   if (!prefix.empty())
-    return cat("Every name begins with \"", prefix, "\", which a wrapper of the training program put there: --strip-prefix ",
-               prefix, " takes it off.");
+    return cat("Every name begins with \"", prefix,
+               "\", which a wrapper of the training program put there: --strip-prefix ", prefix, " takes it off.");
   for (const std::string_view inner : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
     const auto has_inner = [&](const Tensor& t) { return t.target().find(cat('.', inner)) != std::string::npos; };
     if (std::none_of(m.tensors.begin(), m.tensors.end(), has_inner)) continue;

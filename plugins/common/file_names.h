@@ -16,11 +16,6 @@ inline constexpr size_t kMaxListed = 8;  // names in one message
 // "a, b and 3 more"
 std::string listed(std::span<const std::string> names);
 
-// "model.safetensors.index.json", "model.safetensors.index.fp16.json".
-inline bool is_index(std::string_view name) {
-  return name.ends_with(".json") && name.find(".index.") != std::string_view::npos;
-}
-
 // True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive letter, or control
 // character.
 bool is_safe_name(std::string_view name);

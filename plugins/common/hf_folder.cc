@@ -2,6 +2,7 @@
 
 #include "plugins/common/file_names.h"
 #include "plugins/common/json.h"
+#include "plugins/common/magic.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
@@ -151,6 +152,8 @@ Result<manifest::Value> read_config(const Host& host, const Input& input, std::s
   XD_TRY_SET(const Source source, open_text(host, input, name, kMaxConfigBytes));
   XD_TRY_SET(const Buffer text, Buffer::make(host, source.size(host)));
   XD_TRY(source.read(host, 0, text.span()));
+  if (const std::string_view what = what_begins_with(as_text(text.span())); !what.empty())
+    return corrupt(cat(name, ": expected JSON, found ", what));
   if (as_text(text.span()).starts_with("\xef\xbb\xbf"))
     host.log(XD_LOG_WARN,
              "config.json begins with a byte order mark (BOM), which transformers does not read: save it without");

@@ -15,24 +15,43 @@ bool has(std::span<const std::string> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+// What lies beside models under their suffixes and is none: heads of reward models, embeddings, projectors, training
+// state.
+constexpr std::string_view kStrays[] = {"value_head",
+                                        "v_head",
+                                        "learned_embeds",
+                                        "mm_projector",
+                                        "non_lora_trainables",
+                                        "pytorch_lora_weights",
+                                        "optimizer",
+                                        "scheduler",
+                                        "random_states",
+                                        "training_args",
+                                        "scaler",
+                                        "rng_state",
+                                        "openvino_model",
+                                        "ip_adapter"};
+
 bool is_any_of(std::string_view name, std::span<const std::string_view> beginnings) {
   return std::any_of(beginnings.begin(), beginnings.end(), [&](std::string_view b) { return name.starts_with(b); });
 }
 
-// Files of weights in the folder itself: those in its subfolders belong to something else ("original/").
+// Files of weights in the folder itself: those in its subfolders belong to something else ("original/"). An adapter
+// counts only where there is nothing else.
 Names weight_files(std::span<const std::string> names, const WeightNames& kind) {
   Names out;
   std::copy_if(names.begin(), names.end(), std::back_inserter(out), [&](const std::string& name) {
-    return name.find('/') == std::string::npos && !is_index(name) && has_suffix(name, kind) &&
-           !is_any_of(name, kind.not_weights);
+    return name.find('/') == std::string::npos && !is_index_name(name) && has_suffix(name, kind) &&
+           !is_any_of(name, kStrays);
   });
+  if (out.size() > 1) std::erase(out, kind.adapter);
   return out;
 }
 
 Names indexes(std::span<const std::string> names, const WeightNames& kind) {
   Names out;
   std::copy_if(names.begin(), names.end(), std::back_inserter(out), [&](const std::string& name) {
-    return name.find('/') == std::string::npos && is_index(name) && has_suffix(name, kind);
+    return name.find('/') == std::string::npos && is_index_name(name) && has_suffix(name, kind);
   });
   return out;
 }
@@ -62,31 +81,43 @@ std::string opening_file(const Host& host, std::span<const std::string> names, s
 
 // Parts of one whole, by their names.
 struct PartSet {
-  Names there, missing;
+  Names there, missing;  // of the missing the first few
   uint64_t total = 0;
   std::string before;  // the number: "model-"
   bool complete() const { return missing.empty(); }
 };
-std::vector<PartSet> part_sets(std::span<const std::string> files) {
+
+// `files`: of one whole, sorted by number.
+PartSet part_set(std::span<const PartName> parts) {
+  PartSet out{{}, {}, parts[0].total, std::string(parts[0].before)};
+  uint64_t expected = parts[0].number == 0 ? 0 : 1;
+  const uint64_t end = expected + out.total;
+  const auto miss = [&](uint64_t until) {
+    for (; expected < until && out.missing.size() < kMaxListed; ++expected)
+      out.missing.push_back(parts[0].sibling(expected));
+  };
+  for (const PartName& part : parts) {
+    miss(std::min(part.number, end));
+    out.there.push_back(part.sibling(part.number));
+    expected = part.number + 1;
+  }
+  miss(end);
+  return out;
+}
+
+std::vector<PartSet> part_sets(const Names& files) {
+  std::vector<PartName> parts;
+  for (const std::string& file : files) {
+    if (const auto part = part_name(file)) parts.push_back(*part);
+  }
+  const auto whole = [](const PartName& p) { return std::pair(p.before, p.behind); };
+  std::sort(parts.begin(), parts.end(), [&](const PartName& a, const PartName& b) {
+    return whole(a) != whole(b) ? whole(a) < whole(b) : a.number < b.number;
+  });
   std::vector<PartSet> out;
-  std::vector<bool> done(files.size());
-  for (size_t i = 0; i < files.size(); ++i) {
-    const auto part = part_name(files[i]);
-    if (!part || done[i]) continue;
-    PartSet set{{}, {}, part->total, std::string(part->before)};
-    bool from_zero = false;
-    for (size_t k = i; k < files.size(); ++k) {
-      const auto other = part_name(files[k]);
-      if (!other || !other->is_sibling(*part)) continue;
-      done[k] = true;
-      set.there.push_back(files[k]);
-      from_zero = from_zero || other->number == 0;
-    }
-    for (uint64_t n = 0; n < part->total && set.missing.size() < kMaxListed; ++n) {
-      const std::string name = part->sibling(n + (from_zero ? 0 : 1));
-      if (!has(set.there, name)) set.missing.push_back(name);
-    }
-    out.push_back(std::move(set));
+  for (size_t begin = 0, end = 0; begin < parts.size(); begin = end) {
+    while (end < parts.size() && parts[end].is_sibling(parts[begin])) ++end;
+    out.push_back(part_set(std::span(parts).subspan(begin, end - begin)));
   }
   return out;
 }
@@ -104,7 +135,8 @@ Error rank_alone(std::string_view name, const RankFile& rank) {
 Error parts_missing(const PartSet& set) {
   return Error{XD_NOT_FOUND,
                cat("expected all ", set.total, " parts of a model, found ", set.there.size(), " (", listed(set.there),
-                   ") and not ", listed(set.missing), ": download the others, and their index if there is one")};
+                   ") and not ", listed(set.missing), set.total - set.there.size() > set.missing.size() ? ", ..." : "",
+                   ": download the others, and their index if there is one")};
 }
 
 // Whether a file whose name says that it may be one of several is the only one.
@@ -112,7 +144,9 @@ Result<void> check_alone(const Host& host, const Input& input, const std::string
   if (const auto part = part_name(name); part && part->total != 1) return part_alone(name, part->total);
   const auto rank = rank_file(name);
   if (!rank) return {};
-  if (rank->sibling.empty() || input.open(host, rank->sibling)) return rank_alone(name, *rank);
+  if (rank->sibling.empty()) return rank_alone(name, *rank);
+  if (const auto second = input.open(host, rank->sibling); second || second.error().code != XD_NOT_FOUND)
+    return rank_alone(name, *rank);
   host.log(XD_LOG_WARN, cat(name, " is called as ", rank->what, "; it is taken for the whole model, since no ",
                             rank->sibling, " lies beside it"));
   return {};
@@ -124,24 +158,26 @@ Result<Names> choose_others(const Host& host, const Input& input, const Names& w
   const std::string single = single_name(kind.stems[0], kind, variant);
   const std::string index = index_names(kind.stems[0], kind, variant)[0];
   if (weights.empty()) {
-    return Error{XD_NOT_FOUND,
-                 cat("expected ", single, " or ", index, ", found no ", kind.suffix, " file: name the model's folder")};
+    return Error{XD_NOT_FOUND, cat("expected ", single, " or ", index, ", found no ", kind.suffix,
+                                   " file of a whole model: name the model's folder, or the file")};
   }
+  // Of several, that of the standard stem; another one only where there is nothing else.
   auto sets = part_sets(weights);
-  if (sets.size() > 1) {
-    std::erase_if(sets, [&](const PartSet& set) {
-      return !set.before.starts_with(single.substr(0, single.size() - kind.suffix.size()) + "-");
-    });
-  }
-  if (sets.size() == 1 && (variant.empty() || sets[0].before.find("." + variant) != std::string::npos)) {
+  std::erase_if(sets, [&](const PartSet& set) {
+    const bool is_standard = set.before.starts_with(single.substr(0, single.size() - kind.suffix.size()) + "-");
+    return !is_standard && (set.there.size() != weights.size() ||
+                            (!variant.empty() && set.before.find("." + variant) == std::string::npos));
+  });
+  if (sets.size() == 1) {
     if (!sets[0].complete()) return parts_missing(sets[0]);
-    host.log(XD_LOG_WARN,
-             cat("found all ", sets[0].total, " parts and no ", index, ": reading ", listed(sets[0].there)));
+    if (sets[0].total > 1)
+      host.log(XD_LOG_WARN,
+               cat("found all ", sets[0].total, " parts and no ", index, ": reading ", listed(sets[0].there)));
     return std::move(sets[0].there);
   }
   if (weights.size() > 1 || !variant.empty()) {
     return invalid(cat("expected ", single, ", or ", index, " to say which tensor is where, found ", listed(weights),
-                       ": name one of the files, ",
+                       ": name the file that holds the whole model, ",
                        variant.empty() ? "or choose by --variant" : "or another --variant"));
   }
   XD_TRY(check_alone(host, input, weights[0]));
@@ -190,7 +226,7 @@ Result<void> find_shards(const Host& host, std::span<const std::string> names, c
 }  // namespace
 
 bool has_suffix(std::string_view name, const WeightNames& kind) {
-  if (is_index(name)) return name.find(cat(kind.suffix, ".index.")) != std::string_view::npos;
+  if (is_index_name(name)) return name.find(cat(kind.suffix, ".index.")) != std::string_view::npos;
   const auto ends = [&](std::string_view suffix) { return name.ends_with(suffix); };
   return ends(kind.suffix) || std::any_of(kind.others.begin(), kind.others.end(), ends);
 }
@@ -205,9 +241,9 @@ Result<WeightFiles> choose_files(const Host& host, const Input& input, const Wei
     XD_TRY(check_alone(host, input, named));
   } else if (!wanted.empty()) {
     if (!has(names, wanted))
-      return Error{XD_NOT_FOUND, cat("expected ", in_quotes(wanted),
-                                     ", which config.json names as transformers_weights, "
-                                     "found none: download it, or take the key out")};
+      return invalid(cat("expected ", in_quotes(wanted),
+                         ", which config.json names as transformers_weights, found none: download it, or take the key "
+                         "out"));
     first = wanted;
   } else {
     for (size_t i = 0; i < kind.stems.size() && first.empty(); ++i)
@@ -217,7 +253,7 @@ Result<WeightFiles> choose_files(const Host& host, const Input& input, const Wei
   }
   if (first.empty()) {
     XD_TRY_SET(out.files, choose_others(host, input, weight_files(names, kind), kind, variant));
-  } else if (!is_index(first)) {
+  } else if (!is_index_name(first)) {
     out.files = {first};
   } else {
     out.index_name = first;
@@ -235,22 +271,18 @@ int score(std::span<const std::string> names, const WeightNames& kind) {
     if (has(names, single_name(stem, kind, "")) || has(names, index_names(stem, kind, "")[0])) return kind.other_score;
   }
   const Names weights = weight_files(names, kind);
+  if (weights.size() == 1 && weights[0] == kind.adapter) return kind.standard_score / 10;
   const auto sets = part_sets(weights);
   const bool is_one_set = sets.size() == 1 && sets[0].there.size() == weights.size();
   if (weights.size() == 1 || is_one_set || indexes(names, kind).size() == 1) return kind.other_score;
   return weights.empty() ? 0 : kind.standard_score / 10;  // perhaps nobody else reads them: open() says what is missing
 }
 
-Result<void> check_placed(const WeightFiles& files, std::span<const PlacedTensor> tensors) {
+Result<void> check_placed(const Host& host, const WeightFiles& files, std::span<const PlacedTensor> tensors) {
   constexpr std::string_view kSaveAgain = ": the files are of different saves, download or save the model again";
   const auto refuse = [&](Error e) {
     return Result<void>(files.index ? std::move(e).in(files.index_name) : std::move(e));
   };
-  for (const PlacedTensor& t : tensors) {
-    if (!files.index || files.index->find(t.name)) continue;
-    return refuse(corrupt(cat("expected the index to list every tensor, found ", in_quotes(t.name), " of ",
-                              files.files[t.file], " not in it", kSaveAgain)));
-  }
   // Sorted, not hashed: the worst case of a hash table is the file's to choose.
   std::vector<PlacedTensor> sorted(tensors.begin(), tensors.end());
   const auto by_name = [](const PlacedTensor& a, const PlacedTensor& b) { return a.name < b.name; };
@@ -262,15 +294,33 @@ Result<void> check_placed(const WeightFiles& files, std::span<const PlacedTensor
                               files.files[twice->file], " and ", files.files[std::next(twice)->file], kSaveAgain)));
   }
   if (!files.index) return {};
+  Names unlisted, elsewhere;
+  for (const PlacedTensor& t : sorted) {
+    if (!files.index->find(t.name)) unlisted.push_back(in_quotes(t.name));
+  }
+  if (files.index_is_stale && !unlisted.empty()) {
+    return refuse(corrupt(cat("expected the index to list every tensor of the files read in place of its own, found ",
+                              listed(unlisted), " not in it", kSaveAgain)));
+  }
   for (const ShardIndex::Entry& entry : files.index->weight_map) {
     const auto it = std::lower_bound(sorted.begin(), sorted.end(), PlacedTensor{entry.tensor, 0}, by_name);
     const bool is_there = it != sorted.end() && it->name == entry.tensor;
     const std::string& shard = files.index->shards[entry.shard];
-    if (is_there && (files.index_is_stale || files.files[it->file] == shard)) continue;
-    return refuse(corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ",
-                              files.index_is_stale ? "one of the files" : shard, ", found it in ",
-                              is_there ? files.files[it->file] : "no file", kSaveAgain)));
+    if (!is_there) {
+      return refuse(
+          corrupt(cat("expected tensor ", in_quotes(entry.tensor), " in ",
+                      files.index_is_stale ? "one of the files" : shard, ", found it in no file", kSaveAgain)));
+    }
+    if (!files.index_is_stale && files.files[it->file] != shard) elsewhere.push_back(in_quotes(entry.tensor));
   }
+  const auto warn = [&](const Names& names, std::string_view what) {
+    if (names.empty()) return;
+    host.log(XD_LOG_WARN,
+             cat(files.index_name, ": ", listed(names), what,
+                 "; read all the same, as transformers does: it takes from the index which files there are"));
+  };
+  warn(unlisted, " of the files is not in the index");
+  warn(elsewhere, " is not in the file that the index says");
   return {};
 }
 

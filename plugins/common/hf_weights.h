@@ -11,12 +11,11 @@ namespace crossdock::common {
 
 // How a format's files are named.
 struct WeightNames {
-  std::span<const std::string_view> stems;        // "model" of model.safetensors: the standard one first
-  std::string_view suffix;                        // ".safetensors"
-  std::span<const std::string_view> others;       // further suffixes of single files
-  std::span<const std::string_view> not_weights;  // beginnings of names that hold something else
-  std::string_view adapter;                       // holds a part of a model
-  int standard_score, other_score;                // see score()
+  std::span<const std::string_view> stems;   // "model" of model.safetensors: the standard one first
+  std::string_view suffix;                   // ".safetensors"
+  std::span<const std::string_view> others;  // further suffixes of single files
+  std::string_view adapter;                  // holds a part of a model
+  int standard_score, other_score;           // see score()
 };
 
 struct WeightFiles {
@@ -42,9 +41,9 @@ struct PlacedTensor {
   uint32_t file;  // an index of WeightFiles.files
 };
 
-// Both ways: each tensor of the index lies in the shard it names, and each tensor of a shard is in the index. Without
-// an index: no tensor lies in two files.
-Result<void> check_placed(const WeightFiles& files, std::span<const PlacedTensor> tensors);
+// No tensor lies in two files, and each that an index lists lies in one. transformers takes from the index only which
+// files there are, so tensors that it does not list, or puts elsewhere, get a warning.
+Result<void> check_placed(const Host& host, const WeightFiles& files, std::span<const PlacedTensor> tensors);
 
 // Warns when total_size is another one; that is nobody's rule: transformers does not read it, and merged, cast or
 // stripped models keep an old one.

@@ -14,9 +14,8 @@ namespace {
 using common::in_quotes;
 
 constexpr std::string_view kOthers[] = {".pt", ".pth", ".ckpt", ".t7"};
-constexpr std::string_view kNotWeights[] = {"training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state"};
 constexpr std::string_view kStems[] = {"pytorch_model", "diffusion_pytorch_model"};
-constexpr common::WeightNames kNames{kStems, ".bin", kOthers, kNotWeights, "adapter_model.bin", 80, 70};
+constexpr common::WeightNames kNames{kStems, ".bin", kOthers, "adapter_model.bin", 80, 70};
 
 Result<void> check_size(const StoredTensor& t, const Record& record) {
   if (t.strides.empty()) return {};
@@ -93,7 +92,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const m
     n_bytes += t.n_elems() * t.elem_bytes();
   }
   // Names that are twice in one file are the manifest's to refuse.
-  if (chosen.files.size() > 1 || chosen.index) XD_TRY(common::check_placed(chosen, placed));
+  if (chosen.files.size() > 1 || chosen.index) XD_TRY(common::check_placed(host, chosen, placed));
   common::compare_total_size(host, chosen, n_bytes);
   find_aliases(out);
   return out;
@@ -102,11 +101,12 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const m
 int score(const Host& host, const Input& input) {
   const std::string name = input.named(host);
   if (name.empty()) return common::score(input.names(host), kNames);
-  if (common::is_index(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
+  if (is_index_name(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
   // The content tells, whatever the name.
   const auto source = input.open(host, name);
   if (source && looks_like_torch(host, *source)) return 90;
-  return common::has_suffix(name, kNames) ? 10 : 0;  // what is wrong with it is ours to say
+  if (common::has_suffix(name, kNames)) return 10;  // what is wrong with it is ours to say
+  return source && !what_it_is_instead(host, *source).empty() ? 1 : 0;
 }
 
 }  // namespace crossdock::reader_bin

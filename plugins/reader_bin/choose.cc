@@ -77,6 +77,7 @@ class Level {
     if (has_parameters_) return unclear();
     const auto& first = models_.empty() ? averages_ : models_;
     if (models_.empty() && model_object_) return is_object(*model_object_);
+    if (models_.empty() && !first.empty() && has_matrix_) return unclear();  // the model may be the top level itself
     if (first.size() == 1 && others_.empty()) return has_state_dict(first[0]) ? enter(first[0], depth) : take(first[0]);
     if (!first.empty() || !others_.empty()) return unclear();
     if (wrappers_.size() == 1 && n_dicts_ == 1) return enter(wrappers_[0], depth);
@@ -111,6 +112,7 @@ class Level {
       XD_TRY_SET(const Tally tally, counter_.in(v));
       const Entry entry{items[i].kind == Kind::kText ? key_of(pickle_, items[i]) : "?", &v, tally};
       if (tally.n_tensors > 0 || v.kind == Kind::kOpaque) beside_.push_back(entry);
+      has_matrix_ = has_matrix_ || (v.kind == Kind::kTensor && pickle_.tensor(v).shape.size() >= 2);
       if (items[i].kind == Kind::kText && tally.n_tensors > 0) sort_in(entry);
     }
     return {};
@@ -208,8 +210,9 @@ class Level {
   const Pickle& pickle_;
   Counter& counter_;
   const std::string prefix_;
-  bool has_parameters_ = false;
-  size_t n_dicts_ = 0;  // with tensors
+  bool has_parameters_ = false;  // tensors under names of parameters, in the dict itself
+  bool has_matrix_ = false;      // a tensor of two or more dimensions, in the dict itself
+  size_t n_dicts_ = 0;           // with tensors
   std::vector<Entry> models_, averages_, wrappers_, others_;
   std::vector<Entry> beside_;  // all with tensors, and all opaque ones
   std::vector<const Value*> optimizers_;

@@ -26,7 +26,7 @@ Result<Choice> model_at(const Pickle& pickle, const std::string& path);
 // The keys that are there: for messages.
 std::string keys_of(const Pickle& pickle, const Value& dict);
 
-// "the class "a.B"", and what is known of it and of what to do about it.
+// What an object is: its class, with what is known of it and of what to do about it.
 std::string describe_opaque(const Pickle& pickle, const Value& opaque);
 
 }  // namespace crossdock::reader_bin

@@ -1,5 +1,6 @@
 #include "plugins/reader_bin/torch_file.h"
 
+#include "plugins/common/magic.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
@@ -20,32 +21,14 @@ constexpr uint64_t kLegacyProtocol = 1001;
 constexpr uint64_t kFirstLegacyBytes = 1 << 20;  // holds the pickles of most files
 constexpr uint64_t kMaxByteorder = 16;
 
-struct Foreign {
-  std::string_view magic;
-  uint64_t at;
-  std::string_view what;
-};
-// "ggml", "ggjt", "ggmf" and "ggla", as integers of 32 bits.
-constexpr std::string_view kOldGgml =
-    "a ggml file of the time before GGUF: convert the original model again with llama.cpp of today";
-constexpr Foreign kForeign[] = {
-    {"ustar"sv, 257, "a tar file of torch 0.1: load it with torch 1.x and torch.save it again"},
-    {"GGUF"sv, 0, "a GGUF file: use --from gguf"},
-    {"lmgg"sv, 0, kOldGgml},
-    {"tjgg"sv, 0, kOldGgml},
-    {"fmgg"sv, 0, kOldGgml},
-    {"algg"sv, 0, kOldGgml},
-    {"\x89HDF"sv, 0, "an HDF5 file, as Keras writes: convert it with transformers first"},
-    {"version https://git-lfs"sv, 0, "a Git LFS pointer, not the file: run `git lfs pull` or `hf download`"},
-    {"\x93NUMPY"sv, 0, "a numpy array"},
-    {"\x1f\x8b"sv, 0, "a gzip file: unpack it first"},
-};
-
 // What the file is instead.
 Error foreign(std::string_view head, uint64_t size) {
-  for (const Foreign& f : kForeign) {
-    if (head.size() >= f.at && head.substr(f.at).starts_with(f.magic))
-      return unsupported(cat("expected a file of torch.save, found ", f.what));
+  if (const std::string_view what = common::what_begins_with(head); !what.empty())
+    return unsupported(cat("expected a file of torch.save, found ", what));
+  constexpr uint64_t kTarMagicAt = 257;
+  if (head.size() > kTarMagicAt && head.substr(kTarMagicAt).starts_with("ustar")) {
+    return unsupported(
+        "expected a file of torch.save, found a tar file of torch 0.1: load it with torch 1.x and torch.save it again");
   }
   if (head.size() > 8 && head[8] == '{')
     return unsupported(
@@ -56,7 +39,7 @@ Error foreign(std::string_view head, uint64_t size) {
   if (size == 0)
     return corrupt(
         "expected a file of torch.save, found an empty file, as an interrupted download leaves: download it again");
-  return unsupported("expected a file of torch.save, found other bytes: name a .bin, .pt, .pth or .ckpt file");
+  return unsupported("expected a file of torch.save, found other bytes: it is no checkpoint of torch, or damaged");
 }
 
 Error in_pickle(std::string_view name, Error e) { return e.held_by_host ? std::move(e) : std::move(e).in(name); }
@@ -93,6 +76,13 @@ Result<void> check_folder(std::span<const Record> records, std::string_view root
 }
 
 }  // namespace
+
+std::string_view what_it_is_instead(const Host& host, const Source& source) {
+  std::array<char, 24> head;
+  const size_t n = std::min<uint64_t>(source.size(host), head.size());
+  if (!source.read(host, 0, std::as_writable_bytes(std::span(head).first(n)))) return {};
+  return common::what_begins_with({head.data(), n});
+}
 
 bool looks_like_torch(const Host& host, const Source& source) {
   std::array<char, 2 + kLegacyMagic.size()> head;

@@ -16,6 +16,9 @@ namespace crossdock::reader_bin {
 // Whether a file begins as torch.save's do, in either format. Other zip files begin so too.
 bool looks_like_torch(const Host& host, const Source& source);
 
+// What a file is that begins like no checkpoint, where that is known; else empty.
+std::string_view what_it_is_instead(const Host& host, const Source& source);
+
 class TorchFile {
  public:
   // `verify_crc`: reads the whole file and compares every record's CRC (zip only; the old format has none).

@@ -19,11 +19,12 @@ constexpr std::string_view kSuffix = ".gguf";
 constexpr std::string_view kOfSplits = "split.";  // the metadata that is each part's own
 constexpr uint64_t kMaxParts = 9999;
 
-// A projector or an adapter beside a model is not the model.
+// A projector or an importance matrix beside a model is not the model.
 bool is_model_file(std::string_view name) {
   const size_t slash = name.rfind('/');
   const std::string_view base = slash == std::string_view::npos ? name : name.substr(slash + 1);
-  return base.ends_with(kSuffix) && !base.starts_with("mmproj");
+  const auto holds = [&](std::string_view word) { return base.find(word) != std::string_view::npos; };
+  return base.ends_with(kSuffix) && !holds("mmproj") && !holds("imatrix");
 }
 
 Result<uint64_t> integer(const Container& file, const char* key) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "plugins/common/magic.h"
 #include "plugins/common/quote.h"
 #include "plugins/reader_gguf/stream.h"
 
@@ -59,23 +60,8 @@ Value text_value(std::string text) {
 
 // What begins with these four bytes instead.
 Error foreign(std::string_view magic) {
-  struct Foreign {
-    std::string_view magic, what;
-  };
-  // Of ggml: "ggml", "ggmf", "ggjt" and "ggla" as integers of 32 bits.
-  static constexpr std::string_view kOld =
-      "a ggml file of the time before GGUF: convert the original model again with llama.cpp of today";
-  static constexpr Foreign kForeign[] = {
-      {"lmgg", kOld},
-      {"fmgg", kOld},
-      {"tjgg", kOld},
-      {"algg", "a ggml LoRA adapter of the time before GGUF: merge the original one into its model"},
-      {"vers", "what looks like a Git LFS pointer, not the file: run `git lfs pull` or `hf download`"},
-      {"PK\x03\x04", "a zip file, as torch.save writes: use --from bin"},
-  };
-  for (const Foreign& f : kForeign) {
-    if (f.magic == magic) return unsupported(cat("expected a GGUF file, found ", f.what));
-  }
+  if (const std::string_view what = common::what_begins_with(magic); !what.empty())
+    return unsupported(cat("expected a GGUF file, found ", what));
   return corrupt(cat("expected a GGUF file to begin with \"GGUF\", found ", in_quotes(magic)));
 }
 

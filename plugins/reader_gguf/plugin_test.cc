@@ -183,7 +183,7 @@ TEST_CASE("gguf: what is no GGUF is called by its name") {
     CHECK(has(message(magic + rest), "found a ggml file of the time before GGUF: convert the original model again"));
   CHECK(has(message("algg" + rest), "found a ggml LoRA adapter of the time before GGUF"));
   CHECK(has(message("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "Git LFS pointer"));
-  CHECK(has(message("PK\3\4" + rest), "use --from bin"));
+  CHECK(has(message("PK\3\4" + rest), "a zip file, as torch.save writes"));
   CHECK(has(message("XXXX" + rest), "expected a GGUF file to begin with \"GGUF\", found \"XXXX\""));
 }
 

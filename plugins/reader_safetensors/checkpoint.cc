@@ -15,7 +15,7 @@ namespace {
 
 // Those of transformers, diffusers, and Mistral's own.
 constexpr std::string_view kStems[] = {"model", "diffusion_pytorch_model", "consolidated"};
-constexpr common::WeightNames kNames{kStems, ".safetensors", {}, {}, "adapter_model.safetensors", 100, 75};
+constexpr common::WeightNames kNames{kStems, ".safetensors", {}, "adapter_model.safetensors", 100, 75};
 
 // The metadata of torch's HuggingFaceStorageWriter for tensors that are cut over several files.
 constexpr std::string_view kDcpShards = "DCP_SHARDING_INFO";
@@ -75,7 +75,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const m
     placed.push_back({t.name, t.file});
     n_bytes += t.n_bytes;
   }
-  XD_TRY(common::check_placed(chosen, placed));
+  XD_TRY(common::check_placed(host, chosen, placed));
   common::compare_total_size(host, chosen, n_bytes);
   return out;
 }
@@ -83,7 +83,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const m
 int score(const Host& host, const Input& input) {
   const std::string name = input.named(host);
   if (name.empty()) return common::score(input.names(host), kNames);
-  if (common::is_index(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
+  if (is_index_name(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
   // The content tells, whatever the name: the length of the header, and JSON behind it.
   std::array<std::byte, kLengthBytes + 1> head;
   const auto source = input.open(host, name);

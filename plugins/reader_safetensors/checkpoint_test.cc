@@ -48,8 +48,8 @@ TEST_CASE("checkpoint: which file opens the model") {
 
 TEST_CASE("checkpoint: inputs without a model") {
   CHECK(outcome_of({"config.json", "original/model.safetensors"}) ==
-        "expected model.safetensors or model.safetensors.index.json, found no .safetensors file: name the model's "
-        "folder");
+        "expected model.safetensors or model.safetensors.index.json, found no .safetensors file of a whole model: "
+        "name the model's folder, or the file");
   CHECK(outcome_of({kShard2, "config.json"}) == cat("expected all 2 parts of a model, found 1 (", kShard2, ") and not ",
                                                     kShard1, ": download the others, and their index if there is one"));
   std::vector<std::string> many;
@@ -57,11 +57,12 @@ TEST_CASE("checkpoint: inputs without a model") {
   CHECK(
       outcome_of(many).find("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, "
                             "found m10.safetensors, ") == 0);
-  CHECK(outcome_of(many).find("m17.safetensors and 4 more: name one of the files, or choose by --variant") !=
+  CHECK(outcome_of(many).find(
+            "m17.safetensors and 4 more: name the file that holds the whole model, or choose by --variant") !=
         std::string::npos);
   CHECK(outcome_of({"model.safetensors"}, {{"variant", "fp16"}}) ==
         "expected model.fp16.safetensors, or model.safetensors.index.fp16.json to say which tensor is where, found "
-        "model.safetensors: name one of the files, or another --variant");
+        "model.safetensors: name the file that holds the whole model, or another --variant");
 }
 
 TEST_CASE("checkpoint: an adapter is read as a file, with a warning") {
@@ -140,7 +141,7 @@ TEST_CASE("checkpoint: variants of a sharded model") {
   }
 }
 
-TEST_CASE("checkpoint: the index and the shards agree both ways") {
+TEST_CASE("checkpoint: every tensor of the index is in the files, and in one of them") {
   test::MemoryHost host;
   sharded(host);
   const auto with_index = [&](const std::vector<std::pair<std::string, std::string>>& weight_map) {
@@ -151,14 +152,13 @@ TEST_CASE("checkpoint: the index and the shards agree both ways") {
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", kShard2}}) == "accepted");
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", kShard2}, {"lost", kShard2}}) ==
         cat(place, "expected tensor \"lost\" in ", kShard2, ", found it in no file", kSaveAgain));
-  CHECK(with_index({{"x", kShard1}, {"y", kShard2}, {"z", kShard2}}) ==
-        cat(place, "expected tensor \"y\" in ", kShard2, ", found it in ", kShard1, kSaveAgain));
-  CHECK(with_index({{"x", kShard1}, {"z", kShard2}}) ==
-        cat(place, "expected the index to list every tensor, found \"y\" of ", kShard1, " not in it", kSaveAgain));
-  CHECK(with_index({{"y", kShard1}, {"z", kShard2}}) ==
-        cat(place, "expected the index to list every tensor, found \"x\" of ", kShard1, " not in it", kSaveAgain));
+  // transformers takes from the index only which files there are.
+  CHECK(with_index({{"x", kShard1}, {"y", kShard2}, {"z", kShard2}}) == "accepted");
+  CHECK(host.logged(cat(place, "\"y\" is not in the file that the index says; read all the same")));
+  CHECK(with_index({{"x", kShard1}, {"z", kShard2}}) == "accepted");
+  CHECK(host.logged(cat(place, "\"y\" of the files is not in the index; read all the same")));
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"zz", kShard2}}) ==
-        cat(place, "expected the index to list every tensor, found \"z\" of ", kShard2, " not in it", kSaveAgain));
+        cat(place, "expected tensor \"zz\" in ", kShard2, ", found it in no file", kSaveAgain));
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", "gone.safetensors"}}) ==
         cat(place,
             "expected all 2 files that it lists beside it, found 1 missing (gone.safetensors): name the folder that "
@@ -307,12 +307,29 @@ TEST_CASE("checkpoint: an index of another save beside a whole set of parts") {
   CHECK(host.logged(cat(kIndexName, " is of another save: it lists model-00001-of-00003.safetensors, ")));
   host.inputs[kIndexName] =
       index_of({{"x", "model-00001-of-00003.safetensors"}, {"z", "model-00003-of-00003.safetensors"}}, "2");
-  CHECK(outcome(host).find("expected the index to list every tensor, found \"y\"") != std::string::npos);
+  CHECK(outcome(host).find(
+            "expected the index to list every tensor of the files read in place of its own, found \"y\"") !=
+        std::string::npos);
   host.inputs[kIndexName] = index_of({{"x", "model-00001-of-00003.safetensors"},
                                       {"y", "model-00003-of-00003.safetensors"},
                                       {"z", "model-00003-of-00003.safetensors"}},
                                      "2");
   CHECK(outcome(host).find("expected tensor \"z\" in one of the files, found it in no file") != std::string::npos);
+}
+
+TEST_CASE(
+    "checkpoint: what lies beside a model alone is no model, and a set of parts is not taken before other files") {
+  for (const char* name : {"value_head.safetensors", "learned_embeds.safetensors", "optimizer.safetensors"})
+    CHECK(outcome_of({"config.json", name}).find("found no .safetensors file of a whole model") != std::string::npos);
+  CHECK(outcome_of({"my.safetensors", "optimizer-1-of-1.safetensors"}) == "my.safetensors");
+  CHECK(outcome_of({"my.safetensors", "x-1-of-2.safetensors", "x-2-of-2.safetensors"})
+            .find("name the file that holds the whole model") != std::string::npos);
+  CHECK(outcome_of({"my.safetensors", "model-1-of-1.safetensors"}) == "model-1-of-1.safetensors");
+  CHECK(outcome_of({"my.safetensors", "adapter_model.safetensors"}) == "my.safetensors");
+  std::vector<std::string> one{"model-00001-of-00100.safetensors"};
+  CHECK(outcome_of(one).find("expected all 100 parts of a model, found 1 (model-00001-of-00100.safetensors) and not "
+                             "model-00002-of-00100.safetensors, ") == 0);
+  CHECK(outcome_of(one).find("model-00009-of-00100.safetensors, ...: download") != std::string::npos);
 }
 
 TEST_CASE("checkpoint: an adapter beside a model is told") {

@@ -1,6 +1,7 @@
 #include "plugins/reader_safetensors/header.h"
 
 #include "plugins/common/json.h"
+#include "plugins/common/magic.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
@@ -172,6 +173,8 @@ Result<Header> read_header(const Host& host, const Source& source) {
   if (header_bytes > kMaxHeaderBytes) {
     if (is_lfs_pointer(head))
       return corrupt("expected a safetensors file, found a Git LFS pointer: run `git lfs pull`");
+    if (const std::string_view what = common::what_begins_with(as_text(head)); !what.empty())
+      return corrupt(cat("expected a safetensors file, found ", what));
     return corrupt(cat("expected a header of at most ", kMaxHeaderBytes, " bytes, found a length of ", header_bytes,
                        ": this is not a safetensors file, or it is damaged"));
   }

@@ -91,7 +91,7 @@ class UniversalWriter : public Writer {
     if (parts.parameters.empty()) {
       return invalid(
           fmt::format("expected at least one parameter to train, found none ({} frozen, {} buffers): look at "
-                      "--trainable and --frozen",
+                      "--trainable and --frozen; --trainable . trains all",
                       parts.frozen.size(), parts.buffers.size()));
     }
     XD_TRY(check_folder_names(model.tensors, parts.parameters));

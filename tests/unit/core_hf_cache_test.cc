@@ -1,5 +1,7 @@
 #include "core/io/hf_cache.h"
 
+#include <sys/stat.h>
+
 #include <cstdlib>
 
 #include "tests/unit/core_test_support.h"
@@ -55,6 +57,10 @@ TEST_CASE("the cache lies where huggingface_hub looks, in its order") {
   {
     const Environment e{{"XDG_CACHE_HOME", "/x"}, {"HOME", "/d"}};
     CHECK(hf_cache_root() == "/x/huggingface/hub");
+  }
+  {
+    const Environment e{{"HF_HOME", "~/c"}, {"HOME", "/d"}};
+    CHECK(hf_cache_root() == "/d/c/hub");
   }
   const Environment e{{"HOME", "/d"}};
   CHECK(hf_cache_root() == "/d/.cache/huggingface/hub");
@@ -201,6 +207,24 @@ TEST_CASE("the files of a commit, downloaded or not") {
     put(repository / "trees/abc.json", text);
     CHECK_FALSE(files_of_commit(snapshot));
   }
+}
+
+TEST_CASE("a list that is a pipe is not waited for") {
+  const TempDir dir;
+  fs::create_directories(dir / ".cache/huggingface/trees");
+  REQUIRE(mkfifo((dir / ".cache/huggingface/trees/abc.json").c_str(), 0600) == 0);
+  CHECK_FALSE(files_of_commit(dir.path()));
+}
+
+TEST_CASE("names without an organisation, when the cache has them") {
+  const TempDir cache;
+  const Environment e{{"HF_HUB_CACHE", cache.path().string()}};
+  CHECK_FALSE(is_plain_hub_name("gpt2"));
+  put(cache / "models--gpt2/refs/main", "c0ffee");
+  fs::create_directories(cache / "models--gpt2/snapshots/c0ffee");
+  CHECK(is_plain_hub_name("gpt2"));
+  CHECK(*find_in_hf_cache("gpt2") == cache / "models--gpt2/snapshots/c0ffee");
+  CHECK_FALSE(is_plain_hub_name(".."));
 }
 
 TEST_CASE("a download to a folder of the user's keeps its list there") {

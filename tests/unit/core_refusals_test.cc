@@ -47,7 +47,10 @@ TEST_CASE("config.json with a quantization_config is refused by its method") {
   m.source.config = map_of({{"quantization_config", map_of({})}});
   CHECK(contains(quantised(m), "config.json with quantization_config, though"));
   m.source.config = map_of({{"quantization_config", map_of({{"quant_method", text("gptq")}})}});
-  for (const auto& codes : {tensor("l.qweight", DType::I32, {4, 4}), tensor("l.bitmask", DType::U8, {4, 4})}) {
+  m.tensors.push_back(tensor("embeddings.position_ids", DType::I64, {1, 8}));
+  CHECK(contains(quantised(m), "though every tensor is plain"));
+  for (const auto& codes : {tensor("l.qweight", DType::I32, {4, 4}), tensor("l.bitmask", DType::U8, {4, 4}),
+                            tensor("l.q", DType::I32, {16})}) {
     Manifest coded = m;
     coded.tensors.push_back(codes);
     CHECK(quantised(coded) ==
@@ -104,10 +107,12 @@ TEST_CASE("integer matrices without a config.json are codes; masks, ids and coun
   CHECK(contains(with("l.q_weight", DType::I32, {4, 4}), "(EXL2)"));
   CHECK(contains(with("l.trellis", DType::I16, {4, 4, 4}), "(EXL3)"));
   CHECK(contains(with("l.weight._data", DType::I8, {4, 4}), "(quanto)"));
-  CHECK(contains(with("l.codebooks", DType::F16, {1, 256, 1, 8}), "(AQLM)"));
-  CHECK(contains(with("l.codes", DType::I16, {4, 4, 1}), "are codes"));
+  CHECK(contains(with("l.codes", DType::I16, {4, 4, 1}, {"l.codebooks", "l.scales"}), "(AQLM)"));
+  CHECK(contains(with("l.indices", DType::U16, {4, 4, 1}, {"l.centroids.weight"}), "(VPTQ)"));
+  CHECK(contains(with("l.B", DType::I32, {4, 4}, {"l.s"}), "(Marlin)"));
+  CHECK(contains(with("l.mlp1_weight.blocks", DType::U8, {4, 4}, {"l.mlp1_weight.scales"}), "(MXFP4)"));
   CHECK(contains(with("l.Qidxs", DType::I64, {4, 4}), "(QuIP#)"));
-  CHECK(contains(with("l.weight_scales", DType::F16, {4}), "(EETQ)"));
+  CHECK(contains(with("l.weight", DType::I8, {4, 4}, {"l.weight_scales"}), "whose integers are codes"));
   for (const char* name : {"position_ids", "attn.bias", "attn.masked_bias", "relative_position_index", "weight_mask",
                            "bn.num_batches_tracked", "l.weight_indices", "token_type_ids"}) {
     INFO(name);
@@ -115,6 +120,11 @@ TEST_CASE("integer matrices without a config.json are codes; masks, ids and coun
     CHECK(with(name, DType::U8, {1, 1, 4, 4}) == "plain");
   }
   CHECK(with("l.weight", DType::BOOL, {4, 4}) == "plain");
+  for (const char* name :
+       {"attn.q_scale", "vq.codebooks", "W_q", "trellis", "l._data", "weight_scales", "l.codes", "B"}) {
+    INFO(name);
+    CHECK(with(name, DType::F32, {4, 4}) == "plain");  // words that methods use too, without their codes
+  }
   CHECK(with("l.weight", DType::I32, {4}) == "plain");
 }
 
@@ -122,17 +132,25 @@ TEST_CASE("adapters are refused, alone and in a model, by the names that the job
   const auto adapters = [](const std::vector<std::string>& names) {
     return verdict(model::refuse_adapters(of(names)));
   };
-  CHECK(adapters({"model.layers.0.q_proj.weight", "lora.weight", "w_lora.lora.0.weight"}) == "plain");
+  CHECK(adapters({"model.layers.0.q_proj.weight", "lora.weight", "w_lora.lora.0.weight", "soft_router.weight",
+                  "soft_reset.weight", "via3_linear.weight", "flora_upper.weight", "base_layer.0.weight",
+                  "flora_a.weight"}) == "plain");
   CHECK(contains(adapters({"base_model.model.q_proj.lora_A.weight", "base_model.model.q_proj.lora_B.weight"}),
-                 "found an adapter (LoRA) alone, as in base_model.model.q_proj.lora_A.weight: merge it"));
+                 "found an adapter (LoRA and its kin) alone, as in base_model.model.q_proj.lora_A.weight: merge it"));
   CHECK(contains(adapters({"norm", "q_proj.base_layer.weight", "q_proj.lora_A.default.weight"}),
                  "found a model with an adapter (LoRA) that is not merged, as in q_proj.base_layer.weight"));
-  for (const char* name : {"lora_unet_mid.lora_down.weight", "to_q_lora.up.weight.lora_up", "x.hada_w1_a", "x.lokr_w2",
-                           "x.lora_magnitude_vector", "x.oft_r", "x.ia3_l", "x.lora.down.weight",
-                           "x.modules_to_save.default.weight", "e.lora_embedding_A.default"}) {
+  for (const char* name :
+       {"lora_unet_mid.lora_down.weight", "to_q_lora.up.weight.lora_up", "x.hada_w1_a", "x.lokr_w2",
+        "x.lora_magnitude_vector", "x.oft_r", "x.ia3_l", "x.lora.down.weight", "x.modules_to_save.default.weight",
+        "e.lora_embedding_A.default", "q_proj.lora_a", "l.lora_a.weight", "to_q_lora.down.weight",
+        "proj_lora1.down.weight", "lora_te1_text.alpha", "q.vblora_logits_A", "prefix_encoder.embedding.weight",
+        "q_proj.oft_R.weight", "prompt_embeddings"}) {
     INFO(name);
     CHECK(contains(adapters({"norm", name}), cat("as in ", name)));
   }
+  Manifest file = of({"w"});
+  file.source.files = {{"adapter_model.bin", 1, {}}};
+  CHECK(contains(verdict(model::refuse_adapters(file)), "found an adapter"));
   Manifest renamed = of({"q_proj.base_layer.weight"});
   renamed.tensors[0].target_name = "q_proj.weight";
   CHECK(verdict(model::refuse_adapters(renamed)) == "plain");
@@ -159,8 +177,22 @@ TEST_CASE("parameters that ZeRO-3 held in pieces are refused") {
        {"model.layers.0.self_attn.q_proj.weight", "lm_head.weight", "fc1.weight", "h.0.c_attn.weight"})
     CHECK(contains(ungathered({{name, {1}}}), "found a placeholder of one element"));
   CHECK(ungathered({{"lm_head.weight", {1, 1}}}) == "plain");
+  CHECK(contains(ungathered({{"a._flat_param", {64}}, {"b", {4}}}), "found one that FSDP made of many"));
+  CHECK(contains(ungathered({{"a.to_x.weight", {1}}, {"b.conv.weight", {1}}, {"c.up.weight", {1}}, {"n.weight", {4}}}),
+                 "found a placeholder of one element (so are 3 of 4"));
+  CHECK(ungathered(
+            {{"conv.weight", {4, 4, 3, 3}}, {"act.weight", {1}}, {"conv2.weight", {4, 4}}, {"act2.weight", {1}}}) ==
+        "plain");
   Manifest buffers;
   buffers.tensors.push_back(tensor("none", DType::F32, {0}));
   buffers.tensors.back().role = manifest::Role::kBuffer;
   CHECK(verdict(model::refuse_ungathered(buffers)) == "plain");
+}
+
+TEST_CASE("moments of an optimizer among the parameters are refused") {
+  CHECK(verdict(model::refuse_moments(of({"w", "exp_avg_w", "norm.momentum"}))) == "plain");
+  for (const char* name : {"optimizer.state.w.exp_avg", "optim.w.exp_avg_sq", "0.momentum_buffer"}) {
+    INFO(name);
+    CHECK(contains(verdict(model::refuse_moments(of({"w", name}))), "found an optimizer's state among them"));
+  }
 }

@@ -102,7 +102,15 @@ TEST_CASE("groups in TO must be there, and are spelled $1") {
                  "expected a group of FROM in TO, which has 1, found $2"));
   CHECK(contains(renamed(want().rename("layers=h.$1"), of({"layers.1"})), "which has 0, found $1"));
   CHECK(contains(renamed(want().rename("layers\\.(\\d+)=h.\\1"), of({"layers.1"})),
-                 "expected $1 for the first group in TO, found \\1: write $1"));
+                 "expected $1 for the first group in TO, found \\1: write $"));
+  CHECK(renamed(want().rename("layers\\.(\\d)=h$012"), of({"layers.1"})) == "h12");
+  for (const char* to : {"h$12x", "h$10", "h$02"})
+    CHECK(contains(renamed(want().rename(("layers\\.(\\d)=" + std::string(to)).c_str()), of({"layers.1"})),
+                   "expected a group of FROM in TO, which has 1"));
+  for (const char* to : {"h.${1}", "h$", "h$'", "h$`"})
+    CHECK(contains(renamed(want().rename(("layers=" + std::string(to)).c_str()), of({"layers.1"})),
+                   "expected a group's number, $ or & after $ in TO"));
+  CHECK(contains(renamed(want().rename("(layers)=\\g<1>"), of({"layers.1"})), "found \\g<"));
 }
 
 TEST_CASE("names that a wrapper left are told, with the flag that takes them off") {

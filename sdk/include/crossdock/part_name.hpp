@@ -1,4 +1,5 @@
-// Names of files that say which part of a whole they are: "model-00001-of-00003.safetensors", "weights_1-of-2.bin".
+// Names of files that say which part of a whole they are, "model-00001-of-00003.safetensors", "weights_1-of-2.bin", and of
+// indexes of such files.
 #pragma once
 
 #include <algorithm>
@@ -20,11 +21,12 @@ struct PartName {
   // The name of another part of the same whole.
   std::string sibling(uint64_t other) const {
     const std::string text = std::to_string(other);
-    return std::string(before) + std::string(digits > text.size() ? digits - text.size() : 0, '0') + text + std::string(behind);
+    const std::string zeros(digits > text.size() ? digits - text.size() : 0, '0');
+    return std::string(before) + zeros + text + std::string(behind);
   }
 };
 
-// Any number of digits, "-of-" or "_of_" between them, and '-', '_' or '.' in front. Borrows the name.
+// Any number of digits, "-of-", "_of_" or "of" between them, in any case, and '-', '_' or '.' in front. Borrows the name.
 inline std::optional<PartName> part_name(std::string_view name) {
   constexpr size_t kMaxDigits = 9;
   constexpr std::string_view kDigits = "0123456789";
@@ -33,7 +35,7 @@ inline std::optional<PartName> part_name(std::string_view name) {
     std::from_chars(text.data(), text.data() + text.size(), out);
     return out;
   };
-  for (const std::string_view of : {"-of-", "_of_"}) {
+  for (const std::string_view of : {"-of-", "-OF-", "_of_", "_OF_", "of"}) {
     const size_t at = name.rfind(of);
     if (at == std::string_view::npos || at == 0) continue;
     const size_t last = name.find_last_not_of(kDigits, at - 1);
@@ -47,6 +49,11 @@ inline std::optional<PartName> part_name(std::string_view name) {
                     value(name.substr(total, end - total))};
   }
   return std::nullopt;
+}
+
+// "model.safetensors.index.json", "model.safetensors.index.fp16.json".
+inline bool is_index_name(std::string_view name) {
+  return name.ends_with(".json") && name.find(".index.") != std::string_view::npos;
 }
 
 }  // namespace crossdock

@@ -95,6 +95,7 @@ class Input {
   }
   // The file that the user named as SRC; empty when SRC is a folder.
   std::string named(const Host& host) const {
+    if (!XD_HAS(host.table(), xd_host, input_named)) return {};  // an older host
     const char* name = host.table()->input_named(host.table()->ctx, handle_);
     return name ? name : "";
   }
