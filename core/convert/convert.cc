@@ -6,6 +6,7 @@
 #include "core/convert/plan_check.h"
 #include "core/convert/report.h"
 #include "core/convert/scheduler.h"
+#include "core/convert/source_hints.h"
 #include "core/convert/tensor_service.h"
 #include "core/convert/tied.h"
 #include "core/model/check.h"
@@ -136,6 +137,11 @@ class Job {
     target_ = model_->manifest();
     if (target_.tensors.empty()) return unsupported(cat("expected a model, found no tensors in ", request_.source));
     XD_TRY(model::refuse_quantised(target_));
+    if (const std::string beside = quantisation_beside(model_->input());
+        !beside.empty() && model::has_integer_values(target_))
+      return unsupported(cat("expected plain weights, found integers in ", request_.source, " and ", beside,
+                             " beside it, "
+                             "which says that the model is quantised: convert from the model's bf16 or fp32 release"));
     std::optional<manifest::Manifest> description;
     if (!request_.target.description.empty()) {
       XD_TRY_SET(description, model::read_description(request_.target.description));
@@ -166,21 +172,23 @@ class Job {
     const model::TargetOptions& wanted = request_.target;
     XD_TRY(model::check_against_config(plugin::rule_folders(), renamed, wanted.ignore_config_mismatch));
     // Names that the user changed are the job's own, and need not be those of the class.
-    if (wanted.ignore_config_mismatch || !wanted.renames.empty() || !wanted.add_prefix.empty()) return {};
+    const bool renames = !wanted.renames.empty() || !wanted.add_prefix.empty() || !wanted.strip_prefix.empty();
+    if (wanted.ignore_config_mismatch || renames) return {};
     auto whole = model::check_parameters(plugin::rule_folders(), renamed);
     if (whole) return {};
-    return Error{whole.error().code,
-                 cat(whole.error().message, "; if the model lacks it on purpose, say --ignore-config-mismatch")};
+    return Error{whole.error().code, cat(whole.error().message, in_brackets(model::wrapper_hint(renamed)),
+                                         "; if the model lacks it on purpose, say --ignore-config-mismatch")};
   }
+
+  static std::string in_brackets(const std::string& text) { return text.empty() ? "" : cat(" (", text, ")"); }
 
   // What the rules say of the job's module; adds their renames to the job's.
   Result<manifest::Manifest> describe_by_rules(const manifest::Manifest& renamed, model::TargetOptions& target) const {
     auto found = model::describe_by_rules(plugin::rule_folders(), renamed);
     if (!found) {
-      const std::string hint = model::wrapper_hint(renamed);
       return Error{found.error().code,
                    cat("--to ", request_.to, " must know the job's module: ", found.error().message,
-                       hint.empty() ? "" : " (" + hint + ")",
+                       in_brackets(model::wrapper_hint(renamed)),
                        "; or describe it by `python -m crossdock_manifest describe MODEL -o target.pb` and give that "
                        "with --target target.pb")};
     }

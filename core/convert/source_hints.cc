@@ -1,8 +1,10 @@
 #include "core/convert/source_hints.h"
 
 #include "core/base/text.h"
+#include "core/io/small_file.h"
 
 #include <fnmatch.h>
+#include <simdjson.h>
 
 #include <crossdock/part_name.hpp>
 
@@ -12,6 +14,8 @@
 namespace crossdock::convert {
 
 namespace {
+
+constexpr uint64_t kMaxConfigBytes = 64 << 20;
 
 struct Foreign {
   const char* pattern;  // of a file's name without its folder
@@ -125,6 +129,20 @@ std::string broken_links(const io::Input& input) {
   if (input.broken_links().empty()) return {};
   return cat("links that lead nowhere, as in a copy of a cache without its blobs: ",
              base::listed(input.broken_links()));
+}
+
+std::string quantisation_beside(const io::Input& input) {
+  if (input.named().empty()) return {};
+  if (input.find("quantize_config.json")) return "quantize_config.json";  // of AutoGPTQ
+  const io::InputEntry* entry = input.find("config.json");
+  const auto text =
+      entry ? io::read_small_file(entry->path.string(), kMaxConfigBytes) : Result<std::string>(Error{XD_NOT_FOUND, ""});
+  simdjson::dom::parser parser;
+  simdjson::dom::element root, found;
+  if (!text || parser.parse(*text).get(root)) return {};
+  const bool has = (!root["quantization_config"].get(found) && !found.is_null()) ||
+                   (!root["text_config"]["quantization_config"].get(found) && !found.is_null());
+  return has ? "config.json" : "";
 }
 
 bool has_broken_weights(const io::Input& input, const std::vector<std::string>& patterns) {

@@ -25,6 +25,9 @@ std::string missing_downloads(const io::Input& input, const std::vector<std::str
 // The links that lead nowhere, as in a copy of a cache without its blobs. Empty: none.
 std::string broken_links(const io::Input& input);
 
+// The file beside a file named as SRC that says that the folder's model is quantised: "config.json". Empty: none does.
+std::string quantisation_beside(const io::Input& input);
+
 // Whether one of them has the name of a file of weights.
 bool has_broken_weights(const io::Input& input, const std::vector<std::string>& patterns);
 

@@ -247,11 +247,14 @@ bool is_placeholder(const Tensor& t) {
 
 }  // namespace
 
+bool has_integer_values(const Manifest& m) {
+  return std::any_of(m.tensors.begin(), m.tensors.end(),
+                     [](const Tensor& t) { return is_integer(t) && !t.shape.empty() && !is_index_like(t); });
+}
+
 Result<void> refuse_quantised(const Manifest& m) {
   const std::string sign = sign_of_codes(m);
-  const bool has_integers = std::any_of(m.tensors.begin(), m.tensors.end(), [](const Tensor& t) {
-    return is_integer(t) && !t.shape.empty() && !is_index_like(t);
-  });
+  const bool has_integers = has_integer_values(m);
   const manifest::Value* value = config_value(m, "quantization_config");
   if (!value) return sign.empty() ? Result<void>() : quantised(sign);
   const auto* map = value->get<manifest::ValueMap>();

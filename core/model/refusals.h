@@ -11,6 +11,9 @@ namespace crossdock::model {
 // "weights", by the names that the known methods give their parts.
 Result<void> refuse_quantised(const manifest::Manifest& m);
 
+// Whether there are integers that are no mask, ids or counter: with a quantization_config, codes.
+bool has_integer_values(const manifest::Manifest& m);
+
 // Refuses LoRA's matrices and their kin, alone or unmerged in a model, by target names or the file's.
 Result<void> refuse_adapters(const manifest::Manifest& m);
 

@@ -44,7 +44,9 @@ bool config_flag(const Manifest& m, const std::string& key, bool fallback) {
 
 class Description {
  public:
-  explicit Description(const pb::Architecture& rule) : rule_(rule) {}
+  // `wants_layers`: a model without a single layer lacks them.
+  explicit Description(const pb::Architecture& rule, bool wants_layers = false)
+      : rule_(rule), wants_layers_(wants_layers) {}
 
   Result<Manifest> make(const Manifest& m) {
     XD_TRY(find_all(m));
@@ -164,7 +166,7 @@ class Description {
       for (uint64_t layer = 0;; ++layer) {
         bool any = false;
         for (int i = begin; i < end; ++i) any = any || has(name_of(i, layer));
-        if (!any) break;
+        if (!any && (layer > 0 || !wants_layers_)) break;
         for (int i = begin; i < end; ++i) XD_TRY(add_counted(all[i], name_of(i, layer)));
       }
       begin = end;
@@ -216,6 +218,7 @@ class Description {
   }
 
   const pb::Architecture& rule_;
+  const bool wants_layers_;
   std::map<std::string, const Tensor*> by_name_;
   std::map<std::string, std::string> tied_;
   std::map<std::string, uint64_t> index_;  // of what is described
@@ -228,7 +231,7 @@ Result<void> check_parameters(const std::vector<fs::path>& folders, const Manife
   const ModelClass asked = model_class(m);
   if (asked.architecture.empty()) return {};
   XD_TRY_SET(const auto rule, find_rule(folders, asked));
-  return rule ? Description(*rule).find_all(m) : Result<void>();
+  return rule ? Description(*rule, /*wants_layers=*/true).find_all(m) : Result<void>();
 }
 
 Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, const Manifest& m) {

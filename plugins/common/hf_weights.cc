@@ -139,10 +139,32 @@ Error parts_missing(const PartSet& set) {
                    ": download the others, and their index if there is one")};
 }
 
+// A file of the same name with the next number in it, or the one before. It may be another part of one model, or the
+// same model of another epoch: its name alone does not tell.
+std::string numbered_neighbour(const Host& host, const Input& input, const std::string& name) {
+  constexpr std::string_view kDigits = "0123456789";
+  for (size_t begin = name.find_first_of(kDigits); begin != std::string::npos;) {
+    const size_t end = std::min(name.find_first_not_of(kDigits, begin), name.size());
+    const PartName place{std::string_view(name).substr(0, begin), end - begin, std::string_view(name).substr(end)};
+    const uint64_t number = end - begin < 10 ? std::stoull(name.substr(begin, end - begin)) : 0;
+    for (const uint64_t other : {number + 1, number - 1}) {
+      if (end - begin >= 10 || other == UINT64_MAX) continue;
+      if (std::string neighbour = place.sibling(other); input.open(host, neighbour)) return neighbour;
+    }
+    begin = name.find_first_of(kDigits, end);
+  }
+  return {};
+}
+
 // Whether a file whose name says that it may be one of several is the only one.
 Result<void> check_alone(const Host& host, const Input& input, const std::string& name) {
   if (const auto part = part_name(name); part && part->total != 1) return part_alone(name, part->total);
   const auto rank = rank_file(name);
+  if (const std::string other = rank ? "" : numbered_neighbour(host, input, name); !other.empty()) {
+    host.log(XD_LOG_WARN, cat(name, " is taken for a whole model; ", other,
+                              " beside it is not read: if both are parts of "
+                              "one model, put them together first"));
+  }
   if (!rank) return {};
   if (rank->sibling.empty()) return rank_alone(name, *rank);
   if (const auto second = input.open(host, rank->sibling); second || second.error().code != XD_NOT_FOUND)

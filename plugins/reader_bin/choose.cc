@@ -22,8 +22,9 @@ constexpr std::string_view kModelKeys[] = {
     "weight",         "weights",
     "generator",
 };
-// Dicts around those of kModelKeys: MosaicML's Composer has {"state": {"model": ...}}.
-constexpr std::string_view kWrapperKeys[] = {"state", "checkpoint", "ckpt"};
+// Dicts around those of kModelKeys: MosaicML's Composer has {"state": {"model": ...}}, torch's tutorial of distributed
+// checkpoints {"app": {"model": ..., "optim": ...}}.
+constexpr std::string_view kWrapperKeys[] = {"state", "checkpoint", "ckpt", "app"};
 constexpr int kMaxWrappers = 2;
 // Dicts in which names of parameters are not the model's: losses, settings, Lightning's callbacks, DeepSpeed's parts of
 // frozen ones.
@@ -136,10 +137,16 @@ class Level {
     }
   }
 
-  // {"model": {"state_dict": ...}}: no module is called so.
+  // {"model": {"state_dict": ...}}, {"state_dict": {"model": ..., "ema": ...}}: a dict without parameters of its own
+  // around the model's.
   bool has_state_dict(const Entry& e) const {
-    const Value* v = pickle_.find(*e.value, "state_dict");
-    return v && v->kind == Kind::kDict;
+    constexpr std::string_view kInner[] = {"state_dict", "model_state_dict", "model"};
+    const auto is_dict = [&](std::string_view key) {
+      const Value* v = pickle_.find(*e.value, key);
+      return v && v->kind == Kind::kDict;
+    };
+    return is_dict(kInner[0]) ||
+           (!holds_parameters(*e.value) && std::any_of(std::begin(kInner), std::end(kInner), is_dict));
   }
   // A dict around the model's.
   Result<Choice> enter(const Entry& e, int depth) {

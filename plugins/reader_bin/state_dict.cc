@@ -109,6 +109,16 @@ Result<void> check_whole(const Pickle& pickle) {
                            "): save it with a model-parallel size of 1"));
   };
   XD_TRY(check(root, "mp_world_size"));
+  const Value* experts = root.kind == Kind::kDict ? pickle.find(root, "num_experts") : nullptr;
+  const bool has_experts =
+      experts && experts->kind == Kind::kList &&
+      std::any_of(pickle.items(*experts).begin(), pickle.items(*experts).end(),
+                  [](const Value& v) { return v.kind == Kind::kInt && static_cast<int64_t>(v.data) > 1; });
+  if (has_experts) {
+    return unsupported(
+        "expected a whole model, found DeepSpeed's states of one whose experts lie in files of their own "
+        "(num_experts): put them together with the program that saved them");
+  }
   for (const std::string_view key : {"tensor_model_parallel_size", "pipeline_model_parallel_size"}) {
     if (args) XD_TRY(check(*args, key));
   }

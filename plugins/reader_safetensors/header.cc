@@ -170,11 +170,12 @@ Result<Header> read_header(const Host& host, const Source& source) {
   std::array<std::byte, kLengthBytes> head;
   XD_TRY(source.read(host, 0, head));
   const auto header_bytes = Cursor(head).le<uint64_t>();
+  const bool fits = header_bytes <= kMaxHeaderBytes && header_bytes <= size - kLengthBytes;
+  if (!fits && is_lfs_pointer(head))
+    return corrupt("expected a safetensors file, found a Git LFS pointer: run `git lfs pull`");
+  if (const std::string_view what = common::what_begins_with(as_text(head)); !fits && !what.empty())
+    return corrupt(cat("expected a safetensors file, found ", what));
   if (header_bytes > kMaxHeaderBytes) {
-    if (is_lfs_pointer(head))
-      return corrupt("expected a safetensors file, found a Git LFS pointer: run `git lfs pull`");
-    if (const std::string_view what = common::what_begins_with(as_text(head)); !what.empty())
-      return corrupt(cat("expected a safetensors file, found ", what));
     return corrupt(cat("expected a header of at most ", kMaxHeaderBytes, " bytes, found a length of ", header_bytes,
                        ": this is not a safetensors file, or it is damaged"));
   }

@@ -7,10 +7,10 @@ using namespace crossdock;
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   test::MemoryHost host;
   host.budget = 256 << 20;
+  host.named = "m.gguf";
   host.inputs["m.gguf"].assign(reinterpret_cast<const char*>(data), size);
   const Host api = host.api();
-  const std::vector<std::string> names{"m.gguf"};
-  const auto checkpoint = reader_gguf::open_checkpoint(api, Input(host.input()), names);
+  const auto checkpoint = reader_gguf::open_checkpoint(api, Input(host.input()));
   if (!checkpoint) return 0;
   const auto floats = size % 2 == 0 ? manifest::DType::F32 : manifest::DType::F16;
   for (const auto& [file, t] : checkpoint->tensors) {

@@ -98,7 +98,7 @@ def test_a_copy_without_its_blobs(crossdock, source, tmp_path):
     snapshot = hub.download(files_of(source(PLAIN)), tmp_path / "cache")
     copy = shutil.copytree(snapshot, tmp_path / "copy", symlinks=True)
     error = crossdock.convert(copy, tmp_path / "out", code=1).stderr
-    assert "found only links that lead nowhere, as in a copy of a cache without its blobs: " in error
+    assert "found links that lead nowhere, as in a copy of a cache without its blobs: " in error and "model.safetensors" in error
     shutil.copy(source(PLAIN) / "model.safetensors", tmp_path / "weights")
     (copy / "model.safetensors").unlink()
     (tmp_path / "weights").rename(copy / "model.safetensors")

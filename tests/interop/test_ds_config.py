@@ -170,17 +170,25 @@ def test_auto_asks_for_its_flag(crossdock, source, tmp_path, case, missing):
     assert f"{key} is \"auto\", which the job's launcher fills in: give {TRAINER_FLAGS[missing]}\n" in error
 
 
-@pytest.mark.parametrize("text", [
-    '{"optimizer": {"type": "Adam", "params": {"lr": 1e-3, "lr": 1e-4}}}',
-    '{"zero_optimization": {"stage": 3}, "zero_optimization": {"stage": 3}}',
-    '{"bf16": {"enabled": true}, "fp16": {"enabled": true}}',
-    '{"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "gpu"}}}',
-    '{"zero_optimization": {"stage": 3, "sub_group_size": 1.5}}',
-    '{"zero_optimization": 7}', '[1]', '{'])
-def test_files_that_deepspeed_refuses(crossdock, source, tmp_path, text):
+ACCEPTED = ('{"train_micro_batch_size_per_gpu": 1, "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "weight_decay": 0, "torch_adam": true}}, '
+            '"bf16": {"enabled": true}, "zero_optimization": {"stage": 3}}')
+
+
+@pytest.mark.parametrize("old, new", [
+    ('"lr": 1e-3', '"lr": 1e-3, "lr": 1e-4'),
+    ('"zero_optimization": {"stage": 3}', '"zero_optimization": {"stage": 3}, "zero_optimization": {"stage": 3}'),
+    ('"bf16": {"enabled": true}', '"bf16": {"enabled": true}, "fp16": {"enabled": true}'),
+    ('"stage": 3', '"stage": 3, "offload_optimizer": {"device": "gpu"}'),
+    ('"stage": 3', '"stage": 3, "sub_group_size": 1.5'),
+    ('{"stage": 3}', '7'), (ACCEPTED, '[1]'), (ACCEPTED, '{')])
+def test_files_that_deepspeed_refuses(crossdock, source, tmp_path, old, new):
+    """One change of a file that both take, so that nothing else can be the reason."""
     from deepspeed.runtime.config import DeepSpeedConfig
-    error = refused(crossdock, source, tmp_path, text)
-    assert "--ds-config: expected " in error
+    (tmp_path / "job.json").write_text(ACCEPTED)
+    DeepSpeedConfig(str(tmp_path / "job.json"))
+    crossdock("convert", source(PLAIN), tmp_path / "accepted", "--to", "zero3", "--world-size", 2, "--ds-config", tmp_path / "job.json")
+    error = refused(crossdock, source, tmp_path, ACCEPTED.replace(old, new))
+    assert "--ds-config: expected " in error and "stage 3 for --to zero3" not in error
     with pytest.raises(Exception):
         DeepSpeedConfig(str(tmp_path / "job.json"))
 

@@ -184,6 +184,92 @@ def test_an_index_of_another_save_beside_a_whole_set(crossdock, source, tmp_path
     assert 'expected tensor "more" in one of the files' in crossdock.convert(folder, tmp_path / "out2", code=1).stderr
 
 
+@pytest.mark.parametrize("change", ["not listed", "in another shard"])
+def test_an_index_only_says_which_files_there_are(crossdock, source, tmp_path, change):
+    folder = copy(source(FP32), tmp_path / "in")
+    placed = cut(folder, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
+    first = next(iter(placed))
+    placed[first] = "model-00002-of-00002.safetensors" if placed[first].startswith("model-00001") else "model-00001-of-00002.safetensors"
+    if change == "not listed":
+        del placed[first]
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+    notes = crossdock.convert(folder, tmp_path / "out").stdout
+    assert f'"{first}"' in notes and "read all the same, as transformers does" in notes
+    assert same(weights(tmp_path / "out"), of_transformers(folder))
+
+
+# ---- several models, parts of one, files that are none
+
+def test_several_formats_without_a_standard_name(crossdock, source, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    tensors = load_file(source(FP32) / "model.safetensors")
+    save_file(tensors, folder / "mine.safetensors")
+    torch.save({name: t * 2 for name, t in tensors.items()}, folder / "best.pt")
+    error = crossdock.convert(folder, tmp_path / "out", code=1).stderr
+    assert "found files of several formats (best.pt, mine.safetensors)" in error and "--from bin or --from safetensors" in error
+    crossdock.convert(folder, tmp_path / "out", "--from", "safetensors")
+    assert same(weights(tmp_path / "out"), tensors)
+
+
+@pytest.mark.parametrize("leave", [lambda name: "mlp" not in name, lambda name: "layers.1.self_attn.k_proj" not in name,
+                                   lambda name: "embed" not in name, lambda name: name == "lm_head.weight", lambda name: "norm" in name])
+def test_a_model_that_lacks_parameters_of_its_class(crossdock, source, tmp_path, leave):
+    folder = copy(source(FP32), tmp_path / "in")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: t for name, t in tensors.items() if leave(name)}, folder / "model.safetensors")
+    for writer in (["universal"], ["zero3", "--world-size", 1, *RATES]):
+        error = crossdock("convert", folder, tmp_path / "out", "--to", *writer, code=1).stderr
+        assert "of LlamaForCausalLM in the source, found none of that name" in error or "layers, as num_hidden_layers" in error
+    crossdock.convert(folder, tmp_path / "out", "--ignore-config-mismatch")
+
+
+@pytest.mark.parametrize("stray", ["value_head.safetensors", "learned_embeds.safetensors", "mm_projector.bin", "non_lora_trainables.bin"])
+def test_a_stray_file_alone_is_no_model(crossdock, source, tmp_path, stray):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(source(FP32) / "config.json", folder)
+    save = save_file if stray.endswith("safetensors") else torch.save
+    save({"v_head.weight": torch.ones(1, 35)}, folder / stray)
+    crossdock.convert(folder, tmp_path / "out", code=1)
+    (folder / "model.safetensors").symlink_to("../../blobs/none")
+    assert "links that lead nowhere" in crossdock.convert(folder, tmp_path / "out", code=1).stderr
+
+
+def test_a_numbered_neighbour_is_told(crossdock, source, tmp_path):
+    tensors = load_file(source(FP32) / "model.safetensors")
+    for i in (1, 2):
+        save_file(tensors, tmp_path / f"model-{i}.safetensors")
+    assert "model-2.safetensors beside it is not read" in crossdock.convert(tmp_path / "model-1.safetensors", tmp_path / "out").stdout
+
+
+@pytest.mark.parametrize("beside", ["config.json", "quantize_config.json"])
+def test_integers_beside_a_config_that_says_quantised(crossdock, tmp_path, beside):
+    write_safetensors(tmp_path / "m.safetensors", {"l.codes_of_mine": ("I32", [8, 4]), "norm.weight": ("F16", [4])})
+    crossdock.convert(tmp_path / "m.safetensors", tmp_path / "plain")
+    (tmp_path / beside).write_text(json.dumps({"quantization_config": {"quant_method": "new"}}))
+    assert f"{beside} beside it, which says that the model is quantised" in crossdock.convert(tmp_path / "m.safetensors", tmp_path / "out", code=1).stderr
+
+
+@pytest.mark.parametrize("tensors", [{"optimizer.state.w.exp_avg": ("F32", [4])}, {"_flat_param": ("F32", [64])},
+                                     {"q_proj.lora_a": ("F32", [4, 2])}, {"lora_te1_text.alpha": ("F32", [])}], ids=lambda t: next(iter(t)))
+def test_what_is_no_parameter(crossdock, tmp_path, tensors):
+    write_safetensors(tmp_path / "m.safetensors", {"w.weight": ("F32", [4, 4]), **tensors})
+    crossdock.convert(tmp_path / "m.safetensors", tmp_path / "out", code=1)
+
+
+@pytest.mark.parametrize("content, said", [(b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+                                           (b"<!DOCTYPE html><html>", "an HTML page"), (b"\x1f\x8b\x08" + bytes(40), "a gzip file"),
+                                           (b"\x93NUMPY" + bytes(40), "a numpy array")], ids=["lfs", "html", "gzip", "numpy"])
+def test_content_of_other_kinds(crossdock, tmp_path, content, said):
+    for name in ("blob", "pytorch_model.bin", "model.gguf", "model.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        assert said in crossdock("inspect", tmp_path / name, code=1).stderr
+    (tmp_path / "config.json").write_bytes(content)
+    write_safetensors(tmp_path / "model.safetensors", {"w.weight": ("F32", [4, 4])})
+    assert f"config.json: expected JSON, found {said if said[0] == 'a' else 'a ' + said}" in crossdock("inspect", tmp_path, code=1).stderr
+
+
 # ---- files whose names say nothing
 
 @pytest.mark.parametrize("name", ["model_best.pth.tar", "checkpoint", "0f3a9c", "MODEL.SAFETENSORS", "x.PTH", "a.bin", "b.safetensors"])
@@ -228,7 +314,7 @@ def test_codes_without_a_quantization_config(crossdock, tmp_path, scheme, named)
     write_safetensors(path / "model.safetensors", {"norm.weight": ("BF16", [4]), **CODES[scheme]})
     (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     error = crossdock.convert(path / "model.safetensors" if named else path, tmp_path / "out", code=1).stderr
-    assert "codes" in error and (scheme in error or scheme == "integers")
+    assert "codes" in error and (scheme in error or scheme in ("integers", "EETQ"))
 
 
 def test_masks_ids_and_counters_stay_buffers(crossdock, tmp_path):
@@ -302,10 +388,11 @@ def test_wrappers_are_told_with_the_flag_that_helps(crossdock, source, tmp_path,
     folder = copy(source(FP32), tmp_path / "in")
     (folder / "model.safetensors").unlink()
     torch.save(dict(wrapped(AutoModelForCausalLM.from_pretrained(source(FP32)))), folder / "pytorch_model.bin")
-    notes = crossdock.convert(folder, tmp_path / "out").stdout
-    assert " ".join(flags) in notes or f"{flags[0]} '{flags[1]}'" in notes
+    told = lambda text: " ".join(flags) in text or f"{flags[0]} '{flags[1]}'" in text
+    assert told(crossdock.convert(folder, tmp_path / "out", code=1).stderr)  # no parameter of the class is there
+    assert told(crossdock.convert(folder, tmp_path / "out", "--ignore-config-mismatch").stdout)
     error = crossdock("convert", folder, tmp_path / "zero3", "--to", "zero3", "--world-size", 1, *RATES, code=1).stderr
-    assert " ".join(flags) in error or f"{flags[0]} '{flags[1]}'" in error
+    assert told(error)
     notes = crossdock.convert(folder, tmp_path / "right", *flags).stdout
     assert "training program" not in notes and same(weights(tmp_path / "right"), of_transformers(source(FP32)))
 
