@@ -25,24 +25,18 @@ struct Foreign {
 constexpr Foreign kForeign[] = {
     {"*.distcp",
      "a distributed checkpoint of torch (FSDP, torchtitan): make one file of it with `accelerate merge-weights`, or "
-     "with "
-     "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"},
+     "with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"},
     {"model_optim_rng.pt", "a checkpoint of Megatron-LM: export it to Hugging Face's format with Megatron's own tools"},
     {"optimizer_state.pt",
-     "a DeepSpeed Universal checkpoint: it is for a job to load, with load_universal; convert from the model it was "
-     "made "
-     "of"},
+     "a DeepSpeed Universal checkpoint, which is for a job to load: convert from the model that it was made of"},
     {"zero_pp_rank_*_states.pt",
      "a DeepSpeed checkpoint: get the weights with the zero_to_fp32.py that lies in it, or of ZeRO stage 1 and 2 name "
-     "the "
-     "file mp_rank_00_model_states.pt"},
+     "the file mp_rank_00_model_states.pt"},
     {"mp_rank_*_model_states.pt",
      "a DeepSpeed checkpoint: name the file mp_rank_00_model_states.pt if it is the only one, else get the weights "
-     "with "
-     "the zero_to_fp32.py that lies in it"},
+     "with the zero_to_fp32.py that lies in it"},
     {"*_world_size_[0-9]*_rank_[0-9]*.pt",
-     "one file for each rank of a sharded job (verl, FSDP): merge them with the program that saved them, as with "
-     "verl's "
+     "one file for each rank of a sharded job: merge them with the program that saved them, as with verl's "
      "model_merger"},
     {"consolidated.[0-9]*.pth",
      "a model in Meta's own format, in model-parallel parts: convert it with transformers' "

@@ -28,8 +28,7 @@ std::optional<int64_t> stage_of(const Settings& settings) {
 std::string how_to_load(const Settings& settings) {
   const std::string then =
       "Once the job has saved a checkpoint of its own, resume from that with load_universal off: left on, every start "
-      "is "
-      "back at step 0.";
+      "is back at step 0.";
   if (!settings.config)
     return "Load it with \"checkpoint\": {\"load_universal\": true} in the DeepSpeed config. " + then;
   if (settings.config->load_universal.is(true))
@@ -111,8 +110,7 @@ void add_job(const common::DsConfig& config, std::vector<std::string>& out) {
   if (config.offload_optimizer.is("nvme")) {
     out.emplace_back(
         "A job with offload_optimizer on NVMe loads only what it has saved itself, so loading this fails: begin it "
-        "with "
-        "from_pretrained.");
+        "with from_pretrained.");
   }
   if (config.offload_param.is("nvme") && !config.stage.is(1) && !config.stage.is(2)) {
     out.emplace_back(

@@ -2,6 +2,7 @@
 
 The judge of which weights are the model is transformers' from_pretrained, wherever it reads the folder at all.
 """
+import argparse
 import json
 import shutil
 
@@ -453,3 +454,51 @@ def test_folders_of_other_programs(crossdock, tmp_path, kind):
         (tmp_path / "in" / name).write_bytes(b"{}")
     error = crossdock.convert(tmp_path / "in", tmp_path / "out", code=1).stderr
     assert said in error.split("found", 1)[1]
+
+
+# ---- DeepSpeed trains on from folders that were once wrong
+
+def judged_sources(truth, root):
+    """{what: (SRC, flags)}, all with the weights of `truth`."""
+    config, tensors = truth / "config.json", load_file(truth / "model.safetensors")
+
+    def folder(name):
+        (root / name).mkdir()
+        shutil.copy(config, root / name)
+        return root / name
+
+    stray = folder("stray")
+    torch.save(tensors, stray / "pytorch_model.bin")
+    write_safetensors(stray / "value_head.safetensors", STRAYS["value_head.safetensors"])
+    parts = folder("parts")
+    cut(parts, ["model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors"], tensors)
+    stale = folder("stale")
+    cut(stale, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], tensors)
+    (stale / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {name: "model-00001-of-00009.safetensors" for name in tensors}}))
+    stem = folder("stem")
+    placed = cut(stem, ["diffusion_pytorch_model-00001-of-00002.safetensors", "diffusion_pytorch_model-00002-of-00002.safetensors"], tensors)
+    index = stem / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: "./" + file for name, file in placed.items()}}))
+    loop = folder("loop") / "model_best.pth.tar"
+    torch.save({"model": tensors, "args": argparse.Namespace(lr=0.1), "best_val_loss": torch.tensor(1.0)}, loop)
+    wrapped = folder("wrapped")
+    torch.save({f"module._orig_mod.{name}": t for name, t in tensors.items()}, wrapped / "pytorch_model.bin")
+    return {"a stray file": (stray, []), "parts without an index": (parts, []), "a stale index": (stale, []), "an index of diffusers": (index, []),
+            "a training loop's file": (loop, []), "wrapped names": (wrapped, ["--strip-prefix", "module._orig_mod."])}
+
+
+def test_deepspeed_trains_on(crossdock, source, torchrun, tmp_path):
+    cases = []
+    for what, (src, flags) in judged_sources(source(PLAIN), tmp_path).items():
+        folder = tmp_path / f"out of {what}"
+        crossdock.convert(src, folder, *flags)
+        cases += [{"name": f"{what}, stage {stage}", "hf": str(source(PLAIN)), "kind": "universal", "folder": str(folder), "stage": stage,
+                   "sub_group": 0, "buffer": False, "dtype": "bf16", "groups": 1, "trainable": [], "moments": True, "weights": "same"}
+                  for stage in (2, 3)]
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    torchrun(1, ROOT / "tests/interop/deepspeed_judge.py", tmp_path / "cases.json", tmp_path / "verdicts.json", timeout=900)
+    verdicts = json.loads((tmp_path / "verdicts.json").read_text())
+    assert len(verdicts) == len(cases) == 12
+    for what, verdict in verdicts.items():
+        assert verdict.pop("loss_difference") <= 1e-6, what
+        assert verdict == {"loaded": True, "wrong_weights": [], "wrong_masters": [], "wrong_moments": []}, what
