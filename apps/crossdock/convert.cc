@@ -35,11 +35,11 @@ struct Flags {
 void add_common(Flags& flags, const plugin::Registry& registry, convert::Request& r) {
   const std::string to = "format to write: " + registry.formats(XD_WRITER);
   const std::string from = "format to read: " + registry.formats(XD_READER) + " or auto";
-  flags.job.add_options()("help,h", "print this")                                                              //
-      ("to", po::value(&r.to)->value_name("FORMAT"), to.c_str())                                               //
-      ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())                  //
-      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")                             //
-      ("overwrite", po::bool_switch(&r.overwrite), "replace DST if its own report lists everything in it")     //
+  flags.job.add_options()("help,h", "print this")                                                           //
+      ("to", po::value(&r.to)->value_name("FORMAT"), to.c_str())                                            //
+      ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())               //
+      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")                          //
+      ("overwrite", po::bool_switch(&r.overwrite), "replace DST if its own report lists everything in it")  //
       ("allow-case-collisions", po::bool_switch(&r.allow_case_collisions),
        "write names that differ in the case of letters only, which not every disk tells apart")                //
       ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}), "budget for all buffers")   //
@@ -65,7 +65,7 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "first '=' outside of parentheses and brackets, write \\= for one that belongs to it")                 //
       ("add-prefix", po::value(&r.target.add_prefix)->value_name("TEXT"), "then put this in front of names")  //
       ("ignore-config-mismatch", po::bool_switch(&r.target.ignore_config_mismatch),
-       "convert though sizes or the number of layers are not those of config.json, as of a model that was resized")  //
+       "convert though parameters of config.json's class lack, or sizes or the number of layers differ from it")  //
       ("trainable", po::value(&r.target.trainable)->composing()->value_name("REGEX"),
        "train only parameters whose names match (repeatable)")  //
       ("frozen", po::value(&r.target.frozen)->composing()->value_name("REGEX"),

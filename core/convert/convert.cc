@@ -10,6 +10,7 @@
 #include "core/convert/tensor_service.h"
 #include "core/convert/tied.h"
 #include "core/model/check.h"
+#include "core/model/config.h"
 #include "core/model/config_check.h"
 #include "core/model/describe.h"
 #include "core/model/param_groups.h"
@@ -151,7 +152,7 @@ class Job {
       manifest::Manifest renamed = target_;  // the rules know the job's names
       std::vector<std::string> early;
       XD_TRY(model::apply_target(target, nullptr, renamed, early));
-      XD_TRY(check_plain_model(renamed));
+      XD_TRY(check_plain_model(renamed, target));
       if (writer_plugin_->desc.caps & XD_CAP_MODULE) {
         XD_TRY_SET(description, describe_by_rules(renamed, target));
       }
@@ -164,20 +165,27 @@ class Job {
   }
 
   // What a conversion without a description of the job's module must be sure of itself: that this is a whole model, and
-  // the one that config.json speaks of.
-  Result<void> check_plain_model(const manifest::Manifest& renamed) const {
+  // the one that config.json speaks of. Names of old that the class has no longer are renamed by its rule.
+  Result<void> check_plain_model(const manifest::Manifest& renamed, model::TargetOptions& target) {
     XD_TRY(model::refuse_adapters(renamed));
     XD_TRY(model::refuse_moments(renamed));
     XD_TRY(model::refuse_ungathered(renamed));
-    const model::TargetOptions& wanted = request_.target;
-    XD_TRY(model::check_against_config(plugin::rule_folders(), renamed, wanted.ignore_config_mismatch));
+    XD_TRY(model::check_against_config(plugin::rule_folders(), renamed, target.ignore_config_mismatch));
     // Names that the user changed are the job's own, and need not be those of the class.
-    const bool renames = !wanted.renames.empty() || !wanted.add_prefix.empty() || !wanted.strip_prefix.empty();
-    if (wanted.ignore_config_mismatch || renames) return {};
-    auto whole = model::check_parameters(plugin::rule_folders(), renamed);
-    if (whole) return {};
-    return Error{whole.error().code, cat(whole.error().message, in_brackets(model::wrapper_hint(renamed)),
-                                         "; if the model lacks it on purpose, say --ignore-config-mismatch")};
+    const bool renames = !target.renames.empty() || !target.add_prefix.empty() || !target.strip_prefix.empty();
+    if (target.ignore_config_mismatch || renames) return {};
+    auto names = model::check_parameters(plugin::rule_folders(), renamed);
+    if (!names) {
+      return Error{names.error().code, cat(names.error().message, in_brackets(model::wrapper_hint(renamed)),
+                                           "; if the model lacks it on purpose, say --ignore-config-mismatch")};
+    }
+    target.rule_renames = std::move(names->renames);
+    const std::string architecture = model::model_class(renamed).architecture;
+    if (!names->is_known && !architecture.empty()) {
+      add_note(cat("The names are those of the files: there is no rule for the module of ", architecture,
+                   ", whose names in transformers 5 may be others. --target compares them."));
+    }
+    return {};
   }
 
   static std::string in_brackets(const std::string& text) { return text.empty() ? "" : cat(" (", text, ")"); }

@@ -35,6 +35,12 @@ Result<pb::Architecture> need_rule(const std::vector<fs::path>& folders, const M
                          base::printable(asked.architecture), " (", base::printable(asked.model_type), ")"));
 }
 
+std::vector<std::string> renames_of(const pb::Architecture& rule) {
+  std::vector<std::string> out;
+  for (const pb::Renamed& r : rule.renamed()) out.push_back(r.from() + "=" + r.to());
+  return out;
+}
+
 bool config_flag(const Manifest& m, const std::string& key, bool fallback) {
   const auto* config = m.source.config.get<manifest::ValueMap>();
   const auto* value = config ? config->find(key) : nullptr;
@@ -123,8 +129,9 @@ class Description {
       if (p.optional() || p.name().find("##") != std::string::npos) continue;
       std::string name = p.name();
       if (const size_t at = name.find('#'); at != std::string::npos) name.replace(at, 1, "0");
+      if (tied_.contains(name)) continue;
       if (has(name)) return {};
-      if (!tied_.contains(name)) expected.push_back(std::move(name));
+      expected.push_back(std::move(name));
     }
     if (expected.empty()) return {};
     const auto fits = [&](const std::string& add, const std::string& strip) {
@@ -227,18 +234,23 @@ class Description {
 
 }  // namespace
 
-Result<void> check_parameters(const std::vector<fs::path>& folders, const Manifest& m) {
+Result<ClassNames> check_parameters(const std::vector<fs::path>& folders, const Manifest& m) {
+  ClassNames out;
   const ModelClass asked = model_class(m);
-  if (asked.architecture.empty()) return {};
+  if (asked.architecture.empty()) return out;
   XD_TRY_SET(const auto rule, find_rule(folders, asked));
-  return rule ? Description(*rule, /*wants_layers=*/true).find_all(m) : Result<void>();
+  if (!rule || rule->parameter().empty()) return out;
+  XD_TRY(Description(*rule, /*wants_layers=*/true).find_all(m));
+  out.is_known = true;
+  out.renames = renames_of(*rule);
+  return out;
 }
 
 Result<RuleDescription> describe_by_rules(const std::vector<fs::path>& folders, const Manifest& m) {
   XD_TRY_SET(const pb::Architecture rule, need_rule(folders, m));
   RuleDescription out;
   out.no_decay.assign(rule.no_decay().begin(), rule.no_decay().end());
-  for (const pb::Renamed& r : rule.renamed()) out.renames.push_back(r.from() + "=" + r.to());
+  out.renames = renames_of(rule);
   XD_TRY_SET(out.module, Description(rule).make(m));
   return out;
 }

@@ -22,7 +22,13 @@ struct RuleDescription {
 Result<RuleDescription> describe_by_rules(const std::vector<boost::filesystem::path>& folders,
                                           const manifest::Manifest& m);
 
-// Where a rule knows the class that config.json names: an error when the model lacks one of its parameters.
-Result<void> check_parameters(const std::vector<boost::filesystem::path>& folders, const manifest::Manifest& m);
+// What is known of the module where a conversion can do without.
+struct ClassNames {
+  bool is_known = false;             // a rule has the class that config.json names
+  std::vector<std::string> renames;  // as in RuleDescription
+};
+
+// An error when the model lacks a parameter that the class has by its rule.
+Result<ClassNames> check_parameters(const std::vector<boost::filesystem::path>& folders, const manifest::Manifest& m);
 
 }  // namespace crossdock::model

@@ -19,7 +19,7 @@ struct TargetOptions {
   std::string add_prefix;
   // Those of an architecture's rule come last, and may match nothing.
   std::vector<std::string> rule_renames;
-  // config.json's sizes need not be those of the tensors (config_check.h).
+  // The tensors need not be those of the class that config.json names, nor of its sizes (config_check.h, rules.h).
   bool ignore_config_mismatch = false;
   // Regular expressions, searched for in the target name. `trainable` alone: all others are frozen; `frozen` alone: all
   // others are trained; both: frozen wins.

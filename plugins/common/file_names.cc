@@ -24,12 +24,17 @@ constexpr std::string_view kMergeAdvice =
     "merge the files with the program that saved them, as with verl's model_merger; a whole model under such a name "
     "needs "
     "another";
+constexpr std::string_view kUniversal = "the values of one parameter of a DeepSpeed Universal checkpoint";
+constexpr std::string_view kUniversalAdvice = "convert from the model that the checkpoint was made of";
 constexpr KnownRankFile kRankFiles[] = {
     {"zero_pp_rank_#_*_states.pt", {}, kZero, kZeroAdvice},
     {"*_zero_pp_rank_#_*_states.pt", {}, kZero, kZeroAdvice},
     {"mp_rank_#_model_states.pt", 0, "one model-parallel part of a DeepSpeed checkpoint", kZeroAdvice},
     {"layer_#-*_states.pt", {}, "one layer of a DeepSpeed pipeline checkpoint", kMergeAdvice},
     {"layer_#_expert_*_states.pt", {}, "one expert of a DeepSpeed checkpoint", kMergeAdvice},
+    {"fp32.pt", {}, kUniversal, kUniversalAdvice},
+    {"exp_avg.pt", {}, kUniversal, kUniversalAdvice},
+    {"exp_avg_sq.pt", {}, kUniversal, kUniversalAdvice},
     {"model_optim_rng.pt", {}, "one rank's share of a Megatron-LM checkpoint", "export it with Megatron's own tools"},
     {"model_rng.pt", {}, "one rank's share of a Megatron-LM checkpoint", "export it with Megatron's own tools"},
     {"consolidated.0#.pth", 0, kMeta, kMetaAdvice},

@@ -89,11 +89,11 @@ TEST_CASE("bin: a file that the user named is read, whatever lies beside it") {
     CAPTURE(whole);
     CHECK(outcome(whole) == "w");
   }
-  for (const char* part :
-       {"bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "rank_1.pt", "consolidated.01.safetensors",
-        "pytorch_model_fsdp_rank0.bin", "MODEL-00001-OF-00002.bin", "pytorch_model_1of2.bin", "model0-mp2.safetensors",
-        "reshard-model_part-1.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt", "model_world_size_2_rank_0.pt",
-        "layer_00-model_00-model_states.pt", "model_optim_rng.pt", "m-1-of-2.pt", "m_1_of_02.bin"}) {
+  for (const char* part : {"bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "rank_1.pt", "consolidated.01.safetensors",
+                           "pytorch_model_fsdp_rank0.bin", "MODEL-00001-OF-00002.bin", "pytorch_model_1of2.bin",
+                           "model0-mp2.safetensors", "fp32.pt", "reshard-model_part-1.pt",
+                           "zero_pp_rank_0_mp_rank_00_model_states.pt", "model_world_size_2_rank_0.pt",
+                           "layer_00-model_00-model_states.pt", "model_optim_rng.pt", "m-1-of-2.pt", "m_1_of_02.bin"}) {
     CAPTURE(part);
     CHECK(outcome(part).find("expected a whole model, found") == 0);
   }
