@@ -54,9 +54,9 @@ bool is_repository(const fs::path& folder) { return folder.filename().string().s
 std::string hub_name_of(const fs::path& repository) {
   const std::string name = repository.filename().string();
   if (!name.starts_with(kModelsPrefix)) return "ORG/NAME";
-  std::string out = name.substr(kModelsPrefix.size());
-  if (const size_t at = out.find("--"); at != std::string::npos) out.replace(at, 2, "/");
-  return out;
+  const std::string rest = name.substr(kModelsPrefix.size());
+  const size_t at = rest.find("--");
+  return at == std::string::npos ? rest : rest.substr(0, at) + "/" + rest.substr(at + 2);
 }
 
 // A link below `folder` to a file of this name.

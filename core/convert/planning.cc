@@ -1,0 +1,96 @@
+#include "core/convert/planning.h"
+
+#include "core/convert/plan_check.h"
+#include "core/model/check.h"
+
+#include <boost/filesystem/operations.hpp>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace crossdock::convert {
+
+namespace fs = boost::filesystem;
+
+namespace {
+
+// With the source's metadata, which are not kept beyond it: a vocabulary takes tens of megabytes.
+std::string encode(Prepared& prepared) {
+  prepared.target.source.metadata = std::exchange(prepared.metadata, {});
+  std::string bytes = manifest::encode(prepared.target);
+  prepared.target.source.metadata = {};
+  return bytes;
+}
+
+void count_tensors(const Prepared& prepared, const plugin::Plan& plan, PlanSummary& s) {
+  const auto& tensors = prepared.target.tensors;
+  std::vector<bool> dropped(tensors.size());
+  for (const auto& [tensor, reason] : plan.drops) dropped[tensor] = true;
+  s.tensors = tensors.size();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!tensors[i].left_out.empty() || dropped[i]) {
+      ++s.left_out;
+    } else if (tensors[i].role == manifest::Role::kParameter) {
+      ++s.parameters;
+      s.parameter_elems += model::element_count(tensors[i]);
+    } else {
+      ++s.buffers;
+    }
+  }
+}
+
+void count_bytes(const Prepared& prepared, const plugin::Plan& plan, PlanSummary& s) {
+  for (const auto& file : prepared.target.source.files) s.source_bytes += file.size;
+  s.files = plan.objects.size() + plan.aux.size() + 1;  // the report is one
+  s.stored_bytes = stored_bytes(plan);
+  for (const auto& object : plan.objects) s.apparent_bytes += object.size;
+  for (const auto& [path, aux] : plan.aux) {
+    const uint64_t size = prepared.source->aux_size(prepared.target.aux_files[aux]);
+    s.apparent_bytes += size;
+    s.stored_bytes += size;
+  }
+}
+
+// Where the destination will be, or unlimited when the file system does not say.
+uint64_t free_bytes_at(const fs::path& destination) {
+  boost::system::error_code ec;
+  fs::path existing = destination.parent_path();
+  while (!fs::exists(existing, ec) && existing.has_parent_path()) existing = existing.parent_path();
+  const uint64_t available = fs::space(existing, ec).available;
+  return ec ? std::numeric_limits<uint64_t>::max() : available;
+}
+
+PlanSummary summarise(const Session& session, const Prepared& prepared, const Planned& planned) {
+  const Request& request = session.request;
+  PlanSummary s;
+  s.format = prepared.target.source.format;
+  count_tensors(prepared, planned.plan, s);
+  count_bytes(prepared, planned.plan, s);
+  uint64_t largest = 0;
+  for (const plugin::PlanItem& item : planned.plan.items)
+    largest = std::max(largest, item.memory + planned.reading_bytes);
+  s.peak_memory = std::min(largest * request.threads, request.memory);
+  s.free_bytes = free_bytes_at(prepared.destination);
+  s.notes = session.notes.list();
+  return s;
+}
+
+}  // namespace
+
+Result<Planned> make_plan(Session& session, Prepared& prepared) {
+  session.host.set_piece_bytes(std::min<uint64_t>(session.window_bytes() / 2, 1 << 20));
+  XD_TRY_SET(OpenWriter writer, OpenWriter::open(session.host, *prepared.writer, encode(prepared), prepared.options));
+  XD_TRY_SET(plugin::Plan plan, writer.plan(prepared.target.tensors.size()));
+  session.notes.add(plan.notes);
+  Planned out{std::move(writer), std::move(plan), session.window_bytes() + prepared.source->scratch_bytes(), {}};
+  std::vector<std::string> notes;
+  const Request& request = session.request;
+  XD_TRY(
+      check_plan(out.plan, prepared.target, {request.memory, out.reading_bytes, request.allow_case_collisions}, notes));
+  session.notes.add(std::move(notes));
+  out.summary = summarise(session, prepared, out);
+  return out;
+}
+
+}  // namespace crossdock::convert

@@ -1,0 +1,32 @@
+// What a conversion is asked for. Its flags are the command's (apps/crossdock/convert.cc).
+#pragma once
+
+#include "core/layout/layout.h"
+#include "core/model/target.h"
+#include "core/plugin/options.h"
+
+#include <cstdint>
+#include <string>
+
+namespace crossdock::convert {
+
+inline constexpr uint64_t kLeastMemory = 8 << 20;
+
+struct Request {
+  std::string source;
+  std::string destination;
+  std::string from = "auto";
+  std::string to;
+  plugin::GivenOptions reader_options;
+  plugin::GivenOptions writer_options;
+  layout::Options layout;
+  model::TargetOptions target;
+  uint64_t memory = 1 << 30;
+  unsigned threads = 1;
+  bool overwrite = false;
+  bool allow_case_collisions = false;  // of names in the destination (plan_check.h)
+  bool sync = true;
+  bool dry_run = false;
+};
+
+}  // namespace crossdock::convert

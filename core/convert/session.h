@@ -1,0 +1,46 @@
+// What belongs to a whole run and to none of its stages: the budget, the plugins' host, the notes for the user.
+#pragma once
+
+#include "core/base/memory.h"
+#include "core/convert/request.h"
+#include "core/plugin/host.h"
+#include "core/plugin/registry.h"
+
+#include <atomic>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace crossdock::convert {
+
+// Sentences for the user, each once, in the order in which they came. Thread-safe: plugins warn from any thread.
+class Notes {
+ public:
+  void add(std::string text);
+  void add(std::vector<std::string> texts);
+  std::vector<std::string> list() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::string> texts_;
+};
+
+// Outlives everything that the stages make, for plugins hold the host's table. `registry`, `os` and `cancelled` outlive
+// it.
+struct Session {
+  Session(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // The bytes of one read ahead of a cast: as large as the budget lets every thread have, up to what disks like.
+  uint64_t window_bytes() const;
+
+  const Request& request;
+  const plugin::Registry& registry;
+  const std::atomic<bool>& cancelled;
+  base::Memory memory;
+  plugin::Host host;
+  Notes notes;  // the writer's, and warnings of either plugin, among them
+};
+
+}  // namespace crossdock::convert
