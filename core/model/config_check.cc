@@ -1,6 +1,5 @@
 #include "core/model/config_check.h"
 
-#include "core/base/regex.h"
 #include "core/base/text.h"
 #include "core/model/rule_files.h"
 
@@ -56,15 +55,10 @@ class Check {
   }
 
   Result<void> run() {
-    std::vector<std::string> from;
-    for (const pb::Renamed& r : rule_.renamed()) from.push_back(r.from());
-    XD_TRY_SET(const auto renamed, base::compile_all(from));
+    XD_TRY_SET(const auto names, NamesOfToday::by(rule_));
     for (const Tensor& t : m_.tensors) {
       if (!t.left_out.empty()) continue;
-      std::string name = t.target();
-      for (size_t i = 0; i < renamed.size(); ++i) {
-        XD_TRY_SET(name, renamed[i].replace(name, rule_.renamed(static_cast<int>(i)).to()));
-      }
+      XD_TRY_SET(const std::string name, names.of(t.target()));
       XD_TRY(check_shape(t, name));
       count_layer(name);
     }

@@ -42,4 +42,19 @@ Result<std::optional<pb::Architecture>> find_rule(const std::vector<fs::path>& f
   return of_type;
 }
 
+Result<NamesOfToday> NamesOfToday::by(const pb::Architecture& rule) {
+  std::vector<std::string> from;
+  for (const pb::Renamed& renamed : rule.renamed()) from.push_back(renamed.from());
+  auto compiled = base::compile_all(from);
+  if (!compiled) return std::move(compiled).error().in(cat("rule ", rule.model_type()));
+  return NamesOfToday(rule, *std::move(compiled));
+}
+
+Result<std::string> NamesOfToday::of(std::string name) const {
+  for (size_t i = 0; i < from_.size(); ++i) {
+    XD_TRY_SET(name, from_[i].replace(name, rule_->renamed(static_cast<int>(i)).to()));
+  }
+  return name;
+}
+
 }  // namespace crossdock::model

@@ -77,14 +77,9 @@ class Description {
   }
 
   Result<void> find_names(const Manifest& m) {
-    std::vector<std::string> from;
-    for (const pb::Renamed& r : rule_.renamed()) from.push_back(r.from());
-    XD_TRY_SET(const auto renamed, compile_all(from));
+    XD_TRY_SET(const auto names, NamesOfToday::by(rule_));
     for (const Tensor& t : m.tensors) {
-      std::string name = t.target();
-      for (size_t i = 0; i < renamed.size(); ++i) {
-        XD_TRY_SET(name, renamed[i].replace(name, rule_.renamed(static_cast<int>(i)).to()));
-      }
+      XD_TRY_SET(std::string name, names.of(t.target()));
       by_name_.emplace(std::move(name), &t);
     }
     return {};
