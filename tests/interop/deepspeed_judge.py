@@ -44,9 +44,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from job_end import leave
 from recipes import read_folder
+from training import train
 
 DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
-STEPS = 5
 
 
 def same_bits(a, b):
@@ -105,18 +105,6 @@ def new_engine(case, model, universal):
             "cpu-adam": lambda: deepspeed.ops.adam.DeepSpeedCPUAdam}[case.get("optimizer", "adamw")]()
     optimizer = make(groups, lr=3e-3, weight_decay=0.01)
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
-
-
-def train(engine):
-    tokens = torch.randint(0, engine.module.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(7))
-    torch.manual_seed(5)  # of dropout
-    losses = []
-    for _ in range(STEPS):
-        loss = engine(input_ids=tokens, labels=tokens).loss
-        engine.backward(loss)
-        engine.step()
-        losses.append(loss.item())
-    return losses
 
 
 def compare_state(case, engine, truth):
