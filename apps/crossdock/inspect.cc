@@ -20,7 +20,9 @@ namespace {
 
 using manifest::Manifest;
 
-std::string shape_text(const manifest::Tensor& t) { return fmt::format("[{}]", fmt::join(t.shape, ", ")); }
+std::string shape_text(const manifest::Tensor& t) {
+  return fmt::format("[{}]", fmt::join(t.shape, ", "));
+}
 
 std::string value_text(const manifest::Value& value) {
   if (const auto* text = value.get<std::string>()) return base::printable(text->substr(0, 80));
@@ -28,7 +30,8 @@ std::string value_text(const manifest::Value& value) {
   if (const auto* number = value.get<int64_t>()) return fmt::format("{}", *number);
   if (const auto* number = value.get<uint64_t>()) return fmt::format("{}", *number);
   if (const auto* number = value.get<double>()) return fmt::format("{:.7g}", *number);
-  if (const auto* list = value.get<manifest::ValueList>()) return fmt::format("[{} values]", list->values.size());
+  if (const auto* list = value.get<manifest::ValueList>())
+    return fmt::format("[{} values]", list->values.size());
   return "...";
 }
 
@@ -43,14 +46,16 @@ void print_summary(const convert::OpenModel& model) {
   }
   fmt::print("{}\n", model.input().root().string());
   fmt::print("format      {} (read by {})\n", m.source.format, model.reader().id());
-  fmt::print("tensors     {}: {} elements, {}\n", m.tensors.size(), elems, base::human_bytes(bytes));
+  fmt::print("tensors     {}: {} elements, {}\n", m.tensors.size(), elems,
+             base::human_bytes(bytes));
   for (const auto& [type, count] : types) fmt::print("            {} x {}\n", count, type);
   fmt::print("files       {}\n", m.source.files.size());
   for (size_t i = 0; i < m.source.files.size() && i < 8; ++i) {
     fmt::print("            {}  {}\n", base::printable(m.source.files[i].name),
                base::human_bytes(m.source.files[i].size));
   }
-  if (m.source.files.size() > 8) fmt::print("            ... and {} more\n", m.source.files.size() - 8);
+  if (m.source.files.size() > 8)
+    fmt::print("            ... and {} more\n", m.source.files.size() - 8);
   for (const auto& entry : m.source.metadata)
     fmt::print("metadata    {} = {}\n", base::printable(entry.key), value_text(entry.value));
   for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
@@ -59,8 +64,8 @@ void print_summary(const convert::OpenModel& model) {
 void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    fmt::print("{}  {}  {}{}{}\n", base::printable(t.target()), manifest::name(t.dtype), shape_text(t),
-               digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
+    fmt::print("{}  {}  {}{}{}\n", base::printable(t.target()), manifest::name(t.dtype),
+               shape_text(t), digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
   }
 }
 
@@ -78,7 +83,10 @@ void print_json(const convert::OpenModel& model, const std::vector<std::string>&
   json.key("tensors").begin_array();
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    json.begin_object().member("name", t.target()).member("dtype", manifest::name(t.dtype)).member("shape", t.shape);
+    json.begin_object()
+        .member("name", t.target())
+        .member("dtype", manifest::name(t.dtype))
+        .member("shape", t.shape);
     if (!t.target_name.empty()) json.member("source", t.name);
     if (!digests.empty()) json.member("digest", digests[i]);
     json.end_object();
@@ -98,8 +106,8 @@ Result<void> write_manifest(const Manifest& m, const std::string& path) {
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   out.close();
   if (!out)
-    return Error{XD_IO,
-                 cat("expected to write the manifest to ", path, ", found it could not be written: check the folder")};
+    return Error{XD_IO, cat("expected to write the manifest to ", path,
+                            ", found it could not be written: check the folder")};
   return {};
 }
 
@@ -113,20 +121,24 @@ struct Wishes {
 
 Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   XD_TRY_SET(auto input, io::open_input(wishes.source));
-  XD_TRY_SET(const auto model, convert::OpenModel::open(session.host(), session.registry(), std::move(input),
-                                                        wishes.from, wishes.reader_options));
-  for (const std::string& note : model->notes()) fmt::print(stderr, "note: {}\n", base::printable(note));
+  XD_TRY_SET(const auto model,
+             convert::OpenModel::open(session.host(), session.registry(), std::move(input),
+                                      wishes.from, wishes.reader_options));
+  for (const std::string& note : model->notes())
+    fmt::print(stderr, "note: {}\n", base::printable(note));
   // What the file holds is shown under its own names when the rules make no model of it.
   if (const auto laid_out = model->lay_out(wishes.layout); !laid_out)
     fmt::print(stderr, "note: {}\n", laid_out.error().message);
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
     const auto kind = wishes.digest == "sha256" ? io::DigestKind::kSha256 : io::DigestKind::kXxh3;
-    XD_TRY_SET(digests, convert::digest_tensors(*model, kind, wishes.threads, cancelled,
-                                                [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
+    XD_TRY_SET(digests, convert::digest_tensors(
+                            *model, kind, wishes.threads, cancelled,
+                            [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
     progress.clear();
   }
-  if (!wishes.manifest_path.empty()) XD_TRY(write_manifest(model->manifest(), wishes.manifest_path));
+  if (!wishes.manifest_path.empty())
+    XD_TRY(write_manifest(model->manifest(), wishes.manifest_path));
   if (wishes.json) {
     print_json(*model, digests);
   } else if (wishes.tensors || !digests.empty()) {
@@ -138,15 +150,18 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
 }
 
 void add_common(po::options_description& options, Wishes& wishes) {
-  options.add_options()("help,h", "print this")                                                         //
-      ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"), "format to read")  //
-      ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")                                //
-      ("json", po::bool_switch(&wishes.json), "tensors with sha256 digests of their values, as JSON")   //
+  options.add_options()("help,h", "print this")  //
+      ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"),
+       "format to read")                                                  //
+      ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")  //
+      ("json", po::bool_switch(&wishes.json),
+       "tensors with sha256 digests of their values, as JSON")  //
       ("digest", po::value(&wishes.digest)->value_name("xxh3|sha256|none"),
        "digest of every tensor's values (reads them all)")  //
       ("manifest", po::value(&wishes.manifest_path)->value_name("FILE"),
-       "write the manifest: protobuf, or its JSON form to FILE.json")                                               //
-      ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()), "worker threads")  //
+       "write the manifest: protobuf, or its JSON form to FILE.json")  //
+      ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()),
+       "worker threads")  //
       ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
@@ -185,7 +200,8 @@ int inspect(const std::vector<std::string>& args) {
     if (wishes.digest.empty()) wishes.digest = wishes.json ? "sha256" : "none";
     if (wishes.digest != "none" && wishes.digest != "xxh3" && wishes.digest != "sha256")
       return usage_error("--digest: expected xxh3, sha256 or none", "inspect");
-    if (wishes.threads == 0 || wishes.threads > 1024) return usage_error("--threads: expected 1 to 1024", "inspect");
+    if (wishes.threads == 0 || wishes.threads > 1024)
+      return usage_error("--threads: expected 1 to 1024", "inspect");
     if (!Progress::parse(values["progress"].as<std::string>(), style))
       return usage_error("--progress: expected auto, bar, plain, json or none", "inspect");
     for (const plugin::Plugin& p : session.registry().plugins()) {
@@ -194,7 +210,8 @@ int inspect(const std::vector<std::string>& args) {
   } catch (const po::error& e) {
     return usage_error(e.what(), "inspect");
   }
-  Progress progress(style == Progress::Style::kPlain && wishes.json ? Progress::Style::kNone : style);
+  Progress progress(style == Progress::Style::kPlain && wishes.json ? Progress::Style::kNone
+                                                                    : style);
   const auto result = run(session, wishes, progress);
   return result ? kDone : fail(result.error());
 }

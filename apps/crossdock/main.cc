@@ -26,7 +26,8 @@ SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
 `crossdock VERB --help` lists a verb's options, `crossdock convert --to FORMAT --help` also those of a format.
 )";
 
-// The first signal asks the work to stop, which removes the staging; the second ends the process at once.
+// The first signal asks the work to stop, which removes the staging; the second ends the process at
+// once.
 void on_signal(int) {
   if (cancelled.exchange(true)) _exit(kCancelled);
 }
@@ -37,7 +38,8 @@ void set_up_process() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction old {};
     // A shell's background job ignores SIGINT, nohup SIGHUP: keep it so.
-    if (sigaction(signal, nullptr, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
+    if (sigaction(signal, nullptr, &old) == 0 && old.sa_handler != SIG_IGN)
+      sigaction(signal, &action, nullptr);
   }
   signal(SIGPIPE, SIG_IGN);  // progress that nobody reads must not end a conversion
   rlimit files{};

@@ -11,16 +11,17 @@ namespace {
 
 void list(const plugin::Registry& registry) {
   for (const plugin::Plugin& p : registry.plugins()) {
-    fmt::print("{:<6}  {:<12}  {:<34} {:<8} {}\n", p.is_reader() ? "reads" : "writes", p.format(), p.id(),
-               p.desc.version, p.desc.summary);
+    fmt::print("{:<6}  {:<12}  {:<34} {:<8} {}\n", p.is_reader() ? "reads" : "writes", p.format(),
+               p.id(), p.desc.version, p.desc.summary);
   }
   if (registry.plugins().empty()) fmt::print("no plugins found\n");
-  for (const plugin::Refusal& r : registry.refusals()) fmt::print("not used: {}: {}\n", r.path.string(), r.reason);
+  for (const plugin::Refusal& r : registry.refusals())
+    fmt::print("not used: {}: {}\n", r.path.string(), r.reason);
 }
 
 void describe(const plugin::Plugin& p) {
-  fmt::print("{} {}\n{}\n{} {}\nfrom {}\n", p.id(), p.desc.version, p.desc.summary, p.is_reader() ? "reads" : "writes",
-             p.format(), p.path.string());
+  fmt::print("{} {}\n{}\n{} {}\nfrom {}\n", p.id(), p.desc.version, p.desc.summary,
+             p.is_reader() ? "reads" : "writes", p.format(), p.path.string());
   for (const char* const* pattern = p.desc.patterns; pattern && *pattern; ++pattern)
     fmt::print("files: {}\n", *pattern);
   po::options_description flags("Options", kHelpWidth);
@@ -42,7 +43,8 @@ int plugins(const std::vector<std::string>& args) {
     return usage_error(e.what(), "plugins");
   }
   if (values.count("help")) {
-    std::cout << "crossdock plugins [ID]: the plugins found, or one of them with its options\n\n" << options;
+    std::cout << "crossdock plugins [ID]: the plugins found, or one of them with its options\n\n"
+              << options;
     return kDone;
   }
   const Session session(args, 64 << 20);
@@ -56,7 +58,8 @@ int plugins(const std::vector<std::string>& args) {
     describe(p);
     return kDone;
   }
-  return fail(invalid(cat("expected a plugin's id or format, found ", id, ": `crossdock plugins` lists them")));
+  return fail(invalid(
+      cat("expected a plugin's id or format, found ", id, ": `crossdock plugins` lists them")));
 }
 
 }  // namespace crossdock::app

@@ -41,13 +41,15 @@ void Progress::update(uint64_t done, uint64_t total) {
   if (end && last_done_ == done) return;
   last_done_ = done;
   if (style_ == Style::kJson) {
-    return say(fmt::format(
-        "{{\"event\": \"progress\", \"done\": {}, \"total\": {}, \"bytes_per_second\": {:.0f}, \"seconds\": {:.3f}}}\n",
-        done, total, rate, seconds));
+    return say(
+        fmt::format("{{\"event\": \"progress\", \"done\": {}, \"total\": {}, \"bytes_per_second\": "
+                    "{:.0f}, \"seconds\": {:.3f}}}\n",
+                    done, total, rate, seconds));
   }
-  const std::string text = fmt::format("{:3.0f}%  {} of {}  {}/s  {}", 100 * part, base::human_bytes(done),
-                                       base::human_bytes(total), base::human_bytes(static_cast<uint64_t>(rate)),
-                                       end ? base::human_seconds(seconds) : base::human_seconds(left) + " left");
+  const std::string text =
+      fmt::format("{:3.0f}%  {} of {}  {}/s  {}", 100 * part, base::human_bytes(done),
+                  base::human_bytes(total), base::human_bytes(static_cast<uint64_t>(rate)),
+                  end ? base::human_seconds(seconds) : base::human_seconds(left) + " left");
   if (style_ == Style::kBar) {
     const auto full = static_cast<size_t>(part * kBarCells);
     say(fmt::format("\r\033[K[{}{}] {}", std::string(full, '#'),
@@ -60,7 +62,8 @@ void Progress::update(uint64_t done, uint64_t total) {
 }
 
 void Progress::phase(const char* name) {
-  if (style_ == Style::kJson) say(fmt::format("{{\"event\": \"phase\", \"phase\": \"{}\"}}\n", name));
+  if (style_ == Style::kJson)
+    say(fmt::format("{{\"event\": \"phase\", \"phase\": \"{}\"}}\n", name));
   if (style_ != Style::kBar) return;
   say(fmt::format("\r\033[K{} ...", name));
   shown_ = true;

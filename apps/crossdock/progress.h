@@ -1,4 +1,5 @@
-// Progress of a long job on stderr: a bar on a terminal, a line now and then elsewhere, JSON lines for programs.
+// Progress of a long job on stderr: a bar on a terminal, a line now and then elsewhere, JSON lines
+// for programs.
 #pragma once
 
 #include <chrono>

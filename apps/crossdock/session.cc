@@ -10,7 +10,8 @@
 
 namespace crossdock::app {
 
-std::string peek(const std::vector<std::string>& args, const std::string& flag, const std::string& fallback) {
+std::string peek(const std::vector<std::string>& args, const std::string& flag,
+                 const std::string& fallback) {
   for (size_t i = 0; i < args.size(); ++i) {
     if (args[i] == flag && i + 1 < args.size()) return args[i + 1];
     if (args[i].starts_with(flag + "=")) return args[i].substr(flag.size() + 1);
@@ -46,8 +47,8 @@ std::vector<std::string> plugin_paths(const std::vector<std::string>& args) {
 Session::Session(const std::vector<std::string>& args, uint64_t memory)
     : memory_(memory),
       host_(io::Os::real(), memory_, cancelled),
-      registry_(
-          plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)), host_.table(), own_flags())) {
+      registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)),
+                                       host_.table(), own_flags())) {
   host_.log = show_log;
 }
 
@@ -73,15 +74,18 @@ void add_flags(po::options_description& description, const xd_option_desc* const
       description.add_options()(o.name, po::bool_switch(), help.c_str());
       continue;
     }
-    const std::string kind = type.starts_with("enum:") ? type.substr(5) : type == "file" ? "FILE" : type;
+    const std::string kind = type.starts_with("enum:") ? type.substr(5)
+                             : type == "file"          ? "FILE"
+                                                       : type;
     if (!fallback.empty()) help += fmt::format(" (default {})", fallback);
     if (!o.fallback) help += " (required)";
-    description.add_options()(o.name, po::value<std::vector<std::string>>()->composing()->value_name(kind),
-                              help.c_str());
+    description.add_options()(
+        o.name, po::value<std::vector<std::string>>()->composing()->value_name(kind), help.c_str());
   }
 }
 
-plugin::GivenOptions given_options(const po::variables_map& values, const xd_option_desc* const* options) {
+plugin::GivenOptions given_options(const po::variables_map& values,
+                                   const xd_option_desc* const* options) {
   plugin::GivenOptions out;
   for (; options && *options; ++options) {
     const std::string name = (*options)->name;
@@ -101,13 +105,17 @@ void add_layout_flags(po::options_description& description, layout::Options& out
     out.files.assign(files.begin(), files.end());
   };
   description.add_options()  //
-      ("rules", po::value<std::vector<std::string>>()->composing()->value_name("FILE")->notifier(add_files),
-       "rules of your own for names and layouts, looked at first (repeatable); docs/rules.md tells how to write "
+      ("rules",
+       po::value<std::vector<std::string>>()->composing()->value_name("FILE")->notifier(add_files),
+       "rules of your own for names and layouts, looked at first (repeatable); docs/rules.md tells "
+       "how to write "
        "them")  //
-      ("keep-unmatched", po::bool_switch(&out.keep_unmatched), "tensors that no rule takes stay under their own names");
+      ("keep-unmatched", po::bool_switch(&out.keep_unmatched),
+       "tensors that no rule takes stay under their own names");
 }
 
-po::variables_map parse(const std::vector<std::string>& args, const po::options_description& description,
+po::variables_map parse(const std::vector<std::string>& args,
+                        const po::options_description& description,
                         const std::vector<std::string>& positional) {
   po::options_description all;
   all.add(description);
@@ -117,9 +125,11 @@ po::variables_map parse(const std::vector<std::string>& args, const po::options_
     positions.add(name.c_str(), 1);
   }
   po::variables_map values;
-  // No guessing: a flag's beginning must not stand for it, since a plugin may add a flag with the same beginning.
+  // No guessing: a flag's beginning must not stand for it, since a plugin may add a flag with the
+  // same beginning.
   const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-  po::store(po::command_line_parser(args).options(all).positional(positions).style(style).run(), values);
+  po::store(po::command_line_parser(args).options(all).positional(positions).style(style).run(),
+            values);
   po::notify(values);
   return values;
 }

@@ -19,10 +19,12 @@ namespace po = boost::program_options;
 
 inline constexpr unsigned kHelpWidth = 110;
 
-// --plugin-path as given anywhere on the command line; needed before the rest can be parsed, since plugins add flags.
+// --plugin-path as given anywhere on the command line; needed before the rest can be parsed, since
+// plugins add flags.
 std::vector<std::string> plugin_paths(const std::vector<std::string>& args);
 // The value of `--flag VALUE` or `--flag=VALUE`; `fallback` without one.
-std::string peek(const std::vector<std::string>& args, const std::string& flag, const std::string& fallback);
+std::string peek(const std::vector<std::string>& args, const std::string& flag,
+                 const std::string& fallback);
 
 // Loaded plugins. `cancelled` and the memory budget serve plugin calls outside a conversion.
 class Session {
@@ -45,13 +47,16 @@ std::vector<std::string> names(const po::options_description& description);
 void add_flags(po::options_description& description, const xd_option_desc* const* options,
                const po::options_description& others = {});
 // Those of its options that were given.
-plugin::GivenOptions given_options(const po::variables_map& values, const xd_option_desc* const* options);
+plugin::GivenOptions given_options(const po::variables_map& values,
+                                   const xd_option_desc* const* options);
 
 // --rules and --keep-unmatched, and where the rules are.
 void add_layout_flags(po::options_description& description, layout::Options& out);
 
-// Parses `args` against `description` and positional names; throws po::error with a message for the user.
-po::variables_map parse(const std::vector<std::string>& args, const po::options_description& description,
+// Parses `args` against `description` and positional names; throws po::error with a message for the
+// user.
+po::variables_map parse(const std::vector<std::string>& args,
+                        const po::options_description& description,
                         const std::vector<std::string>& positional);
 
 // "1073741824" from "1GiB", as a program option that checks itself.
@@ -59,7 +64,9 @@ struct Size {
   uint64_t bytes = 0;
 };
 void validate(boost::any& out, const std::vector<std::string>& values, Size*, int);
-inline std::ostream& operator<<(std::ostream& out, const Size& size) { return out << (size.bytes >> 20) << "MiB"; }
+inline std::ostream& operator<<(std::ostream& out, const Size& size) {
+  return out << (size.bytes >> 20) << "MiB";
+}
 
 unsigned default_threads();
 

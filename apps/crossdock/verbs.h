@@ -1,4 +1,5 @@
-// One function per verb of the command. Each parses its own arguments, prints, and returns the exit code.
+// One function per verb of the command. Each parses its own arguments, prints, and returns the exit
+// code.
 #pragma once
 
 #include <crossdock/result.hpp>
@@ -23,7 +24,8 @@ int plugins(const std::vector<std::string>& args);
 std::vector<std::string> convert_flags();
 std::vector<std::string> inspect_flags();
 
-// Text for stderr. Nobody may be reading it, and that must not end a conversion: a failure is not told.
+// Text for stderr. Nobody may be reading it, and that must not end a conversion: a failure is not
+// told.
 void say(const std::string& text);
 
 // Prints "crossdock: error: ..." and gives the exit code that belongs to it.

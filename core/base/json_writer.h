@@ -43,7 +43,8 @@ class JsonWriter {
     } else if constexpr (std::is_floating_point_v<T>) {
       const std::string text = std::isfinite(v) ? fmt::format("{}", v) : "null";
       out_ += text;
-      if (text.find_first_of(".enu") == std::string::npos) out_ += ".0";  // a float stays one for those who read it
+      if (text.find_first_of(".enu") == std::string::npos)
+        out_ += ".0";  // a float stays one for those who read it
     } else if constexpr (std::is_arithmetic_v<T>) {
       fmt::format_to(std::back_inserter(out_), "{}", v);
     } else if constexpr (std::is_convertible_v<T, std::string_view>) {
@@ -92,11 +93,12 @@ class JsonWriter {
   }
   void new_line() {
     out_ += '\n';
-    // Deep entries (one per tensor or file) stay on their line's own indent of at most four: reports have 100,000 of
-    // them.
+    // Deep entries (one per tensor or file) stay on their line's own indent of at most four:
+    // reports have 100,000 of them.
     out_.append(2 * static_cast<size_t>(depth_ < 4 ? depth_ : 4), ' ');
   }
-  // Bytes that are not UTF-8 (a path may hold any) become U+FFFD, so that the text can always be read.
+  // Bytes that are not UTF-8 (a path may hold any) become U+FFFD, so that the text can always be
+  // read.
   void quote(std::string_view text) {
     const bool broken = !is_utf8(text);
     out_ += '"';

@@ -1,9 +1,9 @@
 // One job's memory budget: every buffer of data is charged to it.
 //
-// Two accounts, one limit. *Reservations* admit work: a worker reserves an item's declared peak before it starts and
-// waits while others hold too much, so items never fail half-way for want of memory. *Allocations* are the buffers
-// themselves; freed ones are kept for the next of the same size, since the first touch of fresh pages is the slowest
-// thing on many machines. Thread-safe.
+// Two accounts, one limit. *Reservations* admit work: a worker reserves an item's declared peak
+// before it starts and waits while others hold too much, so items never fail half-way for want of
+// memory. *Allocations* are the buffers themselves; freed ones are kept for the next of the same
+// size, since the first touch of fresh pages is the slowest thing on many machines. Thread-safe.
 #pragma once
 
 #include <condition_variable>
@@ -31,7 +31,8 @@ class Memory {
   // The most bytes ever held, kept ones included.
   uint64_t peak() const;
 
-  // Waits until n more bytes may be reserved; false when stop() turned true instead, or n can never be had.
+  // Waits until n more bytes may be reserved; false when stop() turned true instead, or n can never
+  // be had.
   bool reserve(uint64_t n, const std::function<bool()>& stop);
   void unreserve(uint64_t n);
   void wake();  // after stop() changed
@@ -52,7 +53,8 @@ class Memory {
 
 // A buffer for the length of a scope. `data` is nullptr when the budget refused it.
 struct Block {
-  Block(Memory& memory, uint64_t size) : memory(memory), data(static_cast<std::byte*>(memory.alloc(size, 64))) {}
+  Block(Memory& memory, uint64_t size)
+      : memory(memory), data(static_cast<std::byte*>(memory.alloc(size, 64))) {}
   ~Block() { memory.dealloc(data); }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;

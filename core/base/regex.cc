@@ -16,8 +16,8 @@ constexpr size_t kMaxName = 1000;  // std::regex recurses once for each characte
 template <class Do>
 auto guarded(const std::string& name, Do&& work) -> Result<decltype(work())> {
   if (name.size() > kMaxName)
-    return invalid(
-        cat("expected names of at most ", kMaxName, " bytes for a regular expression, found one of ", name.size()));
+    return invalid(cat("expected names of at most ", kMaxName,
+                       " bytes for a regular expression, found one of ", name.size()));
   try {
     return work();
   } catch (const std::regex_error& e) {

@@ -13,7 +13,8 @@ class Regex {
  public:
   static Result<Regex> compile(const std::string& pattern);
   size_t groups() const;
-  // Errors: a name of more than 1000 bytes, for which the library's recursion could end the process.
+  // Errors: a name of more than 1000 bytes, for which the library's recursion could end the
+  // process.
   Result<bool> is_in(const std::string& name) const;
   // Every match becomes `by`, in which $1 is the first group.
   Result<std::string> replace(const std::string& name, const std::string& by) const;

@@ -12,7 +12,8 @@
 namespace crossdock::base {
 
 namespace {
-// The value in the largest unit that leaves at least 1 of it, and that unit's index; 0 when it is below the first.
+// The value in the largest unit that leaves at least 1 of it, and that unit's index; 0 when it is
+// below the first.
 std::pair<double, size_t> scale(uint64_t n, double step, size_t n_units) {
   auto value = static_cast<double>(n);
   size_t unit = 0;
@@ -30,13 +31,18 @@ std::string human_bytes(uint64_t n_bytes) {
 std::string human_memory(uint64_t n_bytes) {
   constexpr std::array kUnits{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
   const auto [value, unit] = scale(n_bytes, 1024, kUnits.size() - 1);
-  return fmt::format("{:.{}f} {}", value, value < 9.95 && value != std::floor(value) ? 1 : 0, kUnits[unit]);
+  return fmt::format("{:.{}f} {}", value, value < 9.95 && value != std::floor(value) ? 1 : 0,
+                     kUnits[unit]);
 }
 
 std::string human_count(uint64_t n) {
   constexpr std::array kUnits{"", " thousand", " million", " billion", " trillion"};
   const auto [value, unit] = scale(n, 1000, kUnits.size() - 1);
-  return fmt::format("{:.{}f}{}", value, unit == 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2, kUnits[unit]);
+  return fmt::format("{:.{}f}{}", value,
+                     unit == 0 || value >= 99.95 ? 0
+                     : value >= 9.995            ? 1
+                                                 : 2,
+                     kUnits[unit]);
 }
 
 std::string human_seconds(double seconds) {
@@ -114,7 +120,8 @@ std::string printable(std::string_view text) {
 
 std::string listed(const std::vector<std::string>& names, size_t most) {
   std::string out;
-  for (size_t i = 0; i < names.size() && i < most; ++i) out += (i ? ", " : "") + printable(names[i]);
+  for (size_t i = 0; i < names.size() && i < most; ++i)
+    out += (i ? ", " : "") + printable(names[i]);
   if (names.size() > most) out += " and " + std::to_string(names.size() - most) + " more";
   return out;
 }

@@ -22,7 +22,8 @@ std::string human_count(uint64_t n);
 // "12.3 s", "4 min 10 s".
 std::string human_seconds(double seconds);
 
-// "64", "512KiB", "256MiB", "1.5GiB", "2GB": a number of bytes. Nothing when it is not one, or does not fit.
+// "64", "512KiB", "256MiB", "1.5GiB", "2GB": a number of bytes. Nothing when it is not one, or does
+// not fit.
 std::optional<uint64_t> parse_size(std::string_view text);
 
 // True for text without overlong forms, surrogates or stray bytes (RFC 3629).

@@ -30,8 +30,10 @@ float f16_to_f32(uint16_t half) {
     const uint32_t quiet = magnitude > 0x7C00 ? 0x400000 : 0;
     return std::bit_cast<float>(sign | 0x7F800000 | quiet | (magnitude & 0x3FF) << 13);
   }
-  // Shifting the exponent into place leaves it 112 too small, for subnormals too: one exact multiplication mends both.
-  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112f));
+  // Shifting the exponent into place leaves it 112 too small, for subnormals too: one exact
+  // multiplication mends both.
+  return std::bit_cast<float>(
+      sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112f));
 }
 
 uint16_t f32_to_f16(float value) {
@@ -67,8 +69,10 @@ void copy(const std::byte* from, std::byte* to, size_t n) {
 }
 
 #if defined(__x86_64__)
-// The F16C instructions, eight at a time; the tail goes through a padded block, so that every element is treated alike.
-__attribute__((target("avx,f16c"))) void f16_to_f32_f16c(const std::byte* from, std::byte* to, size_t n) {
+// The F16C instructions, eight at a time; the tail goes through a padded block, so that every
+// element is treated alike.
+__attribute__((target("avx,f16c"))) void f16_to_f32_f16c(const std::byte* from, std::byte* to,
+                                                         size_t n) {
   size_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
@@ -82,7 +86,8 @@ __attribute__((target("avx,f16c"))) void f16_to_f32_f16c(const std::byte* from, 
   std::memcpy(to + 4 * i, out, 4 * (n - i));
 }
 
-__attribute__((target("avx,f16c"))) void f32_to_f16_f16c(const std::byte* from, std::byte* to, size_t n) {
+__attribute__((target("avx,f16c"))) void f32_to_f16_f16c(const std::byte* from, std::byte* to,
+                                                         size_t n) {
   constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT;
   size_t i = 0;
   for (; i + 8 <= n; i += 8) {
@@ -99,7 +104,8 @@ __attribute__((target("avx,f16c"))) void f32_to_f16_f16c(const std::byte* from, 
 
 bool has_f16c() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+  return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+         (ecx & bit_F16C) != 0;
 }
 #else
 constexpr CastFunction f16_to_f32_f16c = nullptr;

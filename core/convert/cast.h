@@ -1,7 +1,9 @@
-// Element casts between the floating types BF16, F16, F32 and F64: the core's own loops, at memory speed.
+// Element casts between the floating types BF16, F16, F32 and F64: the core's own loops, at memory
+// speed.
 //
-// Narrowing rounds to nearest, ties to even; overflow gives infinity; NaN stays NaN. F64 goes to 16 bits by way of F32,
-// as torch does. This file is compiled with -fno-trapping-math, without which GCC does not vectorise the comparisons.
+// Narrowing rounds to nearest, ties to even; overflow gives infinity; NaN stays NaN. F64 goes to 16
+// bits by way of F32, as torch does. This file is compiled with -fno-trapping-math, without which
+// GCC does not vectorise the comparisons.
 #pragma once
 
 #include <crossdock/dtype.hpp>

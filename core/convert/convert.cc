@@ -13,7 +13,9 @@ namespace {
 
 class Stopwatch {
  public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
@@ -21,8 +23,9 @@ class Stopwatch {
 
 Result<void> check_space(const Prepared& prepared, const PlanSummary& s) {
   if (s.stored_bytes <= s.free_bytes) return {};
-  return Error{XD_IO, cat("expected ", base::human_bytes(s.stored_bytes), " free for ", prepared.destination.string(),
-                          ", found ", base::human_bytes(s.free_bytes), ": free some, or choose another disk")};
+  return Error{XD_IO, cat("expected ", base::human_bytes(s.stored_bytes), " free for ",
+                          prepared.destination.string(), ", found ",
+                          base::human_bytes(s.free_bytes), ": free some, or choose another disk")};
 }
 
 // Else what was written may be of two models.
@@ -59,7 +62,8 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   XD_TRY(check_space(prepared, outcome.plan));
   const Stopwatch writing;
   Outputs outputs(*staging, planned);
-  XD_TRY_SET(auto digests, execute(session, prepared, planned, all_tasks(planned.plan), outputs, callbacks.progress));
+  XD_TRY_SET(auto digests, execute(session, prepared, planned, all_tasks(planned.plan), outputs,
+                                   callbacks.progress));
   XD_TRY(digest_others(session, prepared, digests));
   XD_TRY(copy_aux_files(session, prepared, planned, outputs));
   const double written_after = writing.seconds();

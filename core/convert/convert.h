@@ -5,7 +5,8 @@
 //   -> execute: stage the objects, run the items, seal -> the source is unchanged
 //   -> report -> sync -> rename
 //
-// Whatever fails, and whenever `cancelled` turns true: the destination stays as it was and nothing is left beside it.
+// Whatever fails, and whenever `cancelled` turns true: the destination stays as it was and nothing
+// is left beside it.
 #pragma once
 
 #include "core/convert/execution.h"

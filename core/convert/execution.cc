@@ -37,16 +37,18 @@ class ServiceInUse {
 std::vector<Task> all_tasks(const plugin::Plan& plan) {
   std::vector<Task> tasks;
   for (const plugin::PlanItem& item : plan.items) tasks.push_back({item.object, &item});
-  std::stable_sort(tasks.begin(), tasks.end(),
-                   [](const Task& a, const Task& b) { return a.item->out_bytes > b.item->out_bytes; });
+  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) {
+    return a.item->out_bytes > b.item->out_bytes;
+  });
   for (uint32_t i = 0; i < plan.objects.size(); ++i) {
     if (plan.objects[i].n_items == 0) tasks.push_back({i, nullptr});
   }
   return tasks;
 }
 
-Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared, const Planned& planned,
-                                         std::span<const Task> tasks, Outputs& outputs, const Progress& progress) {
+Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared,
+                                         const Planned& planned, std::span<const Task> tasks,
+                                         Outputs& outputs, const Progress& progress) {
   TensorService service(*prepared.source, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
 
@@ -70,11 +72,13 @@ Result<std::vector<std::string>> execute(Session& session, const Prepared& prepa
   if (progress) progress(total, total);
 
   std::vector<std::string> digests;
-  for (uint64_t i = 0; i < prepared.target.tensors.size(); ++i) digests.push_back(service.digest_of(i));
+  for (uint64_t i = 0; i < prepared.target.tensors.size(); ++i)
+    digests.push_back(service.digest_of(i));
   return digests;
 }
 
-Result<void> digest_others(Session& session, const Prepared& prepared, std::vector<std::string>& digests) {
+Result<void> digest_others(Session& session, const Prepared& prepared,
+                           std::vector<std::string>& digests) {
   std::vector<uint64_t> others;
   for (uint64_t i = 0; i < digests.size(); ++i) {
     if (digests[i].empty()) others.push_back(i);
@@ -84,13 +88,15 @@ Result<void> digest_others(Session& session, const Prepared& prepared, std::vect
   schedule.memory.assign(others.size(), (1 << 20) + prepared.source->scratch_bytes());
   schedule.run = [&](size_t task) -> Result<void> {
     const uint64_t tensor = others[task];
-    XD_TRY_SET(digests[tensor], digest_tensor(*prepared.source, tensor, io::DigestKind::kXxh3, session.cancelled));
+    XD_TRY_SET(digests[tensor],
+               digest_tensor(*prepared.source, tensor, io::DigestKind::kXxh3, session.cancelled));
     return {};
   };
   return run_schedule(schedule, session.memory, session.cancelled);
 }
 
-Result<void> copy_aux_files(Session& session, const Prepared& prepared, const Planned& planned, Outputs& outputs) {
+Result<void> copy_aux_files(Session& session, const Prepared& prepared, const Planned& planned,
+                            Outputs& outputs) {
   const base::Block piece(session.memory, session.window_bytes());
   if (!piece.data) return Error{XD_NO_MEMORY, "expected room to copy a file: raise --memory"};
   for (const auto& [path, aux] : planned.plan.aux) {

@@ -14,26 +14,30 @@ namespace crossdock::convert {
 // Bytes of output, about five times a second, on the calling thread.
 using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
-// What can be done by itself: an item, or an object that has none (of headers and holes), which is made when it is
-// sealed.
+// What can be done by itself: an item, or an object that has none (of headers and holes), which is
+// made when it is sealed.
 struct Task {
   uint32_t object = 0;
   const plugin::PlanItem* item = nullptr;  // of the plan, which outlives the task
 };
 
-// All work of a plan. The largest items come first, so that no thread is left alone with one at the end.
+// All work of a plan. The largest items come first, so that no thread is left alone with one at the
+// end.
 std::vector<Task> all_tasks(const plugin::Plan& plan);
 
-// Runs any of a plan's tasks, each once; an object is sealed when its last item is done. Gives the digests of the
-// source's tensors, by index; empty ones where no item read the tensor whole and in order. After an error, or a cancel,
-// the outputs are worth nothing.
-Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared, const Planned& planned,
-                                         std::span<const Task> tasks, Outputs& outputs, const Progress& progress);
+// Runs any of a plan's tasks, each once; an object is sealed when its last item is done. Gives the
+// digests of the source's tensors, by index; empty ones where no item read the tensor whole and in
+// order. After an error, or a cancel, the outputs are worth nothing.
+Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared,
+                                         const Planned& planned, std::span<const Task> tasks,
+                                         Outputs& outputs, const Progress& progress);
 
 // Fills in the digests that are empty.
-Result<void> digest_others(Session& session, const Prepared& prepared, std::vector<std::string>& digests);
+Result<void> digest_others(Session& session, const Prepared& prepared,
+                           std::vector<std::string>& digests);
 
 // Copies the source's files that are no tensors (config.json, the tokenizer).
-Result<void> copy_aux_files(Session& session, const Prepared& prepared, const Planned& planned, Outputs& outputs);
+Result<void> copy_aux_files(Session& session, const Prepared& prepared, const Planned& planned,
+                            Outputs& outputs);
 
 }  // namespace crossdock::convert

@@ -15,7 +15,8 @@ Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKi
                                   const std::atomic<bool>& cancelled) {
   const manifest::Tensor& t = model.manifest().tensors[index];
   const base::Block piece(model.host().memory(), kPieceBytes);
-  if (!piece.data) return Error{XD_NO_MEMORY, "expected room for a piece of a tensor: raise --memory"};
+  if (!piece.data)
+    return Error{XD_NO_MEMORY, "expected room for a piece of a tensor: raise --memory"};
   io::Digest digest(kind);
   // Whole bytes at a time: eight sub-byte elements always fill some.
   const uint64_t step = kPieceBytes * 8 / manifest::info(t.dtype).bits / 8 * 8;
@@ -24,16 +25,17 @@ Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKi
     if (cancelled) return Error{XD_CANCELLED, "cancelled"};
     const uint64_t n = std::min(step, count - begin);
     const std::span<std::byte> bytes(piece.data, *manifest::dense_bytes(t.dtype, n));
-    if (auto r = model.read(index, begin, n, bytes); !r) return std::move(r).error().in(cat("tensor \"", t.name, '"'));
+    if (auto r = model.read(index, begin, n, bytes); !r)
+      return std::move(r).error().in(cat("tensor \"", t.name, '"'));
     digest.update(bytes);
     model.host().add_done(bytes.size());
   }
   return digest.finish();
 }
 
-Result<std::vector<std::string>> digest_tensors(OpenModel& model, io::DigestKind kind, unsigned threads,
-                                                const std::atomic<bool>& cancelled,
-                                                const std::function<void(uint64_t done, uint64_t total)>& progress) {
+Result<std::vector<std::string>> digest_tensors(
+    OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+    const std::function<void(uint64_t done, uint64_t total)>& progress) {
   const auto& tensors = model.manifest().tensors;
   std::vector<std::string> digests(tensors.size());
   uint64_t total = 0;

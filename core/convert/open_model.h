@@ -1,5 +1,5 @@
-// A source that a reader plugin has opened: its checked manifest, and its tensors' values. It has the source's own
-// names until layout rules make it a model of Hugging Face's.
+// A source that a reader plugin has opened: its checked manifest, and its tensors' values. It has
+// the source's own names until layout rules make it a model of Hugging Face's.
 #pragma once
 
 #include "core/io/input.h"
@@ -19,9 +19,12 @@ namespace crossdock::convert {
 
 class OpenModel {
  public:
-  // `from`: a reader's format, or "auto": the reader whose probe scores best. `host` and `registry` outlive the model.
-  static Result<std::unique_ptr<OpenModel>> open(plugin::Host& host, const plugin::Registry& registry, io::Input input,
-                                                 const std::string& from, const plugin::GivenOptions& given);
+  // `from`: a reader's format, or "auto": the reader whose probe scores best. `host` and `registry`
+  // outlive the model.
+  static Result<std::unique_ptr<OpenModel>> open(plugin::Host& host,
+                                                 const plugin::Registry& registry, io::Input input,
+                                                 const std::string& from,
+                                                 const plugin::GivenOptions& given);
   ~OpenModel();
 
   // By layout rules, before anything is read. After an error all is as it was.
@@ -29,10 +32,13 @@ class OpenModel {
 
   const io::Input& input() const { return input_; }
   const plugin::Plugin& reader() const { return *reader_; }
-  // As the reader gave it and layout rules made it. The conversion works on a copy whose tensors have the same indexes.
+  // As the reader gave it and layout rules made it. The conversion works on a copy whose tensors
+  // have the same indexes.
   const manifest::Manifest& manifest() const { return manifest_; }
   // The source's metadata, which the manifest has no longer: a vocabulary takes tens of megabytes.
-  std::vector<manifest::KeyValue> take_metadata() { return std::exchange(manifest_.source.metadata, {}); }
+  std::vector<manifest::KeyValue> take_metadata() {
+    return std::exchange(manifest_.source.metadata, {});
+  }
   // For the user: what of the source is not read, and what layout rules say (layout.h).
   const std::vector<std::string>& notes() const { return notes_; }
 
@@ -48,19 +54,22 @@ class OpenModel {
   Result<void> read_aux(const manifest::AuxFile& file, uint64_t offset, std::span<std::byte> out);
 
  private:
-  OpenModel(plugin::Host& host, io::Input input) : host_(host), input_(std::move(input)), handle_{&input_} {}
+  OpenModel(plugin::Host& host, io::Input input)
+      : host_(host), input_(std::move(input)), handle_{&input_} {}
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
   Error several_models(const std::vector<const plugin::Plugin*>& readers) const;
   Error explain(const plugin::Registry& registry, Error error) const;
   Result<void> load_manifest();
-  Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
+  Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count,
+                           std::span<std::byte> out);
 
   plugin::Host& host_;
   const io::Input input_;
   const xd_input handle_;
   const plugin::Plugin* reader_ = nullptr;
-  bool is_sure_ = true;                        // of the reader: it was named, or takes the input for a model of its own
-  std::vector<const plugin::Plugin*> others_;  // readers that find a model of theirs in the input too
+  bool is_sure_ = true;  // of the reader: it was named, or takes the input for a model of its own
+  std::vector<const plugin::Plugin*>
+      others_;  // readers that find a model of theirs in the input too
   std::vector<std::string> notes_;
   xd_reader* opened_ = nullptr;
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT

@@ -5,11 +5,13 @@
 
 namespace crossdock::convert {
 
-Result<OpenWriter> OpenWriter::open(plugin::Host& host, const plugin::Plugin& plugin, const std::string& manifest,
+Result<OpenWriter> OpenWriter::open(plugin::Host& host, const plugin::Plugin& plugin,
+                                    const std::string& manifest,
                                     const plugin::CheckedOptions& options) {
   xd_writer* handle = nullptr;
   XD_TRY(host.call([&](xd_error* err) {
-    return plugin.writer.open(host.table(), manifest.data(), manifest.size(), options.table(), &handle, err);
+    return plugin.writer.open(host.table(), manifest.data(), manifest.size(), options.table(),
+                              &handle, err);
   }));
   return OpenWriter(host, plugin, handle);
 }
@@ -37,8 +39,8 @@ Result<plugin::Plan> OpenWriter::plan(size_t n_tensors) const {
   return std::move(plan.plan);
 }
 
-Result<void> OpenWriter::write_item(const plugin::PlanItem& item, const std::string& path, xd_object& object,
-                                    xd_bytes& result) const {
+Result<void> OpenWriter::write_item(const plugin::PlanItem& item, const std::string& path,
+                                    xd_object& object, xd_bytes& result) const {
   const auto lock = serialise();
   auto written = host_->call([&](xd_error* err) {
     return plugin_->writer.write_item(handle_, item.object, item.number, &object, &result, err);
@@ -51,13 +53,15 @@ Result<void> OpenWriter::seal(uint32_t index, const std::string& path, xd_object
                               std::span<const xd_bytes> results) const {
   std::vector<xd_view> views;
   for (const xd_bytes& result : results)
-    views.push_back({XD_INIT_SIZE(xd_view), 0, result.data.data(), result.data.size(), nullptr, nullptr});
+    views.push_back(
+        {XD_INIT_SIZE(xd_view), 0, result.data.data(), result.data.size(), nullptr, nullptr});
   std::vector<const xd_view*> list;
   for (const xd_view& view : views) list.push_back(&view);
   list.push_back(nullptr);
   const auto lock = serialise();
-  auto sealed =
-      host_->call([&](xd_error* err) { return plugin_->writer.seal(handle_, index, &object, list.data(), err); });
+  auto sealed = host_->call([&](xd_error* err) {
+    return plugin_->writer.seal(handle_, index, &object, list.data(), err);
+  });
   if (!sealed) return std::move(sealed).error().in(path);
   return {};
 }

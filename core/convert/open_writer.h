@@ -1,5 +1,5 @@
-// A writer plugin that has been given a model, closed with the object. Its calls are serialised where the plugin does
-// not say XD_CAP_CONCURRENT, and errors name the object.
+// A writer plugin that has been given a model, closed with the object. Its calls are serialised
+// where the plugin does not say XD_CAP_CONCURRENT, and errors name the object.
 #pragma once
 
 #include "core/plugin/host.h"
@@ -18,7 +18,8 @@ namespace crossdock::convert {
 class OpenWriter {
  public:
   // `manifest`: wire bytes. `host` and `plugin` outlive the writer.
-  static Result<OpenWriter> open(plugin::Host& host, const plugin::Plugin& plugin, const std::string& manifest,
+  static Result<OpenWriter> open(plugin::Host& host, const plugin::Plugin& plugin,
+                                 const std::string& manifest,
                                  const plugin::CheckedOptions& options);
   OpenWriter(OpenWriter&& other) noexcept;
   OpenWriter& operator=(OpenWriter&&) = delete;

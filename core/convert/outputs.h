@@ -1,5 +1,5 @@
-// The objects of a conversion while they are written: what of each is there, what its items gave back, and the digests
-// in the end.
+// The objects of a conversion while they are written: what of each is there, what its items gave
+// back, and the digests in the end.
 #pragma once
 
 #include "core/convert/planning.h"
@@ -20,8 +20,8 @@ class Outputs {
   // Both outlive it.
   Outputs(io::Staging& staging, const Planned& planned);
 
-  // Runs an item, whose tensors the calling thread may read now (tensor_service.h). The last item of an object seals
-  // it. [any]
+  // Runs an item, whose tensors the calling thread may read now (tensor_service.h). The last item
+  // of an object seals it. [any]
   Result<void> write(const plugin::PlanItem& item);
   // Of an object without items: the writer makes all of it when it is sealed. [any]
   Result<void> seal(uint32_t object);

@@ -14,7 +14,8 @@ namespace {
 
 constexpr uint64_t kDiskBlock = 4096;
 
-// Names that differ only in case are one file on some file systems that the folder may be copied to.
+// Names that differ only in case are one file on some file systems that the folder may be copied
+// to.
 Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits& limits,
                          std::vector<std::string>& notes) {
   std::unordered_set<std::string_view> exact;
@@ -22,26 +23,30 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
   bool collides = false;
   for (const std::string& path : paths) {
     if (!io::is_safe_name(path) || path == io::kReportName)
-      return invalid(cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
+      return invalid(
+          cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
     const bool is_new = exact.insert(path).second;
     const auto [it, fresh] = files.emplace(base::fold_case(path), &path);
     collides = collides || !fresh;
     if (fresh || (is_new && limits.allow_case_collisions)) continue;
     return invalid(cat("plan: expected different paths, found ", *it->second, " and ", path,
-                       is_new ? ": give one another name with --rename, or use --allow-case-collisions for a disk that "
+                       is_new ? ": give one another name with --rename, or use "
+                                "--allow-case-collisions for a disk that "
                                 "tells them apart"
                               : ""));
   }
   if (collides) {
     notes.push_back(
-        "Some names differ in the case of letters only: a disk that ignores it (of macOS, Windows, some "
+        "Some names differ in the case of letters only: a disk that ignores it (of macOS, Windows, "
+        "some "
         "network file systems) cannot take a copy of this folder.");
   }
   for (const std::string& path : paths) {
     for (size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {
       const auto it = files.find(base::fold_case(path.substr(0, slash)));
       if (it != files.end())
-        return invalid(cat("plan: expected ", *it->second, " to be a file, found ", path, " under it"));
+        return invalid(
+            cat("plan: expected ", *it->second, " to be a file, found ", path, " under it"));
     }
   }
   return {};
@@ -49,7 +54,8 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
 
 // Whether the needs cover [0, count), in any order.
 bool covers(std::vector<plugin::PlanNeed>& needs, uint64_t count) {
-  std::sort(needs.begin(), needs.end(), [](const auto& a, const auto& b) { return a.begin < b.begin; });
+  std::sort(needs.begin(), needs.end(),
+            [](const auto& a, const auto& b) { return a.begin < b.begin; });
   uint64_t end = 0;
   for (const auto& need : needs) {
     if (need.begin > end) return false;
@@ -64,8 +70,8 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
     for (const plugin::PlanNeed& need : item.needs) {
       const uint64_t count = model::element_count(m.tensors[need.tensor]);
       if (need.begin > count || need.count > count - need.begin) {
-        return invalid(cat("plan: expected elements inside ", m.tensors[need.tensor].name, " of ", count, ", found ",
-                           need.begin, " + ", need.count));
+        return invalid(cat("plan: expected elements inside ", m.tensors[need.tensor].name, " of ",
+                           count, ", found ", need.begin, " + ", need.count));
       }
       used[need.tensor].push_back(need);
     }
@@ -73,14 +79,16 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
   std::unordered_set<uint64_t> dropped;
   for (const auto& [tensor, reason] : plan.drops) {
     if (reason.empty())
-      return invalid(cat("plan: expected a reason to leave out ", m.tensors[tensor].name, ", found none"));
+      return invalid(
+          cat("plan: expected a reason to leave out ", m.tensors[tensor].name, ", found none"));
     dropped.insert(tensor);
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
     const bool left_out = !m.tensors[i].left_out.empty() || dropped.contains(i);
     const auto it = used.find(i);
     if (left_out && it == used.end()) continue;
-    if (left_out) return invalid(cat("plan: expected ", m.tensors[i].name, " to be left out, found it used"));
+    if (left_out)
+      return invalid(cat("plan: expected ", m.tensors[i].name, " to be left out, found it used"));
     if (it == used.end() || !covers(it->second, model::element_count(m.tensors[i]))) {
       return invalid(cat("plan: expected every element of ", m.tensors[i].name,
                          " to be used, or the tensor dropped with a reason, found neither"));
@@ -91,22 +99,25 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
 
 }  // namespace
 
-Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m, const PlanLimits& limits,
-                        std::vector<std::string>& notes) {
+Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m,
+                        const PlanLimits& limits, std::vector<std::string>& notes) {
   std::vector<std::string> paths;
   for (const auto& object : plan.objects) paths.push_back(object.path);
   for (const auto& [path, aux] : plan.aux) {
     if (aux >= m.aux_files.size())
-      return invalid(cat("plan: expected an auxiliary file below ", m.aux_files.size(), ", found ", aux));
+      return invalid(
+          cat("plan: expected an auxiliary file below ", m.aux_files.size(), ", found ", aux));
     paths.push_back(path);
   }
   XD_TRY(check_paths(paths, limits, notes));
   for (const plugin::PlanItem& item : plan.items) {
     const auto total = checked_add(item.memory, limits.overhead);
     if (!total || *total > limits.memory) {
-      return Error{XD_NO_MEMORY, cat("expected items of work within the memory budget of ",
-                                     base::human_memory(limits.memory), ", found ", plan.objects[item.object].path,
-                                     " to need ", base::human_memory(total.value_or(UINT64_MAX)), ": raise --memory")};
+      return Error{
+          XD_NO_MEMORY,
+          cat("expected items of work within the memory budget of ",
+              base::human_memory(limits.memory), ", found ", plan.objects[item.object].path,
+              " to need ", base::human_memory(total.value_or(UINT64_MAX)), ": raise --memory")};
     }
   }
   return check_tensors(plan, m);

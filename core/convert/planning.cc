@@ -80,14 +80,18 @@ PlanSummary summarise(const Session& session, const Prepared& prepared, const Pl
 
 Result<Planned> make_plan(Session& session, Prepared& prepared) {
   session.host.set_piece_bytes(std::min<uint64_t>(session.window_bytes() / 2, 1 << 20));
-  XD_TRY_SET(OpenWriter writer, OpenWriter::open(session.host, *prepared.writer, encode(prepared), prepared.options));
+  XD_TRY_SET(OpenWriter writer,
+             OpenWriter::open(session.host, *prepared.writer, encode(prepared), prepared.options));
   XD_TRY_SET(plugin::Plan plan, writer.plan(prepared.target.tensors.size()));
   session.notes.add(plan.notes);
-  Planned out{std::move(writer), std::move(plan), session.window_bytes() + prepared.source->scratch_bytes(), {}};
+  Planned out{std::move(writer),
+              std::move(plan),
+              session.window_bytes() + prepared.source->scratch_bytes(),
+              {}};
   std::vector<std::string> notes;
   const Request& request = session.request;
-  XD_TRY(
-      check_plan(out.plan, prepared.target, {request.memory, out.reading_bytes, request.allow_case_collisions}, notes));
+  XD_TRY(check_plan(out.plan, prepared.target,
+                    {request.memory, out.reading_bytes, request.allow_case_collisions}, notes));
   session.notes.add(std::move(notes));
   out.summary = summarise(session, prepared, out);
   return out;

@@ -1,5 +1,5 @@
-// The second stage: the writer says what it will make of the model, and the host checks it. Nothing is written; a dry
-// run ends here.
+// The second stage: the writer says what it will make of the model, and the host checks it. Nothing
+// is written; a dry run ends here.
 #pragma once
 
 #include "core/convert/open_writer.h"
@@ -32,8 +32,8 @@ struct Planned {
   PlanSummary summary;
 };
 
-// `prepared`: its metadata are gone after it. Errors: a model that the writer does not take, a plan that plan_check.h
-// does not pass.
+// `prepared`: its metadata are gone after it. Errors: a model that the writer does not take, a plan
+// that plan_check.h does not pass.
 Result<Planned> make_plan(Session& session, Prepared& prepared);
 
 }  // namespace crossdock::convert

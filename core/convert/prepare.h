@@ -1,5 +1,6 @@
-// The first stage: the source is opened, and its model becomes the one that the job wants. Nothing is written, and of
-// values only the few are read that decide what the model is (tied embeddings, what config.json is made from).
+// The first stage: the source is opened, and its model becomes the one that the job wants. Nothing
+// is written, and of values only the few are read that decide what the model is (tied embeddings,
+// what config.json is made from).
 #pragma once
 
 #include "core/convert/open_model.h"
@@ -17,14 +18,14 @@ struct Prepared {
   plugin::CheckedOptions options;          // the writer's
   boost::filesystem::path destination;
   std::unique_ptr<OpenModel> source;
-  // The model as the writer gets it, its tensors under the source's indexes; without the source's metadata, which stand
-  // beside it until the writer has them.
+  // The model as the writer gets it, its tensors under the source's indexes; without the source's
+  // metadata, which stand beside it until the writer has them.
   manifest::Manifest target;
   std::vector<manifest::KeyValue> metadata;
 };
 
-// Errors: a request that cannot be met, a source that is no model, or not the one that its config.json or the job's
-// description speaks of.
+// Errors: a request that cannot be met, a source that is no model, or not the one that its
+// config.json or the job's description speaks of.
 Result<Prepared> prepare(Session& session);
 
 }  // namespace crossdock::convert

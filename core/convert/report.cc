@@ -37,7 +37,8 @@ std::string to_json(const Report& r) {
   json.key("options").begin_object();
   std::map<std::string, std::vector<std::string>> options;
   for (const auto& [key, value] : r.options) options[key].push_back(value);
-  for (const auto& [key, values] : options) values.size() == 1 ? json.member(key, values[0]) : json.member(key, values);
+  for (const auto& [key, values] : options)
+    values.size() == 1 ? json.member(key, values[0]) : json.member(key, values);
   json.end_object();
   json.key("notes").begin_array();
   for (const std::string& note : r.notes) json.value(note);
@@ -58,7 +59,10 @@ std::string to_json(const Report& r) {
   json.key("tensors").begin_array();
   for (size_t i = 0; i < tensors.size(); ++i) {
     const manifest::Tensor& t = tensors[i];
-    json.begin_object().member("name", t.name).member("dtype", manifest::name(t.dtype)).member("shape", t.shape);
+    json.begin_object()
+        .member("name", t.name)
+        .member("dtype", manifest::name(t.dtype))
+        .member("shape", t.shape);
     json.member("digest", r.tensor_digests[i]);
     if (!targets[i].empty()) {
       json.member("targets", targets[i]);
@@ -71,7 +75,11 @@ std::string to_json(const Report& r) {
 
   json.key("files").begin_array();
   for (const FileEntry& file : r.files) {
-    json.begin_object().member("path", file.path).member("size", file.size).member("digest", file.digest).end_object();
+    json.begin_object()
+        .member("path", file.path)
+        .member("size", file.size)
+        .member("digest", file.digest)
+        .end_object();
   }
   json.end_array();
   json.key("timings").begin_object();

@@ -54,8 +54,9 @@ struct Run {
       const uint64_t bytes = schedule.memory[task];
       if (!memory.reserve(bytes, stopped)) {
         if (!stopped())
-          fail({XD_NO_MEMORY, cat("expected at most ", memory.limit(), " bytes for one item of work, found ", bytes,
-                                  ": raise --memory")});
+          fail({XD_NO_MEMORY,
+                cat("expected at most ", memory.limit(), " bytes for one item of work, found ",
+                    bytes, ": raise --memory")});
         break;
       }
       auto result = guarded([&] { return schedule.run(task); });
@@ -70,14 +71,17 @@ struct Run {
 
 }  // namespace
 
-Result<void> run_schedule(const Schedule& schedule, base::Memory& memory, const std::atomic<bool>& cancelled) {
-  const size_t threads = std::max<size_t>(1, std::min<size_t>(schedule.threads, schedule.memory.size()));
+Result<void> run_schedule(const Schedule& schedule, base::Memory& memory,
+                          const std::atomic<bool>& cancelled) {
+  const size_t threads =
+      std::max<size_t>(1, std::min<size_t>(schedule.threads, schedule.memory.size()));
   Run run{.schedule = schedule, .memory = memory, .cancelled = cancelled, .working = threads};
   boost::asio::thread_pool pool(threads);
   for (size_t i = 0; i < threads; ++i) boost::asio::post(pool, [&run] { run.work(); });
   {
     std::unique_lock lock(run.mutex);
-    while (!run.finished.wait_for(lock, std::chrono::milliseconds(200), [&run] { return run.working == 0; })) {
+    while (!run.finished.wait_for(lock, std::chrono::milliseconds(200),
+                                  [&run] { return run.working == 0; })) {
       if (cancelled) memory.wake();  // a signal handler can set the flag but not notify
       lock.unlock();
       auto ticked = Run::guarded([&]() -> Result<void> {

@@ -1,4 +1,5 @@
-// Runs tasks on a pool of threads under the memory budget. The first failure, or a cancel, stops what has not started.
+// Runs tasks on a pool of threads under the memory budget. The first failure, or a cancel, stops
+// what has not started.
 #pragma once
 
 #include "core/base/memory.h"
@@ -20,8 +21,10 @@ struct Schedule {
   std::function<void()> on_tick;
 };
 
-// Tasks start in order. Returns the first error in time, XD_CANCELLED when `cancelled` turned true, or success.
-// `memory` outlives the call. An exception in a task or in on_tick becomes an XD_INTERNAL error.
-Result<void> run_schedule(const Schedule& schedule, base::Memory& memory, const std::atomic<bool>& cancelled);
+// Tasks start in order. Returns the first error in time, XD_CANCELLED when `cancelled` turned true,
+// or success. `memory` outlives the call. An exception in a task or in on_tick becomes an
+// XD_INTERNAL error.
+Result<void> run_schedule(const Schedule& schedule, base::Memory& memory,
+                          const std::atomic<bool>& cancelled);
 
 }  // namespace crossdock::convert

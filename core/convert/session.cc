@@ -6,7 +6,8 @@ namespace crossdock::convert {
 
 void Notes::add(std::string text) {
   const std::lock_guard lock(mutex_);
-  if (std::find(texts_.begin(), texts_.end(), text) == texts_.end()) texts_.push_back(std::move(text));
+  if (std::find(texts_.begin(), texts_.end(), text) == texts_.end())
+    texts_.push_back(std::move(text));
 }
 
 void Notes::add(std::vector<std::string> texts) {
@@ -18,8 +19,13 @@ std::vector<std::string> Notes::list() const {
   return texts_;
 }
 
-Session::Session(const Request& asked, const plugin::Registry& plugins, io::Os& os, const std::atomic<bool>& cancel)
-    : request(asked), registry(plugins), cancelled(cancel), memory(asked.memory), host(os, memory, cancel) {
+Session::Session(const Request& asked, const plugin::Registry& plugins, io::Os& os,
+                 const std::atomic<bool>& cancel)
+    : request(asked),
+      registry(plugins),
+      cancelled(cancel),
+      memory(asked.memory),
+      host(os, memory, cancel) {
   host.log = [this](int32_t level, const std::string& message) {
     if (level >= XD_LOG_WARN) notes.add(message);
   };

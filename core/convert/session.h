@@ -1,4 +1,5 @@
-// What belongs to a whole run and to none of its stages: the budget, the plugins' host, the notes for the user.
+// What belongs to a whole run and to none of its stages: the budget, the plugins' host, the notes
+// for the user.
 #pragma once
 
 #include "core/base/memory.h"
@@ -13,7 +14,8 @@
 
 namespace crossdock::convert {
 
-// Sentences for the user, each once, in the order in which they came. Thread-safe: plugins warn from any thread.
+// Sentences for the user, each once, in the order in which they came. Thread-safe: plugins warn
+// from any thread.
 class Notes {
  public:
   void add(std::string text);
@@ -25,14 +27,16 @@ class Notes {
   std::vector<std::string> texts_;
 };
 
-// Outlives everything that the stages make, for plugins hold the host's table. `registry`, `os` and `cancelled` outlive
-// it.
+// Outlives everything that the stages make, for plugins hold the host's table. `registry`, `os` and
+// `cancelled` outlive it.
 struct Session {
-  Session(const Request& request, const plugin::Registry& registry, io::Os& os, const std::atomic<bool>& cancelled);
+  Session(const Request& request, const plugin::Registry& registry, io::Os& os,
+          const std::atomic<bool>& cancelled);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // The bytes of one read ahead of a cast: as large as the budget lets every thread have, up to what disks like.
+  // The bytes of one read ahead of a cast: as large as the budget lets every thread have, up to
+  // what disks like.
   uint64_t window_bytes() const;
 
   const Request& request;

@@ -24,29 +24,39 @@ struct Foreign {
 // The first that matches any file counts.
 constexpr Foreign kForeign[] = {
     {"*.distcp",
-     "a distributed checkpoint of torch (FSDP, torchtitan): make one file of it with `accelerate merge-weights`, or "
+     "a distributed checkpoint of torch (FSDP, torchtitan): make one file of it with `accelerate "
+     "merge-weights`, or "
      "with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"},
-    {"model_optim_rng.pt", "a checkpoint of Megatron-LM: export it to Hugging Face's format with Megatron's own tools"},
+    {"model_optim_rng.pt",
+     "a checkpoint of Megatron-LM: export it to Hugging Face's format with Megatron's own tools"},
     {"optimizer_state.pt",
-     "a DeepSpeed Universal checkpoint, which is for a job to load: convert from the model that it was made of"},
+     "a DeepSpeed Universal checkpoint, which is for a job to load: convert from the model that it "
+     "was made of"},
     {"zero_pp_rank_*_states.pt",
-     "a DeepSpeed checkpoint: get the weights with the zero_to_fp32.py that lies in it, or of ZeRO stage 1 and 2 name "
+     "a DeepSpeed checkpoint: get the weights with the zero_to_fp32.py that lies in it, or of ZeRO "
+     "stage 1 and 2 name "
      "the file mp_rank_00_model_states.pt"},
     {"mp_rank_*_model_states.pt",
-     "a DeepSpeed checkpoint: name the file mp_rank_00_model_states.pt if it is the only one, else get the weights "
+     "a DeepSpeed checkpoint: name the file mp_rank_00_model_states.pt if it is the only one, else "
+     "get the weights "
      "with the zero_to_fp32.py that lies in it"},
     {"*_world_size_[0-9]*_rank_[0-9]*.pt",
-     "one file for each rank of a sharded job: merge them with the program that saved them, as with verl's "
+     "one file for each rank of a sharded job: merge them with the program that saved them, as "
+     "with verl's "
      "model_merger"},
     {"consolidated.[0-9]*.pth",
      "a model in Meta's own format, in model-parallel parts: convert it with transformers' "
      "convert_llama_weights_to_hf.py"},
     {"hf_model_[0-9]*_[0-9]*.pt",
-     "a model in several files that torchtune saved without an index: load all of them in Python and save them "
+     "a model in several files that torchtune saved without an index: load all of them in Python "
+     "and save them "
      "together"},
-    {"tf_model*.h5", "weights for TensorFlow: load them in transformers 4 with from_tf=True and save them"},
-    {"*.ckpt*.index", "weights for TensorFlow: load them in transformers 4 with from_tf=True and save them"},
-    {"flax_model*.msgpack", "weights for Flax: load them in transformers 4 with from_flax=True and save them"},
+    {"tf_model*.h5",
+     "weights for TensorFlow: load them in transformers 4 with from_tf=True and save them"},
+    {"*.ckpt*.index",
+     "weights for TensorFlow: load them in transformers 4 with from_tf=True and save them"},
+    {"flax_model*.msgpack",
+     "weights for Flax: load them in transformers 4 with from_flax=True and save them"},
     {"*.nemo", "an archive of NeMo: export it to Hugging Face's format with NeMo"},
     {"*.onnx", "an ONNX graph: convert from the model that it was exported from"},
     {"*.pdparams", "weights for PaddlePaddle"},
@@ -75,7 +85,8 @@ std::string foreign_checkpoint(const io::Input& input) {
   for (const Foreign& foreign : kForeign) {
     const std::vector<std::string> pattern{foreign.pattern};
     for (const io::InputEntry& entry : input.entries()) {
-      if (matches(base_name(entry.name), pattern)) return cat(foreign.what, " (", base::printable(entry.name), ")");
+      if (matches(base_name(entry.name), pattern))
+        return cat(foreign.what, " (", base::printable(entry.name), ")");
     }
   }
   return {};
@@ -112,11 +123,13 @@ std::string missing_downloads(const io::Input& input, const std::vector<std::str
   if (missing.empty() && wanted.empty()) return {};
   if (missing.empty())
     return has_index
-               ? cat("all ", wanted.size(), " weight files of this commit are there, so its index is of another save")
+               ? cat("all ", wanted.size(),
+                     " weight files of this commit are there, so its index is of another save")
                : "";
   const auto snapshot = io::snapshot_around(input.root());
-  return cat(missing.size(), " of ", wanted.size(), " weight files of this commit are not downloaded (",
-             base::listed(missing), "): run `hf download ", snapshot ? snapshot->hub_name() : "ORG/NAME", "`");
+  return cat(missing.size(), " of ", wanted.size(),
+             " weight files of this commit are not downloaded (", base::listed(missing),
+             "): run `hf download ", snapshot ? snapshot->hub_name() : "ORG/NAME", "`");
 }
 
 std::string broken_links(const io::Input& input) {
@@ -129,8 +142,8 @@ std::string quantisation_beside(const io::Input& input) {
   if (input.named().empty()) return {};
   if (input.find("quantize_config.json")) return "quantize_config.json";  // of AutoGPTQ
   const io::InputEntry* entry = input.find("config.json");
-  const auto text =
-      entry ? io::read_small_file(entry->path.string(), kMaxConfigBytes) : Result<std::string>(Error{XD_NOT_FOUND, ""});
+  const auto text = entry ? io::read_small_file(entry->path.string(), kMaxConfigBytes)
+                          : Result<std::string>(Error{XD_NOT_FOUND, ""});
   simdjson::dom::parser parser;
   simdjson::dom::element root, found;
   if (!text || parser.parse(*text).get(root)) return {};

@@ -32,14 +32,17 @@ Result<uint64_t> TensorService::readable(const ItemScope& scope, const xd_range&
     const uint64_t skipped = range.begin - need.begin;
     if (skipped <= need.count && range.count <= need.count - skipped) return need.count - skipped;
   }
-  return Error{XD_OUT_OF_RANGE, cat("expected a read of what the item's plan needs, found ", range_text(range))};
+  return Error{XD_OUT_OF_RANGE,
+               cat("expected a read of what the item's plan needs, found ", range_text(range))};
 }
 
 Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out) {
-  if (!current || &current->service_ != this) return Error{XD_INTERNAL, "tensors are read in write_item only"};
+  if (!current || &current->service_ != this)
+    return Error{XD_INTERNAL, "tensors are read in write_item only"};
   ItemScope& scope = *current;
   if (range.tensor >= digests_.size())
-    return Error{XD_OUT_OF_RANGE, cat("expected a tensor below ", digests_.size(), ", found ", range.tensor)};
+    return Error{XD_OUT_OF_RANGE,
+                 cat("expected a tensor below ", digests_.size(), ", found ", range.tensor)};
   const manifest::Tensor& t = model_.manifest().tensors[range.tensor];
   const auto fail = [&t](Error e) { return std::move(e).in(cat("tensor \"", t.name, '"')); };
   if (range.form != XD_FORM_DENSE) return fail({XD_UNIMPLEMENTED, "only dense values can be read"});
@@ -48,25 +51,28 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
   const auto wanted = range.dtype == 0 ? t.dtype : static_cast<manifest::DType>(range.dtype);
   const auto out_bytes = manifest::dense_bytes(wanted, range.count);
   if (!out_bytes || *out_bytes != out.size())
-    return fail(
-        {XD_INVALID_ARGUMENT, cat("expected a buffer for ", range_text(range), ", found ", out.size(), " bytes")});
+    return fail({XD_INVALID_ARGUMENT, cat("expected a buffer for ", range_text(range), ", found ",
+                                          out.size(), " bytes")});
   if (range.count == 0) {
     digest(scope, t, range.tensor, range.begin, 0, {});
     return {};
   }
   if (wanted == t.dtype) {
-    if (auto r = model_.read(range.tensor, range.begin, range.count, out); !r) return fail(std::move(r).error());
+    if (auto r = model_.read(range.tensor, range.begin, range.count, out); !r)
+      return fail(std::move(r).error());
     digest(scope, t, range.tensor, range.begin, range.count, out);
     return {};
   }
   const CastFunction cast = find_cast(t.dtype, wanted);
   if (!cast)
-    return fail({XD_UNSUPPORTED_DATA,
-                 cat("expected a type that casts to ", manifest::name(wanted), ", found ", manifest::name(t.dtype))});
+    return fail({XD_UNSUPPORTED_DATA, cat("expected a type that casts to ", manifest::name(wanted),
+                                          ", found ", manifest::name(t.dtype))});
 
-  if (!scope.window_) scope.window_ = static_cast<std::byte*>(model_.host().memory().alloc(window_bytes_, 64));
   if (!scope.window_)
-    return fail({XD_NO_MEMORY, cat("expected ", window_bytes_, " bytes within the memory budget: raise --memory")});
+    scope.window_ = static_cast<std::byte*>(model_.host().memory().alloc(window_bytes_, 64));
+  if (!scope.window_)
+    return fail({XD_NO_MEMORY, cat("expected ", window_bytes_,
+                                   " bytes within the memory budget: raise --memory")});
   const uint64_t elem_bytes = manifest::info(t.dtype).bits / 8;
   const uint64_t out_elem_bytes = manifest::info(wanted).bits / 8;
   for (uint64_t begin = range.begin, end = range.begin + range.count; begin < end;) {
@@ -93,19 +99,22 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
 }
 
 xd_status TensorService::view(const xd_range& range, xd_view* out, xd_error* err) {
-  if (!current || range.tensor >= digests_.size() || !readable(*current, range)) return XD_OUT_OF_RANGE;
+  if (!current || range.tensor >= digests_.size() || !readable(*current, range))
+    return XD_OUT_OF_RANGE;
   const manifest::Tensor& t = model_.manifest().tensors[range.tensor];
-  if (range.dtype != 0 && static_cast<manifest::DType>(range.dtype) != t.dtype) return XD_UNIMPLEMENTED;
+  if (range.dtype != 0 && static_cast<manifest::DType>(range.dtype) != t.dtype)
+    return XD_UNIMPLEMENTED;
   const xd_status status = model_.view(range, out, err);
-  const bool whole =
-      status == XD_OK && range.form == XD_FORM_DENSE && manifest::dense_bytes(t.dtype, range.count) == out->size;
+  const bool whole = status == XD_OK && range.form == XD_FORM_DENSE &&
+                     manifest::dense_bytes(t.dtype, range.count) == out->size;
   if (whole)
-    digest(*current, t, range.tensor, range.begin, range.count, {static_cast<const std::byte*>(out->data), out->size});
+    digest(*current, t, range.tensor, range.begin, range.count,
+           {static_cast<const std::byte*>(out->data), out->size});
   return status;
 }
 
-void TensorService::digest(ItemScope& scope, const manifest::Tensor& t, uint64_t tensor, uint64_t begin, uint64_t count,
-                           std::span<const std::byte> bytes) {
+void TensorService::digest(ItemScope& scope, const manifest::Tensor& t, uint64_t tensor,
+                           uint64_t begin, uint64_t count, std::span<const std::byte> bytes) {
   if (begin == 0) {
     scope.digest_.emplace();
     scope.digest_tensor_ = tensor;

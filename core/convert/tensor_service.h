@@ -1,10 +1,11 @@
-// Where a writer's tensor bytes come from: ranges read through the reader, cast to the wanted type, digested on the
-// way.
+// Where a writer's tensor bytes come from: ranges read through the reader, cast to the wanted type,
+// digested on the way.
 //
-// A writer asks for small pieces, which stay in cache between the cast, its checksum and the write. When a cast is
-// needed the service reads ahead in windows of up to 4 MiB, so that the disk sees large reads; otherwise it reads
-// straight into the writer's buffer. A tensor's digest (of its values as the source has them) streams along when an
-// item reads it in order from its first element to its last, as writers do.
+// A writer asks for small pieces, which stay in cache between the cast, its checksum and the write.
+// When a cast is needed the service reads ahead in windows of up to 4 MiB, so that the disk sees
+// large reads; otherwise it reads straight into the writer's buffer. A tensor's digest (of its
+// values as the source has them) streams along when an item reads it in order from its first
+// element to its last, as writers do.
 //
 // Threads: read() and view() from any thread that holds an ItemScope.
 #pragma once
@@ -24,7 +25,8 @@ class TensorService {
  public:
   TensorService(OpenModel& model, uint64_t window_bytes);
 
-  // The thread works on this item while the scope lives; read() checks ranges against the item's declared needs.
+  // The thread works on this item while the scope lives; read() checks ranges against the item's
+  // declared needs.
   class ItemScope {
    public:
     ItemScope(TensorService& service, const plugin::PlanItem& item);
@@ -49,10 +51,11 @@ class TensorService {
   std::string digest_of(uint64_t tensor) const;
 
  private:
-  // Elements from `begin` on that one item may read in one go: to the end of the need that holds the range.
+  // Elements from `begin` on that one item may read in one go: to the end of the need that holds
+  // the range.
   Result<uint64_t> readable(const ItemScope& scope, const xd_range& range) const;
-  void digest(ItemScope& scope, const manifest::Tensor& t, uint64_t tensor, uint64_t begin, uint64_t count,
-              std::span<const std::byte> bytes);
+  void digest(ItemScope& scope, const manifest::Tensor& t, uint64_t tensor, uint64_t begin,
+              uint64_t count, std::span<const std::byte> bytes);
 
   OpenModel& model_;
   const uint64_t window_bytes_;

@@ -29,7 +29,8 @@ Digest::Digest(DigestKind kind) : state_(std::make_unique<State>()) {
     XXH3_128bits_reset(state_->xxh3);
   } else {
     state_->sha256 = EVP_MD_CTX_new();
-    if (!state_->sha256 || EVP_DigestInit_ex(state_->sha256, EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
+    if (!state_->sha256 || EVP_DigestInit_ex(state_->sha256, EVP_sha256(), nullptr) != 1)
+      throw std::bad_alloc();
   }
 }
 

@@ -1,5 +1,5 @@
-// Digests of bytes, taken as they stream past: "xxh3:<32 hex>" (XXH3-128, canonical form, as `xxhsum -H2` prints it)
-// and "sha256:<64 hex>".
+// Digests of bytes, taken as they stream past: "xxh3:<32 hex>" (XXH3-128, canonical form, as
+// `xxhsum -H2` prints it) and "sha256:<64 hex>".
 #pragma once
 
 #include <cstddef>

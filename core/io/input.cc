@@ -15,13 +15,17 @@ namespace crossdock::io {
 
 namespace {
 
-constexpr int kMaxDepth = 5;               // of folders: DeepSpeed's own checkpoints need four
-constexpr size_t kMaxEntries = 2'000'000;  // a wrong SRC such as "/" ends here instead of reading a whole disk
+constexpr int kMaxDepth = 5;  // of folders: DeepSpeed's own checkpoints need four
+constexpr size_t kMaxEntries =
+    2'000'000;  // a wrong SRC such as "/" ends here instead of reading a whole disk
 
-int64_t modified_ns(const struct stat& st) { return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec; }
+int64_t modified_ns(const struct stat& st) {
+  return int64_t{st.st_mtim.tv_sec} * 1'000'000'000 + st.st_mtim.tv_nsec;
+}
 
 struct Lister {
-  const std::optional<fs::path> repository;  // of the Hugging Face cache: links must stay inside the cache
+  const std::optional<fs::path>
+      repository;  // of the Hugging Face cache: links must stay inside the cache
   std::vector<InputEntry>& out;
   std::vector<std::string>& broken_links;
   const bool skip_bad_links = false;  // those that lead nowhere, or out of the cache
@@ -34,7 +38,8 @@ struct Lister {
     for (; it != fs::directory_iterator(); it.increment(ec)) {
       const std::string base = it->path().filename().string();
       if (base.empty() || base[0] == '.') continue;
-      // Not it->symlink_status(): newer versions of Boost follow the link as well there, and fail on a loop of links.
+      // Not it->symlink_status(): newer versions of Boost follow the link as well there, and fail
+      // on a loop of links.
       const fs::file_status status = fs::symlink_status(it->path(), ec);
       if (status.type() == fs::directory_file) {
         if (depth < kMaxDepth) XD_TRY(this->folder(it->path(), prefix + base + "/", depth + 1));
@@ -47,7 +52,9 @@ struct Lister {
       }
       if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};
     }
-    if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};  // a failed increment ends the loop
+    if (ec)
+      return Error{XD_IO,
+                   cat(folder.string(), ": ", ec.message())};  // a failed increment ends the loop
     return {};
   }
 
@@ -63,9 +70,9 @@ struct Lister {
         return {};
       }
       if (leads_out) {
-        return invalid(cat("expected the links of a Hugging Face snapshot to stay inside ", repository->string(),
-                           " or the cache's store of shared blobs, found ", name, " leading to ", target.string(),
-                           ": download the model again"));
+        return invalid(cat("expected the links of a Hugging Face snapshot to stay inside ",
+                           repository->string(), " or the cache's store of shared blobs, found ",
+                           name, " leading to ", target.string(), ": download the model again"));
       }
     }
     struct stat st {};
@@ -78,12 +85,14 @@ struct Lister {
 };
 
 void sort_by_name(std::vector<InputEntry>& entries) {
-  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::sort(entries.begin(), entries.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
 }
 
 const InputEntry* find_in(const std::vector<InputEntry>& entries, const std::string& name) {
-  const auto it = std::lower_bound(entries.begin(), entries.end(), name,
-                                   [](const InputEntry& e, const std::string& n) { return e.name < n; });
+  const auto it =
+      std::lower_bound(entries.begin(), entries.end(), name,
+                       [](const InputEntry& e, const std::string& n) { return e.name < n; });
   return it != entries.end() && it->name == name ? &*it : nullptr;
 }
 
@@ -112,33 +121,39 @@ Result<Fd> Input::open(Os& os, const InputEntry& entry) const {
 Result<void> Input::check_unchanged(const InputEntry& entry) {
   struct stat st {};
   if (::stat(entry.path.c_str(), &st) != 0) return os_error(entry.name);
-  if (static_cast<uint64_t>(st.st_size) == entry.size && modified_ns(st) == entry.modified_ns) return {};
+  if (static_cast<uint64_t>(st.st_size) == entry.size && modified_ns(st) == entry.modified_ns)
+    return {};
   return corrupt(cat("expected ", entry.name,
-                     " to stay as it was, found it changed while it was read: run again when nothing writes to it"));
+                     " to stay as it was, found it changed while it was read: run again when "
+                     "nothing writes to it"));
 }
 
-// The user named this file, so its name is what they typed, though a cache may store it under a hash.
+// The user named this file, so its name is what they typed, though a cache may store it under a
+// hash.
 Result<void> Input::open_file(const fs::path& path) {
   boost::system::error_code ec;
   named_ = path.filename().string();
-  const fs::path folder = fs::canonical(path.has_parent_path() ? path.parent_path() : fs::path("."), ec);
+  const fs::path folder =
+      fs::canonical(path.has_parent_path() ? path.parent_path() : fs::path("."), ec);
   if (ec) return Error{XD_IO, cat(given_, ": ", ec.message())};
-  // A blob, or a link of the user's to one, is called by anything; what it is, one part of several say, its name in a
-  // snapshot tells.
-  if (std::string name = snapshot_around(folder) ? "" : name_of_blob(root_); !name.empty()) named_ = std::move(name);
+  // A blob, or a link of the user's to one, is called by anything; what it is, one part of several
+  // say, its name in a snapshot tells.
+  if (std::string name = snapshot_around(folder) ? "" : name_of_blob(root_); !name.empty())
+    named_ = std::move(name);
   if (is_index_name(named_)) {
     root_ = folder;
     return open_folder();
   }
   std::vector<std::string> ignored;
-  // Other files of the folder are a help at most: bad links among them do not matter, nor a folder that cannot be
-  // listed.
+  // Other files of the folder are a help at most: bad links among them do not matter, nor a folder
+  // that cannot be listed.
   Lister neighbours{repository_around(folder), neighbours_, ignored, /*skip_bad_links=*/true};
   if (!neighbours.folder(folder, "", kMaxDepth)) neighbours_.clear();
   sort_by_name(neighbours_);
   Lister lister{std::nullopt, entries_, ignored};
   XD_TRY(lister.file(root_, named_, false));
-  if (entries_.empty()) return invalid(cat("expected a regular file or a folder, found ", given_, " to be neither"));
+  if (entries_.empty())
+    return invalid(cat("expected a regular file or a folder, found ", given_, " to be neither"));
   if (const InputEntry* listed = find_in(neighbours_, named_)) entries_[0].digest = listed->digest;
   return {};
 }
@@ -153,7 +168,8 @@ Result<void> Input::open_folder() {
   return {};
 }
 
-// Of files that are no links, as in a cache on a disk without them. A folder of the user's own may hold changed files.
+// Of files that are no links, as in a cache on a disk without them. A folder of the user's own may
+// hold changed files.
 void Input::take_digests_of_commit() {
   if (!commit_files_ || !snapshot_around(root_)) return;
   for (InputEntry& entry : entries_) {
@@ -167,8 +183,9 @@ Result<void> Input::check_as_published(const InputEntry& entry) const {
   if (!commit_files_ || !snapshot_around(root_)) return {};
   const auto known = commit_files_->find(entry.name);
   if (known == commit_files_->end() || known->second.size == entry.size) return {};
-  return corrupt(cat("expected ", entry.name, " of ", known->second.size, " bytes, as the Hub has it, found ",
-                     entry.size, ": remove it and run `hf download` again"));
+  return corrupt(cat("expected ", entry.name, " of ", known->second.size,
+                     " bytes, as the Hub has it, found ", entry.size,
+                     ": remove it and run `hf download` again"));
 }
 
 Result<Input> open_input(const std::string& source) {
@@ -178,12 +195,13 @@ Result<Input> open_input(const std::string& source) {
   fs::path path = source;
   if (!fs::exists(path, ec)) {
     if (fs::is_symlink(path, ec)) {
-      return Error{XD_NOT_FOUND, cat("expected a file or folder, found a link that leads nowhere at ",
-                                     base::printable(source), ": copy or download what it led to")};
+      return Error{XD_NOT_FOUND,
+                   cat("expected a file or folder, found a link that leads nowhere at ",
+                       base::printable(source), ": copy or download what it led to")};
     }
     if (!is_hub_name(source) && !is_plain_hub_name(source)) {
-      return Error{XD_NOT_FOUND,
-                   cat("expected a file or folder, found nothing at ", base::printable(source), ": check the path")};
+      return Error{XD_NOT_FOUND, cat("expected a file or folder, found nothing at ",
+                                     base::printable(source), ": check the path")};
     }
     XD_TRY_SET(path, find_in_hf_cache(source));
   }

@@ -1,9 +1,9 @@
-// What the user named as SRC, as a list of named byte objects: a file, a folder, or a model of the local Hugging Face
-// cache.
+// What the user named as SRC, as a list of named byte objects: a file, a folder, or a model of the
+// local Hugging Face cache.
 //
-// Names are relative and '/'-separated, sorted by bytes; nothing is opened until asked. Plugins see names, never paths.
-// Only regular files count, hidden ones (".git", ".cache") do not; folders are not followed through symbolic links.
-// Threads: immutable after open_input.
+// Names are relative and '/'-separated, sorted by bytes; nothing is opened until asked. Plugins see
+// names, never paths. Only regular files count, hidden ones (".git", ".cache") do not; folders are
+// not followed through symbolic links. Threads: immutable after open_input.
 #pragma once
 
 #include "core/io/hf_cache.h"
@@ -29,12 +29,13 @@ struct InputEntry {
 
 class Input {
  public:
-  // Of a file named as SRC it alone; of an index of shards named as SRC ("NAME.index.json") all files of its folder.
+  // Of a file named as SRC it alone; of an index of shards named as SRC ("NAME.index.json") all
+  // files of its folder.
   const std::vector<InputEntry>& entries() const { return entries_; }
   // Also, when SRC is a file, its neighbours in the folder, which entries() does not list.
   const InputEntry* find(const std::string& name) const;
-  // The name of the file that SRC names, of a blob of the Hugging Face cache that in a snapshot; empty when SRC is a
-  // folder or a Hub name.
+  // The name of the file that SRC names, of a blob of the Hugging Face cache that in a snapshot;
+  // empty when SRC is a folder or a Hub name.
   const std::string& named() const { return named_; }
   const fs::path& root() const { return root_; }       // resolved
   const std::string& given() const { return given_; }  // as the user spelled it
@@ -62,8 +63,8 @@ class Input {
   std::string given_, named_;
 };
 
-// `source`: a path; or "org/name[@revision]", looked up in the local cache of the Hugging Face Hub as
-// huggingface_hub's snapshot_download leaves it.
+// `source`: a path; or "org/name[@revision]", looked up in the local cache of the Hugging Face Hub
+// as huggingface_hub's snapshot_download leaves it.
 Result<Input> open_input(const std::string& source);
 
 }  // namespace crossdock::io

@@ -16,13 +16,17 @@ Os& Os::real() {
   return os;
 }
 
-int Os::openat(int dir, const char* path, int flags, mode_t mode) { return ::openat(dir, path, flags, mode); }
+int Os::openat(int dir, const char* path, int flags, mode_t mode) {
+  return ::openat(dir, path, flags, mode);
+}
 int Os::mkdirat(int dir, const char* path, mode_t mode) { return ::mkdirat(dir, path, mode); }
 int Os::unlinkat(int dir, const char* path, int flags) { return ::unlinkat(dir, path, flags); }
 int Os::renameat2(const char* from, const char* to, unsigned flags) {
   return ::renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
 }
-int Os::close(int fd) { return ::close(fd) == 0 || errno == EINTR ? 0 : -1; }  // Linux has closed it then, too
+int Os::close(int fd) {
+  return ::close(fd) == 0 || errno == EINTR ? 0 : -1;
+}  // Linux has closed it then, too
 int Os::fstat(int fd, struct stat* out) { return ::fstat(fd, out); }
 int Os::ftruncate(int fd, uint64_t size) { return ::ftruncate(fd, static_cast<off_t>(size)); }
 ssize_t Os::pread(int fd, void* dst, size_t n, uint64_t offset) {
@@ -54,7 +58,8 @@ Result<void> read_exact(Os& os, int fd, uint64_t offset, std::span<std::byte> ou
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return os_error(cat("read ", whole, " bytes at ", start));
     if (n == 0) {
-      return corrupt(cat("expected ", whole, " bytes at offset ", start, ", found the file's end at ", offset,
+      return corrupt(cat("expected ", whole, " bytes at offset ", start,
+                         ", found the file's end at ", offset,
                          ": it is cut off, or became shorter while it was read; fetch it again"));
     }
     out = out.subspan(static_cast<size_t>(n));

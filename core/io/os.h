@@ -1,7 +1,8 @@
-// Every effect on the file system, behind one interface that a test can fail call by call (after leveldb's Env).
+// Every effect on the file system, behind one interface that a test can fail call by call (after
+// leveldb's Env).
 //
-// The methods are the system calls of the same names: they return -1 and set errno on failure. Production code uses
-// Os::real(); tests derive from it and let the n-th call fail.
+// The methods are the system calls of the same names: they return -1 and set errno on failure.
+// Production code uses Os::real(); tests derive from it and let the n-th call fail.
 #pragma once
 
 #include <crossdock/result.hpp>

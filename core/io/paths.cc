@@ -29,18 +29,19 @@ Result<fs::path> resolve_destination(const std::string& destination) {
   const std::string text = destination.substr(0, destination.find_last_not_of('/') + 1);
   const std::string name = fs::path(text).filename().string();
   if (name.empty() || name == "..")
-    return invalid(
-        cat("expected the name of a folder to make as DST, found ", destination.empty() ? "nothing" : destination));
+    return invalid(cat("expected the name of a folder to make as DST, found ",
+                       destination.empty() ? "nothing" : destination));
   for (const std::string_view ending : {".partial", ".replaced"}) {
     if (name.ends_with(ending))
       return invalid(cat("expected a name for DST that does not end with ", ending,
-                         ", which marks folders that are not finished, found ", name, ": choose another"));
+                         ", which marks folders that are not finished, found ", name,
+                         ": choose another"));
   }
   boost::system::error_code ec;
   const fs::path path = fs::absolute(text);
   // The folder above as the kernel resolves it: "link/../out" lies beside what the link leads to.
-  const fs::path resolved =
-      name == "." ? fs::weakly_canonical(path, ec) : fs::weakly_canonical(path.parent_path(), ec) / name;
+  const fs::path resolved = name == "." ? fs::weakly_canonical(path, ec)
+                                        : fs::weakly_canonical(path.parent_path(), ec) / name;
   if (ec) return Error{XD_IO, cat(destination, ": ", ec.message())};
   return resolved;
 }
@@ -96,21 +97,24 @@ Result<std::set<std::string>> names_in(const fs::path& folder) {
 
 Result<void> check_is_all_ours(const fs::path& folder) {
   const auto advice =
-      ": it is not replaced, since something else may be lost; choose another folder, or remove it yourself";
+      ": it is not replaced, since something else may be lost; choose another folder, or remove it "
+      "yourself";
   const auto listed = listed_in_report(folder);
   if (!listed) {
-    return invalid(cat("expected ", folder.string(), " to be a folder that crossdock wrote, found no readable ",
-                       kReportName, " in it", advice));
+    return invalid(cat("expected ", folder.string(),
+                       " to be a folder that crossdock wrote, found no readable ", kReportName,
+                       " in it", advice));
   }
   XD_TRY_SET(const auto present, names_in(folder));
   for (const std::string& name : present) {
     // A folder is ours when a listed file lies under it.
     const auto at = listed->lower_bound(name);
-    const bool ours = name.back() == '/' ? at != listed->end() && at->compare(0, name.size(), name) == 0
-                                         : at != listed->end() && *at == name;
+    const bool ours = name.back() == '/'
+                          ? at != listed->end() && at->compare(0, name.size(), name) == 0
+                          : at != listed->end() && *at == name;
     if (!ours)
-      return invalid(
-          cat("expected only files that ", (folder / kReportName).string(), " lists, found also ", name, advice));
+      return invalid(cat("expected only files that ", (folder / kReportName).string(),
+                         " lists, found also ", name, advice));
   }
   return {};
 }

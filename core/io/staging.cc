@@ -17,21 +17,24 @@ namespace {
 // Marks an OUT.partial as ours from its first moment on, so that a later run may clear it.
 constexpr char kMarker[] = ".crossdock-partial";
 
-// An object with more than this written into it is digested as it comes. Headers of a .pt file take about 1 KiB.
+// An object with more than this written into it is digested as it comes. Headers of a .pt file take
+// about 1 KiB.
 constexpr uint64_t kMostHollowBytes = 16 << 10;
 constexpr size_t kMostHollowDigests = 1000;
 
-// Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty, or an old OUT that
-// was exchanged and not yet removed.
+// Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty,
+// or an old OUT that was exchanged and not yet removed.
 bool is_leftover(const fs::path& folder) {
   boost::system::error_code ec;
-  return fs::exists(folder / kMarker, ec) || fs::is_empty(folder, ec) || check_is_all_ours(folder).has_value();
+  return fs::exists(folder / kMarker, ec) || fs::is_empty(folder, ec) ||
+         check_is_all_ours(folder).has_value();
 }
 
 // The report goes last, so that a removal that is cut short still leaves a folder known as ours.
 Result<void> remove_tree(const fs::path& folder) {
   boost::system::error_code ec;
-  for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+  for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator();
+       it.increment(ec)) {
     const std::string base = it->path().filename().string();
     if (base != kReportName && base != kMarker) fs::remove_all(it->path(), ec);
     if (ec) break;
@@ -47,27 +50,29 @@ Result<bool> check_destination(const fs::path& destination, bool overwrite) {
   boost::system::error_code ec;
   const fs::file_status status = fs::symlink_status(destination, ec);
   if (status.type() == fs::file_not_found) return false;
-  if (status.type() == fs::status_error) return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
+  if (status.type() == fs::status_error)
+    return Error{XD_IO, cat(destination.string(), ": ", ec.message())};
   if (status.type() == fs::symlink_file) {
-    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ", destination.string(),
-                       ": name the folder it leads to, or another"));
+    return invalid(cat("expected DST to be a folder to make, found a symbolic link at ",
+                       destination.string(), ": name the folder it leads to, or another"));
   }
   if (status.type() != fs::directory_file) {
-    return invalid(
-        cat("expected DST to be a folder to make, found a file at ", destination.string(), ": choose another name"));
+    return invalid(cat("expected DST to be a folder to make, found a file at ",
+                       destination.string(), ": choose another name"));
   }
   // The kernel knows bind mounts too, which have the same device as the folder above.
   struct statx st {};
   if (::statx(AT_FDCWD, destination.c_str(), AT_SYMLINK_NOFOLLOW, STATX_INO, &st) != 0)
     return os_error(destination.string());
   if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
-    return invalid(cat("expected DST to be a folder to make, found a mount point at ", destination.string(),
-                       ": name a folder inside it"));
+    return invalid(cat("expected DST to be a folder to make, found a mount point at ",
+                       destination.string(), ": name a folder inside it"));
   }
   if (fs::is_empty(destination, ec)) return true;
   if (!overwrite) {
-    return invalid(cat("expected DST to be new or empty, found files in ", destination.string(),
-                       ": choose another folder, or --overwrite to replace what crossdock wrote there"));
+    return invalid(
+        cat("expected DST to be new or empty, found files in ", destination.string(),
+            ": choose another folder, or --overwrite to replace what crossdock wrote there"));
   }
   XD_TRY(check_is_all_ours(destination));
   return true;
@@ -76,11 +81,15 @@ Result<bool> check_destination(const fs::path& destination, bool overwrite) {
 Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
   const auto end = checked_add(offset, n);
   if (!end || *end > size_)
-    return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ", n, " at ", offset)};
+    return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ",
+                                      n, " at ", offset)};
   if (n == 0) return {};
   auto next = written_.upper_bound({offset, 0});
-  if ((next != written_.end() && next->begin < *end) || (next != written_.begin() && std::prev(next)->end > offset)) {
-    return Error{XD_INTERNAL, cat(name_, ": expected each byte to be written once, found a second write at ", offset)};
+  if ((next != written_.end() && next->begin < *end) ||
+      (next != written_.begin() && std::prev(next)->end > offset)) {
+    return Error{
+        XD_INTERNAL,
+        cat(name_, ": expected each byte to be written once, found a second write at ", offset)};
   }
   Written merged{offset, *end};
   if (next != written_.end() && next->begin == *end) {
@@ -101,7 +110,8 @@ Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> byt
     XD_TRY(claim(offset, bytes.size()));
     digest(offset, bytes);
   }
-  if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r) return std::move(r).error().in(name_);
+  if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r)
+    return std::move(r).error().in(name_);
   return {};
 }
 
@@ -145,8 +155,10 @@ void StagedObject::digest_pending() {
 Result<void> StagedObject::read_back() {
   std::vector<std::byte> buffer(std::min<uint64_t>(size_ - digested_, 256 << 10));
   while (digested_ < size_) {
-    const std::span<std::byte> piece(buffer.data(), std::min<uint64_t>(buffer.size(), size_ - digested_));
-    if (auto r = read_exact(os_, fd_.get(), digested_, piece); !r) return std::move(r).error().in(name_);
+    const std::span<std::byte> piece(buffer.data(),
+                                     std::min<uint64_t>(buffer.size(), size_ - digested_));
+    if (auto r = read_exact(os_, fd_.get(), digested_, piece); !r)
+      return std::move(r).error().in(name_);
     digest_.update(piece);
     digested_ += piece.size();
   }
@@ -161,16 +173,19 @@ Result<void> StagedObject::close() {
 
 Result<std::string> StagedObject::seal() {
   const std::lock_guard lock(mutex_);
-  const bool whole =
-      size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 && written_.begin()->end == size_);
+  const bool whole = size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 &&
+                                    written_.begin()->end == size_);
   if (!whole) {
-    const uint64_t gap = written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
-    return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_, " bytes to be written, found none at ", gap)};
+    const uint64_t gap =
+        written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
+    return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_,
+                                  " bytes to be written, found none at ", gap)};
   }
   if (digested_ == size_ && hollow_so_far_) {
     XD_TRY(close());
     std::string recipe;
-    for (const Step& step : pending_) recipe += cat(step.bytes.size(), '+', step.zeros, ':', step.bytes);
+    for (const Step& step : pending_)
+      recipe += cat(step.bytes.size(), '+', step.zeros, ':', step.bytes);
     if (auto known = hollow_.find(recipe)) return *std::move(known);
     digest_pending();
     const std::string digest = digest_.finish();
@@ -194,11 +209,13 @@ void HollowDigests::add(const std::string& recipe, const std::string& digest) {
   if (digests_.size() < kMostHollowDigests) digests_.emplace(recipe, digest);
 }
 
-Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destination, bool overwrite) {
+Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destination,
+                                               bool overwrite) {
   std::unique_ptr<Staging> self(new Staging(os, destination, overwrite));
   boost::system::error_code ec;
   XD_TRY_SET(self->replaces_, check_destination(destination, overwrite));
-  for (fs::path p = destination.parent_path(); !fs::exists(p, ec) && p.has_parent_path(); p = p.parent_path())
+  for (fs::path p = destination.parent_path(); !fs::exists(p, ec) && p.has_parent_path();
+       p = p.parent_path())
     self->made_parent_ = p;
   fs::create_directories(destination.parent_path(), ec);
   if (ec) return Error{XD_IO, cat("make ", destination.parent_path().string(), ": ", ec.message())};
@@ -209,13 +226,14 @@ Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destinati
 Result<void> Staging::take_partial() {
   const auto busy = [this] {
     made_ = false;  // theirs
-    return Error{
-        XD_IO, cat("expected to be the only one to write ", destination_.string(),
-                   ", found another crossdock at work in ", partial_.string(), ": wait for it, or choose another DST")};
+    return Error{XD_IO, cat("expected to be the only one to write ", destination_.string(),
+                            ", found another crossdock at work in ", partial_.string(),
+                            ": wait for it, or choose another DST")};
   };
   made_ = os_.mkdirat(AT_FDCWD, partial_.c_str(), 0777) == 0;
   if (!made_ && errno != EEXIST) return os_error("make " + partial_.string());
-  dir_ = Fd(os_.openat(AT_FDCWD, partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
+  dir_ = Fd(
+      os_.openat(AT_FDCWD, partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
   if (!dir_.valid()) return os_error(partial_.string());
   if (os_.flock(dir_.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return os_error("lock " + partial_.string());
@@ -225,22 +243,26 @@ Result<void> Staging::take_partial() {
   struct stat locked {
   }, there{};
   if (os_.fstat(dir_.get(), &locked) != 0) return os_error(partial_.string());
-  if (::lstat(partial_.c_str(), &there) != 0 || there.st_ino != locked.st_ino || there.st_dev != locked.st_dev)
+  if (::lstat(partial_.c_str(), &there) != 0 || there.st_ino != locked.st_ino ||
+      there.st_dev != locked.st_dev)
     return busy();
   if (!made_) {
     if (!is_leftover(partial_)) {
-      return invalid(cat("expected ", partial_.string(),
-                         " to be free for staging, found a folder that is not crossdock's there: move it away"));
+      return invalid(cat(
+          "expected ", partial_.string(),
+          " to be free for staging, found a folder that is not crossdock's there: move it away"));
     }
     boost::system::error_code ec;
-    for (fs::directory_iterator it(partial_, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+    for (fs::directory_iterator it(partial_, ec); !ec && it != fs::directory_iterator();
+         it.increment(ec)) {
       if (it->path().filename() != kMarker) fs::remove_all(it->path(), ec);
       if (ec) break;
     }
     if (ec) return Error{XD_IO, cat("clear ", partial_.string(), ": ", ec.message())};
   }
   open_ = true;
-  const Fd marker(os_.openat(dir_.get(), kMarker, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+  const Fd marker(
+      os_.openat(dir_.get(), kMarker, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
   if (!marker.valid()) return os_error((partial_ / kMarker).string());
   return {};
 }
@@ -276,7 +298,8 @@ Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, u
   if (!is_safe_name(name) || name == kReportName || name == kMarker)
     return invalid(cat("expected a plain relative name for an output file, found ", name));
   XD_TRY(make_parents(name));
-  Fd fd(os_.openat(dir_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+  Fd fd(os_.openat(dir_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                   0666));
   if (!fd.valid()) return os_error("make " + (partial_ / name).string());
   if (os_.ftruncate(fd.get(), size) != 0)
     return os_error(cat("make ", (partial_ / name).string(), " of ", size, " bytes"));
@@ -285,9 +308,11 @@ Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, u
 
 Result<void> Staging::commit(const std::string& report, bool sync) {
   {
-    Fd fd(os_.openat(dir_.get(), kReportName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+    Fd fd(os_.openat(dir_.get(), kReportName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                     0666));
     if (!fd.valid()) return os_error("make " + (partial_ / kReportName).string());
-    if (auto r = write_exact(os_, fd.get(), 0, as_bytes(report)); !r) return std::move(r).error().in(kReportName);
+    if (auto r = write_exact(os_, fd.get(), 0, as_bytes(report)); !r)
+      return std::move(r).error().in(kReportName);
     if (os_.close(fd.release()) != 0) return os_error((partial_ / kReportName).string());
   }
   if (os_.unlinkat(dir_.get(), kMarker, 0) != 0) return os_error((partial_ / kMarker).string());
@@ -307,8 +332,11 @@ Result<void> Staging::publish() {
   const char* to = destination_.c_str();
   if (os_.renameat2(from, to, RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST)
-      return invalid(cat("expected ", to, " to stay free, found that somebody made it meanwhile: choose another DST"));
-    if (errno != EINVAL || os_.renameat2(from, to, 0) != 0) return os_error(cat("rename ", from, " to ", to));
+      return invalid(
+          cat("expected ", to,
+              " to stay free, found that somebody made it meanwhile: choose another DST"));
+    if (errno != EINVAL || os_.renameat2(from, to, 0) != 0)
+      return os_error(cat("rename ", from, " to ", to));
   }
   made_ = open_ = false;
   return {};
@@ -325,9 +353,11 @@ Result<void> Staging::replace() {
   // Again, at the last moment: a job may have saved something of its own there meanwhile.
   XD_TRY_SET(const bool still_there, check_destination(destination_, overwrite_));
   if (!still_there) return publish();
-  // The old one gets our lock too: under the name OUT.partial it would look like a rest that another run may take over.
+  // The old one gets our lock too: under the name OUT.partial it would look like a rest that
+  // another run may take over.
   const Fd old_dir(os_.openat(AT_FDCWD, to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
-  if (!old_dir.valid() || (os_.flock(old_dir.get(), LOCK_EX | LOCK_NB) != 0 && errno != EWOULDBLOCK))
+  if (!old_dir.valid() ||
+      (os_.flock(old_dir.get(), LOCK_EX | LOCK_NB) != 0 && errno != EWOULDBLOCK))
     return os_error(cat("lock ", to));
   if (os_.renameat2(from, to, RENAME_EXCHANGE) == 0) {
     made_ = open_ = false;
@@ -339,7 +369,8 @@ Result<void> Staging::replace() {
   if (os_.renameat2(to, old.c_str(), 0) != 0) return os_error(cat("rename ", to, " to ", old));
   if (os_.renameat2(from, to, 0) != 0) {
     Error error = os_error(cat("rename ", from, " to ", to));
-    if (os_.renameat2(old.c_str(), to, 0) != 0) return std::move(error).in(cat("what was at ", to, " is now at ", old));
+    if (os_.renameat2(old.c_str(), to, 0) != 0)
+      return std::move(error).in(cat("what was at ", to, " is now at ", old));
     return error;
   }
   made_ = open_ = false;

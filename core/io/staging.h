@@ -1,8 +1,9 @@
 // Output that appears whole or not at all.
 //
-// Everything is written under OUT.partial, beside OUT. commit() syncs once and renames it to OUT; a reader of OUT never
-// sees half a checkpoint. An OUT.partial that a killed run left is taken over by the next one; one that a live run
-// holds (flock) is not. Replacing an old OUT exchanges the two names first and removes the old one after.
+// Everything is written under OUT.partial, beside OUT. commit() syncs once and renames it to OUT; a
+// reader of OUT never sees half a checkpoint. An OUT.partial that a killed run left is taken over
+// by the next one; one that a live run holds (flock) is not. Replacing an old OUT exchanges the two
+// names first and removes the old one after.
 //
 //   Staging staging = *Staging::open(os, out, /*overwrite=*/false);
 //   auto object = staging.create("global_step0/latest", 12);
@@ -28,8 +29,8 @@
 
 namespace crossdock::io {
 
-// Digests of objects that are nearly all zeros, by what was written into them. The moments of every parameter of one
-// shape are the same file, so each such file is digested once. Thread-safe.
+// Digests of objects that are nearly all zeros, by what was written into them. The moments of every
+// parameter of one shape are the same file, so each such file is digested once. Thread-safe.
 class HollowDigests {
  public:
   std::optional<std::string> find(const std::string& recipe) const;
@@ -40,10 +41,12 @@ class HollowDigests {
   std::unordered_map<std::string, std::string> digests_;
 };
 
-// Whether a folder is at DST that a commit would replace; an error when something is there that may not be.
+// Whether a folder is at DST that a commit would replace; an error when something is there that may
+// not be.
 Result<bool> check_destination(const fs::path& destination, bool overwrite);
 
-// One output file of a size known beforehand. Every byte must be written, or declared zero, exactly once.
+// One output file of a size known beforehand. Every byte must be written, or declared zero, exactly
+// once.
 class StagedObject {
  public:
   StagedObject(Os& os, HollowDigests& hollow, Fd fd, std::string name, uint64_t size)
@@ -77,10 +80,12 @@ class StagedObject {
 
   std::mutex mutex_;
   std::set<Written> written_;  // disjoint, adjacent ones merged
-  // The digest streams while writes come in order; from the first one that does not, seal() reads the rest back.
+  // The digest streams while writes come in order; from the first one that does not, seal() reads
+  // the rest back.
   Digest digest_;
   uint64_t digested_ = 0;
-  // What was written in order and is not yet in digest_: little more than some headers around runs of zeros.
+  // What was written in order and is not yet in digest_: little more than some headers around runs
+  // of zeros.
   struct Step {
     std::string bytes;
     uint64_t zeros;  // after the bytes

@@ -22,11 +22,13 @@ namespace {
 const manifest::Tensor* find_tensor(const Manifest& m, const std::string& name) {
   const size_t at = name.find('#');
   const std::string_view before = std::string_view(name).substr(0, at);
-  const std::string_view behind = at == std::string::npos ? "" : std::string_view(name).substr(at + 1);
+  const std::string_view behind =
+      at == std::string::npos ? "" : std::string_view(name).substr(at + 1);
   const auto is_it = [&](const manifest::Tensor& t) {
     if (at == std::string::npos) return t.name == name;
     return t.name.size() >= name.size() && t.name.starts_with(before) && t.name.ends_with(behind) &&
-           std::min(t.name.find_first_not_of("0123456789", at), t.name.size()) == t.name.size() - behind.size();
+           std::min(t.name.find_first_not_of("0123456789", at), t.name.size()) ==
+               t.name.size() - behind.size();
   };
   const auto it = std::find_if(m.tensors.begin(), m.tensors.end(), is_it);
   return it == m.tensors.end() ? nullptr : &*it;
@@ -49,7 +51,8 @@ Value of_json(const google::protobuf::Value& v) {
     }
     case google::protobuf::Value::kStructValue: {
       ValueMap map;
-      for (const auto& [key, value] : v.struct_value().fields()) map.entries.push_back({key, of_json(value)});
+      for (const auto& [key, value] : v.struct_value().fields())
+        map.entries.push_back({key, of_json(value)});
       return {std::move(map)};
     }
     default:
@@ -109,13 +112,15 @@ Result<std::vector<int64_t>> integers(const Value& v, const std::string& key) {
 }
 
 // Of a small F32 tensor; nothing when there is none.
-Result<std::vector<float>> values_of(const std::string& name, const Manifest& m, const ReadTensor& read) {
+Result<std::vector<float>> values_of(const std::string& name, const Manifest& m,
+                                     const ReadTensor& read) {
   constexpr uint64_t kMost = 4096;
   const auto* t = find_tensor(m, name);
   if (!t) return std::vector<float>();
   const auto n = checked_product(t->shape);
   if (t->dtype != manifest::DType::F32 || !n || *n > kMost)
-    return unsupported(cat("expected ", name, " to be at most ", kMost, " F32 values, found something else"));
+    return unsupported(
+        cat("expected ", name, " to be at most ", kMost, " F32 values, found something else"));
   std::vector<float> out(*n);
   XD_TRY(read(static_cast<uint64_t>(t - m.tensors.data()), std::as_writable_bytes(std::span(out))));
   return out;
@@ -126,12 +131,13 @@ ValueMap to_map(const Llama3Scaling& s) {
            {"factor", {s.factor}},
            {"low_freq_factor", {s.low_freq_factor}},
            {"high_freq_factor", {s.high_freq_factor}},
-           {"original_max_position_embeddings", {static_cast<int64_t>(s.original_max_position_embeddings)}}}};
+           {"original_max_position_embeddings",
+            {static_cast<int64_t>(s.original_max_position_embeddings)}}}};
 }
 
 // Nothing: the source has no such key, or tensor.
-Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variables& variables, const Manifest& m,
-                                      const ReadTensor& read) {
+Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variables& variables,
+                                      const Manifest& m, const ReadTensor& read) {
   const auto some = [](auto v) { return std::optional<Value>(Value{std::move(v)}); };
   switch (entry.value_case()) {
     case pb::ConfigEntry::kFrom: {
@@ -189,7 +195,8 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
   const auto* found = variables.find(key);
   if (!found) return std::optional<Value>();
   XD_TRY_SET(const auto list, integers(found->value, key));
-  if (entry.has_greatest_of()) return list.empty() ? std::nullopt : some(*std::max_element(list.begin(), list.end()));
+  if (entry.has_greatest_of())
+    return list.empty() ? std::nullopt : some(*std::max_element(list.begin(), list.end()));
   ValueList indexes;
   for (size_t i = 0; i < list.size(); ++i) {
     if (list[i] > 0) indexes.values.push_back({static_cast<int64_t>(i)});
@@ -202,17 +209,20 @@ Result<ValueMap> nest(ValueMap flat) {
   ValueMap out;
   for (manifest::KeyValue& entry : flat.entries) {
     const std::string name = entry.key.substr(0, entry.key.find('.'));
-    auto it = std::find_if(out.entries.begin(), out.entries.end(), [&](const auto& e) { return e.key == name; });
+    auto it = std::find_if(out.entries.begin(), out.entries.end(),
+                           [&](const auto& e) { return e.key == name; });
     if (it == out.entries.end() && name == entry.key) {
       out.entries.push_back(std::move(entry));
       continue;
     }
     if (it == out.entries.end()) it = out.entries.insert(it, {name, {ValueMap{}}});
     auto* map = std::get_if<ValueMap>(&it->value.kind);
-    if (!map || name == entry.key) return invalid(cat("config ", name, ": expected a map or a value, found both"));
+    if (!map || name == entry.key)
+      return invalid(cat("config ", name, ": expected a map or a value, found both"));
     std::string rest = entry.key.substr(name.size() + 1);
     if (map->find(rest) || rest.find('.') != std::string::npos)
-      return invalid(cat("config ", entry.key, ": expected a new field of a map, found one that it has, or two dots"));
+      return invalid(cat("config ", entry.key,
+                         ": expected a new field of a map, found one that it has, or two dots"));
     map->entries.push_back({std::move(rest), std::move(entry.value)});
   }
   return out;

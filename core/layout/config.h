@@ -6,7 +6,7 @@
 
 namespace crossdock::layout {
 
-Result<Config> make_config(const rules::v1::Layout& layout, const Variables& variables, const manifest::Manifest& m,
-                           const ReadTensor& read);
+Result<Config> make_config(const rules::v1::Layout& layout, const Variables& variables,
+                           const manifest::Manifest& m, const ReadTensor& read);
 
 }  // namespace crossdock::layout

@@ -9,10 +9,12 @@ namespace {
 
 class Gather {
  public:
-  Gather(std::span<const Factor> factors, uint64_t elem_bytes, std::span<std::byte> scratch, const ReadStored& read)
+  Gather(std::span<const Factor> factors, uint64_t elem_bytes, std::span<std::byte> scratch,
+         const ReadStored& read)
       : factors_(factors), elem_(elem_bytes), scratch_(scratch), read_(read) {}
 
-  // Elements [begin, begin + count) of the factors from number `level` on, the first of which lies at `offset`.
+  // Elements [begin, begin + count) of the factors from number `level` on, the first of which lies
+  // at `offset`.
   Result<void> run(size_t level, uint64_t offset, uint64_t begin, uint64_t count, std::byte* out) {
     if (count == 0) return {};
     if (level == factors_.size()) return read_(offset, {out, elem_});
@@ -47,12 +49,14 @@ class Gather {
 
   // Whether it is better to read the whole span at once.
   bool is_dense(Span span, uint64_t count) const {
-    return span.count <= scratch_.size() / elem_ && (span.count <= 2 * count || span.count * elem_ <= kSmall);
+    return span.count <= scratch_.size() / elem_ &&
+           (span.count <= 2 * count || span.count * elem_ <= kSmall);
   }
 
   uint64_t steps_at_once(size_t level, uint64_t offset, uint64_t begin, uint64_t most) const {
     if (most < 2) return 0;
-    const uint64_t inner = inner_size(level + 1), extent = span_of(level, offset, begin, inner).count;
+    const uint64_t inner = inner_size(level + 1),
+                   extent = span_of(level, offset, begin, inner).count;
     const uint64_t room = scratch_.size() / elem_;
     if (extent > room) return 0;
     const uint64_t n = std::min(most, (room - extent) / factors_[level].stride + 1);
@@ -83,7 +87,8 @@ class Gather {
     return {first, last - first + 1};
   }
 
-  Result<void> pick(size_t level, Span span, uint64_t offset, uint64_t begin, uint64_t count, std::byte* out) {
+  Result<void> pick(size_t level, Span span, uint64_t offset, uint64_t begin, uint64_t count,
+                    std::byte* out) {
     XD_TRY(read_(span.begin, scratch_.first(span.count * elem_)));
     copy(level, scratch_.data(), offset - span.begin, begin, count, out);
     return {};
@@ -112,9 +117,10 @@ class Gather {
     }
   }
 
-  // Steps [first, first + n) of a factor of stride 1 that has others inside it: a tile of some steps is read as runs,
-  // one for each inner element, and turned.
-  Result<void> transpose(size_t level, uint64_t offset, uint64_t first, uint64_t n, std::byte* out) {
+  // Steps [first, first + n) of a factor of stride 1 that has others inside it: a tile of some
+  // steps is read as runs, one for each inner element, and turned.
+  Result<void> transpose(size_t level, uint64_t offset, uint64_t first, uint64_t n,
+                         std::byte* out) {
     const uint64_t inner = inner_size(level + 1);
     const uint64_t width = std::min(n, std::max<uint64_t>(scratch_.size() / elem_ / kTileRows, 1));
     for (uint64_t at = 0; at < n; at += width) {
@@ -173,9 +179,11 @@ class Gather {
 
 }  // namespace
 
-Result<void> gather(std::span<const Factor> factors, uint64_t offset, uint64_t elem_bytes, uint64_t begin,
-                    std::span<std::byte> out, std::span<std::byte> scratch, const ReadStored& read) {
-  return Gather(factors, elem_bytes, scratch, read).run(0, offset, begin, out.size() / elem_bytes, out.data());
+Result<void> gather(std::span<const Factor> factors, uint64_t offset, uint64_t elem_bytes,
+                    uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
+                    const ReadStored& read) {
+  return Gather(factors, elem_bytes, scratch, read)
+      .run(0, offset, begin, out.size() / elem_bytes, out.data());
 }
 
 }  // namespace crossdock::layout

@@ -31,7 +31,8 @@ std::string architecture_of(const Manifest& m) {
   return "no general.architecture";
 }
 
-// Nothing: the format has no layouts. Errors: a source that is no model, or of an architecture without a layout.
+// Nothing: the format has no layouts. Errors: a source that is no model, or of an architecture
+// without a layout.
 Result<std::optional<Found>> find_layout(const Options& options, const Manifest& m) {
   const std::string format = m.source.format.substr(0, m.source.format.find('/'));
   bool any = false;
@@ -45,16 +46,18 @@ Result<std::optional<Found>> find_layout(const Options& options, const Manifest&
       if (layout.format() != format) continue;
       any = true;
       if (!all_hold(layout.when(), m.source.metadata)) continue;
-      if (!layout.refused().empty()) return unsupported(cat("expected a model, found ", layout.refused()));
+      if (!layout.refused().empty())
+        return unsupported(cat("expected a model, found ", layout.refused()));
       if (!best || layout.when().size() > best->layout.when().size()) best = Found{rule, layout};
     }
   }
   if (!any || best) return best;
   if (options.keep_unmatched) return std::optional<Found>();
-  return unsupported(cat("expected an architecture that there is a layout rule for, found ", architecture_of(m), " in ",
-                         m.source.format,
-                         ": write one as in docs/rules.md and give it with --rules FILE, or keep the file's own names "
-                         "with --keep-unmatched"));
+  return unsupported(cat(
+      "expected an architecture that there is a layout rule for, found ", architecture_of(m),
+      " in ", m.source.format,
+      ": write one as in docs/rules.md and give it with --rules FILE, or keep the file's own names "
+      "with --keep-unmatched"));
 }
 
 }  // namespace
@@ -65,9 +68,12 @@ Result<LaidOut> lay_out(const Options& options, const Manifest& m, const ReadTen
   if (!found) return out;
   if (m.tensors.empty())
     return unsupported(
-        "expected a model, found no tensors, only metadata such as a vocabulary: name the file of weights");
+        "expected a model, found no tensors, only metadata such as a vocabulary: name the file of "
+        "weights");
   const Variables variables(m.source.metadata, found->layout);
-  const auto where = [&](Error e) { return std::move(e).in(cat("rule ", found->rule.model_type())); };
+  const auto where = [&](Error e) {
+    return std::move(e).in(cat("rule ", found->rule.model_type()));
+  };
   auto config = make_config(found->layout, variables, m, read);
   if (!config) return where(std::move(config).error());
   auto made = apply_tensor_rules(found->rule, found->layout, variables, options.keep_unmatched, m);
@@ -75,13 +81,16 @@ Result<LaidOut> lay_out(const Options& options, const Manifest& m, const ReadTen
   out.programs = std::move(made->programs);
   out.tensors = std::move(made->tensors);
   for (const auto& t : out.tensors) {
-    if (!t.left_out.empty()) out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.left_out));
+    if (!t.left_out.empty())
+      out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.left_out));
   }
   if (m.source.config.kind.index() != 0 || config->text.empty()) return out;
   std::string list;
-  config->missing.insert(config->missing.begin(), found->layout.untold().begin(), found->layout.untold().end());
+  config->missing.insert(config->missing.begin(), found->layout.untold().begin(),
+                         found->layout.untold().end());
   for (const std::string& what : config->missing) list += cat(list.empty() ? "" : ", ", what);
-  out.notes.push_back(cat("config.json was made from the metadata", list.empty() ? "" : ", which does not tell ", list,
+  out.notes.push_back(cat("config.json was made from the metadata",
+                          list.empty() ? "" : ", which does not tell ", list,
                           ": compare it with the original model's. Tokenizer files are not made."));
   out.config = *std::move(config);
   return out;

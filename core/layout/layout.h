@@ -1,5 +1,6 @@
-// From a source's own tensors to those of the checkpoint of Hugging Face's class, by the layouts of rules.proto: names,
-// shapes, order of elements, and config.json. A source whose format has no layouts is left as it is.
+// From a source's own tensors to those of the checkpoint of Hugging Face's class, by the layouts of
+// rules.proto: names, shapes, order of elements, and config.json. A source whose format has no
+// layouts is left as it is.
 #pragma once
 
 #include "core/layout/program.h"
@@ -40,10 +41,12 @@ struct LaidOut {
   std::vector<std::string> notes;
 };
 
-// The source's model, as the rules have it. A new tensor's name is the source's own (several joined by '+', one of a
-// stack with its index), its target name what the rule says, and `layout` how it is made. Errors: a source that is no
-// model, a rule that is no rule or does not fit it, no rule for it, a tensor that is missing or that no rule takes.
-// `read` is for small tensors that config.json is made from.
-Result<LaidOut> lay_out(const Options& options, const manifest::Manifest& m, const ReadTensor& read);
+// The source's model, as the rules have it. A new tensor's name is the source's own (several joined
+// by '+', one of a stack with its index), its target name what the rule says, and `layout` how it
+// is made. Errors: a source that is no model, a rule that is no rule or does not fit it, no rule
+// for it, a tensor that is missing or that no rule takes. `read` is for small tensors that
+// config.json is made from.
+Result<LaidOut> lay_out(const Options& options, const manifest::Manifest& m,
+                        const ReadTensor& read);
 
 }  // namespace crossdock::layout

@@ -20,25 +20,29 @@ size_t layer_at(const std::string& name) {
 
 // '##' first, so that what is left of '#' is the layer.
 std::string with_numbers(std::string name, uint64_t layer, uint64_t expert) {
-  for (size_t at; (at = name.find("##")) != std::string::npos;) name.replace(at, 2, std::to_string(expert));
-  for (size_t at; (at = name.find('#')) != std::string::npos;) name.replace(at, 1, std::to_string(layer));
+  for (size_t at; (at = name.find("##")) != std::string::npos;)
+    name.replace(at, 2, std::to_string(expert));
+  for (size_t at; (at = name.find('#')) != std::string::npos;)
+    name.replace(at, 1, std::to_string(layer));
   return name;
 }
 
 bool has_layer(const std::string& name) { return layer_at(name) != std::string::npos; }
 bool has_expert(const std::string& name) { return name.find("##") != std::string::npos; }
 
-StoredNames::StoredNames(const pb::Layout& layout, const std::vector<manifest::Tensor>& tensors) : layout_(layout) {
+StoredNames::StoredNames(const pb::Layout& layout, const std::vector<manifest::Tensor>& tensors)
+    : layout_(layout) {
   for (uint64_t i = 0; i < tensors.size(); ++i) by_name_.emplace(tensors[i].name, i);
 }
 
-std::optional<uint64_t> StoredNames::find(const std::string& name, uint64_t layer, uint64_t expert) const {
+std::optional<uint64_t> StoredNames::find(const std::string& name, uint64_t layer,
+                                          uint64_t expert) const {
   const auto it = by_name_.find(with_numbers(name, layer, expert));
   return it == by_name_.end() ? std::nullopt : std::optional(it->second);
 }
 
-// One more than the greatest number in the place of '#', of those that are below the number of all tensors: a layer has
-// one at least.
+// One more than the greatest number in the place of '#', of those that are below the number of all
+// tensors: a layer has one at least.
 uint64_t StoredNames::count_layers(const std::string& name) const {
   const size_t at = layer_at(name);
   const std::string around = name.substr(0, at + 2);  // and the character behind it
@@ -59,14 +63,16 @@ uint64_t StoredNames::count_layers(const std::string& name) const {
 
 Result<void> StoredNames::check_layers(const Variables& variables) const {
   for (const pb::Layers& layers : layout_.layers()) {
-    if (!has_layer(layers.from())) return invalid(cat("layers: expected '#' in the name, found ", layers.from()));
+    if (!has_layer(layers.from()))
+      return invalid(cat("layers: expected '#' in the name, found ", layers.from()));
     XD_TRY_SET(const uint64_t n, variables.number(layers.number()));
     const uint64_t found = count_layers(layers.from());
     if (n == found) continue;
-    return corrupt(cat("expected ", n, " layers ", layers.from(), ", which is what the metadata says (",
-                       layers.number(), "), found the tensors of ", found,
-                       found < n ? ": the file is incomplete, download or convert it again"
-                                 : ": the tensors are not this metadata's, convert the model again"));
+    return corrupt(
+        cat("expected ", n, " layers ", layers.from(), ", which is what the metadata says (",
+            layers.number(), "), found the tensors of ", found,
+            found < n ? ": the file is incomplete, download or convert it again"
+                      : ": the tensors are not this metadata's, convert the model again"));
   }
   return {};
 }

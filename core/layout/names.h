@@ -1,5 +1,5 @@
-// The names of a layout's rules, with '#' for the number of a layer and '##' for that of an expert, and the stored
-// tensors that have them.
+// The names of a layout's rules, with '#' for the number of a layer and '##' for that of an expert,
+// and the stored tensors that have them.
 #pragma once
 
 #include "core/layout/variables.h"
@@ -23,7 +23,8 @@ class StoredNames {
   Result<void> check_layers(const Variables& variables) const;
   std::optional<uint64_t> find(const std::string& name, uint64_t layer, uint64_t expert = 0) const;
   bool has(const std::string& name, uint64_t layer) const { return find(name, layer).has_value(); }
-  // All that a rule's name may stand in: those that tensors of such names are in, at least one; or no layer alone.
+  // All that a rule's name may stand in: those that tensors of such names are in, at least one; or
+  // no layer alone.
   std::vector<uint64_t> layers_of(const std::string& name) const;
 
  private:

@@ -8,7 +8,8 @@
 
 namespace crossdock::layout {
 
-Result<void> Operations::check_bound(const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
+Result<void> Operations::check_bound(
+    const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
   for (const pb::Operation& op : ops) {
     std::vector<std::string> texts(op.split().size().begin(), op.split().size().end());
     texts.insert(texts.end(), op.reshape().size().begin(), op.reshape().size().end());
@@ -22,8 +23,9 @@ Result<void> Operations::check_bound(const google::protobuf::RepeatedPtrField<pb
   return {};
 }
 
-Result<std::vector<uint64_t>> Operations::sizes(const google::protobuf::RepeatedPtrField<std::string>& texts,
-                                                uint64_t whole, uint64_t layer) const {
+Result<std::vector<uint64_t>> Operations::sizes(
+    const google::protobuf::RepeatedPtrField<std::string>& texts, uint64_t whole,
+    uint64_t layer) const {
   std::vector<uint64_t> out;
   std::optional<size_t> open;
   uint64_t product = 1;
@@ -33,7 +35,8 @@ Result<std::vector<uint64_t>> Operations::sizes(const google::protobuf::Repeated
     out.push_back(1);
     if (text == "?") continue;
     XD_TRY_SET(out.back(), variables_.number(text, layer));
-    if (__builtin_mul_overflow(product, out.back(), &product)) return invalid("expected sizes below 2^64");
+    if (__builtin_mul_overflow(product, out.back(), &product))
+      return invalid("expected sizes below 2^64");
   }
   if (open && (product == 0 || whole % product != 0))
     return invalid(cat("expected sizes that divide ", whole, ", found a product of ", product));
@@ -86,22 +89,27 @@ Result<void> Operations::change(View& view, const pb::Operation& op, uint64_t la
       return unpermute(view, op.unpermute_rows(), layer);
     case pb::Operation::kReshape: {
       if (view.rank() > 1) XD_TRY(view.merge(0, view.rank()));
-      XD_TRY_SET(const auto parts, sizes(op.reshape().size(), view.rank() > 0 ? view.size(0) : 1, layer));
+      XD_TRY_SET(const auto parts,
+                 sizes(op.reshape().size(), view.rank() > 0 ? view.size(0) : 1, layer));
       return view.split(0, parts);
     }
     default:
       return invalid(
-          "expected an operation on a shape: add, log_of_negated and unstack are the rule's own, not a part's");
+          "expected an operation on a shape: add, log_of_negated and unstack are the rule's own, "
+          "not a part's");
   }
 }
 
-Result<View> Operations::view_of(const manifest::Tensor& t, const pb::Part& part, uint64_t layer) const {
+Result<View> Operations::view_of(const manifest::Tensor& t, const pb::Part& part,
+                                 uint64_t layer) const {
   View view = View::of(t.shape);
   if (manifest::info(t.dtype).bits % 8 != 0 || *checked_product(t.shape) == 0)
-    return unsupported(cat("expected elements of whole bytes to lay out, found ", base::printable(t.name), " of ",
-                           manifest::name(t.dtype), " or without elements"));
+    return unsupported(cat("expected elements of whole bytes to lay out, found ",
+                           base::printable(t.name), " of ", manifest::name(t.dtype),
+                           " or without elements"));
   for (const pb::Operation& op : part.op()) {
-    if (auto r = change(view, op, layer); !r) return std::move(r).error().in(cat("from ", base::printable(t.name)));
+    if (auto r = change(view, op, layer); !r)
+      return std::move(r).error().in(cat("from ", base::printable(t.name)));
   }
   return view;
 }

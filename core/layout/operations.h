@@ -19,8 +19,8 @@ class Operations {
   Result<View> view_of(const manifest::Tensor& t, const pb::Part& part, uint64_t layer) const;
 
  private:
-  Result<std::vector<uint64_t>> sizes(const google::protobuf::RepeatedPtrField<std::string>& texts, uint64_t whole,
-                                      uint64_t layer) const;
+  Result<std::vector<uint64_t>> sizes(const google::protobuf::RepeatedPtrField<std::string>& texts,
+                                      uint64_t whole, uint64_t layer) const;
   Result<void> unpermute(View& view, const std::string& heads, uint64_t layer) const;
   const Variables& variables_;
 };

@@ -13,7 +13,8 @@ void change_values(float add, bool log_of_negated, std::span<std::byte> bytes) {
     float value;
     std::memcpy(&value, &bytes[at], sizeof(float));
     if (log_of_negated)
-      value = static_cast<float>(std::log(-double{value}));  // rounded once: the same on every machine
+      value =
+          static_cast<float>(std::log(-double{value}));  // rounded once: the same on every machine
     if (add != 0) value += add;
     std::memcpy(&bytes[at], &value, sizeof(float));
   }
@@ -29,13 +30,15 @@ void Program::prepare() {
     for (uint64_t dim = pieces.size() == 1 ? 0 : join_dim; dim < piece.view.rank(); ++dim)
       p.inner *= piece.view.size(dim);
   }
-  const auto in_order = [](const std::vector<Factor>& f) { return f.empty() || (f.size() == 1 && f[0].stride == 1); };
+  const auto in_order = [](const std::vector<Factor>& f) {
+    return f.empty() || (f.size() == 1 && f[0].stride == 1);
+  };
   plain_ = pieces.size() == 1 && add == 0 && !log_of_negated && pieces[0].view.offset() == 0 &&
            in_order(prepared_[0].factors);
 }
 
-Result<void> Program::run(uint64_t elem_bytes, uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
-                          const Read& read) const {
+Result<void> Program::run(uint64_t elem_bytes, uint64_t begin, std::span<std::byte> out,
+                          std::span<std::byte> scratch, const Read& read) const {
   uint64_t whole = 0;  // elements for each outer step, of all pieces
   for (const Prepared& p : prepared_) whole += p.inner;
   std::span<std::byte> left = out;

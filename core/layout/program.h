@@ -1,4 +1,5 @@
-// How one tensor of the checkpoint is read from the stored ones: views of them, joined, and a change of each value.
+// How one tensor of the checkpoint is read from the stored ones: views of them, joined, and a
+// change of each value.
 #pragma once
 
 #include "core/layout/gather.h"
@@ -28,10 +29,11 @@ struct Program {
   bool is_plain() const { return plain_; }
 
   // `read`: of stored tensors, in their own order.
-  using Read = std::function<Result<void>(uint64_t tensor, uint64_t begin, std::span<std::byte> out)>;
+  using Read =
+      std::function<Result<void>(uint64_t tensor, uint64_t begin, std::span<std::byte> out)>;
   // Elements [begin, begin + out.size() / elem_bytes). `scratch`: see gather.h. [any]
-  Result<void> run(uint64_t elem_bytes, uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
-                   const Read& read) const;
+  Result<void> run(uint64_t elem_bytes, uint64_t begin, std::span<std::byte> out,
+                   std::span<std::byte> scratch, const Read& read) const;
 
   // Makes the factors of all pieces, once these are complete.
   void prepare();

@@ -9,13 +9,15 @@ namespace crossdock::layout {
 
 namespace {
 
-constexpr double kPrecision = 2e-5;  // relative: of float32 frequencies, through a division by their differences
+constexpr double kPrecision =
+    2e-5;  // relative: of float32 frequencies, through a division by their differences
 
 // The number of turns that each pair makes per position.
 std::vector<double> turns(size_t n_pairs, double base) {
   std::vector<double> out(n_pairs);
   for (size_t i = 0; i < n_pairs; ++i)
-    out[i] = std::pow(base, -static_cast<double>(i) / static_cast<double>(n_pairs)) / (2 * std::numbers::pi);
+    out[i] = std::pow(base, -static_cast<double>(i) / static_cast<double>(n_pairs)) /
+             (2 * std::numbers::pi);
   return out;
 }
 
@@ -42,7 +44,8 @@ std::optional<Llama3Scaling> find_llama3_scaling(std::span<const float> factors,
   const double most = *std::max_element(factors.begin(), factors.end());
   if (!(most > 1) || !std::isfinite(most)) return std::nullopt;
   const auto at = turns(factors.size(), base);
-  // Between both ends 1/factor is a line over the turns: smooth = original/(high - low) turns - low/(high - low).
+  // Between both ends 1/factor is a line over the turns: smooth = original/(high - low) turns -
+  // low/(high - low).
   std::vector<std::pair<double, double>> line;
   for (size_t i = 0; i < factors.size(); ++i) {
     if (!(factors[i] >= 1)) return std::nullopt;

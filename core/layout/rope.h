@@ -14,12 +14,12 @@ struct Llama3Scaling {
   double original_max_position_embeddings = 0;
 };
 
-// `factors`: one for each pair of a head's dimensions, by which its frequency is divided; `base`: rope_theta. Nothing
-// when no llama3 scaling makes them, to float32's precision.
+// `factors`: one for each pair of a head's dimensions, by which its frequency is divided; `base`:
+// rope_theta. Nothing when no llama3 scaling makes them, to float32's precision.
 //
-// Only the ratios of the last three fields matter, so low_freq_factor is 1, as in all models of Meta.
-// Source: _compute_llama3_parameters of transformers 5.23 (modeling_rope_utils.py), generate_extra_tensors of
-// llama.cpp's convert_hf_to_gguf.py.
+// Only the ratios of the last three fields matter, so low_freq_factor is 1, as in all models of
+// Meta. Source: _compute_llama3_parameters of transformers 5.23 (modeling_rope_utils.py),
+// generate_extra_tensors of llama.cpp's convert_hf_to_gguf.py.
 std::optional<Llama3Scaling> find_llama3_scaling(std::span<const float> factors, double base);
 
 }  // namespace crossdock::layout

@@ -17,14 +17,16 @@ namespace {
 constexpr int kMaxLets = 256;
 
 const KeyValue* find_key(const std::vector<KeyValue>& metadata, std::string_view key) {
-  const auto it = std::find_if(metadata.begin(), metadata.end(), [key](const auto& entry) { return entry.key == key; });
+  const auto it = std::find_if(metadata.begin(), metadata.end(),
+                               [key](const auto& entry) { return entry.key == key; });
   return it == metadata.end() ? nullptr : &*it;
 }
 
 bool holds(const pb::Condition& condition, const std::vector<KeyValue>& metadata, uint64_t layer) {
   using pb::Condition;
   const KeyValue* entry = find_key(metadata, condition.key());
-  if (condition.test_case() == Condition::kPresent) return (entry != nullptr) == condition.present();
+  if (condition.test_case() == Condition::kPresent)
+    return (entry != nullptr) == condition.present();
   const auto element = entry ? in_layer(*entry, layer) : Result<const Value*>(nullptr);
   const Value* v = element ? *element : nullptr;
   const std::string* text = v ? v->get<std::string>() : nullptr;
@@ -33,7 +35,8 @@ bool holds(const pb::Condition& condition, const std::vector<KeyValue>& metadata
     case Condition::kEquals:
       return text && *text == condition.equals();
     case Condition::kContains:
-      return text && base::fold_case(*text).find(base::fold_case(condition.contains())) != std::string::npos;
+      return text && base::fold_case(*text).find(base::fold_case(condition.contains())) !=
+                         std::string::npos;
     case Condition::kPositive:
       return (number && *number > 0) == condition.positive();
     case Condition::kPresent:
@@ -50,26 +53,31 @@ Result<const Value*> in_layer(const KeyValue& entry, uint64_t layer) {
   if (!list) return &entry.value;
   if (layer == kNoLayer) {
     if (list->values.empty()) return nullptr;
-    const auto other = std::find_if(list->values.begin(), list->values.end(),
-                                    [&](const Value& element) { return element != list->values[0]; });
+    const auto other =
+        std::find_if(list->values.begin(), list->values.end(),
+                     [&](const Value& element) { return element != list->values[0]; });
     if (other == list->values.end()) return &list->values[0];
-    return unsupported(cat("expected ", entry.key,
-                           " to be the same for all layers, as it is in this architecture, found that of layer ",
-                           other - list->values.begin(), " to differ from that of layer 0"));
+    return unsupported(
+        cat("expected ", entry.key,
+            " to be the same for all layers, as it is in this architecture, found that of layer ",
+            other - list->values.begin(), " to differ from that of layer 0"));
   }
   if (layer < list->values.size()) return &list->values[layer];
-  return invalid(cat("expected ", entry.key, " to have an element for layer ", layer, ", found ", list->values.size()));
+  return invalid(cat("expected ", entry.key, " to have an element for layer ", layer, ", found ",
+                     list->values.size()));
 }
 
 bool all_hold(const google::protobuf::RepeatedPtrField<pb::Condition>& conditions,
               const std::vector<KeyValue>& metadata, uint64_t layer) {
-  return std::all_of(conditions.begin(), conditions.end(), [&](const auto& c) { return holds(c, metadata, layer); });
+  return std::all_of(conditions.begin(), conditions.end(),
+                     [&](const auto& c) { return holds(c, metadata, layer); });
 }
 
 const KeyValue* Variables::find(const std::string& keys) const {
   for (size_t begin = 0; begin <= keys.size();) {
     const size_t end = std::min(keys.find('|', begin), keys.size());
-    if (const KeyValue* e = find_key(metadata_, std::string_view(keys).substr(begin, end - begin))) return e;
+    if (const KeyValue* e = find_key(metadata_, std::string_view(keys).substr(begin, end - begin)))
+      return e;
     begin = end + 1;
   }
   return nullptr;
@@ -88,7 +96,8 @@ Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, const
 }
 
 Result<uint64_t> Variables::number(const std::string& text, uint64_t layer) const {
-  if (lets_.size() > kMaxLets) return invalid(cat("expected at most ", kMaxLets, " variables, found ", lets_.size()));
+  if (lets_.size() > kMaxLets)
+    return invalid(cat("expected at most ", kMaxLets, " variables, found ", lets_.size()));
   Lets lets;
   if (text.find('{') != std::string::npos) {
     for (const auto& let : lets_) lets.push_back(sum(let.value(), layer, lets));
@@ -109,8 +118,11 @@ Result<uint64_t> Variables::sum(const std::string& text, uint64_t layer, const L
   return out;
 }
 
-Result<uint64_t> Variables::product(const std::string& text, uint64_t layer, const Lets& lets) const {
-  const auto fail = [&] { return invalid(cat("expected a number such as 2*{a}/{b}, found \"", text, '"')); };
+Result<uint64_t> Variables::product(const std::string& text, uint64_t layer,
+                                    const Lets& lets) const {
+  const auto fail = [&] {
+    return invalid(cat("expected a number such as 2*{a}/{b}, found \"", text, '"'));
+  };
   uint64_t out = 1;
   char op = '*';
   for (size_t at = 0; at < text.size();) {

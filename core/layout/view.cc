@@ -42,7 +42,8 @@ Result<std::vector<Factor>> take_inner(std::vector<Factor>& list, uint64_t size)
       last = {last.size / size, last.stride * size};
       size = 1;
     } else {
-      return invalid(cat("expected to split whole parts of ", last.size, " elements, found a size of ", size));
+      return invalid(
+          cat("expected to split whole parts of ", last.size, " elements, found a size of ", size));
     }
   }
   return out;
@@ -53,7 +54,8 @@ Result<std::vector<Factor>> take_inner(std::vector<Factor>& list, uint64_t size)
 View View::of(std::span<const uint64_t> shape) {
   View out;
   uint64_t stride = 1;
-  for (size_t i = shape.size(); i-- > 0; stride *= shape[i]) out.dims_.insert(out.dims_.begin(), {{shape[i], stride}});
+  for (size_t i = shape.size(); i-- > 0; stride *= shape[i])
+    out.dims_.insert(out.dims_.begin(), {{shape[i], stride}});
   return out;
 }
 
@@ -77,7 +79,8 @@ std::vector<Factor> View::factors() const {
 
 Result<void> View::check_dim(uint64_t dim, uint64_t limit) const {
   if (dim < limit) return {};
-  return invalid(cat("expected a dimension below ", limit, " of the shape ", text_of(shape()), ", found ", dim));
+  return invalid(cat("expected a dimension below ", limit, " of the shape ", text_of(shape()),
+                     ", found ", dim));
 }
 
 Result<void> View::split(uint64_t dim, std::span<const uint64_t> sizes) {
@@ -98,8 +101,8 @@ Result<void> View::split(uint64_t dim, std::span<const uint64_t> sizes) {
 Result<void> View::merge(uint64_t first, uint64_t count) {
   XD_TRY(check_dim(first, rank()));
   if (count < 1 || count > rank() - first)
-    return invalid(
-        cat("expected to merge 1 to ", rank() - first, " dimensions of ", text_of(shape()), ", found ", count));
+    return invalid(cat("expected to merge 1 to ", rank() - first, " dimensions of ",
+                       text_of(shape()), ", found ", count));
   for (uint64_t i = 1; i < count; ++i) {
     append(dims_[first], dims_[first + 1]);
     dims_.erase(dims_.begin() + static_cast<ptrdiff_t>(first) + 1);
@@ -129,7 +132,8 @@ Result<void> View::slice(uint64_t dim, uint64_t begin, uint64_t count) {
   Dim& factors = dims_[dim];
   if (n == 1) return {};
   std::erase_if(factors, [](const Factor& f) { return f.size == 1; });
-  if (factors.size() != 1) return invalid("expected to slice a dimension before it is merged of others");
+  if (factors.size() != 1)
+    return invalid("expected to slice a dimension before it is merged of others");
   offset_ += begin * factors[0].stride;
   factors[0].size = count;
   return {};

@@ -1,9 +1,10 @@
-// A tensor seen through layout operations: which element of a stored tensor each element of the wanted one is.
+// A tensor seen through layout operations: which element of a stored tensor each element of the
+// wanted one is.
 //
-// A dimension is a list of factors, outermost first, each with a size and a stride in elements of the stored tensor. So
-// to split, permute and merge dimensions (as un-permuting the rows of q and k does) never moves a byte: only reading
-// the view's elements in order does. The same idea as numpy's strides, but that merged dimensions need not be even
-// ones.
+// A dimension is a list of factors, outermost first, each with a size and a stride in elements of
+// the stored tensor. So to split, permute and merge dimensions (as un-permuting the rows of q and k
+// does) never moves a byte: only reading the view's elements in order does. The same idea as
+// numpy's strides, but that merged dimensions need not be even ones.
 #pragma once
 
 #include <crossdock/result.hpp>
@@ -28,7 +29,8 @@ class View {
   uint64_t rank() const { return dims_.size(); }
   uint64_t size(uint64_t dim) const;
   std::vector<uint64_t> shape() const;
-  // All factors in order, those of size 1 left out and even neighbours as one; the first element's place.
+  // All factors in order, those of size 1 left out and even neighbours as one; the first element's
+  // place.
   std::vector<Factor> factors() const;
   uint64_t offset() const { return offset_; }
 

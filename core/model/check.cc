@@ -12,10 +12,13 @@ using manifest::Tensor;
 
 namespace {
 
-std::string quoted(std::string_view name) { return '"' + base::printable(name.substr(0, 200)) + '"'; }
+std::string quoted(std::string_view name) {
+  return '"' + base::printable(name.substr(0, 200)) + '"';
+}
 
 Result<void> check_text(const std::string& text, std::string_view what) {
-  if (!base::is_utf8(text)) return corrupt(cat("expected UTF-8 in ", what, ", found ", quoted(text)));
+  if (!base::is_utf8(text))
+    return corrupt(cat("expected UTF-8 in ", what, ", found ", quoted(text)));
   return {};
 }
 
@@ -37,12 +40,14 @@ Result<void> check_value(const manifest::Value& value, int depth) {
 // The elements that a strided view touches: [first, last] of the storage.
 Result<void> check_strides(const Tensor& t, uint64_t storage_bytes) {
   if (t.strides.size() != t.shape.size()) {
-    return corrupt(cat("expected one stride for each of ", t.shape.size(), " dimensions, found ", t.strides.size()));
+    return corrupt(cat("expected one stride for each of ", t.shape.size(), " dimensions, found ",
+                       t.strides.size()));
   }
   uint64_t last = t.storage_offset;
   for (size_t i = 0; i < t.shape.size(); ++i) {
     if (t.shape[i] == 0) return {};
-    if (t.strides[i] < 0) return corrupt(cat("expected strides of 0 or more, found ", t.strides[i]));
+    if (t.strides[i] < 0)
+      return corrupt(cat("expected strides of 0 or more, found ", t.strides[i]));
     const auto step = checked_mul(t.shape[i] - 1, static_cast<uint64_t>(t.strides[i]));
     const auto sum = step ? checked_add(last, *step) : std::nullopt;
     if (!sum) return corrupt("strides that reach past 2^64 elements");
@@ -50,23 +55,27 @@ Result<void> check_strides(const Tensor& t, uint64_t storage_bytes) {
   }
   const auto end = last == UINT64_MAX ? std::nullopt : manifest::dense_bytes(t.dtype, last + 1);
   if (!end || *end > storage_bytes)
-    return corrupt(cat("expected a view inside its storage of ", storage_bytes, " bytes, found element ", last));
+    return corrupt(cat("expected a view inside its storage of ", storage_bytes,
+                       " bytes, found element ", last));
   return {};
 }
 
 Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& files) {
   if (t.name.size() > kMaxNameBytes)
-    return corrupt(cat("expected a name of at most ", kMaxNameBytes, " bytes, found ", t.name.size()));
+    return corrupt(
+        cat("expected a name of at most ", kMaxNameBytes, " bytes, found ", t.name.size()));
   XD_TRY(check_text(t.name, "a tensor's name"));
   XD_TRY(check_text(t.target_name, "a tensor's name"));
   if (t.dtype == manifest::DType::UNSPECIFIED || manifest::info(t.dtype).bits == 0) {
-    return corrupt(cat("expected a known element type, found number ", static_cast<uint32_t>(t.dtype)));
+    return corrupt(
+        cat("expected a known element type, found number ", static_cast<uint32_t>(t.dtype)));
   }
   if (t.shape.size() > kMaxRank)
     return corrupt(cat("expected at most ", kMaxRank, " dimensions, found ", t.shape.size()));
   const auto n_elems = checked_product(t.shape);
   const auto n_bytes = n_elems ? manifest::dense_bytes(t.dtype, *n_elems) : std::nullopt;
-  if (!n_bytes) return corrupt("expected a size below 2^64 bytes in whole bytes, found a shape that overflows");
+  if (!n_bytes)
+    return corrupt("expected a size below 2^64 bytes in whole bytes, found a shape that overflows");
   uint64_t storage_bytes = 0;
   for (const manifest::Extent& extent : t.extents) {
     if (extent.file >= files.size())
@@ -74,8 +83,9 @@ Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& fi
     const auto end = checked_add(extent.offset, extent.length);
     const auto sum = checked_add(storage_bytes, extent.length);
     if (!end || !sum || *end > files[extent.file].size) {
-      return corrupt(cat("expected bytes inside ", files[extent.file].name, " of ", files[extent.file].size,
-                         " bytes, found ", extent.length, " at ", extent.offset));
+      return corrupt(cat("expected bytes inside ", files[extent.file].name, " of ",
+                         files[extent.file].size, " bytes, found ", extent.length, " at ",
+                         extent.offset));
     }
     storage_bytes = *sum;
   }
@@ -100,8 +110,8 @@ uint64_t value_bytes(const Tensor& t) { return *manifest::dense_bytes(t.dtype, e
 
 Result<void> check(const Manifest& m) {
   if (m.schema_version == 0 || m.schema_version > manifest::kSchemaVersion) {
-    return unsupported(cat("expected manifest version ", manifest::kSchemaVersion, ", found ", m.schema_version,
-                           ": update crossdock"));
+    return unsupported(cat("expected manifest version ", manifest::kSchemaVersion, ", found ",
+                           m.schema_version, ": update crossdock"));
   }
   if (m.tensors.size() > kMaxTensors)
     return corrupt(cat("expected at most ", kMaxTensors, " tensors, found ", m.tensors.size()));
@@ -117,31 +127,37 @@ Result<void> check(const Manifest& m) {
   names.reserve(m.tensors.size());
   uint64_t n_elems = 0;
   for (const Tensor& t : m.tensors) {
-    if (auto r = check_tensor(t, m.source.files); !r) return std::move(r).error().in(cat("tensor ", quoted(t.name)));
+    if (auto r = check_tensor(t, m.source.files); !r)
+      return std::move(r).error().in(cat("tensor ", quoted(t.name)));
     if (element_count(t) > kMaxElements - n_elems)
-      return corrupt(cat("expected at most 2^56 elements in all, found more at tensor ", quoted(t.name)));
+      return corrupt(
+          cat("expected at most 2^56 elements in all, found more at tensor ", quoted(t.name)));
     n_elems += element_count(t);
     if (t.role > manifest::Role::kOptimizerState || t.train > manifest::Training::kFrozen)
-      return corrupt(cat("expected a known role and training, found another in tensor ", quoted(t.name)));
+      return corrupt(
+          cat("expected a known role and training, found another in tensor ", quoted(t.name)));
     if (!names.insert(t.name).second)
       return corrupt(cat("expected each tensor once, found ", quoted(t.name), " twice"));
   }
   for (const auto& group : m.alias_groups) {  // the first is kept
-    for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));
+    for (const uint64_t i : group.tensors)
+      XD_TRY(check_index(i, m.tensors.size(), "a tensor of an alias group"));
   }
   for (const auto& entry : m.module) {
     XD_TRY(check_text(entry.name, "a name of the module"));
     XD_TRY(check_index(entry.tensor, m.tensors.size(), "a tensor of the module"));
   }
   for (const auto& group : m.training.groups) {
-    for (const uint64_t i : group.tensors) XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
+    for (const uint64_t i : group.tensors)
+      XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
     for (const auto& entry : group.hyper_parameters) {
       XD_TRY(check_text(entry.key, "a hyper-parameter's name"));
       XD_TRY(check_value(entry.value, 1));
     }
   }
   for (const auto& moment : m.training.moments) {
-    XD_TRY(check_index(std::max(moment.parameter, moment.state), m.tensors.size(), "a tensor of a moment"));
+    XD_TRY(check_index(std::max(moment.parameter, moment.state), m.tensors.size(),
+                       "a tensor of a moment"));
   }
   return {};
 }

@@ -21,7 +21,9 @@ const manifest::Value* config_value(const manifest::Manifest& m, std::string_vie
   return map ? not_null(map->find(key)) : nullptr;
 }
 
-const std::string* text_of(const manifest::Value* value) { return value ? value->get<std::string>() : nullptr; }
+const std::string* text_of(const manifest::Value* value) {
+  return value ? value->get<std::string>() : nullptr;
+}
 
 std::optional<uint64_t> number_of(const manifest::Value* value) {
   if (const auto* real = value ? value->get<double>() : nullptr;
@@ -38,7 +40,8 @@ ModelClass model_class(const manifest::Manifest& m) {
   if (const std::string* type = text_of(config->find("model_type"))) out.model_type = *type;
   const auto* classes = config->find("architectures");
   const auto* list = classes ? classes->get<manifest::ValueList>() : nullptr;
-  if (const std::string* first = list && !list->values.empty() ? text_of(&list->values[0]) : nullptr)
+  if (const std::string* first =
+          list && !list->values.empty() ? text_of(&list->values[0]) : nullptr)
     out.architecture = *first;
   return out;
 }

@@ -18,7 +18,8 @@ std::optional<uint64_t> number_of(const manifest::Value* value);
 
 // The class that config.json names.
 struct ModelClass {
-  std::string model_type, architecture;  // "llama", "LlamaForCausalLM"; empty where config.json lacks the key
+  std::string model_type,
+      architecture;  // "llama", "LlamaForCausalLM"; empty where config.json lacks the key
 };
 ModelClass model_class(const manifest::Manifest& m);
 

@@ -19,10 +19,12 @@ using manifest::Tensor;
 namespace {
 
 constexpr std::string_view kAdvice =
-    ": convert with the config.json that belongs to these weights, or say --ignore-config-mismatch if the model was "
+    ": convert with the config.json that belongs to these weights, or say --ignore-config-mismatch "
+    "if the model was "
     "changed on purpose";
 
-// The name with its first number as '#', and with its first two as '#' and '##': how rules spell it.
+// The name with its first number as '#', and with its first two as '#' and '##': how rules spell
+// it.
 std::vector<std::string> spellings(const std::string& name) {
   std::vector<std::string> out{name};
   std::string spelled;
@@ -30,7 +32,8 @@ std::vector<std::string> spellings(const std::string& name) {
   for (size_t begin = 0; begin <= name.size();) {
     const size_t end = std::min(name.find('.', begin), name.size());
     const std::string part = name.substr(begin, end - begin);
-    const bool is_number = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    const bool is_number =
+        !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
     spelled += is_number && numbers < 2 ? (numbers++ == 0 ? "#" : "##") : part;
     if (is_number && numbers <= 2) out.push_back(spelled + name.substr(end));
     if (end < name.size()) spelled += '.';
@@ -40,11 +43,12 @@ std::vector<std::string> spellings(const std::string& name) {
 }
 
 Error wrong_rank(const Tensor& t, const pb::Architecture& rule, int expected) {
-  return invalid(
-      cat("tensor ", base::printable(t.name), ": expected ", expected, " dimensions, as ", rule.architecture(0),
-          " has, found ", t.shape.size(), " with ", *checked_product(t.shape),
-          " elements in all: if it was saved under ZeRO-3 without gathering, get the weights with DeepSpeed's "
-          "zero_to_fp32.py"));
+  return invalid(cat("tensor ", base::printable(t.name), ": expected ", expected,
+                     " dimensions, as ", rule.architecture(0), " has, found ", t.shape.size(),
+                     " with ", *checked_product(t.shape),
+                     " elements in all: if it was saved under ZeRO-3 without gathering, get the "
+                     "weights with DeepSpeed's "
+                     "zero_to_fp32.py"));
 }
 
 class Check {
@@ -73,13 +77,15 @@ class Check {
     }
     if (!parameter || parameter->dim().empty()) return {};
     const auto& dims = parameter->dim();
-    if (t.shape.size() != static_cast<size_t>(dims.size())) return wrong_rank(t, rule_, dims.size());
+    if (t.shape.size() != static_cast<size_t>(dims.size()))
+      return wrong_rank(t, rule_, dims.size());
     for (int i = 0; i < dims.size() && !ignore_sizes_; ++i) {
       const auto expected = number_of(config_value(m_, dims[i]));
       const uint64_t found = t.shape[static_cast<size_t>(i)];
       if (!expected || *expected == found) continue;
-      return invalid(cat("tensor ", base::printable(t.name), ": expected ", *expected, " in dimension ", i, ", as ",
-                         dims[i], " of config.json says, found ", found, kAdvice));
+      return invalid(cat("tensor ", base::printable(t.name), ": expected ", *expected,
+                         " in dimension ", i, ", as ", dims[i], " of config.json says, found ",
+                         found, kAdvice));
     }
     return {};
   }
@@ -101,8 +107,9 @@ class Check {
       if (found == found_.end() || !expected) continue;
       const auto& numbers = found->second;
       if (numbers.size() == *expected && *numbers.rbegin() == *expected - 1) continue;
-      return invalid(cat("expected ", *expected, " layers, as ", layers.count(), " of config.json says, found ",
-                         numbers.size(), " (", layers.prefix(), *numbers.begin(), " to ", *numbers.rbegin(),
+      return invalid(cat("expected ", *expected, " layers, as ", layers.count(),
+                         " of config.json says, found ", numbers.size(), " (", layers.prefix(),
+                         *numbers.begin(), " to ", *numbers.rbegin(),
                          numbers.size() == *expected ? ", with gaps)" : ")", kAdvice));
     }
     return {};
@@ -117,7 +124,8 @@ class Check {
 
 }  // namespace
 
-Result<void> check_against_config(const std::vector<fs::path>& folders, const Manifest& m, bool ignore_sizes) {
+Result<void> check_against_config(const std::vector<fs::path>& folders, const Manifest& m,
+                                  bool ignore_sizes) {
   XD_TRY_SET(const auto rule, find_rule(folders, model_class(m)));
   return rule ? Check(*rule, m, ignore_sizes).run() : Result<void>();
 }

@@ -11,10 +11,11 @@
 
 namespace crossdock::model {
 
-// By target names: the number of dimensions of each parameter, its sizes (vocab_size, hidden_size, ...) and the number
-// of layers. A class without a rule, names that the rule does not know and keys that config.json lacks say nothing.
-// `ignore_sizes`: only dimensions are counted, for those who changed the model and not its config.json.
-Result<void> check_against_config(const std::vector<boost::filesystem::path>& folders, const manifest::Manifest& m,
-                                  bool ignore_sizes);
+// By target names: the number of dimensions of each parameter, its sizes (vocab_size, hidden_size,
+// ...) and the number of layers. A class without a rule, names that the rule does not know and keys
+// that config.json lacks say nothing. `ignore_sizes`: only dimensions are counted, for those who
+// changed the model and not its config.json.
+Result<void> check_against_config(const std::vector<boost::filesystem::path>& folders,
+                                  const manifest::Manifest& m, bool ignore_sizes);
 
 }  // namespace crossdock::model

@@ -57,17 +57,20 @@ Result<Manifest> read_description(const std::string& path) {
   const auto where = [&](Error e) { return std::move(e).in(cat("--target ", path)); };
   auto text = io::read_small_file(path, kMaxDescriptionBytes);
   if (!text) {
-    return where({text.error().code, cat("expected a description that `python -m crossdock_manifest describe` made, ",
-                                         text.error().message)});
+    return where({text.error().code,
+                  cat("expected a description that `python -m crossdock_manifest describe` made, ",
+                      text.error().message)});
   }
   auto out = manifest::decode<Manifest>(as_bytes(*text));
   if (!out) return where(std::move(out).error());
-  for (Tensor& t : out->tensors) {  // it has names and shapes, and no bytes that a check could look for
+  for (Tensor& t :
+       out->tensors) {  // it has names and shapes, and no bytes that a check could look for
     t.extents.clear();
     t.encoding = "none";
   }
   if (auto r = check(*out); !r) return where(std::move(r).error());
-  if (out->tensors.empty()) return where(corrupt("expected a description with tensors, found none"));
+  if (out->tensors.empty())
+    return where(corrupt("expected a description with tensors, found none"));
   return out;
 }
 
@@ -94,8 +97,9 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     Tensor& t = m.tensors[found[i]];
     used[found[i]] = true;
     if (t.shape != d.shape) {
-      return invalid(cat("expected ", base::printable(d.name), " of shape ", shape_text(d.shape), ", found ",
-                         shape_text(t.shape), " in the source: describe the model that this checkpoint is of"));
+      return invalid(cat("expected ", base::printable(d.name), " of shape ", shape_text(d.shape),
+                         ", found ", shape_text(t.shape),
+                         " in the source: describe the model that this checkpoint is of"));
     }
     if (kept[i] != i && t.left_out.empty()) {
       t.left_out = cat("tied to ", description.tensors[kept[i]].name, " in the job's module");
@@ -104,8 +108,9 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     t.train = d.train;
   }
   if (!missing.empty()) {
-    return invalid(cat("expected ", description.tensors.size(), " tensors of the job's module in the source, found ",
-                       missing.size(), " missing (", base::listed(missing),
+    return invalid(cat("expected ", description.tensors.size(),
+                       " tensors of the job's module in the source, found ", missing.size(),
+                       " missing (", base::listed(missing),
                        "): use --strip-prefix, --add-prefix or --rename where only names differ"));
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
@@ -114,10 +119,12 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     extra.push_back(m.tensors[i].target());
   }
   if (!extra.empty())
-    notes.push_back(cat("The job's module has no ", base::listed(extra), ": left out, as from_pretrained does."));
+    notes.push_back(cat("The job's module has no ", base::listed(extra),
+                        ": left out, as from_pretrained does."));
   if (!buffers.empty()) {
-    notes.push_back(cat("The source has no values for the buffers ", base::listed(buffers),
-                        ": load a ZeRO-3 checkpoint with load_module_strict=False, and set them yourself."));
+    notes.push_back(
+        cat("The source has no values for the buffers ", base::listed(buffers),
+            ": load a ZeRO-3 checkpoint with load_module_strict=False, and set them yourself."));
   }
   return {};
 }
@@ -125,14 +132,16 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
 Result<void> make_groups(const Manifest& description, Manifest& m) {
   const auto is_trained = [&](uint64_t i) {
     const Tensor& t = m.tensors[i];
-    return t.left_out.empty() && t.role == manifest::Role::kParameter && t.train != manifest::Training::kFrozen;
+    return t.left_out.empty() && t.role == manifest::Role::kParameter &&
+           t.train != manifest::Training::kFrozen;
   };
   m.training.groups.clear();
   m.training.optimizer = description.training.optimizer;
   const std::vector<uint64_t> found = match(description, m), kept = kept_names(description);
   std::vector<bool> in_group(m.tensors.size());
   for (const manifest::ParameterGroup& group : description.training.groups) {
-    if (group.tensors.empty()) continue;  // DeepSpeed drops a group that the optimizer has no parameter for
+    if (group.tensors.empty())
+      continue;  // DeepSpeed drops a group that the optimizer has no parameter for
     manifest::ParameterGroup out{{}, group.hyper_parameters};
     for (const uint64_t named : group.tensors) {
       const uint64_t i = found[kept[named]];
@@ -149,9 +158,10 @@ Result<void> make_groups(const Manifest& description, Manifest& m) {
   for (const manifest::ModuleName& entry : m.module) {
     if (entry.name != m.tensors[entry.tensor].target() || !is_trained(entry.tensor)) continue;
     if (!m.training.groups.empty() && !in_group[entry.tensor])
-      return invalid(cat("expected every trained parameter in one of the optimizer's groups, found ",
-                         base::printable(entry.name),
-                         " in none: leave it out with --frozen, or describe the groups with it"));
+      return invalid(
+          cat("expected every trained parameter in one of the optimizer's groups, found ",
+              base::printable(entry.name),
+              " in none: leave it out with --frozen, or describe the groups with it"));
     all.tensors.push_back(entry.tensor);
   }
   if (m.training.groups.empty()) m.training.groups.push_back(std::move(all));

@@ -14,7 +14,8 @@ Result<std::string> to_json(const manifest::Manifest& m) {
   options.add_whitespace = true;
   options.preserve_proto_field_names = true;
   std::string out;
-  if (const auto status = google::protobuf::util::MessageToJsonString(message, &out, options); !status.ok()) {
+  if (const auto status = google::protobuf::util::MessageToJsonString(message, &out, options);
+      !status.ok()) {
     return Error{XD_INTERNAL, "manifest: " + status.ToString()};
   }
   return out + "\n";

@@ -25,7 +25,8 @@ std::vector<bool> find_tied(const Manifest& module) {
 
 // As transformers 5.23's Trainer.get_decay_parameter_names.
 Result<void> add_hf_trainer_groups(const std::vector<std::string>& no_decay, Manifest& module) {
-  XD_TRY_SET(const auto by_name, base::Regex::compile(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))"));
+  XD_TRY_SET(const auto by_name,
+             base::Regex::compile(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))"));
   XD_TRY_SET(const auto by_class, base::compile_all(no_decay));
   const std::vector<bool> tied = find_tied(module);
   ParameterGroup decay, plain{{}, {{"weight_decay", {0.0}}}};
@@ -46,9 +47,11 @@ Result<ParameterGroup> hyper_parameters(const pb::ParamGroup& group) {
     if (has) out.hyper_parameters.push_back({key, {value}});
   };
   add("lr", group.has_lr(), group.lr());
-  if (group.has_beta1() != group.has_beta2()) return invalid("expected beta1 and beta2 together, found one alone");
+  if (group.has_beta1() != group.has_beta2())
+    return invalid("expected beta1 and beta2 together, found one alone");
   if (group.has_beta1())
-    out.hyper_parameters.push_back({"betas", {manifest::ValueList{{{group.beta1()}, {group.beta2()}}}}});
+    out.hyper_parameters.push_back(
+        {"betas", {manifest::ValueList{{{group.beta1()}, {group.beta2()}}}}});
   add("eps", group.has_eps(), group.eps());
   add("weight_decay", group.has_weight_decay(), group.weight_decay());
   return out;
@@ -59,9 +62,11 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
   size_t rest = SIZE_MAX;
   for (const pb::ParamGroup& group : groups.group()) {
     XD_TRY_SET(module.training.groups.emplace_back(), hyper_parameters(group));
-    XD_TRY_SET(expressions.emplace_back(), base::compile_all({group.parameter().begin(), group.parameter().end()}));
+    XD_TRY_SET(expressions.emplace_back(),
+               base::compile_all({group.parameter().begin(), group.parameter().end()}));
     if (!group.parameter().empty()) continue;
-    if (rest != SIZE_MAX) return invalid("expected at most one group without an expression, found two");
+    if (rest != SIZE_MAX)
+      return invalid("expected at most one group without an expression, found two");
     rest = expressions.size() - 1;
   }
   const std::vector<bool> tied = find_tied(module);
@@ -75,8 +80,9 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
     }
     if (g == expressions.size()) g = rest;
     if (g == SIZE_MAX)
-      return invalid(cat("expected a group for every trained parameter, found none for ", name,
-                         ": add a group without an expression, or leave the parameter out with --frozen"));
+      return invalid(
+          cat("expected a group for every trained parameter, found none for ", name,
+              ": add a group without an expression, or leave the parameter out with --frozen"));
     module.training.groups[g].tensors.push_back(i);
   }
   return {};
@@ -84,13 +90,15 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
 
 }  // namespace
 
-Result<void> add_param_groups(const std::string& how, const std::vector<std::string>& no_decay, Manifest& module) {
+Result<void> add_param_groups(const std::string& how, const std::vector<std::string>& no_decay,
+                              Manifest& module) {
   if (how == "single") return {};
   if (how == "hf-trainer") {
     auto done = add_hf_trainer_groups(no_decay, module);
     return done ? std::move(done) : std::move(done).error().in("no_decay of the rule");
   }
-  XD_TRY_SET(const pb::ParamGroups groups, read_textproto<pb::ParamGroups>(how, "--param-groups: groups"));
+  XD_TRY_SET(const pb::ParamGroups groups,
+             read_textproto<pb::ParamGroups>(how, "--param-groups: groups"));
   auto done = add_groups_of_file(groups, module);
   return done ? std::move(done) : std::move(done).error().in(cat("--param-groups ", how));
 }

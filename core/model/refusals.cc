@@ -20,11 +20,12 @@ std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.'
 
 // ---- quantisation
 
-// What the methods leave beside their codes, and what they call the codes themselves, which are integers.
+// What the methods leave beside their codes, and what they call the codes themselves, which are
+// integers.
 struct Part {
   std::string_view leaf, method;
-  // A name that others may use too counts only beside this one of the same module: the codes, or what is left with
-  // them.
+  // A name that others may use too counts only beside this one of the same module: the codes, or
+  // what is left with them.
   std::string_view codes = {};
 };
 constexpr Part kParts[] = {
@@ -66,9 +67,11 @@ std::string_view method_of(const Tensor& t, const Tensors& tensors) {
   const std::string_view name = leaf(t.name);
   const std::string module = t.name.substr(0, t.name.size() - name.size());
   const auto is_called = [&](const Part& part) { return part.leaf == name; };
-  if (const auto it = std::find_if(std::begin(kParts), std::end(kParts), is_called); it != std::end(kParts)) {
+  if (const auto it = std::find_if(std::begin(kParts), std::end(kParts), is_called);
+      it != std::end(kParts)) {
     const auto codes = tensors.find(cat(module, it->codes));
-    if (it->codes.empty() || (codes != tensors.end() && is_integer(*codes->second))) return it->method;
+    if (it->codes.empty() || (codes != tensors.end() && is_integer(*codes->second)))
+      return it->method;
   }
   const auto it = std::find_if(std::begin(kCodes), std::end(kCodes), is_called);
   const bool is_code = it != std::end(kCodes) && is_integer(t) && t.shape.size() >= 2;
@@ -88,19 +91,25 @@ bool is_integer_matrix(const Tensor& t) {
   constexpr std::string_view kMatrices[] = {"kernel", "embedding", "w1", "w2", "w3"};
   if (!is_integer(t) || t.shape.size() < 2 || is_index_like(t)) return false;
   const std::string_view name = leaf(t.name);
-  return name.find("weight") != std::string_view::npos || name.ends_with("_proj") || base::is_one_of(name, kMatrices);
+  return name.find("weight") != std::string_view::npos || name.ends_with("_proj") ||
+         base::is_one_of(name, kMatrices);
 }
 
-// What tells by type or name that a tensor holds codes, or belongs to some; empty when nothing does.
+// What tells by type or name that a tensor holds codes, or belongs to some; empty when nothing
+// does.
 std::string named_sign(const Tensor& t, const Tensors& tensors) {
   const Kind kind = manifest::info(t.dtype).kind;
   const std::string tensor = cat("tensor ", base::printable(t.name));
-  if (kind == Kind::kFloat8 || kind == Kind::kSubByte) return cat(tensor, " of type ", manifest::name(t.dtype));
+  if (kind == Kind::kFloat8 || kind == Kind::kSubByte)
+    return cat(tensor, " of type ", manifest::name(t.dtype));
   std::string_view method = method_of(t, tensors);
   constexpr std::string_view kBlocks = "_blocks";
-  if (t.name.ends_with(kBlocks) && tensors.contains(t.name.substr(0, t.name.size() - kBlocks.size()) + "_scales"))
+  if (t.name.ends_with(kBlocks) &&
+      tensors.contains(t.name.substr(0, t.name.size() - kBlocks.size()) + "_scales"))
     method = "MXFP4";
-  return method.empty() ? "" : cat(tensor, ", which a quantisation method left beside its codes (", method, ')');
+  return method.empty()
+             ? ""
+             : cat(tensor, ", which a quantisation method left beside its codes (", method, ')');
 }
 
 // The same by integers where a matrix should be.
@@ -125,14 +134,16 @@ std::string sign_of_codes(const Manifest& m) {
 }
 
 Error quantised(const std::string& what) {
-  return unsupported(cat("expected plain weights, found ", what,
-                         ": this version does not dequantise; convert from the model's bf16 or fp32 release"));
+  return unsupported(
+      cat("expected plain weights, found ", what,
+          ": this version does not dequantise; convert from the model's bf16 or fp32 release"));
 }
 
 // ---- adapters
 
-// Of PEFT, kohya, diffusers, XLabs, mlx, NeMo, ChatGLM, in lower case: LoRA, LoHa, LoKr, (IA)3, VeRA, OFT and others.
-// Each is a word of a name, or with '_' or '.' at its end the beginning of one.
+// Of PEFT, kohya, diffusers, XLabs, mlx, NeMo, ChatGLM, in lower case: LoRA, LoHa, LoKr, (IA)3,
+// VeRA, OFT and others. Each is a word of a name, or with '_' or '.' at its end the beginning of
+// one.
 constexpr std::string_view kAdapters[] = {"lora_a",
                                           "lora_b",
                                           "lora_up",
@@ -179,7 +190,9 @@ constexpr std::string_view kAdapters[] = {"lora_a",
 
 bool is_of_adapter(const std::string& target) {
   const std::string name = base::fold_case(target);
-  const auto ends_word = [&](size_t at) { return at == name.size() || name[at] == '.' || name[at] == '_'; };
+  const auto ends_word = [&](size_t at) {
+    return at == name.size() || name[at] == '.' || name[at] == '_';
+  };
   for (const std::string_view part : kAdapters) {
     for (size_t at = name.find(part); at != std::string::npos; at = name.find(part, at + 1)) {
       const bool begins = at == 0 || name[at - 1] == '.' || name[at - 1] == '_';
@@ -196,12 +209,14 @@ bool is_adapter_file(const manifest::File& file) { return file.name.starts_with(
 // ---- ungathered parameters
 
 Error flattened(const Tensor& t) {
-  return unsupported(cat("tensor ", base::printable(t.name),
-                         ": expected parameters under their own names, found one that "
-                         "FSDP made of many: save with a full state dict (StateDictType.FULL_STATE_DICT)"));
+  return unsupported(
+      cat("tensor ", base::printable(t.name),
+          ": expected parameters under their own names, found one that "
+          "FSDP made of many: save with a full state dict (StateDictType.FULL_STATE_DICT)"));
 }
 
-// What models have matrices under, beside names that end with "_proj": no class of transformers has vectors there.
+// What models have matrices under, beside names that end with "_proj": no class of transformers has
+// vectors there.
 constexpr std::string_view kMatrixNames[] = {"query",
                                              "key",
                                              "value",
@@ -232,7 +247,8 @@ constexpr std::string_view kMatrixNames[] = {"query",
                                              "dense_4h_to_h",
                                              "query_key_value"};
 
-// ZeRO-3 leaves a vector without elements. A tensor of more dimensions and another name may have none by its nature.
+// ZeRO-3 leaves a vector without elements. A tensor of more dimensions and another name may have
+// none by its nature.
 bool is_empty(const Tensor& t) {
   const std::string_view name = leaf(t.target());
   return element_count(t) == 0 && (t.shape.size() <= 1 || name == "weight" || name == "bias");
@@ -241,15 +257,17 @@ bool is_empty(const Tensor& t) {
 bool is_placeholder(const Tensor& t) {
   const std::string& name = t.target();
   if (element_count(t) != 1 || t.shape.size() > 1 || leaf(name) != "weight") return false;
-  const std::string module(leaf(std::string_view(name).substr(0, name.size() - std::string_view(".weight").size())));
+  const std::string module(
+      leaf(std::string_view(name).substr(0, name.size() - std::string_view(".weight").size())));
   return module.ends_with("_proj") || base::is_one_of(module, kMatrixNames);
 }
 
 }  // namespace
 
 bool has_integer_values(const Manifest& m) {
-  return std::any_of(m.tensors.begin(), m.tensors.end(),
-                     [](const Tensor& t) { return is_integer(t) && !t.shape.empty() && !is_index_like(t); });
+  return std::any_of(m.tensors.begin(), m.tensors.end(), [](const Tensor& t) {
+    return is_integer(t) && !t.shape.empty() && !is_index_like(t);
+  });
 }
 
 Result<void> refuse_quantised(const Manifest& m) {
@@ -259,12 +277,13 @@ Result<void> refuse_quantised(const Manifest& m) {
   if (!value) return sign.empty() ? Result<void>() : quantised(sign);
   const auto* map = value->get<manifest::ValueMap>();
   const std::string* name = text_of(map ? map->find("quant_method") : nullptr);
-  const std::string config =
-      cat("config.json with quantization_config", name ? " \"" + base::printable(*name) + '"' : std::string());
+  const std::string config = cat("config.json with quantization_config",
+                                 name ? " \"" + base::printable(*name) + '"' : std::string());
   if (!sign.empty() || has_integers) return quantised(config);
-  return unsupported(cat("expected plain weights, found ", config,
-                         ", though every tensor is plain: if the model was "
-                         "merged or dequantised since, take quantization_config out of config.json"));
+  return unsupported(
+      cat("expected plain weights, found ", config,
+          ", though every tensor is plain: if the model was "
+          "merged or dequantised since, take quantization_config out of config.json"));
 }
 
 Result<void> refuse_adapters(const Manifest& m) {
@@ -278,21 +297,25 @@ Result<void> refuse_adapters(const Manifest& m) {
   if (of_file && !first && !m.tensors.empty()) first = &m.tensors[0];
   if (!first) return {};
   const bool alone = of_file || n == m.tensors.size();
-  return unsupported(
-      cat("expected a model's own weights, found ",
-          alone ? "an adapter (LoRA and its kin) alone" : "a model with an adapter (LoRA) that is not merged",
-          ", as in ", base::printable(first->name),
-          ": merge it (PEFT's merge_and_unload, then save_pretrained) and convert that, or describe a job "
-          "that has the adapter with --target"));
+  return unsupported(cat("expected a model's own weights, found ",
+                         alone ? "an adapter (LoRA and its kin) alone"
+                               : "a model with an adapter (LoRA) that is not merged",
+                         ", as in ", base::printable(first->name),
+                         ": merge it (PEFT's merge_and_unload, then save_pretrained) and convert "
+                         "that, or describe a job "
+                         "that has the adapter with --target"));
 }
 
 Result<void> refuse_moments(const Manifest& m) {
-  constexpr std::string_view kMoments[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"};
+  constexpr std::string_view kMoments[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq",
+                                           "momentum_buffer"};
   for (const Tensor& t : m.tensors) {
-    if (t.role == manifest::Role::kOptimizerState || !base::is_one_of(leaf(t.target()), kMoments)) continue;
-    return unsupported(cat("tensor ", base::printable(t.name),
-                           ": expected parameters, found an optimizer's state among "
-                           "them: save the model's own state dict, or choose it with --state-dict-path"));
+    if (t.role == manifest::Role::kOptimizerState || !base::is_one_of(leaf(t.target()), kMoments))
+      continue;
+    return unsupported(
+        cat("tensor ", base::printable(t.name),
+            ": expected parameters, found an optimizer's state among "
+            "them: save the model's own state dict, or choose it with --state-dict-path"));
   }
   return {};
 }
@@ -311,19 +334,21 @@ Result<void> refuse_ungathered(const Manifest& m) {
     if (!is_empty(t) && !is_placeholder(t)) continue;
     if (n++ == 0) first = &t;
   }
-  // A network of a few layers may have activations with a weight of one element, but not more of them than of others.
+  // A network of a few layers may have activations with a weight of one element, but not more of
+  // them than of others.
   constexpr size_t kFew = 3;
   if (!first && n_of_one >= kFew && 3 * n_of_one > 2 * n_weights) {
     first = first_of_one;
     n = n_of_one;
   }
   if (!first) return {};
-  return unsupported(cat("tensor ", base::printable(first->name), ": expected a parameter's values, found ",
-                         element_count(*first) == 0 ? "none" : "a placeholder of one element", " (so are ", n, " of ",
-                         n_parameters,
-                         " parameters), as a model that is saved under ZeRO-3 without gathering leaves it: get the "
-                         "weights with DeepSpeed's "
-                         "zero_to_fp32.py, or save with stage3_gather_16bit_weights_on_model_save"));
+  return unsupported(cat(
+      "tensor ", base::printable(first->name), ": expected a parameter's values, found ",
+      element_count(*first) == 0 ? "none" : "a placeholder of one element", " (so are ", n, " of ",
+      n_parameters,
+      " parameters), as a model that is saved under ZeRO-3 without gathering leaves it: get the "
+      "weights with DeepSpeed's "
+      "zero_to_fp32.py, or save with stage3_gather_16bit_weights_on_model_save"));
 }
 
 }  // namespace crossdock::model

@@ -16,7 +16,8 @@ std::vector<fs::path> rule_files(const std::vector<fs::path>& folders) {
   for (const fs::path& folder : folders) {
     boost::system::error_code ec;
     std::vector<fs::path> files;
-    for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+    for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator();
+         it.increment(ec)) {
       if (it->path().extension() == ".textproto") files.push_back(it->path());
     }
     std::sort(files.begin(), files.end());
@@ -25,7 +26,8 @@ std::vector<fs::path> rule_files(const std::vector<fs::path>& folders) {
   return out;
 }
 
-Result<std::optional<pb::Architecture>> find_rule(const std::vector<fs::path>& folders, const ModelClass& asked) {
+Result<std::optional<pb::Architecture>> find_rule(const std::vector<fs::path>& folders,
+                                                  const ModelClass& asked) {
   std::optional<pb::Architecture> of_type;
   size_t n_of_type = 0;
   if (asked.model_type.empty()) return of_type;

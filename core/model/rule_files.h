@@ -17,12 +17,13 @@
 namespace crossdock::model {
 
 // The rule files of folders, in order of the folders and then of names.
-std::vector<boost::filesystem::path> rule_files(const std::vector<boost::filesystem::path>& folders);
+std::vector<boost::filesystem::path> rule_files(
+    const std::vector<boost::filesystem::path>& folders);
 
-// The first one found; nothing when there is none. Of a class that config.json does not name, the only rule of its
-// model_type.
-Result<std::optional<rules::v1::Architecture>> find_rule(const std::vector<boost::filesystem::path>& folders,
-                                                         const ModelClass& asked);
+// The first one found; nothing when there is none. Of a class that config.json does not name, the
+// only rule of its model_type.
+Result<std::optional<rules::v1::Architecture>> find_rule(
+    const std::vector<boost::filesystem::path>& folders, const ModelClass& asked);
 
 // Names in files as the class spells them today: by the `renamed` of its rule, in their order.
 class NamesOfToday {

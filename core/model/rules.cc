@@ -20,19 +20,24 @@ namespace {
 // The rule that a conversion cannot do without.
 Result<pb::Architecture> need_rule(const std::vector<fs::path>& folders, const Manifest& m) {
   if (!m.source.config.get<manifest::ValueMap>())
-    return invalid("expected a config.json with model_type and architectures beside the weights, found no config.json");
+    return invalid(
+        "expected a config.json with model_type and architectures beside the weights, found no "
+        "config.json");
   const ModelClass asked = model_class(m);
-  for (const auto& [key, value] : {std::pair{"model_type", asked.model_type}, {"architectures", asked.architecture}}) {
+  for (const auto& [key, value] :
+       {std::pair{"model_type", asked.model_type}, {"architectures", asked.architecture}}) {
     if (value.empty()) {
-      return invalid(cat("expected ", key, " in config.json, found a config.json without it: add it, as in ",
-                         key == std::string_view("model_type") ? "\"model_type\": \"llama\""
-                                                               : "\"architectures\": [\"LlamaForCausalLM\"]"));
+      return invalid(
+          cat("expected ", key, " in config.json, found a config.json without it: add it, as in ",
+              key == std::string_view("model_type") ? "\"model_type\": \"llama\""
+                                                    : "\"architectures\": [\"LlamaForCausalLM\"]"));
     }
   }
   XD_TRY_SET(auto rule, find_rule(folders, asked));
   if (rule && !rule->parameter().empty()) return *std::move(rule);
   return unsupported(cat("expected an architecture whose module there is a rule for, found ",
-                         base::printable(asked.architecture), " (", base::printable(asked.model_type), ")"));
+                         base::printable(asked.architecture), " (",
+                         base::printable(asked.model_type), ")"));
 }
 
 std::vector<std::string> renames_of(const pb::Architecture& rule) {
@@ -64,7 +69,8 @@ class Description {
   Result<void> find_all(const Manifest& m) {
     XD_TRY(find_names(m));
     for (const pb::Tied& tied : rule_.tied()) {
-      if (tied.when().empty() || config_flag(m, tied.when(), tied.by_default())) tied_.emplace(tied.name(), tied.to());
+      if (tied.when().empty() || config_flag(m, tied.when(), tied.by_default()))
+        tied_.emplace(tied.name(), tied.to());
     }
     XD_TRY(add_parameters());
     return add_tied();
@@ -93,7 +99,8 @@ class Description {
     t.dtype = like.dtype;
     t.shape = like.shape;
     t.role = manifest::Role::kParameter;
-    t.train = like.train == manifest::Training::kFrozen ? like.train : manifest::Training::kTrainable;
+    t.train =
+        like.train == manifest::Training::kFrozen ? like.train : manifest::Training::kTrainable;
   }
   Result<void> add(const pb::Parameter& parameter, const std::string& name) {
     if (tied_.contains(name)) return {};
@@ -103,9 +110,11 @@ class Description {
       add(name, **other);
     } else if (!parameter.optional()) {
       const std::string flag = prefix_flag();
-      return invalid(cat(
-          "expected the parameter ", name, " of ", rule_.architecture(0), " in the source, found none of that name: ",
-          flag.empty() ? "use --strip-prefix, --add-prefix or --rename where only names differ" : cat("use ", flag)));
+      return invalid(
+          cat("expected the parameter ", name, " of ", rule_.architecture(0),
+              " in the source, found none of that name: ",
+              flag.empty() ? "use --strip-prefix, --add-prefix or --rename where only names differ"
+                           : cat("use ", flag)));
     }
     return {};
   }
@@ -116,8 +125,8 @@ class Description {
     return std::nullopt;
   }
 
-  // "--add-prefix transformer.", when the names are the class's but for that; empty when they are not. A file of the
-  // base class lacks the name of the member that holds it.
+  // "--add-prefix transformer.", when the names are the class's but for that; empty when they are
+  // not. A file of the base class lacks the name of the member that holds it.
   std::string prefix_flag() const {
     std::vector<std::string> expected;
     for (const pb::Parameter& p : rule_.parameter()) {
@@ -148,7 +157,8 @@ class Description {
     return {};
   }
 
-  // Neighbours with the same text before '#' are one block, which comes once for each layer that there is.
+  // Neighbours with the same text before '#' are one block, which comes once for each layer that
+  // there is.
   Result<void> add_parameters() {
     const auto& all = rule_.parameter();
     const auto prefix_of = [&](int i) { return all[i].name().substr(0, all[i].name().find('#')); };
@@ -159,7 +169,8 @@ class Description {
         continue;
       }
       int end = begin;
-      while (end < all.size() && all[end].name().find('#') != std::string::npos && prefix_of(end) == prefix_of(begin))
+      while (end < all.size() && all[end].name().find('#') != std::string::npos &&
+             prefix_of(end) == prefix_of(begin))
         ++end;
       const auto name_of = [&](int i, uint64_t layer) {
         std::string name = all[i].name();
@@ -193,7 +204,8 @@ class Description {
     for (const auto& [name, to] : tied_) {
       const auto kept = index_.find(to);
       if (kept == index_.end())
-        return invalid(cat("expected ", to, ", to which ", name, " is tied, in the source, found none"));
+        return invalid(
+            cat("expected ", to, ", to which ", name, " is tied, in the source, found none"));
       const Tensor like = out_.tensors[kept->second];
       add(name, like);
       auto& group = groups[to].tensors;
@@ -211,10 +223,11 @@ class Description {
       if (index_.contains(name)) continue;
       XD_TRY_SET(const bool is_ignored, base::any_is_in(ignored, name));
       if (is_ignored) continue;
-      return invalid(
-          cat("expected only parameters that ", rule_.architecture(0), " has, found ", base::printable(name),
-              ": use --strip-prefix, --add-prefix or --rename where only names differ, or describe the job's "
-              "own module with --target"));
+      return invalid(cat("expected only parameters that ", rule_.architecture(0), " has, found ",
+                         base::printable(name),
+                         ": use --strip-prefix, --add-prefix or --rename where only names differ, "
+                         "or describe the job's "
+                         "own module with --target"));
     }
     return {};
   }

@@ -1,5 +1,5 @@
-// Descriptions of modules (describe.h) from rules per architecture: sdk/proto/crossdock/rules.proto has the schema,
-// plugins/rules/*.textproto the rules.
+// Descriptions of modules (describe.h) from rules per architecture: sdk/proto/crossdock/rules.proto
+// has the schema, plugins/rules/*.textproto the rules.
 #pragma once
 
 #include <crossdock/manifest_wire.hpp>
@@ -17,8 +17,9 @@ struct RuleDescription {
   std::vector<std::string> no_decay;  // see param_groups.h
 };
 
-// The description of the module that the model's config.json names, as far as its tensors show it: names, order, tied
-// names. Errors: no rule for it, names that the rule does not know, parameters that lack.
+// The description of the module that the model's config.json names, as far as its tensors show it:
+// names, order, tied names. Errors: no rule for it, names that the rule does not know, parameters
+// that lack.
 Result<RuleDescription> describe_by_rules(const std::vector<boost::filesystem::path>& folders,
                                           const manifest::Manifest& m);
 
@@ -29,6 +30,7 @@ struct ClassNames {
 };
 
 // An error when the model lacks a parameter that the class has by its rule.
-Result<ClassNames> check_parameters(const std::vector<boost::filesystem::path>& folders, const manifest::Manifest& m);
+Result<ClassNames> check_parameters(const std::vector<boost::filesystem::path>& folders,
+                                    const manifest::Manifest& m);
 
 }  // namespace crossdock::model

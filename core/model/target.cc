@@ -22,8 +22,9 @@ struct Rename {
   std::string to;
 };
 
-// Where FROM=TO is cut: at the first '=' that is in no parentheses or brackets of FROM and has no backslash in front,
-// so that "(?=x)" and "\\=" can be written. Of a pattern whose parentheses do not end, at the first of all.
+// Where FROM=TO is cut: at the first '=' that is in no parentheses or brackets of FROM and has no
+// backslash in front, so that "(?=x)" and "\\=" can be written. Of a pattern whose parentheses do
+// not end, at the first of all.
 size_t equals_sign(std::string_view rule) {
   int depth = 0;
   bool in_class = false;
@@ -44,22 +45,26 @@ size_t equals_sign(std::string_view rule) {
   return rule.find('=');
 }
 
-// ECMAScript takes a group that is not there for nothing, and sed's \1 for text. std::regex reads up to two digits.
+// ECMAScript takes a group that is not there for nothing, and sed's \1 for text. std::regex reads
+// up to two digits.
 Result<void> check_groups(std::string_view to, const base::Regex& from) {
   const auto digit = [&](size_t at) { return at < to.size() && to[at] >= '0' && to[at] <= '9'; };
   for (size_t i = 0; i < to.size(); ++i) {
     if (to[i] == '\\')
-      return invalid(cat("expected $1 for the first group in TO, found ", to.substr(i, 3), ": write $ and the number"));
+      return invalid(cat("expected $1 for the first group in TO, found ", to.substr(i, 3),
+                         ": write $ and the number"));
     if (to[i] != '$') continue;
     const std::string_view number = to.substr(i + 1, digit(i + 1) ? (digit(i + 2) ? 2 : 1) : 0);
     if (number.empty()) {
       const bool is_known = i + 1 < to.size() && (to[i + 1] == '$' || to[i + 1] == '&');
       if (!is_known)
-        return invalid(cat("expected a group's number, $ or & after $ in TO, found ", to.substr(i, 3),
+        return invalid(cat("expected a group's number, $ or & after $ in TO, found ",
+                           to.substr(i, 3),
                            ": write $1 for the "
                            "first group, $$ for a $"));
     } else if (std::stoul(std::string(number)) > from.groups()) {
-      return invalid(cat("expected a group of FROM in TO, which has ", from.groups(), ", found $", number,
+      return invalid(cat("expected a group of FROM in TO, which has ", from.groups(), ", found $",
+                         number,
                          number.size() == 2 ? ": write $01 for the first group before a digit"
                                             : ": put parentheses around what it stands for"));
     }
@@ -72,7 +77,8 @@ Result<std::vector<Rename>> compile_renames(const std::vector<std::string>& rule
   std::vector<Rename> out;
   for (const std::string& rule : rules) {
     const size_t equals = equals_sign(rule);
-    if (equals == std::string::npos || equals == 0) return invalid(cat("expected FROM=TO, found ", rule));
+    if (equals == std::string::npos || equals == 0)
+      return invalid(cat("expected FROM=TO, found ", rule));
     XD_TRY_SET(auto from, base::Regex::compile(rule.substr(0, equals)));
     XD_TRY(check_groups(std::string_view(rule).substr(equals + 1), from));
     out.push_back({std::move(from), rule.substr(equals + 1)});
@@ -81,7 +87,8 @@ Result<std::vector<Rename>> compile_renames(const std::vector<std::string>& rule
 }
 
 // Sets used[i] where rename i matched.
-Result<std::string> renamed(const std::vector<Rename>& renames, std::string name, std::vector<bool>& used) {
+Result<std::string> renamed(const std::vector<Rename>& renames, std::string name,
+                            std::vector<bool>& used) {
   for (size_t i = 0; i < renames.size(); ++i) {
     XD_TRY_SET(const bool matches, renames[i].from.is_in(name));
     if (!matches) continue;
@@ -113,31 +120,33 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     name.insert(0, options.add_prefix);
     XD_TRY_SET(name, renamed(rule_renames, std::move(name), rule_used));
     if (name.empty() && !t.name.empty()) {
-      return invalid(
-          cat("--strip-prefix, --rename: expected a name to be left of ", t.name, ", found none: change the pattern"));
+      return invalid(cat("--strip-prefix, --rename: expected a name to be left of ", t.name,
+                         ", found none: change the pattern"));
     }
     if (!base::is_utf8(name))
       return invalid(cat("--rename, --add-prefix: expected UTF-8, found ", base::printable(name)));
     t.target_name = name == t.name ? "" : name;
     const auto [it, fresh] = seen.emplace(std::move(name), &t);
     if (!fresh) {
-      return invalid(cat("expected different target names, found \"", it->first, "\" for both ", it->second->name,
-                         " and ", t.name, ": change --strip-prefix or --rename"));
+      return invalid(cat("expected different target names, found \"", it->first, "\" for both ",
+                         it->second->name, " and ", t.name, ": change --strip-prefix or --rename"));
     }
   }
   if (!options.strip_prefix.empty() && stripped == 0 && !m.tensors.empty()) {
-    return invalid(cat("--strip-prefix: expected tensors whose names begin with \"", options.strip_prefix,
-                       "\", found none (the first is ", m.tensors.front().name, ")"));
+    return invalid(cat("--strip-prefix: expected tensors whose names begin with \"",
+                       options.strip_prefix, "\", found none (the first is ",
+                       m.tensors.front().name, ")"));
   }
   const auto unused = std::find(used.begin(), used.end(), false);
   if (unused == used.end() || m.tensors.empty()) return {};
   return invalid(cat("--rename: expected a pattern that matches a tensor's name, found none for ",
-                     options.renames[static_cast<size_t>(unused - used.begin())], " (the first name is ",
-                     m.tensors.front().name, ")"));
+                     options.renames[static_cast<size_t>(unused - used.begin())],
+                     " (the first name is ", m.tensors.front().name, ")"));
 }
 
 // Marks every pattern that matches, so that one which matches nothing can be named.
-Result<bool> any_matches(const std::vector<base::Regex>& patterns, const std::string& name, std::vector<bool>& used) {
+Result<bool> any_matches(const std::vector<base::Regex>& patterns, const std::string& name,
+                         std::vector<bool>& used) {
   bool any = false;
   for (size_t i = 0; i < patterns.size(); ++i) {
     XD_TRY_SET(const bool found, patterns[i].is_in(name));
@@ -152,8 +161,10 @@ Result<void> set_training(const TargetOptions& options, Manifest& m) {
   if (trainable.empty() && frozen.empty()) return {};
   std::vector<bool> used_trainable(trainable.size()), used_frozen(frozen.size());
   for (Tensor& t : m.tensors) {
-    XD_TRY_SET(const bool wanted, of_flag("--trainable", any_matches(trainable, t.target(), used_trainable)));
-    XD_TRY_SET(const bool refused, of_flag("--frozen", any_matches(frozen, t.target(), used_frozen)));
+    XD_TRY_SET(const bool wanted,
+               of_flag("--trainable", any_matches(trainable, t.target(), used_trainable)));
+    XD_TRY_SET(const bool refused,
+               of_flag("--frozen", any_matches(frozen, t.target(), used_frozen)));
     const bool trains = (wanted || trainable.empty()) && !refused;
     t.train = trains ? manifest::Training::kTrainable : manifest::Training::kFrozen;
   }
@@ -174,10 +185,12 @@ Result<void> apply_target(const TargetOptions& options, const Manifest* descript
                           std::vector<std::string>& notes) {
   for (Tensor& t : m.tensors) {
     if (t.role != manifest::Role::kUnspecified) continue;
-    t.role = manifest::info(t.dtype).kind == Kind::kFloat ? manifest::Role::kParameter : manifest::Role::kBuffer;
+    t.role = manifest::info(t.dtype).kind == Kind::kFloat ? manifest::Role::kParameter
+                                                          : manifest::Role::kBuffer;
   }
   XD_TRY(rename_all(options, m));
-  if (std::string hint = wrapper_hint(m); !hint.empty() && !description) notes.push_back(std::move(hint));
+  if (std::string hint = wrapper_hint(m); !hint.empty() && !description)
+    notes.push_back(std::move(hint));
   if (description) XD_TRY(describe(*description, m, notes));
   XD_TRY(set_training(options, m));
   if (description) XD_TRY(make_groups(*description, m));
@@ -205,11 +218,16 @@ std::string wrapper_hint(const Manifest& m) {
   }
   if (!prefix.empty())
     return cat("Every name begins with \"", prefix,
-               "\", which a wrapper of the training program put there: --strip-prefix ", prefix, " takes it off.");
-  for (const std::string_view inner : {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
-    const auto has_inner = [&](const Tensor& t) { return t.target().find(cat('.', inner)) != std::string::npos; };
+               "\", which a wrapper of the training program put there: --strip-prefix ", prefix,
+               " takes it off.");
+  for (const std::string_view inner :
+       {"_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."}) {
+    const auto has_inner = [&](const Tensor& t) {
+      return t.target().find(cat('.', inner)) != std::string::npos;
+    };
     if (std::none_of(m.tensors.begin(), m.tensors.end(), has_inner)) continue;
-    return cat("Some names hold \"", inner, "\", which a wrapper of the training program put there: --rename '",
+    return cat("Some names hold \"", inner,
+               "\", which a wrapper of the training program put there: --rename '",
                inner.substr(0, inner.size() - 1), "\\.=' takes it out.");
   }
   return {};
@@ -222,20 +240,22 @@ bool ties_embeddings(const Manifest& m) {
 }
 
 Tied tied_embeddings(const Manifest& m) {
-  constexpr std::string_view kOut[] = {"lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"};
-  constexpr std::string_view kIn[] = {"embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight",
-                                      "shared.weight"};
+  constexpr std::string_view kOut[] = {"lm_head.weight", "embed_out.weight",
+                                       "cls.predictions.decoder.weight"};
+  constexpr std::string_view kIn[] = {"embed_tokens.weight", "wte.weight", "word_embeddings.weight",
+                                      "embed_in.weight", "shared.weight"};
   const auto is_one_of = [](std::string_view name, std::span<const std::string_view> endings) {
     return std::any_of(endings.begin(), endings.end(), [name](std::string_view ending) {
-      return name == ending ||
-             (name.size() > ending.size() && name.ends_with(ending) && name[name.size() - ending.size() - 1] == '.');
+      return name == ending || (name.size() > ending.size() && name.ends_with(ending) &&
+                                name[name.size() - ending.size() - 1] == '.');
     });
   };
-  // The name in the model decides (a renamed head may be the embeddings now); where that one says nothing, the
-  // source's.
+  // The name in the model decides (a renamed head may be the embeddings now); where that one says
+  // nothing, the source's.
   const auto plays = [&](const Tensor& t, std::span<const std::string_view> part,
                          std::span<const std::string_view> other) {
-    return is_one_of(t.target(), part) || (!is_one_of(t.target(), other) && is_one_of(t.name, part));
+    return is_one_of(t.target(), part) ||
+           (!is_one_of(t.target(), other) && is_one_of(t.name, part));
   };
   Tied tied;
   for (size_t i = 0; i < m.tensors.size() && !tied.out; ++i) {

@@ -20,14 +20,17 @@ class FirstComplaint : public google::protobuf::io::ErrorCollector {
 
 }  // namespace
 
-Result<void> parse_textproto(const std::string& path, const std::string& what, google::protobuf::Message& out) {
+Result<void> parse_textproto(const std::string& path, const std::string& what,
+                             google::protobuf::Message& out) {
   const auto text = io::read_small_file(path, kMaxBytes);
-  if (!text) return Error{text.error().code, cat(path, ": expected ", what, ", ", text.error().message)};
+  if (!text)
+    return Error{text.error().code, cat(path, ": expected ", what, ", ", text.error().message)};
   FirstComplaint complaint;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&complaint);
   if (parser.ParseFromString(*text, &out)) return {};
-  return invalid(cat(path, ": expected ", what, " in protobuf's text format, found ", complaint.text));
+  return invalid(
+      cat(path, ": expected ", what, " in protobuf's text format, found ", complaint.text));
 }
 
 }  // namespace crossdock::model

@@ -10,7 +10,8 @@
 namespace crossdock::model {
 
 // Errors name `path`, `what` it should be ("a rule") and the line. `out` is then unspecified.
-Result<void> parse_textproto(const std::string& path, const std::string& what, google::protobuf::Message& out);
+Result<void> parse_textproto(const std::string& path, const std::string& what,
+                             google::protobuf::Message& out);
 
 template <class Message>
 Result<Message> read_textproto(const std::string& path, const std::string& what) {

@@ -13,7 +13,9 @@ xd_status report(xd_error* err, const Result<void>& result) {
   return result.error().code;
 }
 
-xd_status fail(xd_error* err, xd_status code, const std::string& message) { return report(err, Error{code, message}); }
+xd_status fail(xd_error* err, xd_status code, const std::string& message) {
+  return report(err, Error{code, message});
+}
 
 // No exception may cross into a plugin; allocation is what can throw here.
 template <class Call>
@@ -34,11 +36,13 @@ struct HostCalls {
 
   static const void* get_extension(void*, const char*) { return nullptr; }
 
-  static xd_status fail(void*, xd_error* err, xd_status code, const char* where, const char* message) {
+  static xd_status fail(void*, xd_error* err, xd_status code, const char* where,
+                        const char* message) {
     return shielded(err, [&] {
       if (!err) return code;
       if (message) err->message = message;
-      if (where && *where) err->message.insert(0, std::string(where) + (err->message.empty() ? "" : ": "));
+      if (where && *where)
+        err->message.insert(0, std::string(where) + (err->message.empty() ? "" : ": "));
       return code;
     });
   }
@@ -51,7 +55,9 @@ struct HostCalls {
   static int32_t cancelled(void* ctx) { return host(ctx).cancelled_ ? 1 : 0; }
   static void progress(void* ctx, uint64_t bytes) { host(ctx).done_bytes_ += bytes; }
   static uint64_t piece_bytes(void* ctx) { return host(ctx).piece_bytes_; }
-  static void* alloc(void* ctx, uint64_t size, uint64_t align) { return host(ctx).memory_.alloc(size, align); }
+  static void* alloc(void* ctx, uint64_t size, uint64_t align) {
+    return host(ctx).memory_.alloc(size, align);
+  }
   static void dealloc(void* ctx, void* p) { host(ctx).memory_.dealloc(p); }
 
   static uint64_t input_count(void*, const xd_input* in) { return in->input->entries().size(); }
@@ -64,7 +70,8 @@ struct HostCalls {
   static const char* input_named(void*, const xd_input* in) {
     return in->input->named().empty() ? nullptr : in->input->named().c_str();
   }
-  static xd_status source_open(void* ctx, const xd_input* in, const char* name, xd_source** out, xd_error* err) {
+  static xd_status source_open(void* ctx, const xd_input* in, const char* name, xd_source** out,
+                               xd_error* err) {
     return shielded(err, [&] {
       auto source = host(ctx).open_source(*in, name);
       if (!source) return report(err, Result<void>(source.error()));
@@ -73,9 +80,11 @@ struct HostCalls {
     });
   }
   static uint64_t source_size(void*, const xd_source* s) { return s->size; }
-  static xd_status source_read(void* ctx, const xd_source* s, uint64_t offset, void* dst, uint64_t n, xd_error* err) {
+  static xd_status source_read(void* ctx, const xd_source* s, uint64_t offset, void* dst,
+                               uint64_t n, xd_error* err) {
     return shielded(err, [&] {
-      auto r = io::read_exact(host(ctx).os_, s->fd.get(), offset, {static_cast<std::byte*>(dst), n});
+      auto r =
+          io::read_exact(host(ctx).os_, s->fd.get(), offset, {static_cast<std::byte*>(dst), n});
       return r ? report(err, r) : report(err, std::move(r).error().in(s->name));
     });
   }
@@ -86,24 +95,27 @@ struct HostCalls {
     });
   }
 
-  static xd_status plan_object(void*, xd_plan* p, const char* path, uint64_t size, uint32_t* object, xd_error* err) {
+  static xd_status plan_object(void*, xd_plan* p, const char* path, uint64_t size, uint32_t* object,
+                               xd_error* err) {
     return shielded(err, [&] {
       *object = static_cast<uint32_t>(p->plan.objects.size());
       p->plan.objects.push_back({path, size});
       return xd_status{XD_OK};
     });
   }
-  static xd_status plan_item(void*, xd_plan* p, uint32_t object, const xd_range* const* needs, uint64_t out_bytes,
-                             uint64_t memory, xd_error* err) {
+  static xd_status plan_item(void*, xd_plan* p, uint32_t object, const xd_range* const* needs,
+                             uint64_t out_bytes, uint64_t memory, xd_error* err) {
     return shielded(err, [&]() -> xd_status {
       if (object >= p->plan.objects.size())
         return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of an object that is not planned");
       PlanItem item{object, p->plan.objects[object].n_items, {}, out_bytes, memory};
       for (; *needs; ++needs) {
         if ((*needs)->tensor >= p->n_tensors)
-          return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an item of a tensor that does not exist");
+          return plugin::fail(err, XD_OUT_OF_RANGE,
+                              "plan: an item of a tensor that does not exist");
         if ((*needs)->form != XD_FORM_DENSE)
-          return plugin::fail(err, XD_UNIMPLEMENTED, "plan: expected needs in elements (dense), found another form");
+          return plugin::fail(err, XD_UNIMPLEMENTED,
+                              "plan: expected needs in elements (dense), found another form");
         item.needs.push_back({(*needs)->tensor, (*needs)->begin, (*needs)->count});
       }
       p->plan.items.push_back(std::move(item));
@@ -117,7 +129,8 @@ struct HostCalls {
       return xd_status{XD_OK};
     });
   }
-  static xd_status plan_drop(void*, xd_plan* p, uint64_t tensor, const char* reason, xd_error* err) {
+  static xd_status plan_drop(void*, xd_plan* p, uint64_t tensor, const char* reason,
+                             xd_error* err) {
     return shielded(err, [&]() -> xd_status {
       if (tensor >= p->n_tensors)
         return plugin::fail(err, XD_OUT_OF_RANGE, "plan: a dropped tensor that does not exist");
@@ -133,16 +146,21 @@ struct HostCalls {
   }
 
   static xd_status tensor_view(void* ctx, const xd_range* r, xd_view* out, xd_error* err) {
-    return shielded(
-        err, [&] { return host(ctx).tensor_view ? host(ctx).tensor_view(*r, out, err) : xd_status{XD_UNIMPLEMENTED}; });
+    return shielded(err, [&] {
+      return host(ctx).tensor_view ? host(ctx).tensor_view(*r, out, err)
+                                   : xd_status{XD_UNIMPLEMENTED};
+    });
   }
-  static xd_status tensor_read(void* ctx, const xd_range* r, void* dst, uint64_t dst_size, xd_error* err) {
+  static xd_status tensor_read(void* ctx, const xd_range* r, void* dst, uint64_t dst_size,
+                               xd_error* err) {
     return shielded(err, [&]() -> xd_status {
-      if (!host(ctx).tensor_read) return plugin::fail(err, XD_UNIMPLEMENTED, "tensors are read in write_item only");
+      if (!host(ctx).tensor_read)
+        return plugin::fail(err, XD_UNIMPLEMENTED, "tensors are read in write_item only");
       return report(err, host(ctx).tensor_read(*r, {static_cast<std::byte*>(dst), dst_size}));
     });
   }
-  static xd_status object_write(void* ctx, xd_object* o, uint64_t offset, const void* data, uint64_t n, xd_error* err) {
+  static xd_status object_write(void* ctx, xd_object* o, uint64_t offset, const void* data,
+                                uint64_t n, xd_error* err) {
     return shielded(err, [&] {
       const auto r = o->staged->write(offset, {static_cast<const std::byte*>(data), n});
       if (r) host(ctx).done_bytes_ += n;
@@ -157,11 +175,34 @@ struct HostCalls {
 Host::Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled)
     : os_(os), memory_(memory), cancelled_(cancelled) {
   using C = HostCalls;
-  table_ = {XD_INIT_SIZE(xd_host), XD_ABI_MINOR,    this,           C::get_extension, C::fail,        C::log,
-            C::cancelled,          C::progress,     C::piece_bytes, C::alloc,         C::dealloc,     C::input_count,
-            C::input_name,         C::input_size,   C::source_open, C::source_size,   C::source_read, C::bytes_append,
-            C::plan_object,        C::plan_item,    C::plan_aux,    C::plan_drop,     C::plan_note,   C::tensor_view,
-            C::tensor_read,        C::object_write, C::object_zero, C::input_named};
+  table_ = {XD_INIT_SIZE(xd_host),
+            XD_ABI_MINOR,
+            this,
+            C::get_extension,
+            C::fail,
+            C::log,
+            C::cancelled,
+            C::progress,
+            C::piece_bytes,
+            C::alloc,
+            C::dealloc,
+            C::input_count,
+            C::input_name,
+            C::input_size,
+            C::source_open,
+            C::source_size,
+            C::source_read,
+            C::bytes_append,
+            C::plan_object,
+            C::plan_item,
+            C::plan_aux,
+            C::plan_drop,
+            C::plan_note,
+            C::tensor_view,
+            C::tensor_read,
+            C::object_write,
+            C::object_zero,
+            C::input_named};
 }
 
 Result<void> Host::call(const std::function<xd_status(xd_error*)>& call) const {
@@ -169,13 +210,17 @@ Result<void> Host::call(const std::function<xd_status(xd_error*)>& call) const {
   const xd_status status = call(&slot);
   if (status == XD_OK) return {};
   if (slot.message.empty())
-    slot.message = status == XD_CANCELLED ? "cancelled" : cat("the plugin gave status ", status, " and no message");
+    slot.message = status == XD_CANCELLED
+                       ? "cancelled"
+                       : cat("the plugin gave status ", status, " and no message");
   return Error{status, std::move(slot.message)};
 }
 
 Result<xd_source*> Host::open_source(const xd_input& input, const std::string& name) {
   const io::InputEntry* entry = input.input->find(name);
-  if (!entry) return Error{XD_NOT_FOUND, cat("expected a file ", name, " in ", input.input->given(), ", found none")};
+  if (!entry)
+    return Error{XD_NOT_FOUND,
+                 cat("expected a file ", name, " in ", input.input->given(), ", found none")};
   const std::lock_guard lock(mutex_);
   for (xd_source& source : sources_) {
     if (source.name == name) return &source;

@@ -1,8 +1,9 @@
-// The host's side of plugin.h: one table of functions per job, and the things behind its opaque handles.
+// The host's side of plugin.h: one table of functions per job, and the things behind its opaque
+// handles.
 //
-// The table's functions run on plugin threads and let no exception out. What belongs to higher layers (where a tensor's
-// bytes come from) is a hook that the conversion sets before it runs items. A plugin's message and the places in front
-// of it meet in ErrorSlot.
+// The table's functions run on plugin threads and let no exception out. What belongs to higher
+// layers (where a tensor's bytes come from) is a hook that the conversion sets before it runs
+// items. A plugin's message and the places in front of it meet in ErrorSlot.
 #pragma once
 
 #include "core/base/memory.h"
@@ -44,7 +45,8 @@ struct xd_plan {
 
 namespace crossdock::plugin {
 
-// What a job shares with its plugins. Threads: the hooks and counters may be used from any once the job runs.
+// What a job shares with its plugins. Threads: the hooks and counters may be used from any once the
+// job runs.
 class Host {
  public:
   Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled);

@@ -14,7 +14,8 @@ template <class T>
 bool parses_as(const std::string& text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && std::isfinite(static_cast<double>(value));
+  return error == std::errc() && end == text.data() + text.size() &&
+         std::isfinite(static_cast<double>(value));
 }
 
 constexpr uint64_t kMaxFile = 16 << 20;
@@ -22,8 +23,9 @@ constexpr uint64_t kMaxFile = 16 << 20;
 // A plugin never sees a path: what it gets is the text itself, which ends at the first NUL.
 Result<std::string> text_of_file(const std::string& name, const std::string& path) {
   const auto refuse = [&](int32_t code, std::string_view found) {
-    return Error{code, cat("--", name, " ", base::printable(path), ": expected a text file of at most ",
-                           base::human_memory(kMaxFile), ", ", found)};
+    return Error{code,
+                 cat("--", name, " ", base::printable(path), ": expected a text file of at most ",
+                     base::human_memory(kMaxFile), ", ", found)};
   };
   auto text = io::read_small_file(path, kMaxFile);
   if (!text) return refuse(text.error().code, text.error().message);
@@ -33,7 +35,8 @@ Result<std::string> text_of_file(const std::string& name, const std::string& pat
 }
 
 // The value in the one spelling that plugins get, or an error that says what was expected.
-Result<std::string> normalise(const std::string& name, const std::string& type, const std::string& value) {
+Result<std::string> normalise(const std::string& name, const std::string& type,
+                              const std::string& value) {
   const auto refuse = [&](std::string_view expected) {
     return invalid(cat("--", name, ": expected ", expected, ", found \"", value, '"'));
   };
@@ -61,7 +64,8 @@ Result<std::string> normalise(const std::string& name, const std::string& type, 
 
 }  // namespace
 
-void CheckedOptions::add(const std::string& key, const std::string& value, const std::string& told) {
+void CheckedOptions::add(const std::string& key, const std::string& value,
+                         const std::string& told) {
   told_.emplace_back(key, told);
   const char* k = texts_.emplace_back(key).c_str();
   const char* v = texts_.emplace_back(value).c_str();
@@ -69,7 +73,8 @@ void CheckedOptions::add(const std::string& key, const std::string& value, const
   pointers_.push_back(nullptr);
 }
 
-Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema, const GivenOptions& given) {
+Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema,
+                                             const GivenOptions& given) {
   CheckedOptions out;
   for (; schema && *schema; ++schema) {
     const std::string name = (*schema)->name;
@@ -77,10 +82,11 @@ Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema
     const auto it = given.find(name);
     if (it == given.end() || it->second.empty()) {
       if (!(*schema)->fallback)
-        return invalid(cat("expected --", name, ", found none: ", (*schema)->help ? (*schema)->help : ""));
+        return invalid(
+            cat("expected --", name, ", found none: ", (*schema)->help ? (*schema)->help : ""));
       const std::string fallback = (*schema)->fallback;  // empty: not set
-      XD_TRY_SET(const std::string checked,
-                 fallback.empty() ? Result<std::string>(fallback) : normalise(name, type, fallback));
+      XD_TRY_SET(const std::string checked, fallback.empty() ? Result<std::string>(fallback)
+                                                             : normalise(name, type, fallback));
       if (type != "list") out.add(name, checked, checked);
       continue;
     }

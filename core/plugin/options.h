@@ -17,9 +17,10 @@ using GivenOptions = std::map<std::string, std::vector<std::string>>;
 // The checked options in the form the ABI wants. Keeps the strings that the pointers lead to.
 class CheckedOptions {
  public:
-  // Fills in fallbacks, reads files. Errors: a required one is missing, a value that is not of the type. Options that the
-  // schema does not have are the caller's to refuse.
-  static Result<CheckedOptions> check(const xd_option_desc* const* schema, const GivenOptions& given);
+  // Fills in fallbacks, reads files. Errors: a required one is missing, a value that is not of the
+  // type. Options that the schema does not have are the caller's to refuse.
+  static Result<CheckedOptions> check(const xd_option_desc* const* schema,
+                                      const GivenOptions& given);
 
   const xd_option* const* table() const { return pointers_.data(); }
   // For the report: the values that table() has, but of a file its path as it was given.

@@ -1,5 +1,5 @@
-// A writer's plan: which objects it will make, of which sizes, from which tensors. Data only; convert/ checks and runs
-// it.
+// A writer's plan: which objects it will make, of which sizes, from which tensors. Data only;
+// convert/ checks and runs it.
 #pragma once
 
 #include <crossdock/plugin.h>

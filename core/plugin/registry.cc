@@ -32,8 +32,10 @@ bool has_text(const char* text) { return text && *text; }
 const char* option_problem(const xd_option_desc* const* options) {
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
-    // The least that there ever was. A field that is appended later must be asked for here by its own offset.
-    if (o.struct_size < offsetof(xd_option_desc, help) + sizeof o.help || !has_text(o.name) || !has_text(o.type))
+    // The least that there ever was. A field that is appended later must be asked for here by its
+    // own offset.
+    if (o.struct_size < offsetof(xd_option_desc, help) + sizeof o.help || !has_text(o.name) ||
+        !has_text(o.type))
       return "an option without a name or type";
     // As a flag on the command line: a comma or an equals sign would mean something else there.
     if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0')
@@ -46,21 +48,25 @@ const char* option_problem(const xd_option_desc* const* options) {
 const char* problem(const xd_plugin_desc* given, Plugin& out) {
   if (!copy_known(given, out.desc)) return "a plugin without a description";
   if (!has_text(out.desc.id)) return "a plugin without an id";
-  if (!has_text(out.desc.version) || !has_text(out.desc.summary)) return "a plugin without a version or summary";
+  if (!has_text(out.desc.version) || !has_text(out.desc.summary))
+    return "a plugin without a version or summary";
   if (out.format().empty()) return "a plugin that names no format";
   if (const char* text = option_problem(out.desc.options)) return text;
   if (out.desc.kind == XD_READER) {
     if (out.desc.writer || !copy_known(out.desc.reader, out.reader))
       return "a reader that does not have just a reader's table";
     const xd_reader_api& r = out.reader;
-    return r.probe && r.open && r.manifest && r.read && r.close ? nullptr : "a reader whose table lacks a function";
+    return r.probe && r.open && r.manifest && r.read && r.close
+               ? nullptr
+               : "a reader whose table lacks a function";
   }
   if (out.desc.kind != XD_WRITER) return "a plugin that is neither reader nor writer";
   if (out.desc.reader || !copy_known(out.desc.writer, out.writer))
     return "a writer that does not have just a writer's table";
   const xd_writer_api& w = out.writer;
-  return w.open && w.plan && w.write_item && w.seal && w.commit && w.close ? nullptr
-                                                                           : "a writer whose table lacks a function";
+  return w.open && w.plan && w.write_item && w.seal && w.commit && w.close
+             ? nullptr
+             : "a writer whose table lacks a function";
 }
 
 // The loader's messages begin with the path, which our callers print too.
@@ -75,8 +81,9 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
   const auto refuse = [&](std::string reason) { refusals_.push_back({path, std::move(reason)}); };
   namespace dll = boost::dll;
   boost::dll::fs::error_code ec;
-  // Now: a missing symbol is found here, not when a conversion first calls it. Local: plugins must not see each other.
-  // Never unloaded, so never destroyed; reachable from here, or it would count as a leak.
+  // Now: a missing symbol is found here, not when a conversion first calls it. Local: plugins must
+  // not see each other. Never unloaded, so never destroyed; reachable from here, or it would count
+  // as a leak.
   static auto* const kept = new std::deque<dll::shared_library>();
   dll::shared_library* library = &kept->emplace_back();
   ::dlerror();
@@ -86,16 +93,20 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
     return refuse(without_path(path, message ? message : ec.message()));
   }
   if (!library->has(XD_ENTRY_SYMBOL))
-    return refuse("expected the symbol " XD_ENTRY_SYMBOL ", found none: it is not a plugin, or of another ABI");
-  const auto entry = library->get<xd_status(const xd_host*, const xd_module**, xd_error*)>(XD_ENTRY_SYMBOL);
+    return refuse("expected the symbol " XD_ENTRY_SYMBOL
+                  ", found none: it is not a plugin, or of another ABI");
+  const auto entry =
+      library->get<xd_status(const xd_host*, const xd_module**, xd_error*)>(XD_ENTRY_SYMBOL);
   const xd_module* given = nullptr;
   xd_error slot;
-  if (entry(host, &given, &slot) != XD_OK) return refuse(slot.message.empty() ? "it refused to load" : slot.message);
+  if (entry(host, &given, &slot) != XD_OK)
+    return refuse(slot.message.empty() ? "it refused to load" : slot.message);
   xd_module module{};
   if (!copy_known(given, module) || !module.plugins) return refuse("it describes no module");
   if (module.needs_minor > XD_ABI_MINOR) {
-    return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR, " or lower, found one that needs 1.",
-                      module.needs_minor, ": update crossdock"));
+    return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR,
+                      " or lower, found one that needs 1.", module.needs_minor,
+                      ": update crossdock"));
   }
   for (const xd_plugin_desc* const* p = module.plugins; *p; ++p) add(path, *p);
 }
@@ -105,9 +116,10 @@ void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
   Plugin plugin;
   plugin.path = path;
   if (const char* text = problem(desc, plugin)) return refuse(text);
-  const auto same =
-      std::find_if(plugins_.begin(), plugins_.end(), [&](const Plugin& other) { return other.id() == plugin.id(); });
-  if (same != plugins_.end()) return refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
+  const auto same = std::find_if(plugins_.begin(), plugins_.end(),
+                                 [&](const Plugin& other) { return other.id() == plugin.id(); });
+  if (same != plugins_.end())
+    return refuse(cat(plugin.id(), " was already loaded from ", same->path.string()));
   if (std::string text = option_clash(plugin); !text.empty()) return refuse(std::move(text));
   plugins_.push_back(plugin);
 }
@@ -122,8 +134,8 @@ std::string Registry::option_clash(const Plugin& plugin) const {
       if (!plugin.is_reader() && !other.is_reader()) continue;
       for (const auto* theirs = other.desc.options; theirs && *theirs; ++theirs) {
         if (name == (*theirs)->name && std::string_view((*mine)->type) != (*theirs)->type) {
-          return cat("its option --", name, " is of the type ", (*mine)->type, ", but ", (*theirs)->type, " in ",
-                     other.id());
+          return cat("its option --", name, " is of the type ", (*mine)->type, ", but ",
+                     (*theirs)->type, " in ", other.id());
         }
       }
     }
@@ -131,7 +143,8 @@ std::string Registry::option_clash(const Plugin& plugin) const {
   return "";
 }
 
-Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host, std::vector<std::string> reserved) {
+Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host,
+                        std::vector<std::string> reserved) {
   Registry registry(std::move(reserved));
   std::vector<fs::path> seen;
   for (const fs::path& folder : folders) {
@@ -140,9 +153,11 @@ Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* hos
     if (ec || std::find(seen.begin(), seen.end(), real) != seen.end()) continue;
     seen.push_back(real);
     std::vector<fs::path> modules;
-    for (fs::directory_iterator it(real, ec); !ec && it != fs::directory_iterator(); it.increment(ec)) {
+    for (fs::directory_iterator it(real, ec); !ec && it != fs::directory_iterator();
+         it.increment(ec)) {
       const std::string name = it->path().filename().string();
-      if (name.size() > 6 && name.compare(name.size() - 6, 6, ".xd.so") == 0) modules.push_back(it->path());
+      if (name.size() > 6 && name.compare(name.size() - 6, 6, ".xd.so") == 0)
+        modules.push_back(it->path());
     }
     std::sort(modules.begin(), modules.end());
     for (const fs::path& module : modules) registry.load_module(module, host);
@@ -170,8 +185,9 @@ std::string Registry::formats(uint32_t kind) const {
 }
 
 std::vector<fs::path> rule_folders() {
-  return {boost::dll::program_location().parent_path().parent_path() / "lib" / CROSSDOCK_RULES_SUBDIR,
-          CROSSDOCK_RULES_INSTALL_DIR};
+  return {
+      boost::dll::program_location().parent_path().parent_path() / "lib" / CROSSDOCK_RULES_SUBDIR,
+      CROSSDOCK_RULES_INSTALL_DIR};
 }
 
 std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given) {

@@ -1,11 +1,12 @@
 // Finds and loads plugin modules, and keeps what they offer.
 //
-// Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated), the one beside the
-// executable, the installed one. Never the current directory. A module is any NAME.xd.so there. The first plugin with
-// an id is used; later ones with the same id, and modules that cannot be used, are listed with their paths and reasons.
-// An option's name may be used by several plugins. Where two can be asked for at once (two readers, a reader and a
-// writer) it must be of one type; it is then one flag, given to both.
-// Modules are never unloaded. Threads: immutable after load() and add().
+// Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated),
+// the one beside the executable, the installed one. Never the current directory. A module is any
+// NAME.xd.so there. The first plugin with an id is used; later ones with the same id, and modules
+// that cannot be used, are listed with their paths and reasons. An option's name may be used by
+// several plugins. Where two can be asked for at once (two readers, a reader and a writer) it must
+// be of one type; it is then one flag, given to both. Modules are never unloaded. Threads:
+// immutable after load() and add().
 #pragma once
 
 #include <crossdock/plugin.h>
@@ -21,7 +22,8 @@ namespace crossdock::plugin {
 namespace fs = boost::filesystem;
 
 struct Plugin {
-  // Our own copies: a plugin of an older minor gives shorter structs, whose missing tail reads as zero.
+  // Our own copies: a plugin of an older minor gives shorter structs, whose missing tail reads as
+  // zero.
   xd_plugin_desc desc{};
   xd_reader_api reader{};
   xd_writer_api writer{};
@@ -47,7 +49,8 @@ class Registry {
   static Registry load(const std::vector<fs::path>& folders, const xd_host* host,
                        std::vector<std::string> reserved = {});
 
-  // One plugin, as if the module at `path` had offered it. For programs that link their plugins in, and for tests.
+  // One plugin, as if the module at `path` had offered it. For programs that link their plugins in,
+  // and for tests.
   void add(const fs::path& path, const xd_plugin_desc* desc);
 
   const std::vector<Plugin>& plugins() const { return plugins_; }

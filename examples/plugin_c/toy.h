@@ -1,6 +1,7 @@
 /* The toy format, the one thing that the reader and the writer share.
  *
- * A text header, then the values of all tensors without gaps, then one line per tensor with the sum of its bytes:
+ * A text header, then the values of all tensors without gaps, then one line per tensor with the sum
+ * of its bytes:
  *
  *     xdtoy 1
  *     # any comment
@@ -35,8 +36,9 @@ typedef struct {
   const char* name;
 } toy_dtype;
 
-static const toy_dtype toy_dtypes[] = {{1, 1, "BOOL"}, {2, 1, "U8"},    {3, 1, "I8"},   {7, 4, "I32"}, {9, 8, "I64"},
-                                       {10, 2, "F16"}, {11, 2, "BF16"}, {12, 4, "F32"}, {13, 8, "F64"}};
+static const toy_dtype toy_dtypes[] = {{1, 1, "BOOL"},  {2, 1, "U8"},   {3, 1, "I8"},
+                                       {7, 4, "I32"},   {9, 8, "I64"},  {10, 2, "F16"},
+                                       {11, 2, "BF16"}, {12, 4, "F32"}, {13, 8, "F64"}};
 
 static inline const toy_dtype* toy_find_dtype(uint32_t dtype) {
   for (size_t i = 0; i < sizeof toy_dtypes / sizeof *toy_dtypes; ++i) {

@@ -1,4 +1,5 @@
-/* Reads the toy format: open() parses the header, manifest() describes it, read() and view() give values. */
+/* Reads the toy format: open() parses the header, manifest() describes it, read() and view() give
+ * values. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,7 +101,9 @@ static xd_status parse_header(struct xd_reader* r, char* text, uint64_t size, xd
   for (unsigned number = 1;; ++number) {
     char* end = (char*)memchr(line, '\n', size - (uint64_t)(line - text));
     if (!end)
-      return refuse(r, err, number, "expected the line \"data\" within the first megabyte, found no end of the header");
+      return refuse(
+          r, err, number,
+          "expected the line \"data\" within the first megabyte, found no end of the header");
     *end = '\0';
     char* const next = end + 1;
     if (number == 1) {
@@ -128,8 +131,9 @@ static xd_status parse_header(struct xd_reader* r, char* text, uint64_t size, xd
   if (offset > UINT64_MAX - end || offset + end != r->file_size) {
     char message[120];
     snprintf(message, sizeof message,
-             "expected %" PRIu64 " bytes of values by the header, found a file of %" PRIu64 " bytes", offset,
-             r->file_size);
+             "expected %" PRIu64 " bytes of values by the header, found a file of %" PRIu64
+             " bytes",
+             offset, r->file_size);
     return r->host->fail(r->host->ctx, err, XD_CORRUPT, r->name, message);
   }
   for (size_t i = 0; i < r->n_tensors; ++i) r->tensors[i].offset += begin;
@@ -153,7 +157,8 @@ static xd_status load(xd_reader* r, const xd_input* in, xd_error* err) {
   const xd_host* h = r->host;
   xd_source* source = NULL;
   xd_status status = h->source_open(h->ctx, in, r->name, &source, err);
-  if (status != XD_OK) return h->fail(h->ctx, err, status, NULL, NULL); /* keeps the host's message */
+  if (status != XD_OK)
+    return h->fail(h->ctx, err, status, NULL, NULL); /* keeps the host's message */
   r->source = source;
   r->file_size = h->source_size(h->ctx, source);
   const uint64_t n = r->file_size < TOY_MAX_HEADER ? r->file_size : TOY_MAX_HEADER;
@@ -167,24 +172,26 @@ static xd_status load(xd_reader* r, const xd_input* in, xd_error* err) {
     status = parse_header(r, text, n, err);
     r->comment = r->comment ? copy_text(r->comment) : NULL; /* it pointed into the text */
   } else {
-    status =
-        h->fail(h->ctx, err, status != XD_OK ? status : XD_NO_MEMORY, NULL, status != XD_OK ? NULL : "out of memory");
+    status = h->fail(h->ctx, err, status != XD_OK ? status : XD_NO_MEMORY, NULL,
+                     status != XD_OK ? NULL : "out of memory");
   }
   free(text);
   return status;
 }
 
-static xd_status toy_open(const xd_host* h, const xd_input* in, const xd_option* const* options, xd_reader** out,
-                          xd_error* err) {
+static xd_status toy_open(const xd_host* h, const xd_input* in, const xd_option* const* options,
+                          xd_reader** out, xd_error* err) {
   (void)options; /* this reader has none */
   const char* name = find_file(h, in);
   if (!name)
-    return h->fail(h->ctx, err, XD_NOT_FOUND, NULL, "expected one .xdtoy file, found none or several: name the file");
+    return h->fail(h->ctx, err, XD_NOT_FOUND, NULL,
+                   "expected one .xdtoy file, found none or several: name the file");
   xd_reader* r = (xd_reader*)calloc(1, sizeof *r);
   if (!r) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
   r->host = h;
   r->name = copy_text(name);
-  const xd_status status = r->name ? load(r, in, err) : h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+  const xd_status status =
+      r->name ? load(r, in, err) : h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
   if (status != XD_OK) {
     toy_close(r);
     return status;
@@ -195,7 +202,8 @@ static xd_status toy_open(const xd_host* h, const xd_input* in, const xd_option*
 
 /* The numbers are the field numbers of manifest.proto. */
 static xd_status toy_manifest(xd_reader* r, xd_bytes* sink, xd_error* err) {
-  wire_out m = {0}, source = {0}, file = {0}, entry = {0}, value = {0}, tensor = {0}, extent = {0}, shape = {0};
+  wire_out m = {0}, source = {0}, file = {0}, entry = {0}, value = {0}, tensor = {0}, extent = {0},
+           shape = {0};
   put_number(&m, 1, 1); /* schema_version */
   put_bytes(&source, 1, "toy", 3);
   put_bytes(&file, 1, r->name, strlen(r->name));
@@ -226,13 +234,15 @@ static xd_status toy_manifest(xd_reader* r, xd_bytes* sink, xd_error* err) {
   return status;
 }
 
-/* Where the range lies in the file; the host asks for elements of the tensor's own type only, but check what it costs
- * nothing to check. */
-static xd_status locate(const xd_reader* r, const xd_range* range, uint64_t* offset, uint64_t* size, xd_error* err) {
+/* Where the range lies in the file; the host asks for elements of the tensor's own type only, but
+ * check what it costs nothing to check. */
+static xd_status locate(const xd_reader* r, const xd_range* range, uint64_t* offset, uint64_t* size,
+                        xd_error* err) {
   const xd_host* h = r->host;
   if (range->form != XD_FORM_DENSE || range->dtype != 0) return XD_UNIMPLEMENTED;
   if (range->tensor >= r->n_tensors)
-    return h->fail(h->ctx, err, XD_OUT_OF_RANGE, r->name, "expected a tensor of the file, found a higher number");
+    return h->fail(h->ctx, err, XD_OUT_OF_RANGE, r->name,
+                   "expected a tensor of the file, found a higher number");
   const toy_tensor* t = &r->tensors[range->tensor];
   if (range->begin > t->count || range->count > t->count - range->begin) {
     return h->fail(h->ctx, err, XD_OUT_OF_RANGE, t->name,
@@ -244,13 +254,15 @@ static xd_status locate(const xd_reader* r, const xd_range* range, uint64_t* off
   return XD_OK;
 }
 
-static xd_status toy_read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size, xd_error* err) {
+static xd_status toy_read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size,
+                          xd_error* err) {
   const xd_host* h = r->host;
   uint64_t offset = 0, size = 0;
   const xd_status status = locate(r, range, &offset, &size, err);
   if (status != XD_OK) return status;
   if (size != dst_size)
-    return h->fail(h->ctx, err, XD_INVALID_ARGUMENT, r->name, "expected a buffer as large as the range");
+    return h->fail(h->ctx, err, XD_INVALID_ARGUMENT, r->name,
+                   "expected a buffer as large as the range");
   return h->source_read(h->ctx, r->source, offset, dst, size, err);
 }
 
@@ -258,15 +270,22 @@ static xd_status toy_view(xd_reader* r, const xd_range* range, xd_view* out, xd_
   uint64_t offset = 0, size = 0;
   const xd_status status = locate(r, range, &offset, &size, err);
   if (status != XD_OK) return status;
-  if (offset > r->head_size || size > r->head_size - offset) return XD_UNIMPLEMENTED; /* the host reads it instead */
+  if (offset > r->head_size || size > r->head_size - offset)
+    return XD_UNIMPLEMENTED; /* the host reads it instead */
   out->data = r->head + offset;
   out->size = size;
   out->release = NULL; /* good until the reader closes */
   return XD_OK;
 }
 
-static const xd_reader_api api = {
-    XD_INIT_SIZE(xd_reader_api), 0, toy_probe, toy_open, toy_manifest, toy_read, toy_view, toy_close};
+static const xd_reader_api api = {XD_INIT_SIZE(xd_reader_api),
+                                  0,
+                                  toy_probe,
+                                  toy_open,
+                                  toy_manifest,
+                                  toy_read,
+                                  toy_view,
+                                  toy_close};
 static const char* const formats[] = {"toy", NULL};
 static const char* const patterns[] = {"*.xdtoy", NULL};
 

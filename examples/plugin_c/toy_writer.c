@@ -1,4 +1,5 @@
-/* Writes the toy format: one file; one item of work per tensor; the sums that the items found go behind the values. */
+/* Writes the toy format: one file; one item of work per tensor; the sums that the items found go
+ * behind the values. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +38,8 @@ static int decode_tensor(wire_in in, toy_tensor* t, int* left_out) {
   while (next_field(&in, &f)) {
     if (f.number == 1 && !renamed) copy_name(t, &f.body);
     if (f.number == 2) t->dtype = (uint32_t)f.value;
-    while (f.number == 3 && f.body.at < f.body.end && t->rank < TOY_MAX_RANK + 1) { /* packed numbers */
+    while (f.number == 3 && f.body.at < f.body.end &&
+           t->rank < TOY_MAX_RANK + 1) { /* packed numbers */
       const uint64_t dim = get_varint(&f.body);
       if (t->rank < TOY_MAX_RANK) t->shape[t->rank] = dim;
       ++t->rank;
@@ -49,7 +51,8 @@ static int decode_tensor(wire_in in, toy_tensor* t, int* left_out) {
     }
   }
   t->count = 1;
-  for (uint32_t d = 0; d < t->rank && d < TOY_MAX_RANK; ++d) t->count = toy_mul(t->count, t->shape[d], &overflow);
+  for (uint32_t d = 0; d < t->rank && d < TOY_MAX_RANK; ++d)
+    t->count = toy_mul(t->count, t->shape[d], &overflow);
   return !in.failed && !overflow;
 }
 
@@ -90,8 +93,8 @@ static void toy_close(xd_writer* w) {
   free(w);
 }
 
-static xd_status toy_open(const xd_host* h, const void* manifest, uint64_t size, const xd_option* const* options,
-                          xd_writer** out, xd_error* err) {
+static xd_status toy_open(const xd_host* h, const void* manifest, uint64_t size,
+                          const xd_option* const* options, xd_writer** out, xd_error* err) {
   xd_writer* w = (xd_writer*)calloc(1, sizeof *w);
   if (!w) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
   w->host = h;
@@ -152,7 +155,8 @@ static xd_status toy_plan(xd_writer* w, xd_plan* plan, xd_error* err) {
     const char* problem = put_line(&w->header, t);
     if (problem) return h->fail(h->ctx, err, XD_UNSUPPORTED_DATA, t->name, problem);
     t->offset = at;
-    at += t->count * toy_find_dtype(t->dtype)->bytes; /* the host has checked the sizes of the manifest */
+    at += t->count *
+          toy_find_dtype(t->dtype)->bytes; /* the host has checked the sizes of the manifest */
   }
   put_text(&w->header, "data\n");
   if (w->header.failed) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
@@ -161,10 +165,12 @@ static xd_status toy_plan(xd_writer* w, xd_plan* plan, xd_error* err) {
   for (size_t i = 0; i < w->n_targets && status == XD_OK; ++i) {
     toy_tensor* t = &w->targets[i].tensor;
     const uint64_t n_bytes = t->count * toy_find_dtype(t->dtype)->bytes;
-    const xd_range whole = {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, w->targets[i].index, 0, t->count, 0, 0};
+    const xd_range whole = {
+        XD_INIT_SIZE(xd_range), XD_FORM_DENSE, w->targets[i].index, 0, t->count, 0, 0};
     const xd_range* needs[2] = {&whole, NULL};
     t->offset += w->header.size;
-    status = h->plan_item(h->ctx, plan, object, needs, n_bytes, smaller(n_bytes, piece_bytes(h)), err);
+    status =
+        h->plan_item(h->ctx, plan, object, needs, n_bytes, smaller(n_bytes, piece_bytes(h)), err);
   }
   const char* name = (const char*)w->aux.data;
   for (size_t i = 0; i < w->n_aux && status == XD_OK; ++i, name += strlen(name) + 1) {
@@ -181,23 +187,28 @@ static uint64_t sum_of(const void* data, uint64_t n) {
 }
 
 /* Through a view, when the host has one: no copy. */
-static xd_status write_view(xd_writer* w, const target* t, xd_object* o, uint64_t* sum, xd_error* err) {
+static xd_status write_view(xd_writer* w, const target* t, xd_object* o, uint64_t* sum,
+                            xd_error* err) {
   const xd_host* h = w->host;
-  const xd_range whole = {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, 0, t->tensor.count, 0, 0};
+  const xd_range whole = {
+      XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, 0, t->tensor.count, 0, 0};
   xd_view view = {XD_INIT_SIZE(xd_view), 0, NULL, 0, NULL, NULL};
   xd_status status = h->tensor_view(h->ctx, &whole, &view, err);
   if (status != XD_OK) return status;
   *sum = sum_of(view.data, view.size);
-  if (view.size != 0) status = h->object_write(h->ctx, o, t->tensor.offset, view.data, view.size, err);
+  if (view.size != 0)
+    status = h->object_write(h->ctx, o, t->tensor.offset, view.data, view.size, err);
   if (view.release) view.release(view.owner);
   return status;
 }
 
-static xd_status write_pieces(xd_writer* w, const target* t, xd_object* o, uint64_t* sum, xd_error* err) {
+static xd_status write_pieces(xd_writer* w, const target* t, xd_object* o, uint64_t* sum,
+                              xd_error* err) {
   const xd_host* h = w->host;
   const uint64_t elem = toy_find_dtype(t->tensor.dtype)->bytes;
   const uint64_t total = t->tensor.count * elem, piece = smaller(total, piece_bytes(h));
-  void* buffer = piece != 0 ? h->alloc(h->ctx, piece, 64) : NULL; /* a tensor may have no elements */
+  void* buffer =
+      piece != 0 ? h->alloc(h->ctx, piece, 64) : NULL; /* a tensor may have no elements */
   if (piece != 0 && !buffer)
     return h->fail(h->ctx, err, XD_NO_MEMORY, t->tensor.name,
                    "expected a buffer within the memory budget: raise --memory");
@@ -205,9 +216,11 @@ static xd_status write_pieces(xd_writer* w, const target* t, xd_object* o, uint6
   uint64_t done = 0;
   do {
     const uint64_t n = smaller(piece, total - done);
-    const xd_range range = {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, done / elem, n / elem, 0, 0};
+    const xd_range range = {
+        XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, done / elem, n / elem, 0, 0};
     status = h->cancelled(h->ctx) ? XD_CANCELLED : h->tensor_read(h->ctx, &range, buffer, n, err);
-    if (status == XD_OK && n != 0) status = h->object_write(h->ctx, o, t->tensor.offset + done, buffer, n, err);
+    if (status == XD_OK && n != 0)
+      status = h->object_write(h->ctx, o, t->tensor.offset + done, buffer, n, err);
     *sum += sum_of(buffer, status == XD_OK ? n : 0);
     done += n;
   } while (status == XD_OK && done < total);
@@ -215,17 +228,19 @@ static xd_status write_pieces(xd_writer* w, const target* t, xd_object* o, uint6
   return status;
 }
 
-static xd_status toy_write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o, xd_bytes* result,
-                                xd_error* err) {
+static xd_status toy_write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o,
+                                xd_bytes* result, xd_error* err) {
   (void)object; /* there is one */
   uint64_t sum = 0;
   const target* t = &w->targets[item];
   xd_status status = write_view(w, t, o, &sum, err);
   if (status == XD_UNIMPLEMENTED) status = write_pieces(w, t, o, &sum, err);
-  return status == XD_OK ? w->host->bytes_append(w->host->ctx, result, &sum, sizeof sum, err) : status;
+  return status == XD_OK ? w->host->bytes_append(w->host->ctx, result, &sum, sizeof sum, err)
+                         : status;
 }
 
-static xd_status toy_seal(xd_writer* w, uint32_t object, xd_object* o, const xd_view* const* results, xd_error* err) {
+static xd_status toy_seal(xd_writer* w, uint32_t object, xd_object* o,
+                          const xd_view* const* results, xd_error* err) {
   (void)object;
   const xd_host* h = w->host;
   wire_out trailer = {0};
@@ -236,11 +251,14 @@ static xd_status toy_seal(xd_writer* w, uint32_t object, xd_object* o, const xd_
     memcpy(&sum, results[i]->data, sizeof sum);
     snprintf(line, sizeof line, "%016" PRIx64 "\n", sum);
     put_text(&trailer, line);
-    end = w->targets[i].tensor.offset + w->targets[i].tensor.count * toy_find_dtype(w->targets[i].tensor.dtype)->bytes;
+    end = w->targets[i].tensor.offset +
+          w->targets[i].tensor.count * toy_find_dtype(w->targets[i].tensor.dtype)->bytes;
   }
-  xd_status status = trailer.failed ? h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory") : XD_OK;
+  xd_status status =
+      trailer.failed ? h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory") : XD_OK;
   if (status == XD_OK) status = h->object_write(h->ctx, o, 0, w->header.data, w->header.size, err);
-  if (status == XD_OK && trailer.size != 0) status = h->object_write(h->ctx, o, end, trailer.data, trailer.size, err);
+  if (status == XD_OK && trailer.size != 0)
+    status = h->object_write(h->ctx, o, end, trailer.data, trailer.size, err);
   free(trailer.data);
   return status;
 }
@@ -251,8 +269,14 @@ static xd_status toy_commit(xd_writer* w, xd_error* err) {
   return XD_OK;
 }
 
-static const xd_writer_api api = {
-    XD_INIT_SIZE(xd_writer_api), 0, toy_open, toy_plan, toy_write_item, toy_seal, toy_commit, toy_close};
+static const xd_writer_api api = {XD_INIT_SIZE(xd_writer_api),
+                                  0,
+                                  toy_open,
+                                  toy_plan,
+                                  toy_write_item,
+                                  toy_seal,
+                                  toy_commit,
+                                  toy_close};
 static const char* const formats[] = {"toy", NULL};
 static const char* const patterns[] = {"*.xdtoy", NULL};
 static const xd_option_desc comment = {XD_INIT_SIZE(xd_option_desc),   0, "comment", "string", "",

@@ -1,7 +1,9 @@
-/* As much of protobuf's wire format as the manifest needs, in C.  (C++ plugins have crossdock/manifest_wire.hpp.)
+/* As much of protobuf's wire format as the manifest needs, in C.  (C++ plugins have
+ * crossdock/manifest_wire.hpp.)
  *
- * Writing: put_* append to an `out`; a message inside another is an `out` of its own.  Out of memory sets `failed`, and
- * one test at the end is enough.  Reading: next_field() walks the fields of a message and never leaves its bytes. */
+ * Writing: put_* append to an `out`; a message inside another is an `out` of its own.  Out of
+ * memory sets `failed`, and one test at the end is enough.  Reading: next_field() walks the fields
+ * of a message and never leaves its bytes. */
 #ifndef TOY_WIRE_H
 #define TOY_WIRE_H
 #include <stdint.h>

@@ -1,5 +1,5 @@
-// A writer of numpy's .npy files, one per tensor, as a third party would write it: only the SDK's headers, and none of
-// the threads, files, casts or memory accounting, which are the host's.
+// A writer of numpy's .npy files, one per tensor, as a third party would write it: only the SDK's
+// headers, and none of the threads, files, casts or memory accounting, which are the host's.
 //
 // Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 #include <crossdock/plugin.hpp>
@@ -67,7 +67,8 @@ struct File {
 
 class NpyWriter : public Writer {
  public:
-  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
+  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
+                                              const Options& options) {
     return std::unique_ptr<Writer>(new NpyWriter(std::move(model), options.text("npy-folder")));
   }
 
@@ -85,19 +86,22 @@ class NpyWriter : public Writer {
       }
       n_widened += widen;
       if (t.shape.size() > 32)
-        return unsupported(cat("tensor \"", t.name, "\": expected at most 32 dimensions, found ", t.shape.size()));
+        return unsupported(
+            cat("tensor \"", t.name, "\": expected at most 32 dimensions, found ", t.shape.size()));
       // The host has checked the sizes of the manifest; only the wider type could overflow.
       const uint64_t n_elems = *checked_product(t.shape);
       files_.push_back({i, dtype, n_elems, npy_header(dtype, t.shape)});
       XD_TRY(plan_file(host, out, cat(folder_, "/", t.target(), ".npy")));
     }
     if (n_widened != 0)
-      XD_TRY(
-          out.note(cat(n_widened, " BF16 tensors are written as F32, which holds the same values: numpy has no BF16")));
+      XD_TRY(out.note(
+          cat(n_widened,
+              " BF16 tensors are written as F32, which holds the same values: numpy has no BF16")));
     return {};
   }
 
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item, Object& out) override {
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
+                                 Object& out) override {
     const File& file = files_[object];
     const uint64_t elem_bytes = manifest::info(file.dtype).bits / 8;
     const uint64_t begin = item * kItemElems, end = std::min(begin + kItemElems, file.n_elems);
@@ -111,18 +115,21 @@ class NpyWriter : public Writer {
       if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
       const uint64_t count = std::min(piece, end - at);
       const auto bytes = buffer.span().first(count * elem_bytes);
-      XD_TRY(read_tensor(host, dense_range(file.tensor, at, count, file.dtype), bytes));  // the host casts
+      XD_TRY(read_tensor(host, dense_range(file.tensor, at, count, file.dtype),
+                         bytes));  // the host casts
       XD_TRY(out.write(file.header.size() + at * elem_bytes, bytes));
     }
     return std::string();  // nothing that seal() must know
   }
 
-  Result<void> seal(const Host&, uint32_t object, Object& out, std::span<const std::string_view>) override {
+  Result<void> seal(const Host&, uint32_t object, Object& out,
+                    std::span<const std::string_view>) override {
     return out.write(0, as_bytes(files_[object].header));
   }
 
  private:
-  NpyWriter(manifest::Manifest model, std::string folder) : model_(std::move(model)), folder_(std::move(folder)) {}
+  NpyWriter(manifest::Manifest model, std::string folder)
+      : model_(std::move(model)), folder_(std::move(folder)) {}
 
   // Objects are numbered as files_ is.
   Result<void> plan_file(const Host& host, Plan& out, const std::string& path) {
@@ -136,7 +143,8 @@ class NpyWriter : public Writer {
     do {
       const uint64_t count = std::min(kItemElems, file.n_elems - begin);
       const xd_range need = dense_range(file.tensor, begin, count);
-      XD_TRY(out.item(object, {&need, 1}, count * elem_bytes, std::min(piece_elems(host, file), count) * elem_bytes));
+      XD_TRY(out.item(object, {&need, 1}, count * elem_bytes,
+                      std::min(piece_elems(host, file), count) * elem_bytes));
       begin += count;
     } while (begin < file.n_elems);
     return {};
@@ -144,7 +152,8 @@ class NpyWriter : public Writer {
 
   static uint64_t piece_elems(const Host& host, const File& file) {
     const uint64_t elem_bytes = manifest::info(file.dtype).bits / 8;
-    return std::clamp<uint64_t>(host.piece_bytes() / elem_bytes, 1, std::clamp<uint64_t>(file.n_elems, 1, kItemElems));
+    return std::clamp<uint64_t>(host.piece_bytes() / elem_bytes, 1,
+                                std::clamp<uint64_t>(file.n_elems, 1, kItemElems));
   }
 
   const manifest::Manifest model_;
@@ -155,8 +164,9 @@ class NpyWriter : public Writer {
 constexpr xd_writer_api kWriter = writer_api<NpyWriter>();
 constexpr const char* kFormats[] = {"npy", nullptr};
 constexpr const char* kPatterns[] = {"*.npy", nullptr};
-constexpr xd_option_desc kFolder{XD_INIT_SIZE(xd_option_desc),          0, "npy-folder", "string", "arrays",
-                                 "the folder inside DST for the arrays"};
+constexpr xd_option_desc kFolder{
+    XD_INIT_SIZE(xd_option_desc),          0, "npy-folder", "string", "arrays",
+    "the folder inside DST for the arrays"};
 constexpr const xd_option_desc* kOptions[] = {&kFolder, nullptr};
 constexpr xd_plugin_desc kPlugin{XD_INIT_SIZE(xd_plugin_desc),
                                  XD_WRITER,

@@ -1,9 +1,11 @@
-// CRC-32 of zip and gzip, of bytes, of bytes known only by the CRCs of their parts, and of zeros that nobody wrote.
+// CRC-32 of zip and gzip, of bytes, of bytes known only by the CRCs of their parts, and of zeros
+// that nobody wrote.
 //
 //   uint32_t crc = crc32(head);
-//   crc = crc32(more, crc);                                         // continues: the CRC of head + more
-//   crc = crc32_join(crc, crc_of_rest, rest.size());                // of head + more + rest, made by another thread
-//   crc = crc32_join(crc, crc32_zeros(1ull << 40), 1ull << 40);     // and a hole of 1 TiB
+//   crc = crc32(more, crc);                                         // continues: the CRC of head +
+//   more crc = crc32_join(crc, crc_of_rest, rest.size());                // of head + more + rest,
+//   made by another thread crc = crc32_join(crc, crc32_zeros(1ull << 40), 1ull << 40);     // and a
+//   hole of 1 TiB
 //
 // Pure functions, any thread.
 #pragma once

@@ -20,7 +20,8 @@ TEST_CASE("crc32_join equals the CRC of the whole") {
   for (int i = 0; i < 5000; ++i) text += static_cast<char>(i * 7 + i / 256);
   const uint32_t whole = crc32(as_bytes(text));
   for (const size_t cut : {size_t{0}, size_t{1}, size_t{4095}, size_t{4096}, text.size()}) {
-    const auto head = std::string_view(text).substr(0, cut), rest = std::string_view(text).substr(cut);
+    const auto head = std::string_view(text).substr(0, cut),
+               rest = std::string_view(text).substr(cut);
     CHECK(crc32_join(crc32(as_bytes(head)), crc32(as_bytes(rest)), rest.size()) == whole);
   }
 }

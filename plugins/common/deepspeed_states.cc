@@ -4,8 +4,8 @@
 
 namespace crossdock::common {
 
-// Empty enough for every scheduler: DeepSpeed's own take the iteration, torch's LambdaLR pops lr_lambdas, and those
-// that hold other schedulers pop _schedulers.
+// Empty enough for every scheduler: DeepSpeed's own take the iteration, torch's LambdaLR pops
+// lr_lambdas, and those that hold other schedulers pop _schedulers.
 void put_scheduler_state(Pickle& p) {
   p.dict([&] {
     p.entry("last_batch_iteration", -1);
@@ -14,8 +14,8 @@ void put_scheduler_state(Pickle& p) {
   });
 }
 
-// The job's module says which names are tied; without it, what the core left out as another name of a tensor that
-// stays.
+// The job's module says which names are tied; without it, what the core left out as another name of
+// a tensor that stays.
 void put_shared_params(Pickle& p, const manifest::Manifest& model) {
   p.dict([&] {
     for (const auto& [name, i] : model.module) {
@@ -27,7 +27,8 @@ void put_shared_params(Pickle& p, const manifest::Manifest& model) {
                                      [&](uint64_t i) { return model.tensors[i].left_out.empty(); });
       if (kept == group.tensors.end()) continue;
       for (const uint64_t i : group.tensors) {
-        if (!model.tensors[i].left_out.empty()) p.entry(model.tensors[i].target(), model.tensors[*kept].target());
+        if (!model.tensors[i].left_out.empty())
+          p.entry(model.tensors[i].target(), model.tensors[*kept].target());
       }
     }
   });

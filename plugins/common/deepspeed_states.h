@@ -1,4 +1,5 @@
-// Parts of DeepSpeed's model states that all of its checkpoints share, for a run that has not begun.
+// Parts of DeepSpeed's model states that all of its checkpoints share, for a run that has not
+// begun.
 #pragma once
 
 #include <crossdock/manifest_wire.hpp>

@@ -29,7 +29,8 @@ Error refuse(std::string_view key, std::string_view expected, const Value& found
   return invalid(cat("--ds-config: expected ", expected, " for ", key, ", found ", shown(found)));
 }
 
-// ---- one value. As pydantic takes them, but for text that looks like a number or a boolean, which is refused.
+// ---- one value. As pydantic takes them, but for text that looks like a number or a boolean, which
+// is refused.
 Result<void> read(const Value& value, std::string_view key, bool& out) {
   const auto* number = value.get<int64_t>();
   if (const auto* flag = value.get<bool>()) {
@@ -113,11 +114,14 @@ class File {
   const ValueMap& root_;
 };
 
-// The arguments that the classes of the Adam kind have beside those that DsConfig has fields for. DeepSpeed hands on
-// what is there, so the class refuses the others; max_grad_norm DeepSpeed itself.
+// The arguments that the classes of the Adam kind have beside those that DsConfig has fields for.
+// DeepSpeed hands on what is there, so the class refuses the others; max_grad_norm DeepSpeed
+// itself.
 bool is_argument(std::string_view name, bool torch_adam) {
-  constexpr std::string_view kTorchs[] = {"amsgrad", "foreach", "maximize", "capturable", "differentiable", "fused"};
-  constexpr std::string_view kOwn[] = {"amsgrad", "bias_correction", "set_grad_none", "fp32_optimizer_states"};
+  constexpr std::string_view kTorchs[] = {"amsgrad",    "foreach",        "maximize",
+                                          "capturable", "differentiable", "fused"};
+  constexpr std::string_view kOwn[] = {"amsgrad", "bias_correction", "set_grad_none",
+                                       "fp32_optimizer_states"};
   return torch_adam ? std::ranges::find(kTorchs, name) != std::end(kTorchs)
                     : std::ranges::find(kOwn, name) != std::end(kOwn);
 }
@@ -133,15 +137,19 @@ Result<void> read_params(const File& file, DsConfig& out) {
     return invalid(cat("--ds-config: expected two numbers for optimizer.params.betas, found ",
                        std::to_string(out.betas.value->size())));
   XD_TRY_SET(const Value* const params, file.find("optimizer.params"));
-  for (const auto& [key, value] : params ? params->get<ValueMap>()->entries : std::vector<manifest::KeyValue>()) {
-    constexpr std::string_view kRead[] = {"torch_adam", "adam_w_mode", "lr", "eps", "weight_decay", "betas"};
+  for (const auto& [key, value] :
+       params ? params->get<ValueMap>()->entries : std::vector<manifest::KeyValue>()) {
+    constexpr std::string_view kRead[] = {"torch_adam", "adam_w_mode",  "lr",
+                                          "eps",        "weight_decay", "betas"};
     if (std::ranges::find(kRead, key) != std::end(kRead)) continue;
     if (!is_argument(key, out.torch_adam.is(true)))
       return invalid(cat("--ds-config: expected the parameters of ",
-                         out.torch_adam.is(true) ? "torch's" : "DeepSpeed's", " Adam, found optimizer.params.", key,
-                         ", which it does not take"));
-    if (key == "amsgrad" && value.get<bool>() && *value.get<bool>()) out.special.push_back("optimizer.params.amsgrad");
-    if (key == "set_grad_none" || key == "fp32_optimizer_states" || key == "amsgrad") continue;  // no group has them
+                         out.torch_adam.is(true) ? "torch's" : "DeepSpeed's",
+                         " Adam, found optimizer.params.", key, ", which it does not take"));
+    if (key == "amsgrad" && value.get<bool>() && *value.get<bool>())
+      out.special.push_back("optimizer.params.amsgrad");
+    if (key == "set_grad_none" || key == "fp32_optimizer_states" || key == "amsgrad")
+      continue;  // no group has them
     out.other_params.push_back({key, value});
   }
   return {};
@@ -152,11 +160,14 @@ Result<void> read_optimizer(const File& file, DsConfig& out) {
   if (!out.optimizer.value && !out.optimizer.is_auto) {
     XD_TRY_SET(const Value* const params, file.find("optimizer.params"));
     if (!params) return {};
-    return invalid("--ds-config: expected optimizer.type beside optimizer.params, found none: DeepSpeed ignores these");
+    return invalid(
+        "--ds-config: expected optimizer.type beside optimizer.params, found none: DeepSpeed "
+        "ignores these");
   }
   if (out.optimizer.value) {
     std::string lower = *out.optimizer.value;
-    std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
+    std::ranges::transform(lower, lower.begin(),
+                           [](unsigned char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
     if (lower != "adam" && lower != "adamw") return {};  // adam_class() and its like tell
     out.optimizer.value = lower;
   }
@@ -211,7 +222,9 @@ Result<void> read_zero(const File& file, DsConfig& out) {
     DsField<bool> is_on{old, false};
     XD_TRY(file.get(is_on));
     if (is_on.is(true)) field->value = "cpu";
-    if (!field->value || *field->value == "none" || *field->value == "cpu" || *field->value == "nvme") continue;
+    if (!field->value || *field->value == "none" || *field->value == "cpu" ||
+        *field->value == "nvme")
+      continue;
     return refuse(field->key, "none, cpu or nvme", {*field->value});
   }
   DsField<double> ratio{"zero_optimization.offload_optimizer.ratio", 1};
@@ -220,7 +233,9 @@ Result<void> read_zero(const File& file, DsConfig& out) {
   XD_TRY_SET(const Value* const zenflow, file.find("zero_optimization.zenflow"));
   if (zenflow) out.special.push_back("zero_optimization.zenflow");
   return add_special(
-      file, {"zero_optimization.offload_optimizer.super_offload", "zero_optimization.elastic_checkpoint"}, out);
+      file,
+      {"zero_optimization.offload_optimizer.super_offload", "zero_optimization.elastic_checkpoint"},
+      out);
 }
 
 Result<void> read_precision(const File& file, DsConfig& out) {
@@ -248,9 +263,10 @@ Result<DsConfig> read_all(const File& file) {
   XD_TRY(file.get(out.load_universal));
   XD_TRY(file.get(out.autotp_size));
   XD_TRY(file.get(out.autoep));
-  XD_TRY(add_special(
-      file, {"bf16.bf16_master_weights_and_grads", "bf16.bf16_optimizer_states", "fp16.fp16_master_weights_and_grads"},
-      out));
+  XD_TRY(add_special(file,
+                     {"bf16.bf16_master_weights_and_grads", "bf16.bf16_optimizer_states",
+                      "fp16.fp16_master_weights_and_grads"},
+                     out));
   return out;
 }
 
@@ -260,8 +276,9 @@ Result<DsConfig> DsConfig::parse(std::string_view text) {
   const auto where = [](Error e) { return std::move(e).in("--ds-config"); };
   const auto json = parse_json(text, JsonDialect::kPython);
   if (!json)
-    return where({json.error().code, cat(json.error().message,
-                                         ": comments and text without quotes, which DeepSpeed takes, are not JSON")});
+    return where({json.error().code,
+                  cat(json.error().message,
+                      ": comments and text without quotes, which DeepSpeed takes, are not JSON")});
   auto root = json_value(json->root());
   if (!root) return where(std::move(root).error());
   const auto* map = root->get<ValueMap>();
@@ -269,17 +286,21 @@ Result<DsConfig> DsConfig::parse(std::string_view text) {
   return read_all(File(*map));
 }
 
-bool DsConfig::is_adam() const { return !optimizer.value || *optimizer.value == "adam" || *optimizer.value == "adamw"; }
+bool DsConfig::is_adam() const {
+  return !optimizer.value || *optimizer.value == "adam" || *optimizer.value == "adamw";
+}
 
-// runtime/engine.py, _configure_optimizer, _configure_basic_optimizer and get_optimizer_configuration. Of a script it
-// takes only its own CPU optimizers when they are offloaded, unless told otherwise; accelerate makes it one.
+// runtime/engine.py, _configure_optimizer, _configure_basic_optimizer and
+// get_optimizer_configuration. Of a script it takes only its own CPU optimizers when they are
+// offloaded, unless told otherwise; accelerate makes it one.
 Result<std::optional<std::string>> DsConfig::adam_class() const {
   using Class = std::optional<std::string>;
   constexpr std::string_view kFlag = "optimizer";
   if (optimizer.is_auto) return needs_flag(optimizer, kFlag);
   if (!optimizer.value) {
     if (force_cpu.is(false) || offload_optimizer.is("none")) return Class();
-    return offload_optimizer.is_auto ? Result<Class>(needs_flag(offload_optimizer, kFlag)) : Class("cpu-adam");
+    return offload_optimizer.is_auto ? Result<Class>(needs_flag(offload_optimizer, kFlag))
+                                     : Class("cpu-adam");
   }
   if (!is_adam())
     return unsupported(cat("--ds-config: expected Adam or AdamW for optimizer.type, found ",

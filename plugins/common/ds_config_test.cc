@@ -68,8 +68,10 @@ TEST_CASE("ds_config: values, in every spelling that JSON has") {
   CHECK(config.autotp_size.is(2));
   CHECK(parsed(R"({"bfloat16": {"enabled": 1}})").bf16.is(true));
   CHECK(parsed(R"({"zero_optimization": true})").stage.is(1));
-  CHECK(parsed(R"({"zero_optimization": {"stage": 2, "cpu_offload": true}})").offload_optimizer.is("cpu"));
-  CHECK(parsed(R"({"optimizer": {"type": "Lamb", "params": {"max_coeff": 10}}})").optimizer.is("Lamb"));
+  CHECK(parsed(R"({"zero_optimization": {"stage": 2, "cpu_offload": true}})")
+            .offload_optimizer.is("cpu"));
+  CHECK(parsed(R"({"optimizer": {"type": "Lamb", "params": {"max_coeff": 10}}})")
+            .optimizer.is("Lamb"));
 }
 
 TEST_CASE("ds_config: auto is no value") {
@@ -85,35 +87,42 @@ TEST_CASE("ds_config: auto is no value") {
   CHECK(config.bf16.is_auto);
   CHECK_FALSE(config.bf16.value);
   CHECK_FALSE(config.fp16.is_auto);
-  CHECK(needs_flag(config.lr, "lr").message ==
-        "--ds-config: optimizer.params.lr is \"auto\", which the job's launcher fills in: give --lr");
+  CHECK(
+      needs_flag(config.lr, "lr").message ==
+      "--ds-config: optimizer.params.lr is \"auto\", which the job's launcher fills in: give --lr");
 }
 
 TEST_CASE("ds_config: the class that runs") {
   CHECK(made(R"({"type": "Adam"})") == "fused-adam");
   CHECK(made(R"({"type": "ADAMW"})") == "fused-adam");
-  constexpr const char* kOffload = R"(, "zero_optimization": {"offload_optimizer": {"device": "cpu"}})";
+  constexpr const char* kOffload =
+      R"(, "zero_optimization": {"offload_optimizer": {"device": "cpu"}})";
   CHECK(made(R"({"type": "AdamW"})", kOffload) == "cpu-adam");
   CHECK(made(R"({"type": "AdamW", "params": {"torch_adam": true}})", kOffload) == "adamw");
   CHECK(made(R"({"type": "Adam", "params": {"torch_adam": true}})") == "adamw");
-  CHECK(made(R"({"type": "Adam", "params": {"torch_adam": true, "adam_w_mode": false}})") == "adam");
-  CHECK(made(R"({"type": "AdamW", "params": {"torch_adam": true, "adam_w_mode": false}})") == "adamw");
+  CHECK(made(R"({"type": "Adam", "params": {"torch_adam": true, "adam_w_mode": false}})") ==
+        "adam");
+  CHECK(made(R"({"type": "AdamW", "params": {"torch_adam": true, "adam_w_mode": false}})") ==
+        "adamw");
   CHECK(made(R"({"type": "Adam", "params": {"adam_w_mode": false}})") == "fused-adam");
-  CHECK(made(R"({"type": "AdamW"})", R"(, "zero_optimization": {"offload_optimizer": {"device": "nvme"}})") ==
-        "cpu-adam");
+  CHECK(made(R"({"type": "AdamW"})",
+             R"(, "zero_optimization": {"offload_optimizer": {"device": "nvme"}})") == "cpu-adam");
   // An optimizer of the script's own, which DeepSpeed refuses when it is offloaded and not its own.
   CHECK(made("null", kOffload) == "cpu-adam");
   CHECK(made("null", cat(kOffload, R"(, "zero_force_ds_cpu_optimizer": false)")) == "none");
-  CHECK(made("null", R"(, "zero_optimization": {"offload_optimizer": {"device": "none"}})") == "none");
+  CHECK(made("null", R"(, "zero_optimization": {"offload_optimizer": {"device": "none"}})") ==
+        "none");
   for (const char* type : {"Lamb", "OneBitAdam", "SGD", "Muon", "FusedAdam", "NAdam"})
     CHECK(made(cat(R"({"type": ")", type, R"("})")) ==
           cat("--ds-config: expected Adam or AdamW for optimizer.type, found \"", type,
               "\", whose state is another than Adam's"));
   CHECK(made(R"({"type": "auto"})") ==
-        "--ds-config: optimizer.type is \"auto\", which the job's launcher fills in: give --optimizer");
-  CHECK(made(R"({"type": "Adam", "params": {"torch_adam": "auto"}})").find("torch_adam is \"auto\"") !=
-        std::string::npos);
-  CHECK(made(R"({"type": "Adam"})", R"(, "zero_optimization": {"offload_optimizer": {"device": "auto"}})")
+        "--ds-config: optimizer.type is \"auto\", which the job's launcher fills in: give "
+        "--optimizer");
+  CHECK(made(R"({"type": "Adam", "params": {"torch_adam": "auto"}})")
+            .find("torch_adam is \"auto\"") != std::string::npos);
+  CHECK(made(R"({"type": "Adam"})",
+             R"(, "zero_optimization": {"offload_optimizer": {"device": "auto"}})")
             .find("offload_optimizer.device is \"auto\"") != std::string::npos);
 }
 
@@ -130,41 +139,54 @@ TEST_CASE("ds_config: what a scheduler begins with") {
   CHECK(first(R"({"type": "OneCycle", "params": {"cycle_min_lr": 0.5}})").is({0.5}));
   CHECK_FALSE(first(R"({"type": "StepLR"})").value);
   CHECK(parsed(R"({"scheduler": {"type": "OneCycle"}})").scheduler_sets_betas);
-  CHECK_FALSE(
-      parsed(R"({"scheduler": {"type": "OneCycle", "params": {"cycle_momentum": false}}})").scheduler_sets_betas);
+  CHECK_FALSE(parsed(R"({"scheduler": {"type": "OneCycle", "params": {"cycle_momentum": false}}})")
+                  .scheduler_sets_betas);
 }
 
 TEST_CASE("ds_config: what it refuses") {
   CHECK(refusal("{").find("--ds-config: expected JSON, found 1 bytes that are not (") == 0);
-  CHECK(refusal("{\"a\": 1} # a comment").find("comments and text without quotes") != std::string::npos);
+  CHECK(refusal("{\"a\": 1} # a comment").find("comments and text without quotes") !=
+        std::string::npos);
   CHECK(refusal("[]") == "--ds-config: expected an object, found a list");
   CHECK(refusal(R"({"optimizer": {"type": "Adam", "params": {"lr": 1, "lr": 2}}})") ==
         "--ds-config: expected each key of an object once, found \"lr\" twice");
   const auto param = [](std::string_view text) {
     return refusal(cat(R"({"optimizer": {"type": "AdamW", "params": {)", text, "}}}"));
   };
-  CHECK(param(R"("lr": "2e-5")") == "--ds-config: expected a number for optimizer.params.lr, found \"2e-5\"");
-  CHECK(param(R"("lr": NaN)") == "--ds-config: expected a number for optimizer.params.lr, found \"NaN\"");
-  CHECK(param(R"("lr": true)") == "--ds-config: expected a number for optimizer.params.lr, found true");
-  CHECK(param(R"("betas": [0.9])") == "--ds-config: expected two numbers for optimizer.params.betas, found 1");
+  CHECK(param(R"("lr": "2e-5")") ==
+        "--ds-config: expected a number for optimizer.params.lr, found \"2e-5\"");
+  CHECK(param(R"("lr": NaN)") ==
+        "--ds-config: expected a number for optimizer.params.lr, found \"NaN\"");
+  CHECK(param(R"("lr": true)") ==
+        "--ds-config: expected a number for optimizer.params.lr, found true");
+  CHECK(param(R"("betas": [0.9])") ==
+        "--ds-config: expected two numbers for optimizer.params.betas, found 1");
   CHECK(param(R"("betas": ["auto", 0.9])") ==
         "--ds-config: expected a number for optimizer.params.betas, found \"auto\"");
   CHECK(param(R"("momentum": 0.9)") ==
-        "--ds-config: expected the parameters of DeepSpeed's Adam, found optimizer.params.momentum, which it does not "
+        "--ds-config: expected the parameters of DeepSpeed's Adam, found "
+        "optimizer.params.momentum, which it does not "
         "take");
-  CHECK(param(R"("foreach": true)").find("DeepSpeed's Adam, found optimizer.params.foreach") != std::string::npos);
-  CHECK(param(R"("torch_adam": true, "bias_correction": true)").find("torch's Adam, found") != std::string::npos);
-  CHECK(refusal(R"({"optimizer": {"params": {"lr": 1}}})").find("expected optimizer.type beside") != std::string::npos);
+  CHECK(param(R"("foreach": true)").find("DeepSpeed's Adam, found optimizer.params.foreach") !=
+        std::string::npos);
+  CHECK(param(R"("torch_adam": true, "bias_correction": true)").find("torch's Adam, found") !=
+        std::string::npos);
+  CHECK(refusal(R"({"optimizer": {"params": {"lr": 1}}})").find("expected optimizer.type beside") !=
+        std::string::npos);
   CHECK(refusal(R"({"optimizer": {"type": "Adam", "params": 1}})") ==
         "--ds-config: expected an object for optimizer.params, found 1");
-  CHECK(refusal(R"({"optimizer": "Adam"})") == "--ds-config: expected an object for optimizer, found \"Adam\"");
+  CHECK(refusal(R"({"optimizer": "Adam"})") ==
+        "--ds-config: expected an object for optimizer, found \"Adam\"");
   CHECK(refusal(R"({"zero_optimization": {"stage": "3"}})") ==
         "--ds-config: expected a whole number for zero_optimization.stage, found \"3\"");
-  CHECK(refusal(R"({"zero_optimization": {"sub_group_size": 1.5}})").find("found 1.5") != std::string::npos);
-  CHECK(refusal(R"({"zero_optimization": {"sub_group_size": 1e300}})").find("a whole number") != std::string::npos);
-  CHECK(refusal(R"({"zero_optimization": {"offload_optimizer": {"device": "gpu"}}})").find("none, cpu or nvme") !=
+  CHECK(refusal(R"({"zero_optimization": {"sub_group_size": 1.5}})").find("found 1.5") !=
         std::string::npos);
-  CHECK(refusal(R"({"bf16": {"enabled": true}, "fp16": {"enabled": true}})").find("found both") != std::string::npos);
+  CHECK(refusal(R"({"zero_optimization": {"sub_group_size": 1e300}})").find("a whole number") !=
+        std::string::npos);
+  CHECK(refusal(R"({"zero_optimization": {"offload_optimizer": {"device": "gpu"}}})")
+            .find("none, cpu or nvme") != std::string::npos);
+  CHECK(refusal(R"({"bf16": {"enabled": true}, "fp16": {"enabled": true}})").find("found both") !=
+        std::string::npos);
 }
 
 TEST_CASE("ds_config: settings that change what the optimizer holds") {
@@ -172,11 +194,14 @@ TEST_CASE("ds_config: settings that change what the optimizer holds") {
     const auto found = parsed(text).special;
     return found.empty() ? std::string() : found[0];
   };
-  CHECK(special(R"({"bf16": {"enabled": true, "bf16_optimizer_states": true}})") == "bf16.bf16_optimizer_states");
+  CHECK(special(R"({"bf16": {"enabled": true, "bf16_optimizer_states": true}})") ==
+        "bf16.bf16_optimizer_states");
   CHECK(special(R"({"zero_optimization": {"zenflow": {}}})") == "zero_optimization.zenflow");
   CHECK(special(R"({"zero_optimization": {"offload_optimizer": {"ratio": 0.5}}})") ==
         "zero_optimization.offload_optimizer.ratio");
   CHECK(special(R"({"zero_optimization": {"offload_optimizer": {"ratio": 1}}})").empty());
-  CHECK(special(R"({"optimizer": {"type": "Adam", "params": {"torch_adam": true, "amsgrad": true}}})") ==
-        "optimizer.params.amsgrad");
+  CHECK(
+      special(
+          R"({"optimizer": {"type": "Adam", "params": {"torch_adam": true, "amsgrad": true}}})") ==
+      "optimizer.params.amsgrad");
 }

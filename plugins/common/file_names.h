@@ -16,14 +16,16 @@ inline constexpr size_t kMaxListed = 8;  // names in one message
 // "a, b and 3 more"
 std::string listed(std::span<const std::string> names);
 
-// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive letter, or control
-// character.
+// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive
+// letter, or control character.
 bool is_safe_name(std::string_view name);
 
-// A file that holds one rank's share of a model, as training programs write them beside one another.
+// A file that holds one rank's share of a model, as training programs write them beside one
+// another.
 struct RankFile {
   std::string what, advice;  // "one part of ...", what to do
-  // Of the first file, which may be all there is: the name of the second. Empty: this one is never a whole model.
+  // Of the first file, which may be all there is: the name of the second. Empty: this one is never
+  // a whole model.
   std::string sibling;
 };
 std::optional<RankFile> rank_file(std::string_view name);

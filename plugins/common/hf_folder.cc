@@ -50,13 +50,15 @@ constexpr std::array<KnownName, 27> kKnownNames{{
     {"audio_tokenizer_config.json", AuxKind::kProcessor},
 }};
 
-// Only a number of bytes counts: some tools write null, a string, or nothing. A double (1.5e10) does too.
+// Only a number of bytes counts: some tools write null, a string, or nothing. A double (1.5e10)
+// does too.
 std::optional<uint64_t> byte_count(simdjson::dom::element element) {
   if (element.is<uint64_t>()) return uint64_t(element);
   if (!element.is<double>()) return std::nullopt;
   const double value(element);
-  return value >= 0 && value < 0x1p63 && value == std::floor(value) ? std::optional(static_cast<uint64_t>(value))
-                                                                    : std::nullopt;
+  return value >= 0 && value < 0x1p63 && value == std::floor(value)
+             ? std::optional(static_cast<uint64_t>(value))
+             : std::nullopt;
 }
 
 // "./a" is "a".
@@ -67,27 +69,34 @@ std::string_view without_dot(std::string_view name) {
 
 Result<ShardIndex> shard_index(simdjson::dom::element root) {
   simdjson::dom::object top, map, metadata;
-  if (root.get(top)) return corrupt(cat("expected an object with a \"weight_map\", found ", kind_of(root)));
+  if (root.get(top))
+    return corrupt(cat("expected an object with a \"weight_map\", found ", kind_of(root)));
   XD_TRY(check_unique_keys(top, "the index"));
   simdjson::dom::element member;
   if (top["weight_map"].get(member))
-    return corrupt("expected a \"weight_map\" in the index, found none: download or save the index again");
-  if (member.get(map)) return corrupt(cat("expected \"weight_map\" to be an object, found ", kind_of(member)));
+    return corrupt(
+        "expected a \"weight_map\" in the index, found none: download or save the index again");
+  if (member.get(map))
+    return corrupt(cat("expected \"weight_map\" to be an object, found ", kind_of(member)));
   if (map.begin() == map.end())
-    return corrupt("expected tensors in \"weight_map\", found none: download or save the index again");
+    return corrupt(
+        "expected tensors in \"weight_map\", found none: download or save the index again");
   XD_TRY(check_unique_keys(map, "\"weight_map\""));
 
   ShardIndex out;
-  if (!top["metadata"].get(metadata) && !metadata["total_size"].get(member)) out.total_size = byte_count(member);
+  if (!top["metadata"].get(metadata) && !metadata["total_size"].get(member))
+    out.total_size = byte_count(member);
   std::vector<std::string_view> shards;
   for (const auto& [tensor, file] : map) {
     std::string_view name;
     if (file.get(name))
-      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the name of its shard, found ", kind_of(file)));
+      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the name of its shard, found ",
+                         kind_of(file)));
     name = without_dot(name);
     if (!shards.empty() && shards.back() == name) continue;  // neighbours mostly share a shard
     if (!is_safe_name(name)) {
-      return corrupt(cat("tensor ", in_quotes(tensor), ": expected the relative name of a shard in this folder, found ",
+      return corrupt(cat("tensor ", in_quotes(tensor),
+                         ": expected the relative name of a shard in this folder, found ",
                          in_quotes(name)));
     }
     shards.push_back(name);
@@ -97,7 +106,8 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
   out.shards.assign(shards.begin(), shards.end());
   out.weight_map.reserve(map.size());
   for (const auto& [tensor, file] : map) {
-    const auto shard = std::lower_bound(shards.begin(), shards.end(), without_dot(std::string_view(file)));
+    const auto shard =
+        std::lower_bound(shards.begin(), shards.end(), without_dot(std::string_view(file)));
     out.weight_map.push_back({std::string(tensor), static_cast<uint32_t>(shard - shards.begin())});
   }
   const auto by_name = [](const auto& a, const auto& b) { return a.tensor < b.tensor; };
@@ -108,33 +118,39 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
 }
 
 // Opens a text file of bounded size; a size over the limit is told before memory is asked for.
-Result<Source> open_text(const Host& host, const Input& input, const std::string& name, uint64_t limit) {
+Result<Source> open_text(const Host& host, const Input& input, const std::string& name,
+                         uint64_t limit) {
   XD_TRY_SET(const Source source, input.open(host, name));
   const uint64_t size = source.size(host);
-  if (size > limit) return unsupported(cat(name, ": expected at most ", limit, " bytes of JSON, found ", size));
+  if (size > limit)
+    return unsupported(cat(name, ": expected at most ", limit, " bytes of JSON, found ", size));
   return source;
 }
 
 Result<manifest::Value> parse_config(std::string_view text) {
   XD_TRY_SET(const auto doc, parse_json(text, JsonDialect::kPython));
-  if (!doc.root().is_object()) return corrupt(cat("expected an object, found ", kind_of(doc.root())));
+  if (!doc.root().is_object())
+    return corrupt(cat("expected an object, found ", kind_of(doc.root())));
   return json_value(doc.root());
 }
 
 }  // namespace
 
-Error in_file(std::string_view name, Error error) { return error.held_by_host ? error : std::move(error).in(name); }
+Error in_file(std::string_view name, Error error) {
+  return error.held_by_host ? error : std::move(error).in(name);
+}
 
 std::optional<AuxKind> aux_kind(std::string_view name) {
-  const auto known =
-      std::find_if(kKnownNames.begin(), kKnownNames.end(), [&](const auto& k) { return k.name == name; });
+  const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(),
+                                  [&](const auto& k) { return k.name == name; });
   if (known != kKnownNames.end()) return known->kind;
   constexpr std::string_view kTemplates = "additional_chat_templates/";
   if (name.starts_with(kTemplates)) {
     const bool direct = name.find('/', kTemplates.size()) == std::string_view::npos;
     return direct && name.ends_with(".jinja") ? std::optional(AuxKind::kTokenizer) : std::nullopt;
   }
-  if (name.find('/') == std::string_view::npos && name.ends_with(".tiktoken")) return AuxKind::kTokenizer;
+  if (name.find('/') == std::string_view::npos && name.ends_with(".tiktoken"))
+    return AuxKind::kTokenizer;
   return std::nullopt;
 }
 
@@ -146,7 +162,8 @@ std::vector<manifest::AuxFile> aux_files(std::span<const std::string> names) {
   return out;
 }
 
-Result<manifest::Value> read_config(const Host& host, const Input& input, std::span<const std::string> names) {
+Result<manifest::Value> read_config(const Host& host, const Input& input,
+                                    std::span<const std::string> names) {
   const std::string name = "config.json";
   if (std::find(names.begin(), names.end(), name) == names.end()) return manifest::Value();
   XD_TRY_SET(const Source source, open_text(host, input, name, kMaxConfigBytes));
@@ -156,15 +173,19 @@ Result<manifest::Value> read_config(const Host& host, const Input& input, std::s
     return corrupt(cat(name, ": expected JSON, found ", what));
   if (as_text(text.span()).starts_with("\xef\xbb\xbf"))
     host.log(XD_LOG_WARN,
-             "config.json begins with a byte order mark (BOM), which transformers does not read: save it without");
+             "config.json begins with a byte order mark (BOM), which transformers does not read: "
+             "save it without");
   auto config = parse_config(as_text(text.span()));
-  if (!config) return std::move(config).error().in(cat(name, " (`python3 -m json.tool` shows where it breaks)"));
+  if (!config)
+    return std::move(config).error().in(
+        cat(name, " (`python3 -m json.tool` shows where it breaks)"));
   return config;
 }
 
 const ShardIndex::Entry* ShardIndex::find(std::string_view tensor) const {
-  const auto it = std::lower_bound(weight_map.begin(), weight_map.end(), tensor,
-                                   [](const Entry& entry, std::string_view name) { return entry.tensor < name; });
+  const auto it = std::lower_bound(
+      weight_map.begin(), weight_map.end(), tensor,
+      [](const Entry& entry, std::string_view name) { return entry.tensor < name; });
   return it != weight_map.end() && it->tensor == tensor ? &*it : nullptr;
 }
 

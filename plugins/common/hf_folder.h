@@ -1,7 +1,9 @@
-// What a Hugging Face model folder holds beside its tensors: config.json, the tokenizer's files, and the index that
-// says which shard holds which tensor. The same for safetensors and .bin checkpoints.
+// What a Hugging Face model folder holds beside its tensors: config.json, the tokenizer's files,
+// and the index that says which shard holds which tensor. The same for safetensors and .bin
+// checkpoints.
 //
-// Sources: transformers 5.23 (utils/hub.py get_checkpoint_shard_files, modeling_utils.py, tokenization_utils_base.py).
+// Sources: transformers 5.23 (utils/hub.py get_checkpoint_shard_files, modeling_utils.py,
+// tokenization_utils_base.py).
 #pragma once
 
 #include "plugins/common/file_names.h"
@@ -22,16 +24,19 @@ inline constexpr uint64_t kMaxIndexBytes = 256 << 20;
 // The file's name in front of the message, unless the host, which names files itself, wrote it.
 Error in_file(std::string_view name, Error error);
 
-// What the file is to the model, by its name in the folder; nothing for all else, such as weights and subfolders.
+// What the file is to the model, by its name in the folder; nothing for all else, such as weights
+// and subfolders.
 std::optional<manifest::AuxKind> aux_kind(std::string_view name);
 
 // The auxiliary files among an input's names, in their order.
 std::vector<manifest::AuxFile> aux_files(std::span<const std::string> names);
 
 // config.json; unset when the input has none.
-Result<manifest::Value> read_config(const Host& host, const Input& input, std::span<const std::string> names);
+Result<manifest::Value> read_config(const Host& host, const Input& input,
+                                    std::span<const std::string> names);
 
-// An index, model.safetensors.index.json say: {"metadata": {"total_size": N}, "weight_map": {tensor: shard}}.
+// An index, model.safetensors.index.json say: {"metadata": {"total_size": N}, "weight_map":
+// {tensor: shard}}.
 struct ShardIndex {
   struct Entry {
     std::string tensor;

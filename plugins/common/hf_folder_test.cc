@@ -14,7 +14,9 @@ std::string index_error(std::string_view text) {
   return index ? "accepted" : index.error().message;
 }
 
-std::string one_shard(const std::string& name) { return cat(R"({"weight_map": {"a": ")", name, "\"}}"); }
+std::string one_shard(const std::string& name) {
+  return cat(R"({"weight_map": {"a": ")", name, "\"}}");
+}
 
 }  // namespace
 
@@ -23,15 +25,16 @@ TEST_CASE("hf_folder: which files belong to the model") {
   CHECK(common::aux_kind("generation_config.json") == AuxKind::kGenerationConfig);
   CHECK(common::aux_kind("preprocessor_config.json") == AuxKind::kProcessor);
   for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-        "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "qwen.tiktoken",
-        "chat_template.json", "chat_template.jinja", "additional_chat_templates/rag.jinja"}) {
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+        "sentencepiece.bpe.model", "qwen.tiktoken", "chat_template.json", "chat_template.jinja",
+        "additional_chat_templates/rag.jinja"}) {
     CAPTURE(name);
     CHECK(common::aux_kind(name) == AuxKind::kTokenizer);
   }
-  for (const char* name :
-       {"model.safetensors", "README.md", "original/tokenizer.model", "sub/config.json",
-        "additional_chat_templates/a/b.jinja", "additional_chat_templates/a.txt", "a.jinja", "deep/a.tiktoken"}) {
+  for (const char* name : {"model.safetensors", "README.md", "original/tokenizer.model",
+                           "sub/config.json", "additional_chat_templates/a/b.jinja",
+                           "additional_chat_templates/a.txt", "a.jinja", "deep/a.tiktoken"}) {
     CAPTURE(name);
     CHECK_FALSE(common::aux_kind(name));
   }
@@ -55,15 +58,17 @@ TEST_CASE("hf_folder: config.json") {
   host.inputs["config.json"] = R"({"model_type": "mamba2", "time_step_limit": [0.0, Infinity]})";
   CHECK(read() == "2 members");
   host.inputs["config.json"] = "[]";
-  CHECK(read() == "config.json (`python3 -m json.tool` shows where it breaks): expected an object, found an array");
+  CHECK(read() ==
+        "config.json (`python3 -m json.tool` shows where it breaks): expected an object, found an "
+        "array");
   host.inputs["config.json"] = R"({"a": 1, "a": 2})";
   CHECK(read() ==
-        "config.json (`python3 -m json.tool` shows where it breaks): expected each key of an object once, found \"a\" "
+        "config.json (`python3 -m json.tool` shows where it breaks): expected each key of an "
+        "object once, found \"a\" "
         "twice");
   host.inputs["config.json"] = "";
-  CHECK(read().find(
-            "config.json (`python3 -m json.tool` shows where it breaks): expected JSON, found 0 bytes that are not") ==
-        0);
+  CHECK(read().find("config.json (`python3 -m json.tool` shows where it breaks): expected JSON, "
+                    "found 0 bytes that are not") == 0);
   host.input_sizes["config.json"] = common::kMaxConfigBytes + 1;
   CHECK(read() == "config.json: expected at most 67108864 bytes of JSON, found 67108865");
 }
@@ -83,13 +88,15 @@ TEST_CASE("hf_folder: a shard index") {
 
 TEST_CASE("hf_folder: total_size is a number of bytes or nothing") {
   const auto total = [](const std::string& metadata) {
-    return common::parse_shard_index(cat(R"({"weight_map": {"a": "1.bin"})", metadata, "}"))->total_size;
+    return common::parse_shard_index(cat(R"({"weight_map": {"a": "1.bin"})", metadata, "}"))
+        ->total_size;
   };
   CHECK(total(R"(, "metadata": {"total_size": 12})") == 12u);
   CHECK(total(R"(, "metadata": {"total_size": 1.2e1})") == 12u);
-  for (const char* text : {"", R"(, "metadata": null)", R"(, "metadata": {})", R"(, "metadata": {"total_size": null})",
-                           R"(, "metadata": {"total_size": "12"})", R"(, "metadata": {"total_size": -1})",
-                           R"(, "metadata": {"total_size": 1.5})", R"(, "metadata": {"total_size": 1e300})"}) {
+  for (const char* text :
+       {"", R"(, "metadata": null)", R"(, "metadata": {})", R"(, "metadata": {"total_size": null})",
+        R"(, "metadata": {"total_size": "12"})", R"(, "metadata": {"total_size": -1})",
+        R"(, "metadata": {"total_size": 1.5})", R"(, "metadata": {"total_size": 1e300})"}) {
     CAPTURE(text);
     CHECK_FALSE(total(text));
   }
@@ -97,11 +104,14 @@ TEST_CASE("hf_folder: total_size is a number of bytes or nothing") {
 
 TEST_CASE("hf_folder: bad indexes are refused") {
   CHECK(index_error("[]") == "expected an object with a \"weight_map\", found an array");
-  CHECK(index_error("{}") == "expected a \"weight_map\" in the index, found none: download or save the index again");
-  CHECK(index_error(R"({"weight_map": []})") == "expected \"weight_map\" to be an object, found an array");
+  CHECK(index_error("{}") ==
+        "expected a \"weight_map\" in the index, found none: download or save the index again");
+  CHECK(index_error(R"({"weight_map": []})") ==
+        "expected \"weight_map\" to be an object, found an array");
   CHECK(index_error(R"({"weight_map": {}})") ==
         "expected tensors in \"weight_map\", found none: download or save the index again");
-  CHECK(index_error(R"({"weight_map": {"a": 1}})") == "tensor \"a\": expected the name of its shard, found an integer");
+  CHECK(index_error(R"({"weight_map": {"a": 1}})") ==
+        "tensor \"a\": expected the name of its shard, found an integer");
   CHECK(index_error(R"({"weight_map": {"a": "1.bin", "\u0061": "1.bin"}})") ==
         "expected each key of \"weight_map\" once, found \"a\" twice");
   CHECK(index_error(R"({"weight_map": {"a": "1.bin"}, "weight_map": {"a": "1.bin"}})") ==
@@ -112,10 +122,12 @@ TEST_CASE("hf_folder: bad indexes are refused") {
 TEST_CASE("hf_folder: the names of shards stay in the folder") {
   CHECK(index_error(one_shard("../x.bin")) ==
         "tensor \"a\": expected the relative name of a shard in this folder, found \"../x.bin\"");
-  for (const char* name : {"", "/etc/passwd", "..", ".", "./", "./..", "a/../b", "a/..", "a/./b", "a//b", "a/",
-                           "a\\\\b", "C:/a", "a\\u0000b", "a\\u001b[2J"}) {
+  for (const char* name : {"", "/etc/passwd", "..", ".", "./", "./..", "a/../b", "a/..", "a/./b",
+                           "a//b", "a/", "a\\\\b", "C:/a", "a\\u0000b", "a\\u001b[2J"}) {
     CAPTURE(name);
-    CHECK(index_error(one_shard(name)).find("tensor \"a\": expected the relative name of a shard") == 0);
+    CHECK(
+        index_error(one_shard(name)).find("tensor \"a\": expected the relative name of a shard") ==
+        0);
   }
   for (const char* name : {"a", "sub/a.bin", "..a", "a..b", "...", "a b", "./a", "././a"}) {
     CAPTURE(name);

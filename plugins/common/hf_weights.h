@@ -1,8 +1,10 @@
-// Which files of an input are the model: one file, or shards. The same rules for safetensors and .bin.
+// Which files of an input are the model: one file, or shards. The same rules for safetensors and
+// .bin.
 //
-// The choice is transformers' where it has one: STEM.SUFFIX, else STEM.SUFFIX.index.json (modeling_utils.py, 5.23). A
-// standard name wins over every other. Without one: the index or files of another stem, a complete set of numbered
-// parts, the only file there is. A part is never taken for the whole.
+// The choice is transformers' where it has one: STEM.SUFFIX, else STEM.SUFFIX.index.json
+// (modeling_utils.py, 5.23). A standard name wins over every other. Without one: the index or files
+// of another stem, a complete set of numbered parts, the only file there is. A part is never taken
+// for the whole.
 #pragma once
 
 #include "plugins/common/hf_folder.h"
@@ -26,12 +28,13 @@ struct WeightFiles {
   bool index_is_stale = false;
 };
 
-// `variant`: "fp16" for model.fp16.safetensors. `wanted`: a file that config.json names (transformers_weights); empty
-// for none.
+// `variant`: "fp16" for model.fp16.safetensors. `wanted`: a file that config.json names
+// (transformers_weights); empty for none.
 Result<WeightFiles> choose_files(const Host& host, const Input& input, const WeightNames& kind,
                                  const std::string& variant, const std::string& wanted = {});
 
-// How sure we are that a folder is ours, from its names alone: 0, or up to standard_score where it has a standard name.
+// How sure we are that a folder is ours, from its names alone: 0, or up to standard_score where it
+// has a standard name.
 int score(std::span<const std::string> names, const WeightNames& kind);
 // Whether a file's name says that it is of this kind, or an index of such files.
 bool has_suffix(std::string_view name, const WeightNames& kind);
@@ -41,12 +44,14 @@ struct PlacedTensor {
   uint32_t file;  // an index of WeightFiles.files
 };
 
-// No tensor lies in two files, and each that an index lists lies in one. transformers takes from the index only which
-// files there are, so tensors that it does not list, or puts elsewhere, get a warning.
-Result<void> check_placed(const Host& host, const WeightFiles& files, std::span<const PlacedTensor> tensors);
+// No tensor lies in two files, and each that an index lists lies in one. transformers takes from
+// the index only which files there are, so tensors that it does not list, or puts elsewhere, get a
+// warning.
+Result<void> check_placed(const Host& host, const WeightFiles& files,
+                          std::span<const PlacedTensor> tensors);
 
-// Warns when total_size is another one; that is nobody's rule: transformers does not read it, and merged, cast or
-// stripped models keep an old one.
+// Warns when total_size is another one; that is nobody's rule: transformers does not read it, and
+// merged, cast or stripped models keep an old one.
 void compare_total_size(const Host& host, const WeightFiles& files, uint64_t n_bytes);
 
 }  // namespace crossdock::common

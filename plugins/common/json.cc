@@ -15,7 +15,8 @@ constexpr std::string_view kUtf8Mark = "\xef\xbb\xbf";
 bool exceeds_64_bits(std::string_view token) {
   const bool negative = token.starts_with('-');
   const std::string_view digits = token.substr(negative ? 1 : 0);
-  if (digits.empty() || digits[0] == '0' || digits.find_first_not_of("0123456789") != std::string_view::npos)
+  if (digits.empty() || digits[0] == '0' ||
+      digits.find_first_not_of("0123456789") != std::string_view::npos)
     return false;
   const std::string_view limit = negative ? "9223372036854775808" : "18446744073709551615";
   return digits.size() > limit.size() || (digits.size() == limit.size() && digits > limit);
@@ -23,7 +24,8 @@ bool exceeds_64_bits(std::string_view token) {
 
 // Python's JSON as strict JSON. Text that is neither stays wrong, for the parser to refuse.
 std::string strict_from_python(std::string_view in) {
-  constexpr std::string_view kTokenBytes = "+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  constexpr std::string_view kTokenBytes =
+      "+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
   std::string out;
   out.reserve(in.size() + 64);
   for (size_t i = 0; i < in.size();) {
@@ -98,22 +100,28 @@ Result<manifest::Value> value_at(simdjson::dom::element element, int depth) {
 }  // namespace
 
 Result<void> JsonDocument::parse(const char* padded, uint64_t length) {
-  // Some versions of simdjson skip a byte order mark, others do not: here it is never part of strict JSON.
+  // Some versions of simdjson skip a byte order mark, others do not: here it is never part of
+  // strict JSON.
   const std::string_view text(padded, length);
   if (text.starts_with(kUtf8Mark))
-    return corrupt("expected JSON, found a byte order mark in front: save the file as UTF-8 without a BOM");
+    return corrupt(
+        "expected JSON, found a byte order mark in front: save the file as UTF-8 without a BOM");
   if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
     return corrupt("expected JSON in UTF-8, found UTF-16: save the file as UTF-8");
   const auto error =
-      parser_->parse(reinterpret_cast<const uint8_t*>(padded), length, /*realloc_if_needed=*/false).get(root_);
+      parser_->parse(reinterpret_cast<const uint8_t*>(padded), length, /*realloc_if_needed=*/false)
+          .get(root_);
   if (error == simdjson::SUCCESS) return {};
   if (error == simdjson::MEMALLOC)
-    return Error{XD_NO_MEMORY, cat("expected memory to parse ", length, " bytes of JSON, found too little")};
-  return corrupt(cat("expected JSON, found ", length, " bytes that are not (", simdjson::error_message(error), ")"));
+    return Error{XD_NO_MEMORY,
+                 cat("expected memory to parse ", length, " bytes of JSON, found too little")};
+  return corrupt(cat("expected JSON, found ", length, " bytes that are not (",
+                     simdjson::error_message(error), ")"));
 }
 
 Result<JsonDocument> parse_json(std::string_view text, JsonDialect dialect) {
-  if (dialect == JsonDialect::kPython && text.starts_with(kUtf8Mark)) text.remove_prefix(kUtf8Mark.size());
+  if (dialect == JsonDialect::kPython && text.starts_with(kUtf8Mark))
+    text.remove_prefix(kUtf8Mark.size());
   const simdjson::padded_string padded = dialect == JsonDialect::kPython
                                              ? simdjson::padded_string(strict_from_python(text))
                                              : simdjson::padded_string(text);
@@ -122,14 +130,16 @@ Result<JsonDocument> parse_json(std::string_view text, JsonDialect dialect) {
   return out;
 }
 
-Result<JsonDocument> read_json(const Host& host, const Source& source, uint64_t offset, uint64_t length) {
-  // simdjson's tape, structural indexes and strings: at most this many bytes for each of the text's, while it parses.
-  // Untouched pages cost nothing; what counts is that the budget has room.
+Result<JsonDocument> read_json(const Host& host, const Source& source, uint64_t offset,
+                               uint64_t length) {
+  // simdjson's tape, structural indexes and strings: at most this many bytes for each of the
+  // text's, while it parses. Untouched pages cost nothing; what counts is that the budget has room.
   constexpr uint64_t kParserBytes = 14;
   XD_TRY_SET(const Buffer buffer, Buffer::make(host, length + simdjson::SIMDJSON_PADDING));
   XD_TRY_SET(const Buffer reserved, Buffer::make(host, length * kParserBytes));
   XD_TRY(source.read(host, offset, buffer.span().first(length)));
-  std::fill(buffer.span().begin() + static_cast<ptrdiff_t>(length), buffer.span().end(), std::byte{0});
+  std::fill(buffer.span().begin() + static_cast<ptrdiff_t>(length), buffer.span().end(),
+            std::byte{0});
   JsonDocument out;
   XD_TRY(out.parse(as_text(buffer.span()).data(), length));
   return out;
@@ -139,7 +149,8 @@ Result<void> check_unique_keys(simdjson::dom::object object, std::string_view wh
   std::vector<std::string_view> keys;
   keys.reserve(object.size());
   for (const auto& field : object) keys.push_back(field.key);
-  // Sorted, not hashed: the worst case of a hash table is the file's to choose. Most writers have sorted them already.
+  // Sorted, not hashed: the worst case of a hash table is the file's to choose. Most writers have
+  // sorted them already.
   if (!std::is_sorted(keys.begin(), keys.end())) std::sort(keys.begin(), keys.end());
   const auto twice = std::adjacent_find(keys.begin(), keys.end());
   if (twice == keys.end()) return {};

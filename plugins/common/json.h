@@ -3,9 +3,10 @@
 //   XD_TRY_SET(const JsonDocument doc, read_json(host, source, 8, header_bytes));
 //   XD_TRY(check_unique_keys(doc.root(), "the header"));
 //
-// simdjson refuses invalid UTF-8, lone surrogates, control characters in strings, and numbers that fit no 64-bit type;
-// it accepts repeated keys, which check_unique_keys() and json_value() refuse, after unescaping: two readers of one
-// file must not see two different things. A document owns all its text; its elements live as long as it does.
+// simdjson refuses invalid UTF-8, lone surrogates, control characters in strings, and numbers that
+// fit no 64-bit type; it accepts repeated keys, which check_unique_keys() and json_value() refuse,
+// after unescaping: two readers of one file must not see two different things. A document owns all
+// its text; its elements live as long as it does.
 #pragma once
 
 #include <crossdock/plugin.hpp>
@@ -18,14 +19,15 @@
 
 namespace crossdock::common {
 
-// Of values that go into a manifest: a level of JSON is up to three nested messages, and protobuf reads 100 of those.
+// Of values that go into a manifest: a level of JSON is up to three nested messages, and protobuf
+// reads 100 of those.
 inline constexpr int kMaxJsonDepth = 30;
 
 enum class JsonDialect {
   kStrict,
-  // What people's config files hold: a byte order mark, and what Python's json.dump writes: also NaN, Infinity and
-  // -Infinity, which become strings, and integers of any size, which become doubles when 64 bits do not hold them. For
-  // config.json and its kind only.
+  // What people's config files hold: a byte order mark, and what Python's json.dump writes: also
+  // NaN, Infinity and -Infinity, which become strings, and integers of any size, which become
+  // doubles when 64 bits do not hold them. For config.json and its kind only.
   kPython,
 };
 
@@ -45,13 +47,16 @@ class JsonDocument {
 
 Result<JsonDocument> parse_json(std::string_view text, JsonDialect dialect = JsonDialect::kStrict);
 
-// Bytes [offset, offset + length) of the source. The text is in the host's memory budget, and freed on return.
-Result<JsonDocument> read_json(const Host& host, const Source& source, uint64_t offset, uint64_t length);
+// Bytes [offset, offset + length) of the source. The text is in the host's memory budget, and freed
+// on return.
+Result<JsonDocument> read_json(const Host& host, const Source& source, uint64_t offset,
+                               uint64_t length);
 
 // `where` names the object in the message.
 Result<void> check_unique_keys(simdjson::dom::object object, std::string_view where);
 
-// The whole value, for a manifest: integers as int64, as uint64 only above its range, other numbers as double.
+// The whole value, for a manifest: integers as int64, as uint64 only above its range, other numbers
+// as double.
 Result<manifest::Value> json_value(simdjson::dom::element element);
 
 // "a string", "an array", ...: for messages.

@@ -45,8 +45,10 @@ TEST_CASE("json: every kind of value keeps its type") {
   CHECK(member<double>(R"({"a": 1e5})") == 1e5);
   CHECK(member<bool>(R"({"a": true})"));
   CHECK(member<manifest::Null>(R"({"a": null})") == manifest::Null());
-  CHECK(member<std::string>(R"({"a": "\u00e9\ud83d\ude00\u0000"})") == std::string("\xc3\xa9\xf0\x9f\x98\x80\0", 7));
-  CHECK(member<ValueList>(R"({"a": [1, "b"]})") == ValueList{{Value{int64_t{1}}, Value{std::string("b")}}});
+  CHECK(member<std::string>(R"({"a": "\u00e9\ud83d\ude00\u0000"})") ==
+        std::string("\xc3\xa9\xf0\x9f\x98\x80\0", 7));
+  CHECK(member<ValueList>(R"({"a": [1, "b"]})") ==
+        ValueList{{Value{int64_t{1}}, Value{std::string("b")}}});
   CHECK(member<ValueMap>(R"({"a": {}})").entries.empty());
 }
 
@@ -77,27 +79,31 @@ TEST_CASE("json: what is not JSON is refused") {
 }
 
 TEST_CASE("json: text must be Unicode, also after unescaping") {
-  for (const char* text : {"\"\xff\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\"\xf5\x80\x80\x80\"", R"("\ud800")",
-                           R"("\udc00")", R"("\ud800\u0041")", R"("\ud800x")", R"("\ud800\ud800")"}) {
+  for (const char* text :
+       {"\"\xff\"", "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "\"\xf5\x80\x80\x80\"", R"("\ud800")",
+        R"("\udc00")", R"("\ud800\u0041")", R"("\ud800x")", R"("\ud800\ud800")"}) {
     CAPTURE(text);
     CHECK(error_of(text).find("expected JSON, found ") == 0);
   }
 }
 
 TEST_CASE("json: a key that is there twice is refused, after unescaping, at any depth") {
-  CHECK(error_of(R"({"a": 1, "a": 1})") == "expected each key of an object once, found \"a\" twice");
+  CHECK(error_of(R"({"a": 1, "a": 1})") ==
+        "expected each key of an object once, found \"a\" twice");
   CHECK(error_of(R"({"x": [{"a": 1, "b": 2, "\u0061": 1}]})") ==
         "expected each key of an object once, found \"a\" twice");
   std::string many = "{";
   for (int i = 0; i < 1000; ++i) many += cat("\"k", i, "\": 0, ");
   CHECK(error_of(many + "\"k1000\": 0}") == "accepted");
-  CHECK(error_of(many + "\"k500\": 0}") == "expected each key of an object once, found \"k500\" twice");
+  CHECK(error_of(many + "\"k500\": 0}") ==
+        "expected each key of an object once, found \"k500\" twice");
 }
 
 TEST_CASE("json: depth is limited") {
   const auto nested = [](int n) { return std::string(n, '[') + std::string(n, ']'); };
   CHECK(error_of(nested(common::kMaxJsonDepth)) == "accepted");
-  CHECK(error_of(nested(common::kMaxJsonDepth + 1)) == "expected at most 30 levels of nested JSON, found more");
+  CHECK(error_of(nested(common::kMaxJsonDepth + 1)) ==
+        "expected at most 30 levels of nested JSON, found more");
   CHECK(error_of(nested(100'000)).find("expected JSON, found ") == 0);
 }
 
@@ -125,10 +131,11 @@ TEST_CASE("json: Python's dialect") {
   CHECK(member<int64_t>(R"({"a": -9223372036854775808})", python) == INT64_MIN);
   // Only outside strings.
   CHECK(member<std::string>(R"({"a": "NaN, \"Infinity\" \\"})", python) == R"(NaN, "Infinity" \)");
-  CHECK(member<std::string>(R"({"a\\": "99999999999999999999"})", python) == "99999999999999999999");
+  CHECK(member<std::string>(R"({"a\\": "99999999999999999999"})", python) ==
+        "99999999999999999999");
   // And nothing else.
-  for (const char* text : {"+Infinity", "nan", "inf", "[--Infinity]", "[NaNs]", "{NaN: 1", "\"abc", "\"abc\\",
-                           "00000000000000000000001", "1 2", "NaN NaN"}) {
+  for (const char* text : {"+Infinity", "nan", "inf", "[--Infinity]", "[NaNs]", "{NaN: 1", "\"abc",
+                           "\"abc\\", "00000000000000000000001", "1 2", "NaN NaN"}) {
     CAPTURE(text);
     CHECK(error_of(text, python).find("expected JSON, found ") == 0);
   }

@@ -5,12 +5,13 @@
 
 namespace crossdock::common {
 
-// The first bytes of formats, and what to say of a file that has them in the place of another. Empty: not known. Four
-// bytes are enough. `head` may be as long as one likes.
+// The first bytes of formats, and what to say of a file that has them in the place of another.
+// Empty: not known. Four bytes are enough. `head` may be as long as one likes.
 inline std::string_view what_begins_with(std::string_view head) {
   using namespace std::string_view_literals;
   constexpr std::string_view kOldGgml =
-      "a ggml file of the time before GGUF: convert the original model again with llama.cpp of today";
+      "a ggml file of the time before GGUF: convert the original model again with llama.cpp of "
+      "today";
   struct Known {
     std::string_view magic, what;
   };
@@ -19,11 +20,14 @@ inline std::string_view what_begins_with(std::string_view head) {
       {"lmgg"sv, kOldGgml},
       {"fmgg"sv, kOldGgml},
       {"tjgg"sv, kOldGgml},
-      {"algg"sv, "a ggml LoRA adapter of the time before GGUF: merge the original one into its model"},
-      {"version https://git-lfs"sv, "a Git LFS pointer, not the file: run `git lfs pull` or `hf download`"},
+      {"algg"sv,
+       "a ggml LoRA adapter of the time before GGUF: merge the original one into its model"},
+      {"version https://git-lfs"sv,
+       "a Git LFS pointer, not the file: run `git lfs pull` or `hf download`"},
       {"GGUF"sv, "a GGUF file: use --from gguf"},
       {"PK\x03\x04"sv,
-       "a zip file, as torch.save writes: name the file itself, or unpack it if it is an archive of files"},
+       "a zip file, as torch.save writes: name the file itself, or unpack it if it is an archive "
+       "of files"},
       {"<!DOCTYPE"sv, "an HTML page, as a failed download leaves: download it again"},
       {"<!doctype"sv, "an HTML page, as a failed download leaves: download it again"},
       {"<html"sv, "an HTML page, as a failed download leaves: download it again"},

@@ -1,8 +1,10 @@
-// The opcodes are those that torch's weights_only reader and libtorch's C++ reader both accept (the latter takes LONG1
-// only with eight bytes). Unlike Python's pickler this one keeps no memo: nothing that we emit is shared or cyclic.
+// The opcodes are those that torch's weights_only reader and libtorch's C++ reader both accept (the
+// latter takes LONG1 only with eight bytes). Unlike Python's pickler this one keeps no memo:
+// nothing that we emit is shared or cyclic.
 //
-// A tensor is _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks) over a typed storage
-// class. Types younger than those classes have none: torch saves them as bytes, with _rebuild_tensor_v3(..., dtype).
+// A tensor is _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks) over
+// a typed storage class. Types younger than those classes have none: torch saves them as bytes,
+// with _rebuild_tensor_v3(..., dtype).
 #include "plugins/common/pickle_emit.h"
 
 #include <algorithm>
@@ -106,7 +108,8 @@ void Pickle::integer(int64_t value) {
   } else if (value >= 0 && value <= 0xffff) {
     out_ += 'M';
     put_le(out_, static_cast<uint16_t>(value));
-  } else if (value >= std::numeric_limits<int32_t>::min() && value <= std::numeric_limits<int32_t>::max()) {
+  } else if (value >= std::numeric_limits<int32_t>::min() &&
+             value <= std::numeric_limits<int32_t>::max()) {
     out_ += 'J';
     put_le(out_, static_cast<int32_t>(value));
   } else {

@@ -1,5 +1,6 @@
-// Emits pickles that torch.load reads, with weights_only too: Python's plain values, and tensors whose bytes are
-// records of the same TorchFile. Protocol 2, as torch.save. Nothing is ever executed or read back here.
+// Emits pickles that torch.load reads, with weights_only too: Python's plain values, and tensors
+// whose bytes are records of the same TorchFile. Protocol 2, as torch.save. Nothing is ever
+// executed or read back here.
 //
 //   Pickle p;
 //   p.dict([&] {
@@ -10,8 +11,8 @@
 //   });
 //   TorchFile file(std::move(p).finish(), {24});
 //
-// A container's body puts its elements in order: values, or for the dicts a key and a value in turn.
-// Not thread-safe; a value of its caller.
+// A container's body puts its elements in order: values, or for the dicts a key and a value in
+// turn. Not thread-safe; a value of its caller.
 #pragma once
 
 #include <crossdock/dtype.hpp>
@@ -42,7 +43,8 @@ struct StoredTensor {
   // Row-major over a storage of its own.
   static StoredTensor dense(manifest::DType dtype, std::vector<uint64_t> shape, uint64_t storage);
   // Every element is the one in the storage: all strides are zero.
-  static StoredTensor repeated(manifest::DType dtype, std::vector<uint64_t> shape, uint64_t storage);
+  static StoredTensor repeated(manifest::DType dtype, std::vector<uint64_t> shape,
+                               uint64_t storage);
 };
 
 // Whether torch has this element type: all but the sub-byte ones.
@@ -75,10 +77,12 @@ class Pickle {
     out_ += 't';
   }
   void dict(std::invocable auto&& body) { container("}", 'u', body); }
-  void ordered_dict(std::invocable auto&& body) { container("ccollections\nOrderedDict\n)R", 'u', body); }
+  void ordered_dict(std::invocable auto&& body) {
+    container("ccollections\nOrderedDict\n)R", 'u', body);
+  }
   void torch_size(std::span<const uint64_t> shape);
-  // A Python object of a class, with these attributes: entries as of a dict. It is made without __init__. Readers that
-  // run nothing (weights_only) refuse it.
+  // A Python object of a class, with these attributes: entries as of a dict. It is made without
+  // __init__. Readers that run nothing (weights_only) refuse it.
   void object(std::string_view module, std::string_view name, std::invocable auto&& body) {
     global(module, name);
     out_ += ")\x81";

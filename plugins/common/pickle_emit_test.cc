@@ -94,7 +94,8 @@ TEST_CASE("a tensor over a typed storage") {
 
 TEST_CASE("a tensor of a type without a storage class is bytes and a dtype") {
   CHECK(body(StoredTensor::dense(DType::U16, {3}, 0)) ==
-        bytes("ctorch._utils\n_rebuild_tensor_v3\n((X\7\0\0\0storagectorch.storage\nUntypedStorage\nX\1\0\0\0"
+        bytes("ctorch._utils\n_rebuild_tensor_v3\n((X\7\0\0\0storagectorch."
+              "storage\nUntypedStorage\nX\1\0\0\0"
               "0X\3\0\0\0cpuK\6tQK\0(K\3t(K\1t\x89"
               "ccollections\nOrderedDict\n)Rctorch\nuint16\ntR"));
 }

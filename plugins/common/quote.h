@@ -1,5 +1,5 @@
-// Text from a file for a message: quoted, control characters escaped so that it cannot drive a terminal, cut off when
-// long.
+// Text from a file for a message: quoted, control characters escaped so that it cannot drive a
+// terminal, cut off when long.
 #pragma once
 
 #include <crossdock/result.hpp>
@@ -15,7 +15,8 @@ inline std::string in_quotes(std::string_view text) {
   constexpr std::string_view kHex = "0123456789abcdef";
   std::string out = "\"";
   size_t end = std::min(text.size(), kMaxQuoted);
-  while (end < text.size() && end > 0 && (text[end] & 0xc0) == 0x80) --end;  // not inside a character
+  while (end < text.size() && end > 0 && (text[end] & 0xc0) == 0x80)
+    --end;  // not inside a character
   for (const char c : text.substr(0, end)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f) {

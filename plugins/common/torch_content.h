@@ -1,5 +1,5 @@
-// A torch file that a writer plans: its pickle, and where the bytes of its storages come from. torch_stream.h writes
-// it.
+// A torch file that a writer plans: its pickle, and where the bytes of its storages come from.
+// torch_stream.h writes it.
 //
 //   Content c(pickle, {of_tensor(tensor, 7, DType::F32), zeros(1000)});
 #pragma once
@@ -34,7 +34,9 @@ inline Storage zeros(uint64_t n_elems, Storage::From from = Storage::From::kZero
   return {from, n_elems * sizeof(float), manifest::DType::F32, {}};
 }
 
-inline uint64_t element_count(const manifest::Tensor& tensor) { return checked_product(tensor.shape).value_or(0); }
+inline uint64_t element_count(const manifest::Tensor& tensor) {
+  return checked_product(tensor.shape).value_or(0);
+}
 
 // All of a tensor, as this element type.
 inline Storage of_tensor(const manifest::Tensor& tensor, uint64_t index, manifest::DType dtype) {

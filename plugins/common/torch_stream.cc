@@ -12,8 +12,9 @@ namespace {
 
 using From = Storage::From;
 
-// Bytes of output at a time when the host casts: what it reads, what it gives and what we checksum of it then stay in
-// a core's second-level cache (256 KiB on the smallest of today's) until they are written.
+// Bytes of output at a time when the host casts: what it reads, what it gives and what we checksum
+// of it then stay in a core's second-level cache (256 KiB on the smallest of today's) until they
+// are written.
 constexpr uint64_t kCastPiece = 256 << 10;
 // When it does not cast, the host reads right into our buffer, and fewer calls count for more.
 constexpr uint64_t kCopyPiece = 1 << 20;
@@ -25,8 +26,8 @@ constexpr uint64_t kSmallestHole = 4096;
 uint64_t piece_of(const Storage& storage) {
   switch (storage.from) {
     case From::kTensors: {
-      const bool casts =
-          std::any_of(storage.segments.begin(), storage.segments.end(), [](const Segment& s) { return s.is_cast; });
+      const bool casts = std::any_of(storage.segments.begin(), storage.segments.end(),
+                                     [](const Segment& s) { return s.is_cast; });
       return std::min(storage.n_bytes, casts ? kCastPiece : kCopyPiece);
     }
     case From::kWrittenZeros:
@@ -78,15 +79,19 @@ class InOrder {
   std::string waiting_;
 };
 
-// A step of `piece` bytes of a loop over a whole that has `left`: never 0, so that a tiny budget cannot stop the loop.
-uint64_t step_of(uint64_t left, uint64_t piece) { return std::min(left, std::max<uint64_t>(piece, 1)); }
+// A step of `piece` bytes of a loop over a whole that has `left`: never 0, so that a tiny budget
+// cannot stop the loop.
+uint64_t step_of(uint64_t left, uint64_t piece) {
+  return std::min(left, std::max<uint64_t>(piece, 1));
+}
 
 Result<void> stop_if_cancelled(const Host& host) {
   if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
   return {};
 }
 
-// In storages of fp32 the values themselves; in those of fp16, which the host has cast, the infinities.
+// In storages of fp32 the values themselves; in those of fp16, which the host has cast, the
+// infinities.
 uint64_t count_beyond_fp16(std::span<const std::byte> values, manifest::DType dtype) {
   constexpr float kRoundsToInfinity = 65520;
   uint64_t n = 0;
@@ -99,21 +104,25 @@ uint64_t count_beyond_fp16(std::span<const std::byte> values, manifest::DType dt
   };
   if (dtype == manifest::DType::F32)
     each(float{}, [](float v) { return std::isfinite(v) && std::abs(v) >= kRoundsToInfinity; });
-  if (dtype == manifest::DType::F16) each(uint16_t{}, [](uint16_t v) { return (v & 0x7fff) == 0x7c00; });
+  if (dtype == manifest::DType::F16)
+    each(uint16_t{}, [](uint16_t v) { return (v & 0x7fff) == 0x7c00; });
   return n;
 }
 
-Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out,
+Result<uint32_t> write_tensors(const Host& host, const Storage& storage,
+                               std::span<std::byte> buffer, InOrder& out,
                                std::atomic<uint64_t>* beyond_fp16) {
   const uint64_t element = manifest::info(storage.dtype).bits / 8;
-  const uint64_t room = std::max<uint64_t>(std::min<uint64_t>(buffer.size(), piece_of(storage)) / element, 1);
+  const uint64_t room =
+      std::max<uint64_t>(std::min<uint64_t>(buffer.size(), piece_of(storage)) / element, 1);
   uint32_t crc = 0;
   // Small neighbours share a piece, so that a storage of many short segments is not as many writes.
   uint64_t filled = 0;
   const auto write = [&]() -> Result<void> {
     const auto piece = buffer.first(filled * element);
     filled = 0;
-    if (beyond_fp16 && storage.is_computed_with) *beyond_fp16 += count_beyond_fp16(piece, storage.dtype);
+    if (beyond_fp16 && storage.is_computed_with)
+      *beyond_fp16 += count_beyond_fp16(piece, storage.dtype);
     crc = crc32(piece, crc);
     return out.write(piece);
   };
@@ -122,7 +131,8 @@ Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::sp
       if (filled == room) XD_TRY(write());
       XD_TRY(stop_if_cancelled(host));
       const uint64_t n = std::min(segment.count - done, room - filled);
-      XD_TRY(read_tensor(host, range_of(storage, segment, done, n), buffer.subspan(filled * element, n * element)));
+      XD_TRY(read_tensor(host, range_of(storage, segment, done, n),
+                         buffer.subspan(filled * element, n * element)));
       filled += n;
       done += n;
     }
@@ -138,7 +148,8 @@ Result<uint32_t> write_tensors(const Host& host, const Storage& storage, std::sp
   return crc;
 }
 
-Result<uint32_t> write_zeros(const Host& host, const Storage& storage, std::span<std::byte> buffer, InOrder& out) {
+Result<uint32_t> write_zeros(const Host& host, const Storage& storage, std::span<std::byte> buffer,
+                             InOrder& out) {
   if (storage.from == From::kZeros) {
     XD_TRY(out.zeros(storage.n_bytes));
     return crc32_zeros(storage.n_bytes);
@@ -169,14 +180,16 @@ Result<std::vector<uint32_t>> write_storages(const Host& host, const Content& co
   std::vector<uint32_t> crcs;
   for (const Storage& storage : content.storages) {
     if (!crcs.empty()) out.add(content.file.gap(crcs.size(), crcs.back()));
-    XD_TRY_SET(const uint32_t crc, storage.from == From::kTensors ? write_tensors(host, storage, span, out, beyond_fp16)
-                                                                  : write_zeros(host, storage, span, out));
+    XD_TRY_SET(const uint32_t crc, storage.from == From::kTensors
+                                       ? write_tensors(host, storage, span, out, beyond_fp16)
+                                       : write_zeros(host, storage, span, out));
     crcs.push_back(crc);
   }
   return crcs;
 }
 
-Result<std::vector<uint32_t>> parse_results(const Content& content, std::span<const std::string_view> results) {
+Result<std::vector<uint32_t>> parse_results(const Content& content,
+                                            std::span<const std::string_view> results) {
   std::vector<uint32_t> crcs;
   if (results.size() == 1) {
     Cursor in(as_bytes(results[0]));
@@ -184,8 +197,9 @@ Result<std::vector<uint32_t>> parse_results(const Content& content, std::span<co
     if (!in.failed() && crcs.size() == content.storages.size()) return crcs;
   }
   return Error{XD_INTERNAL,
-               cat("expected one item's result of ", 4 * content.storages.size(), " bytes, found ", results.size(),
-                   " results", results.empty() ? "" : cat(", the first of ", results[0].size(), " bytes"))};
+               cat("expected one item's result of ", 4 * content.storages.size(), " bytes, found ",
+                   results.size(), " results",
+                   results.empty() ? "" : cat(", the first of ", results[0].size(), " bytes"))};
 }
 
 }  // namespace
@@ -230,10 +244,12 @@ Result<std::string> write_item(const Host& host, const Content& content, Object&
   return result;
 }
 
-Result<void> seal(const Host& host, const Content& content, Object& object, std::span<const std::string_view> results) {
+Result<void> seal(const Host& host, const Content& content, Object& object,
+                  std::span<const std::string_view> results) {
   const bool has_item = needs_item(content);
   InOrder out(object, has_item ? content.file.tail_offset() : 0);
-  XD_TRY_SET(const auto crcs, has_item ? parse_results(content, results) : write_storages(host, content, out));
+  XD_TRY_SET(const auto crcs,
+             has_item ? parse_results(content, results) : write_storages(host, content, out));
   out.add(content.file.tail(crcs));
   return out.flush();
 }

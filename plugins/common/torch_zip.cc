@@ -1,13 +1,15 @@
-// The layout is that of caffe2/serialize/inline_container.cc over miniz, as found in the files it writes:
+// The layout is that of caffe2/serialize/inline_container.cc over miniz, as found in the files it
+// writes:
 //
-//   each record   local header (CRC and sizes 0, flags: data descriptor, UTF-8), name, [zip64 extra], "FB" extra whose
-//   Z's
-//                 push the data to the next multiple of 64, data, data descriptor (an empty record has none)
+//   each record   local header (CRC and sizes 0, flags: data descriptor, UTF-8), name, [zip64
+//   extra], "FB" extra whose Z's
+//                 push the data to the next multiple of 64, data, data descriptor (an empty record
+//                 has none)
 //   the end       central directory, zip64 end record and locator (always), end record
 //
-// A record is zip64 when its size or the offset of its header needs more than 32 bits, and only then: its extra field
-// holds just those of the two, its descriptor 8-byte sizes. Every other writer's freedom is left out.
-// The fields are those of APPNOTE.TXT 6.3, sections 4.3 and 4.5.
+// A record is zip64 when its size or the offset of its header needs more than 32 bits, and only
+// then: its extra field holds just those of the two, its descriptor 8-byte sizes. Every other
+// writer's freedom is left out. The fields are those of APPNOTE.TXT 6.3, sections 4.3 and 4.5.
 #include "plugins/common/torch_zip.h"
 
 #include <crossdock/bytes.hpp>
@@ -31,7 +33,8 @@ constexpr uint16_t kDescriptorFlag = 1 << 3, kUtf8Flag = 1 << 11;
 uint32_t max32(uint64_t n) { return static_cast<uint32_t>(std::min(n, kMax32)); }
 uint16_t max16(uint64_t n) { return static_cast<uint16_t>(std::min(n, kMax16)); }
 
-// The zip64 extra field: of size, compressed size and offset those that do not fit their 32-bit place.
+// The zip64 extra field: of size, compressed size and offset those that do not fit their 32-bit
+// place.
 std::string zip64_extra(uint64_t size, uint64_t stored_size, uint64_t offset) {
   std::string body;
   if (size >= kMax32) {
@@ -46,7 +49,8 @@ std::string zip64_extra(uint64_t size, uint64_t stored_size, uint64_t offset) {
   return out + body;
 }
 
-// What stands between the versions and the CRC in both kinds of header: flags, method 0 (stored), time, date.
+// What stands between the versions and the CRC in both kinds of header: flags, method 0 (stored),
+// time, date.
 void put_flags(std::string& out, uint64_t size) {
   put_le<uint16_t>(out, size > 0 ? kDescriptorFlag | kUtf8Flag : kUtf8Flag);
   out.append(6, '\0');
@@ -54,7 +58,9 @@ void put_flags(std::string& out, uint64_t size) {
 
 }  // namespace
 
-bool ZipLayout::is_zip64(const Entry& entry) { return entry.size >= kMax32 || entry.header >= kMax32; }
+bool ZipLayout::is_zip64(const Entry& entry) {
+  return entry.size >= kMax32 || entry.header >= kMax32;
+}
 
 uint64_t ZipLayout::descriptor_size(const Entry& entry) {
   if (entry.size == 0) return 0;
@@ -78,8 +84,10 @@ ZipLayout::ZipLayout(std::string_view root, std::vector<Record> records) {
 }
 
 std::string ZipLayout::local_header(const Entry& entry) {
-  const std::string extra = zip64_extra(entry.size, 0, entry.header);  // torch does not know the stored size yet
-  const uint64_t padding = entry.data - entry.header - kLocalHeaderSize - entry.name.size() - extra.size();
+  const std::string extra =
+      zip64_extra(entry.size, 0, entry.header);  // torch does not know the stored size yet
+  const uint64_t padding =
+      entry.data - entry.header - kLocalHeaderSize - entry.name.size() - extra.size();
   std::string out = "PK\3\4";
   put_le<uint16_t>(out, 0);  // version needed
   put_flags(out, entry.size);
@@ -157,27 +165,33 @@ std::string ZipLayout::tail(std::span<const uint32_t> crcs) const {
 
 namespace {
 
-// torch's own records. The format version is 1 although the alignment is told; so torch 2.13 writes it.
-constexpr std::string_view kBefore[][2] = {
-    {"data.pkl", ""}, {".format_version", "1"}, {".storage_alignment", "64"}, {"byteorder", "little"}};
+// torch's own records. The format version is 1 although the alignment is told; so torch 2.13 writes
+// it.
+constexpr std::string_view kBefore[][2] = {{"data.pkl", ""},
+                                           {".format_version", "1"},
+                                           {".storage_alignment", "64"},
+                                           {"byteorder", "little"}};
 constexpr size_t kFirst = std::size(kBefore);  // the index of storage 0
 constexpr std::string_view kVersion = "3\n";
 constexpr uint64_t kSerializationIdSize = 40;
 static_assert(kAlignment == 64);
 
-std::vector<ZipLayout::Record> records(uint64_t pickle_size, std::span<const uint64_t> storage_sizes) {
+std::vector<ZipLayout::Record> records(uint64_t pickle_size,
+                                       std::span<const uint64_t> storage_sizes) {
   std::vector<ZipLayout::Record> out;
   out.reserve(kFirst + storage_sizes.size() + 2);
   for (const auto& [name, content] : kBefore) out.push_back({std::string(name), content.size()});
   out[0].size = pickle_size;
-  for (size_t i = 0; i < storage_sizes.size(); ++i) out.push_back({"data/" + std::to_string(i), storage_sizes[i]});
+  for (size_t i = 0; i < storage_sizes.size(); ++i)
+    out.push_back({"data/" + std::to_string(i), storage_sizes[i]});
   out.push_back({"version", kVersion.size()});
   out.push_back({".data/serialization_id", kSerializationIdSize});
   return out;
 }
 
-// A fingerprint of the records before it: twenty digits for their names, twenty for their contents. Here the names are
-// numbered, so their count says it all; the contents are hashed as torch does: at::hash_combine, empty ones left out.
+// A fingerprint of the records before it: twenty digits for their names, twenty for their contents.
+// Here the names are numbered, so their count says it all; the contents are hashed as torch does:
+// at::hash_combine, empty ones left out.
 std::string serialization_id(const ZipLayout& zip, std::span<const uint32_t> crcs) {
   uint64_t hash = 0;
   for (size_t i = 0; i < crcs.size(); ++i) {
@@ -209,7 +223,9 @@ std::string TorchFile::head() const {
   return out;
 }
 
-std::string TorchFile::gap(size_t i, uint32_t crc_of_previous) const { return zip_.gap(kFirst + i, crc_of_previous); }
+std::string TorchFile::gap(size_t i, uint32_t crc_of_previous) const {
+  return zip_.gap(kFirst + i, crc_of_previous);
+}
 
 std::string TorchFile::tail(std::span<const uint32_t> storage_crcs) const {
   std::vector<uint32_t> crcs;

@@ -1,7 +1,7 @@
 // A PyTorch file (what torch.save writes since 1.6) laid out before any of its data is known.
 //
-// Sizes and offsets follow from the records' names and sizes alone; only CRCs follow from data. So a file can be
-// planned exactly, written strictly in order and hashed while it streams:
+// Sizes and offsets follow from the records' names and sizes alone; only CRCs follow from data. So
+// a file can be planned exactly, written strictly in order and hashed while it streams:
 //
 //   TorchFile file(pickle, {n_bytes_of_storage_0, ...});
 //   file.head();                     // from offset 0 to the data of storage 0
@@ -10,10 +10,10 @@
 //   ...
 //   file.tail(crcs_of_all_storages); // at file.tail_offset(), to file.size()
 //
-// The bytes are those of torch 2.13 on a little-endian machine, except for the fingerprint in .data/serialization_id,
-// whose first half torch takes from its standard library's hash of the record names, and the name of the root folder,
-// which torch takes from the file's name: ours is constant, so that the same content gives the same bytes.
-// Values; const methods from any thread.
+// The bytes are those of torch 2.13 on a little-endian machine, except for the fingerprint in
+// .data/serialization_id, whose first half torch takes from its standard library's hash of the
+// record names, and the name of the root folder, which torch takes from the file's name: ours is
+// constant, so that the same content gives the same bytes. Values; const methods from any thread.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,9 @@ class ZipLayout {
   uint64_t data_offset(size_t i) const { return entries_[i].data; }
   uint64_t data_size(size_t i) const { return entries_[i].size; }
   // The end of record i - 1, where gap(i) begins; for i == count() the tail.
-  uint64_t gap_offset(size_t i) const { return i == 0 ? 0 : entries_[i - 1].data + entries_[i - 1].size; }
+  uint64_t gap_offset(size_t i) const {
+    return i == 0 ? 0 : entries_[i - 1].data + entries_[i - 1].size;
+  }
   // What stands between the data of record i - 1 and that of record i. The first gap needs no CRC.
   std::string gap(size_t i, uint32_t crc_of_previous = 0) const;
   std::string tail(std::span<const uint32_t> crcs) const;

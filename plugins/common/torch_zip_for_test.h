@@ -1,4 +1,5 @@
-// Reads a stored zip back as any reader would, and checks on the way what torch's own reader relies on. Tests only.
+// Reads a stored zip back as any reader would, and checks on the way what torch's own reader relies
+// on. Tests only.
 #pragma once
 
 #include <crossdock/bytes.hpp>
@@ -26,7 +27,8 @@ T le_at(std::string_view bytes, uint64_t offset) {
   return value;
 }
 
-// All records in order. Throws when headers contradict each other, a CRC is wrong or data is not aligned to 64 bytes.
+// All records in order. Throws when headers contradict each other, a CRC is wrong or data is not
+// aligned to 64 bytes.
 inline std::vector<FoundRecord> read_zip(std::string_view zip) {
   const auto expect = [](bool holds, const std::string& what) {
     if (!holds) throw std::runtime_error("zip: " + what);
@@ -48,8 +50,10 @@ inline std::vector<FoundRecord> read_zip(std::string_view zip) {
   for (uint64_t i = 0; i < count; ++i) {
     expect(zip.substr(entry, 4) == "PK\1\2", "directory entry");
     const auto crc = le_at<uint32_t>(zip, entry + 16);
-    const uint64_t size = le_at<uint32_t>(zip, entry + 24), local = le_at<uint32_t>(zip, entry + 42);
-    const auto name_size = le_at<uint16_t>(zip, entry + 28), extra = le_at<uint16_t>(zip, entry + 30);
+    const uint64_t size = le_at<uint32_t>(zip, entry + 24),
+                   local = le_at<uint32_t>(zip, entry + 42);
+    const auto name_size = le_at<uint16_t>(zip, entry + 28),
+               extra = le_at<uint16_t>(zip, entry + 30);
     const std::string name(zip.substr(entry + 46, name_size));
     expect(zip.substr(local, 4) == "PK\3\4", name + ": local header");
     expect(zip.substr(local + 30, name_size) == name, name + ": local name");

@@ -18,10 +18,12 @@ namespace {
 constexpr uint64_t k4G = uint64_t{1} << 32;
 
 // torch.save's records with a pickle of this size.
-std::vector<ZipLayout::Record> torch_records(uint64_t pickle, const std::vector<uint64_t>& storages) {
+std::vector<ZipLayout::Record> torch_records(uint64_t pickle,
+                                             const std::vector<uint64_t>& storages) {
   std::vector<ZipLayout::Record> out = {
       {"data.pkl", pickle}, {".format_version", 1}, {".storage_alignment", 2}, {"byteorder", 6}};
-  for (size_t i = 0; i < storages.size(); ++i) out.push_back({"data/" + std::to_string(i), storages[i]});
+  for (size_t i = 0; i < storages.size(); ++i)
+    out.push_back({"data/" + std::to_string(i), storages[i]});
   out.push_back({"version", 2});
   out.push_back({".data/serialization_id", 40});
   return out;
@@ -52,9 +54,11 @@ TEST_CASE("a small file is laid out as torch does") {
   for (size_t i = 0; i < data.size(); ++i) CHECK(zip.data_offset(i) == data[i]);
   const std::string head = zip.gap(0);
   CHECK(head.size() == 64);
-  CHECK(head == std::string("PK\3\4\0\0\x08\x08", 8) + std::string(18, '\0') + std::string("\x0a\0\x18\0", 4) +
-                    "a/data.pklFB" + std::string("\x14\0", 2) + std::string(20, 'Z'));
-  CHECK(zip.gap(1, 0x8f8368c4).substr(0, 16) == std::string("PK\7\10\xc4\x68\x83\x8f\xbb\0\0\0\xbb\0\0\0", 16));
+  CHECK(head == std::string("PK\3\4\0\0\x08\x08", 8) + std::string(18, '\0') +
+                    std::string("\x0a\0\x18\0", 4) + "a/data.pklFB" + std::string("\x14\0", 2) +
+                    std::string(20, 'Z'));
+  CHECK(zip.gap(1, 0x8f8368c4).substr(0, 16) ==
+        std::string("PK\7\10\xc4\x68\x83\x8f\xbb\0\0\0\xbb\0\0\0", 16));
 }
 
 TEST_CASE("a record above 4 GiB, and those behind it, are zip64 as torch does it") {
@@ -70,10 +74,12 @@ TEST_CASE("a record above 4 GiB, and those behind it, are zip64 as torch does it
   // The local header of the large record: its size, and 0 for the stored size, as torch leaves it.
   const std::string before = zip.gap(4);
   CHECK(before.substr(16 + 30, 10) == "big/data/0");
-  CHECK(before.substr(16 + 40, 20) == std::string("\1\0\x10\0\x64\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0", 20));
+  CHECK(before.substr(16 + 40, 20) ==
+        std::string("\1\0\x10\0\x64\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0", 20));
   // Its descriptor has 8-byte sizes; the next record is small, but its header lies beyond 4 GiB.
   const std::string behind = zip.gap(5, 0);
-  CHECK(behind.substr(0, 24) == std::string("PK\7\10\0\0\0\0\x64\0\0\0\1\0\0\0\x64\0\0\0\1\0\0\0", 24));
+  CHECK(behind.substr(0, 24) ==
+        std::string("PK\7\10\0\0\0\0\x64\0\0\0\1\0\0\0\x64\0\0\0\1\0\0\0", 24));
   CHECK(behind.substr(24 + 40, 12) == std::string("\1\0\x08\0\xbc\3\0\0\1\0\0\0", 12));
   const std::string tail = zip.tail(std::vector<uint32_t>(9, 0));
   CHECK(tail.size() == zip.size() - zip.gap_offset(9));
@@ -109,7 +115,8 @@ TEST_CASE("TorchFile: what is written in order reads back") {
   CHECK(record_of(bytes, "data.pkl") == "pickle");
   CHECK(record_of(bytes, "byteorder") == "little");
   CHECK(record_of(bytes, "version") == "3\n");
-  for (size_t i = 0; i < storages.size(); ++i) CHECK(record_of(bytes, "data/" + std::to_string(i)) == storages[i]);
+  for (size_t i = 0; i < storages.size(); ++i)
+    CHECK(record_of(bytes, "data/" + std::to_string(i)) == storages[i]);
   CHECK(assemble(file, storages) == bytes);
 }
 

@@ -1,5 +1,5 @@
-// Makes the values, storages and tensors that the opcodes of a pickle ask for, within the limits of pickle.h. What
-// Python would call here, it only describes.
+// Makes the values, storages and tensors that the opcodes of a pickle ask for, within the limits of
+// pickle.h. What Python would call here, it only describes.
 #pragma once
 
 #include "plugins/reader_bin/pickle.h"
@@ -23,7 +23,9 @@ class Builder {
   // What a persistent id stands for.
   Result<Value> storage(const Value& id);
   // What a call would give.
-  Result<Value> call(const Value& function, const Value& arguments) { return call(function, arguments, false); }
+  Result<Value> call(const Value& function, const Value& arguments) {
+    return call(function, arguments, false);
+  }
   // What cls.__new__(cls, *arguments) would give, of a class that we do not know.
   Result<Value> instance(const Value& type, const Value& arguments);
 
@@ -34,8 +36,10 @@ class Builder {
  private:
   Result<void> count_object();
   Result<Value> call(const Value& function, const Value& arguments, bool nested);
-  Result<Value> opaque(const Value& module, const Value& name, std::initializer_list<Value> parts, bool holds_values);
-  Result<Value> opaque_of(const Value& named, std::initializer_list<Value> parts, bool holds_values);
+  Result<Value> opaque(const Value& module, const Value& name, std::initializer_list<Value> parts,
+                       bool holds_values);
+  Result<Value> opaque_of(const Value& named, std::initializer_list<Value> parts,
+                          bool holds_values);
   Result<Value> call_of_opaque(const Value& function, const Value& arguments);
   Result<Value> from_type(const Value& arguments, bool nested);
   Result<Value> from_cpu_tensor(std::span<const Value> args) const;

@@ -21,19 +21,20 @@ Result<void> check_size(const StoredTensor& t, const Record& record) {
   if (t.strides.empty()) return {};
   const uint64_t n_bytes = t.n_elems() * t.elem_bytes();
   if (n_bytes > record.n_bytes && n_bytes > kMaxRepeatedBytes) {
-    return unsupported(cat("expected a view that repeats its values to have at most ", kMaxRepeatedBytes,
-                           " bytes, found ", n_bytes, " of a storage of ", record.n_bytes,
-                           ": save it with .contiguous()"));
+    return unsupported(cat("expected a view that repeats its values to have at most ",
+                           kMaxRepeatedBytes, " bytes, found ", n_bytes, " of a storage of ",
+                           record.n_bytes, ": save it with .contiguous()"));
   }
   if (record.deflated && record.n_bytes > kMaxInflatedView) {
-    return unsupported(cat("expected a strided tensor to lie in a plain record, found a deflated one of ",
-                           record.n_bytes, " bytes: load it in Python and torch.save it again"));
+    return unsupported(
+        cat("expected a strided tensor to lie in a plain record, found a deflated one of ",
+            record.n_bytes, " bytes: load it in Python and torch.save it again"));
   }
   return {};
 }
 
-Result<void> add_file(const Host& host, const Input& input, const std::string& name, const OpenOptions& options,
-                      Checkpoint& out) {
+Result<void> add_file(const Host& host, const Input& input, const std::string& name,
+                      const OpenOptions& options, Checkpoint& out) {
   XD_TRY_SET(const Source source, input.open(host, name));
   XD_TRY_SET(auto torch, TorchFile::open(host, source, options.verify_crc));
   XD_TRY_SET(const auto model, find_model(host, torch->pickle(), options.state_dict_path));
@@ -57,11 +58,13 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
 
 // Names of the same elements of the same storage are one tensor: tied weights.
 void find_aliases(Checkpoint& c) {
-  using Place = std::tuple<uint32_t, uint32_t, uint64_t, manifest::DType, std::vector<uint64_t>, std::vector<uint64_t>>;
+  using Place = std::tuple<uint32_t, uint32_t, uint64_t, manifest::DType, std::vector<uint64_t>,
+                           std::vector<uint64_t>>;
   std::map<Place, std::vector<uint64_t>> by_place;
   for (uint64_t i = 0; i < c.tensors.size(); ++i) {
     const StoredTensor& t = c.tensors[i];
-    if (t.n_elems() > 0) by_place[{t.file, t.record, t.offset, t.dtype, t.shape, t.strides}].push_back(i);
+    if (t.n_elems() > 0)
+      by_place[{t.file, t.record, t.offset, t.dtype, t.shape, t.strides}].push_back(i);
   }
   for (auto& [place, tensors] : by_place) {
     if (tensors.size() > 1) c.aliases.push_back({std::move(tensors)});
@@ -70,12 +73,13 @@ void find_aliases(Checkpoint& c) {
 
 }  // namespace
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
-                                   const OpenOptions& options) {
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
+                                   const manifest::Value& config, const OpenOptions& options) {
   const auto* map = config.get<manifest::ValueMap>();
   if (map && map->find("transformers_weights")) {
     return invalid(
-        "config.json: expected no transformers_weights, which names a .safetensors file, found it: use "
+        "config.json: expected no transformers_weights, which names a .safetensors file, found it: "
+        "use "
         "--from safetensors, or name the file to read");
   }
   XD_TRY_SET(const auto chosen, common::choose_files(host, input, kNames, options.variant));

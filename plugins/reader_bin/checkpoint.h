@@ -10,7 +10,8 @@
 
 namespace crossdock::reader_bin {
 
-// A view that repeats its elements may be no larger than this: a file of a few bytes can ask for any size.
+// A view that repeats its elements may be no larger than this: a file of a few bytes can ask for
+// any size.
 inline constexpr uint64_t kMaxRepeatedBytes = 1 << 30;
 // A strided view of a deflated record is read from memory. torch itself never deflates.
 inline constexpr uint64_t kMaxInflatedView = 64 << 20;
@@ -46,11 +47,11 @@ struct OpenOptions {
 };
 
 // `config`: config.json, or unset.
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
-                                   const OpenOptions& options);
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
+                                   const manifest::Value& config, const OpenOptions& options);
 
-// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file: 0 to 90. Where a
-// folder has safetensors files under their standard name too, they go first.
+// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file:
+// 0 to 90. Where a folder has safetensors files under their standard name too, they go first.
 int score(const Host& host, const Input& input);
 
 }  // namespace crossdock::reader_bin

@@ -22,12 +22,12 @@ constexpr std::string_view kModelKeys[] = {
     "weight",         "weights",
     "generator",
 };
-// Dicts around those of kModelKeys: MosaicML's Composer has {"state": {"model": ...}}, torch's tutorial of distributed
-// checkpoints {"app": {"model": ..., "optim": ...}}.
+// Dicts around those of kModelKeys: MosaicML's Composer has {"state": {"model": ...}}, torch's
+// tutorial of distributed checkpoints {"app": {"model": ..., "optim": ...}}.
 constexpr std::string_view kWrapperKeys[] = {"state", "checkpoint", "ckpt", "app"};
 constexpr int kMaxWrappers = 2;
-// Dicts in which names of parameters are not the model's: losses, settings, Lightning's callbacks, DeepSpeed's parts of
-// frozen ones.
+// Dicts in which names of parameters are not the model's: losses, settings, Lightning's callbacks,
+// DeepSpeed's parts of frozen ones.
 constexpr std::string_view kBesideKeys[] = {"criterion",
                                             "loss",
                                             "loss_fn",
@@ -78,8 +78,10 @@ class Level {
     if (has_parameters_) return unclear();
     const auto& first = models_.empty() ? averages_ : models_;
     if (models_.empty() && model_object_) return is_object(*model_object_);
-    if (models_.empty() && !first.empty() && has_matrix_) return unclear();  // the model may be the top level itself
-    if (first.size() == 1 && others_.empty()) return has_state_dict(first[0]) ? enter(first[0], depth) : take(first[0]);
+    if (models_.empty() && !first.empty() && has_matrix_)
+      return unclear();  // the model may be the top level itself
+    if (first.size() == 1 && others_.empty())
+      return has_state_dict(first[0]) ? enter(first[0], depth) : take(first[0]);
     if (!first.empty() || !others_.empty()) return unclear();
     if (wrappers_.size() == 1 && n_dicts_ == 1) return enter(wrappers_[0], depth);
     if (n_dicts_ > 0) return unclear();
@@ -121,13 +123,15 @@ class Level {
 
   void sort_in(const Entry& e) {
     if (is_optimizer(e.key, *e.value)) return optimizers_.push_back(e.value);
-    if (e.value->kind == Kind::kOpaque && is_one_of(kModelKeys, e.key) && !model_object_) model_object_ = e;
+    if (e.value->kind == Kind::kOpaque && is_one_of(kModelKeys, e.key) && !model_object_)
+      model_object_ = e;
     if (e.value->kind != Kind::kDict) return;
     ++n_dicts_;
     if (is_one_of(kModelKeys, e.key)) {
       const auto is_same = [&](const Entry& other) { return other.value->data == e.value->data; };
       // Two are as unclear as a million.
-      if (models_.size() < 2 && std::none_of(models_.begin(), models_.end(), is_same)) models_.push_back(e);
+      if (models_.size() < 2 && std::none_of(models_.begin(), models_.end(), is_same))
+        models_.push_back(e);
     } else if (is_average(e.key)) {
       averages_.push_back(e);
     } else if (is_one_of(kWrapperKeys, e.key)) {
@@ -137,21 +141,22 @@ class Level {
     }
   }
 
-  // {"model": {"state_dict": ...}}, {"state_dict": {"model": ..., "ema": ...}}: a dict without parameters of its own
-  // around the model's.
+  // {"model": {"state_dict": ...}}, {"state_dict": {"model": ..., "ema": ...}}: a dict without
+  // parameters of its own around the model's.
   bool has_state_dict(const Entry& e) const {
     constexpr std::string_view kInner[] = {"state_dict", "model_state_dict", "model"};
     const auto is_dict = [&](std::string_view key) {
       const Value* v = pickle_.find(*e.value, key);
       return v && v->kind == Kind::kDict;
     };
-    return is_dict(kInner[0]) ||
-           (!holds_parameters(*e.value) && std::any_of(std::begin(kInner), std::end(kInner), is_dict));
+    return is_dict(kInner[0]) || (!holds_parameters(*e.value) &&
+                                  std::any_of(std::begin(kInner), std::end(kInner), is_dict));
   }
   // A dict around the model's.
   Result<Choice> enter(const Entry& e, int depth) {
     if (depth == kMaxWrappers) return unclear();
-    XD_TRY_SET(Choice out, Level(pickle_, counter_, cat(prefix_, e.key, '.')).choose(*e.value, depth + 1));
+    XD_TRY_SET(Choice out,
+               Level(pickle_, counter_, cat(prefix_, e.key, '.')).choose(*e.value, depth + 1));
     if (out.path.empty() && !holds_parameters(*e.value)) return unclear();
     if (out.path.empty()) out.path = cat(prefix_, e.key);
     name_left_out(out.left_out, e.value);
@@ -166,7 +171,8 @@ class Level {
   Choice whole(const Value& dict) const {
     Choice out{dict, "", optimizers_, {}};
     for (size_t i = 0; i < std::min(optimizers_.size(), kMaxNamed); ++i) {
-      const auto it = std::find_if(beside_.begin(), beside_.end(), [&](auto& e) { return e.value == optimizers_[i]; });
+      const auto it = std::find_if(beside_.begin(), beside_.end(),
+                                   [&](auto& e) { return e.value == optimizers_[i]; });
       add_name(out.left_out, *it);
     }
     return out;
@@ -186,7 +192,8 @@ class Level {
   void name_left_out(std::string& names, const Value* model) const {
     size_t n = 0;
     for (const Entry& e : beside_) {
-      const bool is_same = e.value->kind == Kind::kDict && e.value->data == model->data;  // or under a second key
+      const bool is_same =
+          e.value->kind == Kind::kDict && e.value->data == model->data;  // or under a second key
       if (e.value == model || is_same) continue;
       if (++n <= kMaxNamed) add_name(names, e);
     }
@@ -204,14 +211,15 @@ class Level {
     }
     if (n_named > kMaxNamed) names += cat(" and ", n_named - kMaxNamed, " more");
     if (n_tensors > 0) names += cat(" beside ", n_tensors, n_tensors == 1 ? " tensor" : " tensors");
-    return unsupported(cat("expected one dict that is clearly the model, found ", names,
-                           ": choose it by name with --state-dict-path NAME, or all of the top level with "
-                           "--state-dict-path ."));
+    return unsupported(
+        cat("expected one dict that is clearly the model, found ", names,
+            ": choose it by name with --state-dict-path NAME, or all of the top level with "
+            "--state-dict-path ."));
   }
 
   Error is_object(const Entry& e) const {
-    return unsupported(cat("expected a dict of tensors at ", in_quotes(cat(prefix_, e.key)), ", found ",
-                           describe_opaque(pickle_, *e.value)));
+    return unsupported(cat("expected a dict of tensors at ", in_quotes(cat(prefix_, e.key)),
+                           ", found ", describe_opaque(pickle_, *e.value)));
   }
 
   const Pickle& pickle_;
@@ -233,7 +241,8 @@ std::string keys_of(const Pickle& pickle, const Value& dict) {
   std::string out;
   const auto items = pickle.items(dict);
   for (size_t i = 0; i + 1 < items.size() && i < 2 * kMost; i += 2) {
-    if (items[i].kind == Kind::kText) out += cat(out.empty() ? "" : ", ", in_quotes(pickle.text(items[i])));
+    if (items[i].kind == Kind::kText)
+      out += cat(out.empty() ? "" : ", ", in_quotes(pickle.text(items[i])));
   }
   return out.empty() ? "no names" : out + (items.size() > 2 * kMost ? ", ..." : "");
 }
@@ -244,18 +253,21 @@ std::string describe_opaque(const Pickle& pickle, const Value& opaque) {
   const std::string what = in_quotes(pickle.class_of(opaque));
   if (!advice.empty()) return cat(what, ", ", advice);
   return cat("an object of the class ", what,
-             ", of which nothing was run: load the file in Python and save the model's state_dict() alone");
+             ", of which nothing was run: load the file in Python and save the model's "
+             "state_dict() alone");
 }
 
 Result<Choice> choose_model(const Pickle& pickle) {
   const Value& root = pickle.root();
   if (root.kind == Kind::kOpaque)
-    return unsupported(cat("expected a dict of named tensors, found ", describe_opaque(pickle, root)));
-  if (root.kind != Kind::kDict)
     return unsupported(
-        cat("expected a dict of named tensors, found ", name_of(root.kind), ": save model.state_dict()"));
+        cat("expected a dict of named tensors, found ", describe_opaque(pickle, root)));
+  if (root.kind != Kind::kDict)
+    return unsupported(cat("expected a dict of named tensors, found ", name_of(root.kind),
+                           ": save model.state_dict()"));
   if (is_optimizer_state(pickle, root))
-    return unsupported("expected a model, found the state of an optimizer: name the file with the weights");
+    return unsupported(
+        "expected a model, found the state of an optimizer: name the file with the weights");
   Counter counter(pickle);
   return Level(pickle, counter, "").choose(root, 0);
 }
@@ -264,19 +276,24 @@ Result<Choice> model_at(const Pickle& pickle, const std::string& path) {
   Value at = pickle.root();
   for (std::string_view rest = path == "." ? std::string_view() : path; !rest.empty();) {
     if (at.kind != Kind::kDict)
-      return invalid(cat("--state-dict-path: expected a dict before ", in_quotes(rest), ", found ", name_of(at.kind)));
+      return invalid(cat("--state-dict-path: expected a dict before ", in_quotes(rest), ", found ",
+                         name_of(at.kind)));
     const Value* next = nullptr;
     size_t length = rest.size();
-    for (; length != 0 && length != std::string_view::npos; length = rest.substr(0, length).rfind('.')) {
+    for (; length != 0 && length != std::string_view::npos;
+         length = rest.substr(0, length).rfind('.')) {
       if ((next = pickle.find(at, rest.substr(0, length)))) break;
     }
-    if (!next) return invalid(cat("--state-dict-path: expected ", in_quotes(rest), ", found ", keys_of(pickle, at)));
+    if (!next)
+      return invalid(
+          cat("--state-dict-path: expected ", in_quotes(rest), ", found ", keys_of(pickle, at)));
     rest.remove_prefix(std::min(length + 1, rest.size()));
     at = *next;
   }
   if (at.kind != Kind::kDict)
-    return invalid(cat("--state-dict-path: expected a dict at ", in_quotes(path), ", found ",
-                       at.kind == Kind::kOpaque ? describe_opaque(pickle, at) : std::string(name_of(at.kind))));
+    return invalid(cat(
+        "--state-dict-path: expected a dict at ", in_quotes(path), ", found ",
+        at.kind == Kind::kOpaque ? describe_opaque(pickle, at) : std::string(name_of(at.kind))));
   return Choice{at, path, {}, {}};
 }
 

@@ -10,8 +10,8 @@ namespace {
 constexpr uint64_t kSmallSpan = 32 << 10;
 constexpr uint64_t kLeastDensity = 8;  // beyond that, at least one element in so many is wanted
 
-// A box of the view: `extent` elements along each dimension from `first` on in the storage. Its elements lie at
-// `out_strides` in the output, from `out` on.
+// A box of the view: `extent` elements along each dimension from `first` on in the storage. Its
+// elements lie at `out_strides` in the output, from `out` on.
 struct Box {
   std::vector<uint64_t> extent;
   uint64_t first = 0, out = 0;
@@ -19,16 +19,23 @@ struct Box {
 
 class Gather {
  public:
-  Gather(const View& view, uint64_t begin, std::span<std::byte> block, const ReadBytes& read, std::span<std::byte> out)
-      : view_(view), begin_(begin), block_(block), read_(read), out_(out), dense_(view.shape.size(), 1) {
+  Gather(const View& view, uint64_t begin, std::span<std::byte> block, const ReadBytes& read,
+         std::span<std::byte> out)
+      : view_(view),
+        begin_(begin),
+        block_(block),
+        read_(read),
+        out_(out),
+        dense_(view.shape.size(), 1) {
     for (size_t d = dense_.size(); d-- > 1;) dense_[d - 1] = dense_[d] * view.shape[d];
   }
 
-  // Rows of dimension d inside the range [from, to) of row-major elements below one index prefix: whole rows are one
-  // box, the pieces of rows at both ends are looked at one dimension further in.
+  // Rows of dimension d inside the range [from, to) of row-major elements below one index prefix:
+  // whole rows are one box, the pieces of rows at both ends are looked at one dimension further in.
   Result<void> range(size_t d, uint64_t from, uint64_t to, uint64_t storage, uint64_t base) {
     if (from == to) return {};
-    if (d == dense_.size()) return box({std::vector<uint64_t>(d, 1), storage, base + from - begin_});
+    if (d == dense_.size())
+      return box({std::vector<uint64_t>(d, 1), storage, base + from - begin_});
     const uint64_t row = dense_[d];
     const uint64_t first = from / row, last = to / row;  // first row touched, first row not whole
     const auto inside = [&](uint64_t i, uint64_t a, uint64_t b) {
@@ -41,8 +48,8 @@ class Gather {
       ++whole;
     }
     if (whole < last) {
-      Box b{std::vector<uint64_t>(view_.shape.begin(), view_.shape.end()), storage + whole * view_.strides[d],
-            base + whole * row - begin_};
+      Box b{std::vector<uint64_t>(view_.shape.begin(), view_.shape.end()),
+            storage + whole * view_.strides[d], base + whole * row - begin_};
       std::fill_n(b.extent.begin(), d, 1);
       b.extent[d] = last - whole;
       XD_TRY(box(std::move(b)));
@@ -61,7 +68,8 @@ class Gather {
       if (reach > (b.extent[widest] - 1) * view_.strides[widest]) widest = d;
     }
     const uint64_t bytes = span * view_.elem_bytes;
-    const bool fits = bytes <= block_.size() && (bytes <= kSmallSpan || span / kLeastDensity <= count);
+    const bool fits =
+        bytes <= block_.size() && (bytes <= kSmallSpan || span / kLeastDensity <= count);
     if (fits) return copy(b, bytes);
     Box other = b;
     const uint64_t half = b.extent[widest] / 2;
@@ -127,8 +135,8 @@ bool is_dense(const View& view) {
   return true;
 }
 
-Result<void> gather(const View& view, uint64_t begin, uint64_t count, std::span<std::byte> block, const ReadBytes& read,
-                    std::span<std::byte> out) {
+Result<void> gather(const View& view, uint64_t begin, uint64_t count, std::span<std::byte> block,
+                    const ReadBytes& read, std::span<std::byte> out) {
   if (count == 0) return {};
   return Gather(view, begin, block, read, out).range(0, begin, begin + count, view.offset, 0);
 }

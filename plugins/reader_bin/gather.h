@@ -23,9 +23,9 @@ using ReadBytes = std::function<Result<void>(uint64_t offset, std::span<std::byt
 // Row-major and without gaps, so that its elements are one range of the storage.
 bool is_dense(const View& view);
 
-// Elements [begin, begin + count) of the view, into out. Reads the storage in blocks of at most `block` bytes, which
-// it borrows; an element fits in it.
-Result<void> gather(const View& view, uint64_t begin, uint64_t count, std::span<std::byte> block, const ReadBytes& read,
-                    std::span<std::byte> out);
+// Elements [begin, begin + count) of the view, into out. Reads the storage in blocks of at most
+// `block` bytes, which it borrows; an element fits in it.
+Result<void> gather(const View& view, uint64_t begin, uint64_t count, std::span<std::byte> block,
+                    const ReadBytes& read, std::span<std::byte> out);
 
 }  // namespace crossdock::reader_bin

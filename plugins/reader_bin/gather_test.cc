@@ -46,7 +46,8 @@ std::vector<T> plain(const std::vector<T>& values, const View& view) {
 }
 
 template <class T>
-std::vector<T> range(Storage<T>& s, const View& view, uint64_t begin, uint64_t count, size_t block_bytes) {
+std::vector<T> range(Storage<T>& s, const View& view, uint64_t begin, uint64_t count,
+                     size_t block_bytes) {
   std::vector<T> out(count);
   std::vector<std::byte> block(block_bytes);
   REQUIRE(gather(view, begin, count, block, s.reader(), std::as_writable_bytes(std::span(out))));
@@ -78,7 +79,8 @@ TEST_CASE("gather: every range of views of every kind, with blocks of every size
       for (uint64_t begin = 0; begin < expected.size(); ++begin) {
         for (uint64_t end = begin; end <= expected.size(); ++end) {
           const auto got = range(storage, view, begin, end - begin, block);
-          REQUIRE(std::equal(got.begin(), got.end(), expected.begin() + static_cast<ptrdiff_t>(begin)));
+          REQUIRE(
+              std::equal(got.begin(), got.end(), expected.begin() + static_cast<ptrdiff_t>(begin)));
         }
       }
     }
@@ -100,7 +102,8 @@ TEST_CASE("gather: elements of every size") {
   Storage<uint64_t> s(30);  // as pairs of 16 bytes
   std::vector<uint64_t> out(30);
   std::vector<std::byte> block(64);
-  REQUIRE(gather({shape, strides, 0, 16}, 0, 15, block, s.reader(), std::as_writable_bytes(std::span(out))));
+  REQUIRE(gather({shape, strides, 0, 16}, 0, 15, block, s.reader(),
+                 std::as_writable_bytes(std::span(out))));
   for (uint64_t i = 0; i < 15; ++i) CHECK(out[2 * i] == s.values[2 * (i % 3 * 5 + i / 3)]);
 }
 
@@ -112,7 +115,8 @@ TEST_CASE("gather: a large transposed matrix in few reads of little more than it
   CHECK(range(s, view, 0, 512 * 512, 1 << 20) == expected);
   CHECK(s.reads == 1);
   s.reads = 0;
-  const auto rows = range(s, view, 512 * 100, 512 * 8, 64 << 10);  // 8 rows: 8 neighbours in each column
+  const auto rows =
+      range(s, view, 512 * 100, 512 * 8, 64 << 10);  // 8 rows: 8 neighbours in each column
   CHECK(std::equal(rows.begin(), rows.end(), expected.begin() + 512 * 100));
   CHECK(s.reads <= 64);
 }
@@ -133,7 +137,9 @@ TEST_CASE("gather: what is dense") {
 TEST_CASE("gather: an error of the source is passed on") {
   const std::vector<uint64_t> shape{2, 2}, strides{1, 2};
   std::vector<std::byte> block(64), out(16);
-  const auto failing = [](uint64_t, std::span<std::byte>) -> Result<void> { return Error{XD_IO, "gone"}; };
+  const auto failing = [](uint64_t, std::span<std::byte>) -> Result<void> {
+    return Error{XD_IO, "gone"};
+  };
   const auto r = gather({shape, strides, 0, 4}, 0, 4, block, failing, out);
   REQUIRE_FALSE(r);
   CHECK(r.error().message == "gone");

@@ -58,7 +58,8 @@ constexpr Type kTypes[] = {
     {"float64", "DoubleStorage", DType::F64},
     {"complex64", "ComplexFloatStorage", DType::C64},
     {"complex128", "ComplexDoubleStorage", DType::C128},
-    // Those below have no storage class of their own: torch saves them untyped, with the dtype beside.
+    // Those below have no storage class of their own: torch saves them untyped, with the dtype
+    // beside.
     {"complex32", "", DType::C32},
     {"uint16", "", DType::U16},
     {"uint32", "", DType::U32},
@@ -76,10 +77,13 @@ struct Advice {
 
 constexpr std::string_view kSparse = "a sparse tensor: save its to_dense() instead";
 constexpr std::string_view kQuantised = "a quantised tensor: save its dequantize() instead";
-constexpr std::string_view kMeta = "a tensor on the meta device, which has no values: save the loaded model";
+constexpr std::string_view kMeta =
+    "a tensor on the meta device, which has no values: save the loaded model";
 constexpr std::string_view kNumpy = "a numpy value: save it as a tensor or a plain number";
-constexpr std::string_view kDevice = "a device's tensor saved by way of numpy: save its .cpu() instead";
-constexpr std::string_view kDTensor = "a tensor that is spread over several devices: save its full_tensor() instead";
+constexpr std::string_view kDevice =
+    "a device's tensor saved by way of numpy: save its .cpu() instead";
+constexpr std::string_view kDTensor =
+    "a tensor that is spread over several devices: save its full_tensor() instead";
 constexpr Advice kAdvice[] = {
     {"torch._utils", "_rebuild_sparse_tensor", kSparse},
     {"torch._utils", "_rebuild_sparse_csr_tensor", kSparse},
@@ -102,20 +106,24 @@ constexpr Advice kAdvice[] = {
     {"argparse", "Namespace", "the program's arguments: save model.state_dict() alone"},
 };
 
-// Whole modules. Builtins are attacked by name, since pickles have others of them (getattr, set, slice).
-constexpr std::string_view kAttackModules[] = {"os",     "posix",     "nt",     "sys", "subprocess", "commands",
-                                               "runpy",  "importlib", "imp",    "pty", "webbrowser", "shutil",
-                                               "socket", "_socket",   "ctypes", "pdb", "bdb"};
-constexpr std::string_view kAttackBuiltins[] = {"eval", "exec",  "execfile",  "compile",    "__import__", "open",
-                                                "file", "input", "raw_input", "breakpoint", "open_code",  "FileIO"};
+// Whole modules. Builtins are attacked by name, since pickles have others of them (getattr, set,
+// slice).
+constexpr std::string_view kAttackModules[] = {
+    "os",  "posix",      "nt",     "sys",    "subprocess", "commands", "runpy", "importlib", "imp",
+    "pty", "webbrowser", "shutil", "socket", "_socket",    "ctypes",   "pdb",   "bdb"};
+constexpr std::string_view kAttackBuiltins[] = {"eval",       "exec",       "execfile",  "compile",
+                                                "__import__", "open",       "file",      "input",
+                                                "raw_input",  "breakpoint", "open_code", "FileIO"};
 
 }  // namespace
 
 std::optional<KnownGlobal> find_global(std::string_view module, std::string_view name) {
-  const auto named = std::find_if(std::begin(kGlobals), std::end(kGlobals),
-                                  [&](const Named& g) { return g.module == module && g.name == name; });
+  const auto named = std::find_if(std::begin(kGlobals), std::end(kGlobals), [&](const Named& g) {
+    return g.module == module && g.name == name;
+  });
   if (named != std::end(kGlobals)) return KnownGlobal{named->what, DType::UNSPECIFIED};
-  if (module == "torch.storage" && name == "UntypedStorage") return KnownGlobal{Global::kStorage, DType::U8};
+  if (module == "torch.storage" && name == "UntypedStorage")
+    return KnownGlobal{Global::kStorage, DType::U8};
   if (module != "torch" && module != "torch.cuda") return std::nullopt;
   for (const Type& t : kTypes) {
     if (!t.storage.empty() && t.storage == name) return KnownGlobal{Global::kStorage, t.type};
@@ -129,7 +137,8 @@ bool is_attack(std::string_view module, std::string_view name) {
     return std::find(std::begin(list), std::end(list), what) != std::end(list);
   };
   if (has(kAttackModules, module)) return true;
-  const bool is_builtin = module == "builtins" || module == "__builtin__" || module == "io" || module == "_io";
+  const bool is_builtin =
+      module == "builtins" || module == "__builtin__" || module == "io" || module == "_io";
   return is_builtin && has(kAttackBuiltins, name.substr(0, name.find('.')));
 }
 
@@ -137,12 +146,15 @@ bool holds_values(std::string_view module, std::string_view name) {
   if (module == "torch._utils" || module == "torch._tensor") return name.starts_with("_rebuild");
   if (module == "torch.storage") return name == "_load_from_bytes";
   if (module.starts_with("__torch__")) return true;
-  if (module.starts_with("torch") && name.ends_with("Tensor")) return true;  // torch.FloatTensor, DTensor, NestedTensor
-  return module.starts_with("numpy") && (name == "_reconstruct" || name == "ndarray" || name == "_frombuffer");
+  if (module.starts_with("torch") && name.ends_with("Tensor"))
+    return true;  // torch.FloatTensor, DTensor, NestedTensor
+  return module.starts_with("numpy") &&
+         (name == "_reconstruct" || name == "ndarray" || name == "_frombuffer");
 }
 
 bool is_of_its_argument(std::string_view module, std::string_view name) {
-  if (module == "__builtin__" || module == "builtins") return name == "getattr";  // enums, and classes inside classes
+  if (module == "__builtin__" || module == "builtins")
+    return name == "getattr";  // enums, and classes inside classes
   return (module == "copy_reg" || module == "copyreg") && name == "_reconstructor";
 }
 
@@ -150,7 +162,8 @@ std::string_view advice_on(std::string_view module, std::string_view name) {
   for (const Advice& a : kAdvice) {
     if (a.module == module && a.name == name) return a.text;
   }
-  return module.starts_with("__torch__") ? "a TorchScript module: save model.state_dict() instead" : "";
+  return module.starts_with("__torch__") ? "a TorchScript module: save model.state_dict() instead"
+                                         : "";
 }
 
 }  // namespace crossdock::reader_bin

@@ -42,16 +42,19 @@ struct KnownGlobal {
 
 std::optional<KnownGlobal> find_global(std::string_view module, std::string_view name);
 
-// One that no checkpoint has a use for: it starts programs, opens files, or gives access to all that does.
+// One that no checkpoint has a use for: it starts programs, opens files, or gives access to all
+// that does.
 bool is_attack(std::string_view module, std::string_view name);
 
-// Whether a value of an unknown global stands for a tensor or array, whose values would be lost without it.
+// Whether a value of an unknown global stands for a tensor or array, whose values would be lost
+// without it.
 bool holds_values(std::string_view module, std::string_view name);
 
 // Whether what a call of an unknown global gives is best named after its first argument.
 bool is_of_its_argument(std::string_view module, std::string_view name);
 
-// What an unknown global most probably stands for and what to do about it; empty when there is nothing better to say.
+// What an unknown global most probably stands for and what to do about it; empty when there is
+// nothing better to say.
 std::string_view advice_on(std::string_view module, std::string_view name);
 
 }  // namespace crossdock::reader_bin

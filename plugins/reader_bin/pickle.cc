@@ -9,11 +9,14 @@ namespace crossdock::reader_bin {
 
 namespace {
 
-Error ends_early() { return {XD_OUT_OF_RANGE, "expected more of the pickle, found its end: the file is cut off"}; }
+Error ends_early() {
+  return {XD_OUT_OF_RANGE, "expected more of the pickle, found its end: the file is cut off"};
+}
 
 class Machine {
  public:
-  Machine(std::string_view bytes, uint64_t begin) : in_(as_bytes(bytes).subspan(begin)), begin_(begin), build_(bytes) {}
+  Machine(std::string_view bytes, uint64_t begin)
+      : in_(as_bytes(bytes).subspan(begin)), begin_(begin), build_(bytes) {}
 
   Result<Pickle> run() {
     uint64_t place = begin_;
@@ -33,9 +36,12 @@ class Machine {
     stack_.push_back(v);
     return {};
   }
-  Result<void> push_number(Kind kind, int64_t number) { return push({kind, 0, static_cast<uint64_t>(number)}); }
+  Result<void> push_number(Kind kind, int64_t number) {
+    return push({kind, 0, static_cast<uint64_t>(number)});
+  }
 
-  // Values since the last mark may be taken, not those below it: they belong to a container outside.
+  // Values since the last mark may be taken, not those below it: they belong to a container
+  // outside.
   size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }
   Result<Value> pop() {
     if (stack_.size() <= floor()) return corrupt("expected a value on the stack, found none");
@@ -65,7 +71,8 @@ class Machine {
     return push(v);
   }
   Result<void> push_tuple_of(size_t n) {
-    if (stack_.size() < floor() + n) return corrupt(cat("expected ", n, " values on the stack, found fewer"));
+    if (stack_.size() < floor() + n)
+      return corrupt(cat("expected ", n, " values on the stack, found fewer"));
     XD_TRY_SET(const Value out, build_.tuple(std::span<const Value>(stack_).last(n)));
     drop(n);
     return push(out);
@@ -75,7 +82,9 @@ class Machine {
     in_.take(length);
     return {kind, static_cast<uint32_t>(length), place};
   }
-  Result<void> push_text(uint64_t length, Kind kind = Kind::kText) { return push(take_text(length, kind)); }
+  Result<void> push_text(uint64_t length, Kind kind = Kind::kText) {
+    return push(take_text(length, kind));
+  }
 
   // Of tuples that hold themselves: the pickler takes back what it began.
   Result<void> pop_value_or_mark() {
@@ -94,7 +103,8 @@ class Machine {
   template <class Fill>
   Result<void> fill_above_mark(Fill fill) {
     XD_TRY_SET(const auto values, above_mark());
-    if (stack_.size() - values.size() <= floor()) return corrupt("expected a container below the mark, found none");
+    if (stack_.size() - values.size() <= floor())
+      return corrupt("expected a container below the mark, found none");
     XD_TRY(fill(stack_[stack_.size() - values.size() - 1], values));
     drop(values.size());
     return {};
@@ -103,9 +113,11 @@ class Machine {
   // ---- the memo
   Result<void> put(uint64_t index) {
     XD_TRY_SET(const Value v, top());
-    // Picklers number their memo from 0 on (Python 2 from 1); a file that skips far ahead wants our memory.
+    // Picklers number their memo from 0 on (Python 2 from 1); a file that skips far ahead wants our
+    // memory.
     constexpr uint64_t kMaxGap = 4096;
-    if (index > memo_.size() + kMaxGap) return corrupt(cat("expected memo ", memo_.size(), " next, found ", index));
+    if (index > memo_.size() + kMaxGap)
+      return corrupt(cat("expected memo ", memo_.size(), " next, found ", index));
     if (index >= memo_.size()) {
       XD_TRY(build_.count_values(index + 1 - memo_.size()));
       memo_.resize(index + 1, Value{Kind::kNothing});
@@ -164,14 +176,15 @@ class Machine {
     drop(values.size());
     return push(made);
   }
-  // The attributes of an OrderedDict, a state dict's _metadata, which no tensor needs; or of an opaque object.
+  // The attributes of an OrderedDict, a state dict's _metadata, which no tensor needs; or of an
+  // opaque object.
   Result<void> build() {
     XD_TRY_SET(const Value state, pop());
     XD_TRY_SET(const Value object, top());
     if (object.kind == Kind::kDict) return {};
     if (object.kind == Kind::kOpaque) return build_.append(object, {&state, 1});
-    return unsupported(cat("expected to set the attributes of a dict only, found BUILD of ", name_of(object.kind),
-                           ": nothing was run"));
+    return unsupported(cat("expected to set the attributes of a dict only, found BUILD of ",
+                           name_of(object.kind), ": nothing was run"));
   }
 
   Result<void> push_long(uint32_t n) {
@@ -183,7 +196,8 @@ class Machine {
     return push({Kind::kInt, 0, number});
   }
 
-  // ---- one opcode. A cursor that has failed is noticed by the caller: what is pushed then is never seen.
+  // ---- one opcode. A cursor that has failed is noticed by the caller: what is pushed then is
+  // never seen.
   Result<void> step(bool& stopped) {
     const uint8_t code = in_.u8();
     if (in_.failed()) return {};
@@ -193,13 +207,15 @@ class Machine {
       case 0x80: {
         const uint8_t protocol = in_.u8();
         if (in_.failed() || protocol == 2 || protocol == 3) return {};
-        return unsupported(cat("expected pickle protocol 2 or 3, found ", protocol,
-                               ": load the file in Python and torch.save it again, without pickle_protocol"));
+        return unsupported(
+            cat("expected pickle protocol 2 or 3, found ", protocol,
+                ": load the file in Python and torch.save it again, without pickle_protocol"));
       }
       case '.': {
         stopped = true;
         XD_TRY_SET(root_, pop());
-        if (!stack_.empty() || !marks_.empty()) return corrupt("expected one value at the end, found more");
+        if (!stack_.empty() || !marks_.empty())
+          return corrupt("expected one value at the end, found more");
         return {};
       }
       case '(':
@@ -260,9 +276,11 @@ class Machine {
         return build_.set_items(dict, both);
       }
       case 'e':
-        return fill_above_mark([this](const Value& list, auto values) { return build_.append(list, values); });
+        return fill_above_mark(
+            [this](const Value& list, auto values) { return build_.append(list, values); });
       case 'u':
-        return fill_above_mark([this](const Value& dict, auto values) { return build_.set_items(dict, values); });
+        return fill_above_mark(
+            [this](const Value& dict, auto values) { return build_.set_items(dict, values); });
       case '0':
         return pop_value_or_mark();
       case '1':
@@ -290,8 +308,8 @@ class Machine {
       default:
         break;
     }
-    return unsupported(
-        cat("expected an opcode that torch.save uses, found ", name_of_refused(code), ": nothing was run"));
+    return unsupported(cat("expected an opcode that torch.save uses, found ", name_of_refused(code),
+                           ": nothing was run"));
   }
 
   Cursor in_;
@@ -319,9 +337,13 @@ std::string Pickle::class_of(const Value& v) const {
 }
 
 std::string_view name_of(Kind kind) {
-  constexpr std::string_view kNames[] = {
-      "None",   "a bool",   "an integer", "a float",  "a string", "a list",        "a tuple",
-      "a dict", "a global", "a storage",  "a tensor", "nothing",  "another value", "an object of a class"};
+  constexpr std::string_view kNames[] = {"None",          "a bool",
+                                         "an integer",    "a float",
+                                         "a string",      "a list",
+                                         "a tuple",       "a dict",
+                                         "a global",      "a storage",
+                                         "a tensor",      "nothing",
+                                         "another value", "an object of a class"};
   return kNames[static_cast<size_t>(kind)];
 }
 

@@ -1,9 +1,10 @@
 // Reads the pickles of torch.save without running anything.
 //
-// A pickle is a program. This machine knows the opcodes of protocols 2 and 3, and the globals that plain values and
-// tensors need, as torch's own weights_only loader does (torch 2.13, _weights_only_unpickler.py). What a pickle "calls"
-// here only makes values of the kinds below: no module is imported and no code runs, whatever it says. An object of any
-// other class is opaque: its name, and the values that it was made of. Time and memory are bounded by the length of the
+// A pickle is a program. This machine knows the opcodes of protocols 2 and 3, and the globals that
+// plain values and tensors need, as torch's own weights_only loader does (torch 2.13,
+// _weights_only_unpickler.py). What a pickle "calls" here only makes values of the kinds below: no
+// module is imported and no code runs, whatever it says. An object of any other class is opaque:
+// its name, and the values that it was made of. Time and memory are bounded by the length of the
 // input and the limits below.
 #pragma once
 
@@ -21,9 +22,12 @@
 namespace crossdock::reader_bin {
 
 inline constexpr uint64_t kMaxPickleBytes = 256 << 20;
-inline constexpr size_t kMaxMarks = 10'000;       // containers that are being filled, one inside the other
-inline constexpr size_t kMaxObjects = 2'000'000;  // lists, dicts, opaques, storages and tensors, some 200 bytes each
-inline constexpr size_t kMaxValues = 16'000'000;  // on the stack, in the memo and in all containers, 16 bytes each
+inline constexpr size_t kMaxMarks =
+    10'000;  // containers that are being filled, one inside the other
+inline constexpr size_t kMaxObjects =
+    2'000'000;  // lists, dicts, opaques, storages and tensors, some 200 bytes each
+inline constexpr size_t kMaxValues =
+    16'000'000;  // on the stack, in the memo and in all containers, 16 bytes each
 inline constexpr size_t kMaxDimensions = 64;
 
 enum class Kind : uint8_t {
@@ -48,7 +52,8 @@ std::string_view name_of(Kind kind);
 struct Value {
   Kind kind = Kind::kNone;
   uint32_t length = 0;  // text, tuple; opaque: whether it stands for a tensor or array
-  uint64_t data = 0;    // bool, int: the number; text: where it begins; tuple: its first value; else an index
+  uint64_t data =
+      0;  // bool, int: the number; text: where it begins; tuple: its first value; else an index
 };
 
 struct Storage {
@@ -56,7 +61,8 @@ struct Storage {
   // The elements as the storage's class has them. UntypedStorage counts bytes: then element is U8.
   manifest::DType element = manifest::DType::U8;
   uint64_t n_elems = 0;  // of the whole root storage
-  uint64_t first = 0;    // a view of the root storage begins at this element; files of torch 0.2 have such
+  uint64_t first =
+      0;  // a view of the root storage begins at this element; files of torch 0.2 have such
   uint64_t n_viewed = 0;
 
   uint64_t n_bytes() const { return n_elems * manifest::info(element).bits / 8; }  // checked
@@ -81,8 +87,11 @@ class Pickle {
   uint64_t end() const { return end_; }  // where the next pickle of a stream begins
 
   std::string_view text(const Value& v) const { return bytes_.substr(v.data, v.length); }
-  std::span<const Value> tuple(const Value& v) const { return std::span(pool_).subspan(v.data, v.length); }
-  // A list's values, a dict's keys and values in turn, or an opaque's module and name and all that it was made of.
+  std::span<const Value> tuple(const Value& v) const {
+    return std::span(pool_).subspan(v.data, v.length);
+  }
+  // A list's values, a dict's keys and values in turn, or an opaque's module and name and all that
+  // it was made of.
   std::span<const Value> items(const Value& v) const { return containers_[v.data]; }
   // Of an opaque, as in "argparse.Namespace".
   std::string class_of(const Value& v) const;

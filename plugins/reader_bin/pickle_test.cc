@@ -20,10 +20,11 @@ std::string outcome_of(const std::string& value) { return outcome(pickle(value))
 }  // namespace
 
 TEST_CASE("pickle: plain values") {
-  const std::string bytes = pickle(
-      dict({text("n"), "N", text("t"), "\x88", text("f"), "\x89", text("i"), number(7), text("big"),
-            number(-(int64_t{1} << 40)), text("float"), "G" + std::string(8, '\0'), text("list"),
-            list({number(1), text("two")}), text("tuple"), tuple({number(1), "]", "}"}), text("bytes"), "C\x01x"}));
+  const std::string bytes =
+      pickle(dict({text("n"), "N", text("t"), "\x88", text("f"), "\x89", text("i"), number(7),
+                   text("big"), number(-(int64_t{1} << 40)), text("float"),
+                   "G" + std::string(8, '\0'), text("list"), list({number(1), text("two")}),
+                   text("tuple"), tuple({number(1), "]", "}"}), text("bytes"), "C\x01x"}));
   const auto p = read_pickle(bytes);
   REQUIRE(p);
   const Value& root = p->root();
@@ -44,9 +45,11 @@ TEST_CASE("pickle: plain values") {
 
 TEST_CASE("pickle: integers of every length") {
   const auto value = [](std::string_view bytes) {
-    const std::string stream = pickle("\x8a" + std::string(1, static_cast<char>(bytes.size())) + std::string(bytes));
+    const std::string stream =
+        pickle("\x8a" + std::string(1, static_cast<char>(bytes.size())) + std::string(bytes));
     const auto p = read_pickle(stream);
-    return p && p->root().kind == Kind::kInt ? std::to_string(static_cast<int64_t>(p->root().data)) : "other";
+    return p && p->root().kind == Kind::kInt ? std::to_string(static_cast<int64_t>(p->root().data))
+                                             : "other";
   };
   CHECK(value("") == "0");
   CHECK(value("\xff") == "-1");
@@ -62,10 +65,12 @@ TEST_CASE("pickle: a tensor, a parameter and what they stand on") {
       tuple({t, call(global("torch._utils", "_rebuild_parameter"), {t, "\x88", ordered_dict({})}),
              call(global("torch._tensor", "_rebuild_from_type_v2"),
                   {global("torch._utils", "_rebuild_tensor_v2"), global("torch", "Tensor"),
-                   tuple({storage("6", 4), number(0), numbers({4}), numbers({1}), "\x89", ordered_dict({})}), "}"}),
+                   tuple({storage("6", 4), number(0), numbers({4}), numbers({1}), "\x89",
+                          ordered_dict({})}),
+                   "}"}),
              call(global("torch._utils", "_rebuild_tensor_v3"),
-                  {storage("7", 8, "UntypedStorage", "torch.storage"), number(1), numbers({3}), numbers({1}), "\x89",
-                   ordered_dict({}), global("torch", "uint16")})}));
+                  {storage("7", 8, "UntypedStorage", "torch.storage"), number(1), numbers({3}),
+                   numbers({1}), "\x89", ordered_dict({}), global("torch", "uint16")})}));
   const auto p = read_pickle(bytes);
   REQUIRE(p);
   const auto all = p->tuple(p->root());
@@ -85,14 +90,17 @@ TEST_CASE("pickle: a tensor, a parameter and what they stand on") {
 }
 
 TEST_CASE("pickle: views of a root storage, as torch 0.2 has them") {
-  const std::string id = tuple({text("storage"), global("torch", "FloatStorage"), text("1"), text("cpu"), number(10),
-                                tuple({text("2"), number(4), number(3)})}) +
-                         "Q";
+  const std::string id =
+      tuple({text("storage"), global("torch", "FloatStorage"), text("1"), text("cpu"), number(10),
+             tuple({text("2"), number(4), number(3)})}) +
+      "Q";
   const std::string bytes = pickle(tensor(id, 1, {2}, {1})), over = pickle(tensor(id, 1, {3}, {1}));
   const auto p = read_pickle(bytes);
   REQUIRE(p);
   CHECK(p->tensor(p->root()).offset == 5);
-  CHECK(has(outcome(over), "expected a tensor inside its storage of 3 elements, found one that reaches element 3"));
+  CHECK(
+      has(outcome(over),
+          "expected a tensor inside its storage of 3 elements, found one that reaches element 3"));
 }
 
 TEST_CASE("pickle: a stream of several") {
@@ -109,9 +117,10 @@ TEST_CASE("pickle: a stream of several") {
 }
 
 TEST_CASE("pickle: ends at every byte") {
-  const std::string bytes = pickle(
-      dict({text("w"), tensor(storage("0", 300), 0, {300}, {1}), text("n"), number(-5), text("l"),
-            number(int64_t{1} << 33), text("g"), "G12345678", text("m"), "M\x01\x02q\x00"s, text("h"), "h\x00"s}));
+  const std::string bytes =
+      pickle(dict({text("w"), tensor(storage("0", 300), 0, {300}, {1}), text("n"), number(-5),
+                   text("l"), number(int64_t{1} << 33), text("g"), "G12345678", text("m"),
+                   "M\x01\x02q\x00"s, text("h"), "h\x00"s}));
   REQUIRE(outcome(bytes) == "accepted");
   for (size_t n = 0; n < bytes.size(); ++n) {
     INFO(n);
@@ -132,7 +141,8 @@ TEST_CASE("pickle: the memo") {
 
 TEST_CASE("pickle: nothing runs") {
   CHECK(outcome_of(call(global("os", "system"), {text("touch /tmp/x")})) ==
-        "byte 2: expected what a checkpoint is made of, found the global \"os.system\", which none has a use for: "
+        "byte 2: expected what a checkpoint is made of, found the global \"os.system\", which none "
+        "has a use for: "
         "nothing was run, and the file is most likely made to attack whoever loads it");
   for (const auto& [module, name] :
        std::initializer_list<std::pair<const char*, const char*>>{{"builtins", "eval"},
@@ -147,7 +157,8 @@ TEST_CASE("pickle: nothing runs") {
                                                                   {"importlib", "import_module"}}) {
     INFO(module << '.' << name);
     CHECK(has(outcome_of(global(module, name)), "nothing was run"));
-    CHECK(has(outcome_of(dict({text("w"), "N", text("x"), global(module, name)})), "most likely made to attack"));
+    CHECK(has(outcome_of(dict({text("w"), "N", text("x"), global(module, name)})),
+              "most likely made to attack"));
   }
   struct Case {
     std::string value, message;
@@ -175,9 +186,11 @@ TEST_CASE("pickle: nothing runs") {
   CHECK(has(outcome_of(global("a", "b") + "NR"), "expected a tuple of arguments, found None"));
   CHECK(has(outcome_of(global("torch", "FloatStorage") + ")R"), "found a call of a class"));
   CHECK(has(outcome_of(global("torch", "float32") + ")R"), "found a call of a class"));
-  CHECK(has(outcome_of(global("torch.nn.parameter", "Parameter") + ")R"), "found a call of a class"));
+  CHECK(
+      has(outcome_of(global("torch.nn.parameter", "Parameter") + ")R"), "found a call of a class"));
   CHECK(outcome_of("}}b") == "accepted");  // a state dict's _metadata
-  CHECK(has(outcome(pickle(number(1)).replace(1, 1, "\x04")), "expected pickle protocol 2 or 3, found 4"));
+  CHECK(has(outcome(pickle(number(1)).replace(1, 1, "\x04")),
+            "expected pickle protocol 2 or 3, found 4"));
   CHECK(has(outcome("N."), "expected a pickle of protocol 2, found it begins with byte 78"));
 }
 
@@ -195,12 +208,14 @@ TEST_CASE("pickle: objects of unknown classes are opaque, whatever is done with 
   CHECK(name(type + ")\x81}" + text("x") + "Nsb") == "a.b.C");
   CHECK(name("(" + type + number(1) + "o}b") == "a.b.C");
   CHECK(name(call(call(type, {number(1)}), {"N"})) == "a.b.C");
-  CHECK(name(type + ")\x81" + number(1) + "a(" + number(1) + "Ne" + text("k") + "Ns(" + text("k") + "Nu") == "a.b.C");
+  CHECK(name(type + ")\x81" + number(1) + "a(" + number(1) + "Ne" + text("k") + "Ns(" + text("k") +
+             "Nu") == "a.b.C");
   CHECK(name(type + "(" + number(1) + "1") == "a.b.C");
   CHECK(name(type + number(1) + "0") == "a.b.C");
   CHECK(name("(0" + type) == "a.b.C");
   CHECK(name(global("__builtin__", "getattr") + tuple({type, text("D")}) + "R") == "a.b.C");
-  CHECK(name(call(global("copy_reg", "_reconstructor"), {type, global("__builtin__", "object"), "N"})) == "a.b.C");
+  CHECK(name(call(global("copy_reg", "_reconstructor"),
+                  {type, global("__builtin__", "object"), "N"})) == "a.b.C");
   CHECK(name(global("torch", "OrderedDict")) == "torch.OrderedDict");
   CHECK(name(global("torch.cuda", "float32")) == "torch.cuda.float32");
   CHECK(name(global("", "")) == ".");
@@ -212,38 +227,43 @@ TEST_CASE("pickle: objects of unknown classes are opaque, whatever is done with 
 
   // What stands for a tensor, though it may be made of none.
   const std::string strange =
-      tuple({text("storage"), global("torch", "QInt8Storage"), text("0"), text("cpu"), number(4)}) + "Q";
+      tuple({text("storage"), global("torch", "QInt8Storage"), text("0"), text("cpu"), number(4)}) +
+      "Q";
   CHECK(name(strange) == "torch.QInt8Storage holds values");
   CHECK(name(tensor(strange, 0, {1}, {1})) == "torch.QInt8Storage holds values");
   CHECK(name(call(global("torch._utils", "_rebuild_parameter"), {call(type, {}), "\x88", "N"})) ==
         "a.b.C holds values");
   CHECK(name(call(global("torch._tensor", "_rebuild_from_type_v2"),
-                  {global("torch._utils", "_rebuild_tensor_v2"), type, tuple({}), "N"})) == "a.b.C holds values");
+                  {global("torch._utils", "_rebuild_tensor_v2"), type, tuple({}), "N"})) ==
+        "a.b.C holds values");
   CHECK(name(call(global("torch._utils", "_rebuild_meta_tensor_no_storage"), {"N"})) ==
         "torch._utils._rebuild_meta_tensor_no_storage holds values");
   CHECK(name(call(global("numpy.core.multiarray", "_reconstruct"), {"N"}) + "Nb") ==
         "numpy.core.multiarray._reconstruct holds values");
-  CHECK(name(call(global("numpy.core.multiarray", "scalar"), {"N"})) == "numpy.core.multiarray.scalar");
+  CHECK(name(call(global("numpy.core.multiarray", "scalar"), {"N"})) ==
+        "numpy.core.multiarray.scalar");
   CHECK(name(tuple({text("module"), type, text("x.py"), text("class C")}) + "Q)\x81") == "a.b.C");
 }
 
 TEST_CASE("pickle: a device's tensor is the CPU's, when nothing casts it") {
   const auto of = [](const std::string& t, const std::string& dtype) {
-    return outcome_of(
-        call(global("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"), {t, dtype, text("xla:0"), "\x89"}) +
-        "\x85");
+    return outcome_of(call(global("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"),
+                           {t, dtype, text("xla:0"), "\x89"}) +
+                      "\x85");
   };
   const std::string t = tensor(storage("0", 1), 0, {1}, {1});
   CHECK(of(t, global("torch", "float32")) == "accepted");
-  CHECK(has(of(t, global("torch", "float16")), "in its own type, F32, found one that loading casts to F16: save its"));
+  CHECK(has(of(t, global("torch", "float16")),
+            "in its own type, F32, found one that loading casts to F16: save its"));
   CHECK(has(of(t, "N"), "expected a dtype, found None"));
   CHECK(has(of("N", global("torch", "float32")), "expected a device's tensor, found None"));
 }
 
 TEST_CASE("pickle: a stack that does not fit the opcodes") {
   for (const char* value :
-       {"",        "t", "\x85", "N\x86", "a", "]a",    "N]a", "s",  "}Ns",  "e",   "u",    "(e",   "(u",   "N(Ne",
-        "](]((ee", "R", ")R",   "b",     "Q", "q\x01", "NN",  "(N", "(N(t", "NNa", "NNNs", "}(Nu", "}]Ns", "}}Ns"}) {
+       {"",   "t",  "\x85", "N\x86", "a",       "]a",   "N]a",  "s",   "}Ns", "e",
+        "u",  "(e", "(u",   "N(Ne",  "](]((ee", "R",    ")R",   "b",   "Q",   "q\x01",
+        "NN", "(N", "(N(t", "NNa",   "NNNs",    "}(Nu", "}]Ns", "}}Ns"}) {
     INFO(value);
     CHECK(outcome_of(value) != "accepted");
   }
@@ -258,7 +278,7 @@ TEST_CASE("pickle: tensors that are not inside their storage") {
   CHECK(verdict(0, {}, {}) == "accepted");
   CHECK(verdict(11, {}, {}) == "accepted");
   CHECK(verdict(100, {0, 5}, {5, 1}) == "accepted");  // no element, no place
-  CHECK(verdict(0, {1 << 30}, {0}) == "accepted");    // the reader refuses what is too large to write
+  CHECK(verdict(0, {1 << 30}, {0}) == "accepted");  // the reader refuses what is too large to write
   CHECK(has(verdict(12, {}, {}), "found one that reaches element 12"));
   CHECK(has(verdict(1, {3, 4}, {4, 1}), "found one that reaches element 12"));
   CHECK(has(verdict(0, {3, 4}, {4}), "expected a stride for each of 2 dimensions, found 1"));
@@ -267,15 +287,18 @@ TEST_CASE("pickle: tensors that are not inside their storage") {
   CHECK(has(verdict(0, {3}, {-1}), "expected a stride of 0 or more, found -1"));
   CHECK(has(verdict(0, {INT64_MAX, INT64_MAX}, {0, 0}), "a shape that overflows"));
   CHECK(has(verdict(0, {INT64_MAX}, {INT64_MAX}), "a shape that overflows"));
-  CHECK(has(verdict(0, {8, 8}, {INT64_MAX, 1}), "strides inside the storage, found ones that overflow"));
+  CHECK(has(verdict(0, {8, 8}, {INT64_MAX, 1}),
+            "strides inside the storage, found ones that overflow"));
   CHECK(has(verdict(INT64_MAX, {8, 8, 8}, {INT64_MAX / 7, INT64_MAX / 7, 1}), "overflow"));
   CHECK(has(outcome_of(storage("0", -1)), "expected a number of elements of 0 or more, found -1"));
-  CHECK(has(outcome_of(storage("0", INT64_MAX, "DoubleStorage")), "expected a storage below 2^64 bytes"));
+  CHECK(has(outcome_of(storage("0", INT64_MAX, "DoubleStorage")),
+            "expected a storage below 2^64 bytes"));
 }
 
 TEST_CASE("pickle: what a tensor is rebuilt from") {
   const std::string v2 = global("torch._utils", "_rebuild_tensor_v2"), s = storage("0", 1);
-  CHECK(has(outcome_of(call(v2, {s, number(0), numbers({1}), numbers({1})})), "expected 6 to 7 arguments, found 4"));
+  CHECK(has(outcome_of(call(v2, {s, number(0), numbers({1}), numbers({1})})),
+            "expected 6 to 7 arguments, found 4"));
   CHECK(has(outcome_of(call(v2, {"N", number(0), numbers({1}), numbers({1}), "N", "N"})),
             "expected a tensor's storage, found None"));
   CHECK(has(outcome_of(call(v2, {s, "\x88", numbers({1}), numbers({1}), "N", "N"})),
@@ -283,35 +306,46 @@ TEST_CASE("pickle: what a tensor is rebuilt from") {
   CHECK(has(outcome_of(call(v2, {s, number(0), list({number(1)}), numbers({1}), "N", "N"})),
             "expected a tuple of numbers, found a list"));
   const auto marked = [&](const char* key, const char* value) {
-    return outcome_of(call(v2, {s, number(0), numbers({1}), numbers({1}), "N", "N", dict({text(key), value})}));
+    return outcome_of(
+        call(v2, {s, number(0), numbers({1}), numbers({1}), "N", "N", dict({text(key), value})}));
   };
   CHECK(marked("conj", "\x89") == "accepted");
-  CHECK(has(marked("conj", "\x88"), "a tensor that is marked \"conj\": save its resolve_conj() instead"));
+  CHECK(has(marked("conj", "\x88"),
+            "a tensor that is marked \"conj\": save its resolve_conj() instead"));
   CHECK(has(marked("neg", "\x88"), "resolve_neg()"));
   CHECK(has(outcome_of(call(global("torch._utils", "_rebuild_parameter"), {"N", "\x88", "N"})),
             "expected a parameter's tensor, found None"));
   const std::string from_type = global("torch._tensor", "_rebuild_from_type_v2");
-  CHECK(has(outcome_of(call(from_type, {from_type, global("torch", "Tensor"), tuple({"N", "N", "N", "N"}), "N"})),
+  CHECK(has(outcome_of(call(from_type, {from_type, global("torch", "Tensor"),
+                                        tuple({"N", "N", "N", "N"}), "N"})),
             "a rebuilding of a rebuilding"));
-  CHECK(has(outcome_of(call(from_type, {v2, global("torch", "float32"), tuple({}), "N"})), "another class of tensor"));
+  CHECK(has(outcome_of(call(from_type, {v2, global("torch", "float32"), tuple({}), "N"})),
+            "another class of tensor"));
   CHECK(has(outcome_of("NQ"), "expected a persistent id that names a storage"));
 }
 
 TEST_CASE("pickle: memory and time stay bounded") {
-  CHECK(has(outcome("\x80\x02" + std::string(kMaxMarks + 1, '(')), "expected at most 10000 nested containers"));
-  CHECK(has(outcome("\x80\x02" + std::string(kMaxObjects + 1, '}')), "expected at most 2000000 objects"));
-  CHECK(has(outcome("\x80\x02" + std::string(kMaxValues + 1, 'N')), "expected at most 16000000 values"));
-  std::string doubling = "\x80\x02]Nq\x01(Ne";  // a list that is put into itself: no copy, no recursion
+  CHECK(has(outcome("\x80\x02" + std::string(kMaxMarks + 1, '(')),
+            "expected at most 10000 nested containers"));
+  CHECK(has(outcome("\x80\x02" + std::string(kMaxObjects + 1, '}')),
+            "expected at most 2000000 objects"));
+  CHECK(has(outcome("\x80\x02" + std::string(kMaxValues + 1, 'N')),
+            "expected at most 16000000 values"));
+  std::string doubling =
+      "\x80\x02]Nq\x01(Ne";  // a list that is put into itself: no copy, no recursion
   for (int i = 0; i < 100; ++i) doubling += "q\x02h\x02"s + "a";
   CHECK(outcome(doubling + ".") != "accepted");
   std::string copies = "\x80\x02}q\x01(" + std::string(2000, 'N') + "u0";
   CHECK(outcome(copies) != "accepted");
-  // Each call copies the dict before it: found by the number of values, not by running out of memory.
+  // Each call copies the dict before it: found by the number of values, not by running out of
+  // memory.
   std::string growing = "\x80\x02}(" + std::string(200'000, 'N') + "u";
-  for (int i = 0; i < 1000; ++i) growing += "q\x01"s + global("collections", "OrderedDict") + "h\x01\x85R"s;
+  for (int i = 0; i < 1000; ++i)
+    growing += "q\x01"s + global("collections", "OrderedDict") + "h\x01\x85R"s;
   CHECK(has(outcome(growing), "expected at most 16000000 values"));
   // Each call keeps what it was called with, and no more.
-  std::string calls = "\x80\x02" + global("a", "B") + "q\x01"s + "(" + std::string(1000, 'N') + "tq\x02"s;
+  std::string calls =
+      "\x80\x02" + global("a", "B") + "q\x01"s + "(" + std::string(1000, 'N') + "tq\x02"s;
   for (size_t i = 0; i < kMaxObjects; ++i) calls += "h\x01h\x02R"s;
   CHECK(has(outcome(calls), "expected at most"));
 }

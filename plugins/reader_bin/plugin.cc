@@ -1,8 +1,9 @@
-// org.crossdock.reader.bin: reads the checkpoints of torch.save: pytorch_model.bin, its shards, .pt, .pth and .ckpt.
+// org.crossdock.reader.bin: reads the checkpoints of torch.save: pytorch_model.bin, its shards,
+// .pt, .pth and .ckpt.
 //
-// open() reads directories and pickles only, one file at a time. read() is one read of the file for a dense tensor; a
-// strided one is gathered in blocks. What open() made is immutable but for the streams of deflated records, which have
-// a lock, so reads may run concurrently.
+// open() reads directories and pickles only, one file at a time. read() is one read of the file for
+// a dense tensor; a strided one is gathered in blocks. What open() made is immutable but for the
+// streams of deflated records, which have a lock, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
 #include "plugins/reader_bin/checkpoint.h"
@@ -30,13 +31,15 @@ class BinReader : public Reader {
  public:
   static int probe(const Host& host, const Input& input) { return score(host, input); }
 
-  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input,
+                                              const Options& options) {
     const auto names = input.names(host);
     auto out = std::make_unique<BinReader>();
     XD_TRY_SET(out->config_, common::read_config(host, input, names));
     XD_TRY_SET(out->checkpoint_,
                open_checkpoint(host, input, out->config_,
-                               {options.text("variant"), options.text("state-dict-path"), options.flag("verify-crc")}));
+                               {options.text("variant"), options.text("state-dict-path"),
+                                options.flag("verify-crc")}));
     out->aux_files_ = common::aux_files(names);
     return std::unique_ptr<Reader>(std::move(out));
   }
@@ -47,7 +50,8 @@ class BinReader : public Reader {
     out.source.config = config_;
     out.aux_files = aux_files_;
     out.alias_groups = checkpoint_.aliases;
-    for (const CheckpointFile& file : checkpoint_.files) out.source.files.push_back({file.name, file.size, {}});
+    for (const CheckpointFile& file : checkpoint_.files)
+      out.source.files.push_back({file.name, file.size, {}});
     out.tensors.reserve(checkpoint_.tensors.size());
     for (const StoredTensor& t : checkpoint_.tensors) describe(t, out.tensors.emplace_back());
     return out;
@@ -76,7 +80,8 @@ class BinReader : public Reader {
       out.encoding = record.deflated ? swapped ? "deflate, big-endian" : "deflate" : "big-endian";
       out.extents = {{t.file, record.offset, record.n_stored}};
     } else if (t.strides.empty()) {
-      out.extents = {{t.file, record.offset + t.offset * t.elem_bytes(), t.n_elems() * t.elem_bytes()}};
+      out.extents = {
+          {t.file, record.offset + t.offset * t.elem_bytes(), t.n_elems() * t.elem_bytes()}};
     } else {
       out.extents = {{t.file, record.offset, record.n_stored}};
       out.strides.assign(t.strides.begin(), t.strides.end());
@@ -84,7 +89,8 @@ class BinReader : public Reader {
     }
   }
 
-  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) {
+  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range,
+                    std::span<std::byte> out) {
     XD_TRY(common::check_dense(range, t.dtype, t.n_elems(), out));
     if (range.count == 0) return {};
     TorchFile& file = *checkpoint_.files[t.file].torch;
@@ -98,12 +104,15 @@ class BinReader : public Reader {
     return {};
   }
 
-  static Result<void> read_strided(const Host& host, const StoredTensor& t, const xd_range& range, RecordReader& reader,
-                                   const Record& record, std::span<std::byte> out) {
+  static Result<void> read_strided(const Host& host, const StoredTensor& t, const xd_range& range,
+                                   RecordReader& reader, const Record& record,
+                                   std::span<std::byte> out) {
     const View view{t.shape, t.strides, t.offset, t.elem_bytes()};
     // A deflated record comes whole, into memory, where one block can be anywhere.
-    const uint64_t most = record.deflated ? record.n_bytes : std::min(kBlockBytes, host.piece_bytes());
-    XD_TRY_SET(const Buffer block, Buffer::make(host, std::clamp<uint64_t>(most, t.elem_bytes(), record.n_bytes)));
+    const uint64_t most =
+        record.deflated ? record.n_bytes : std::min(kBlockBytes, host.piece_bytes());
+    XD_TRY_SET(const Buffer block,
+               Buffer::make(host, std::clamp<uint64_t>(most, t.elem_bytes(), record.n_bytes)));
     if (!record.deflated) {
       const auto from_file = [&](uint64_t offset, std::span<std::byte> piece) {
         return reader.read(host, record, offset, piece);
@@ -124,32 +133,36 @@ class BinReader : public Reader {
   std::vector<manifest::AuxFile> aux_files_;
 };
 
-constexpr xd_option_desc option(const char* name, const char* type, const char* fallback, const char* help) {
+constexpr xd_option_desc option(const char* name, const char* type, const char* fallback,
+                                const char* help) {
   return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
 }
 constexpr xd_option_desc kVariant =
-    option("variant", "string", "", "which weights of a folder that has several: fp16 for pytorch_model.fp16.bin");
-constexpr xd_option_desc kPath =
-    option("state-dict-path", "string", "",
-           "the dict of a .pt or .ckpt file that is the model, as in \"a.b\"; \".\" is the top level");
+    option("variant", "string", "",
+           "which weights of a folder that has several: fp16 for pytorch_model.fp16.bin");
+constexpr xd_option_desc kPath = option(
+    "state-dict-path", "string", "",
+    "the dict of a .pt or .ckpt file that is the model, as in \"a.b\"; \".\" is the top level");
 constexpr xd_option_desc kVerify =
     option("verify-crc", "bool", "false", "check the CRC of every record of a .bin file");
 constexpr const xd_option_desc* kOptions[] = {&kVariant, &kPath, &kVerify, nullptr};
 constexpr const char* kFormats[] = {"bin", nullptr};
-constexpr const char* kPatterns[] = {"*.bin", "*.pt", "*.pth", "*.ckpt", "pytorch_model.bin.index.json", nullptr};
+constexpr const char* kPatterns[] = {
+    "*.bin", "*.pt", "*.pth", "*.ckpt", "pytorch_model.bin.index.json", nullptr};
 
 constexpr xd_reader_api kApi = reader_api<BinReader>();
-constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
-                               XD_READER,
-                               XD_CAP_CONCURRENT,
-                               "org.crossdock.reader.bin",
-                               CROSSDOCK_VERSION,
-                               "reads PyTorch checkpoints (.bin, .pt, .pth, .ckpt) without running their pickles",
-                               kFormats,
-                               kPatterns,
-                               kOptions,
-                               &kApi,
-                               nullptr};
+constexpr xd_plugin_desc kDesc{
+    XD_INIT_SIZE(xd_plugin_desc),
+    XD_READER,
+    XD_CAP_CONCURRENT,
+    "org.crossdock.reader.bin",
+    CROSSDOCK_VERSION,
+    "reads PyTorch checkpoints (.bin, .pt, .pth, .ckpt) without running their pickles",
+    kFormats,
+    kPatterns,
+    kOptions,
+    &kApi,
+    nullptr};
 constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
 constexpr xd_module kModule{XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
 

@@ -1,4 +1,5 @@
-// Pickles, zip files and torch files as short texts: the inputs of this folder's tests and the seeds of its fuzzers.
+// Pickles, zip files and torch files as short texts: the inputs of this folder's tests and the
+// seeds of its fuzzers.
 #pragma once
 
 #include <crossdock/bytes.hpp>
@@ -36,14 +37,20 @@ inline std::string number(int64_t n) {
   put_le(out, n);
   return out;
 }
-inline std::string global(std::string_view module, std::string_view name) { return cat("c", module, "\n", name, "\n"); }
+inline std::string global(std::string_view module, std::string_view name) {
+  return cat("c", module, "\n", name, "\n");
+}
 inline std::string joined(std::initializer_list<std::string> parts) {
   std::string out;
   for (const std::string& part : parts) out += part;
   return out;
 }
-inline std::string tuple(std::initializer_list<std::string> values) { return "(" + joined(values) + "t"; }
-inline std::string list(std::initializer_list<std::string> values) { return "](" + joined(values) + "e"; }
+inline std::string tuple(std::initializer_list<std::string> values) {
+  return "(" + joined(values) + "t";
+}
+inline std::string list(std::initializer_list<std::string> values) {
+  return "](" + joined(values) + "e";
+}
 inline std::string dict(std::initializer_list<std::string> keys_and_values) {
   return keys_and_values.size() == 0 ? "}" : "}(" + joined(keys_and_values) + "u";
 }
@@ -62,10 +69,12 @@ inline std::string storage(std::string_view key, int64_t n, std::string_view typ
                            std::string_view module = "torch") {
   return tuple({text("storage"), global(module, type), text(key), text("cpu"), number(n)}) + "Q";
 }
-inline std::string tensor(const std::string& storage, int64_t offset, std::initializer_list<int64_t> shape,
+inline std::string tensor(const std::string& storage, int64_t offset,
+                          std::initializer_list<int64_t> shape,
                           std::initializer_list<int64_t> strides) {
-  return call(global("torch._utils", "_rebuild_tensor_v2"),
-              {storage, number(offset), numbers(shape), numbers(strides), "\x89", ordered_dict({})});
+  return call(
+      global("torch._utils", "_rebuild_tensor_v2"),
+      {storage, number(offset), numbers(shape), numbers(strides), "\x89", ordered_dict({})});
 }
 inline std::string pickle(const std::string& value) { return "\x80\x02" + value + "."; }
 
@@ -93,7 +102,8 @@ inline std::string deflated(std::string_view data) {
   return out;
 }
 
-inline std::string end_record(uint64_t n_records, uint64_t size, uint64_t offset, std::string_view comment = "") {
+inline std::string end_record(uint64_t n_records, uint64_t size, uint64_t offset,
+                              std::string_view comment = "") {
   std::string out = "PK\5\6\0\0\0\0"s;
   put_le(out, static_cast<uint16_t>(n_records));
   put_le(out, static_cast<uint16_t>(n_records));
@@ -113,7 +123,8 @@ inline std::string zip(const std::vector<ZipRecord>& records, std::string_view c
       put_le(to, method);
       put_le(to, uint32_t{0});
       put_le(to, common::crc32(as_bytes(r.data)) + r.crc_error);
-      put_le(to, static_cast<uint32_t>(static_cast<int64_t>(stored.size()) + r.stored_error + error));
+      put_le(to,
+             static_cast<uint32_t>(static_cast<int64_t>(stored.size()) + r.stored_error + error));
       put_le(to, static_cast<uint32_t>(static_cast<int64_t>(r.data.size()) + r.size_error + error));
     };
     const uint64_t header = out.size();
@@ -138,8 +149,8 @@ inline std::string zip(const std::vector<ZipRecord>& records, std::string_view c
 struct Stored {
   std::string key, data;
 };
-inline std::string torch_zip(const std::string& value, const std::vector<Stored>& storages, bool deflate = false,
-                             std::string_view byteorder = "little") {
+inline std::string torch_zip(const std::string& value, const std::vector<Stored>& storages,
+                             bool deflate = false, std::string_view byteorder = "little") {
   std::vector<ZipRecord> records{{"archive/data.pkl", pickle(value), deflate}};
   if (!byteorder.empty()) records.push_back({"archive/byteorder", std::string(byteorder)});
   for (const Stored& s : storages) records.push_back({"archive/data/" + s.key, s.data, deflate});
@@ -148,9 +159,11 @@ inline std::string torch_zip(const std::string& value, const std::vector<Stored>
 }
 
 // `elem_bytes`: of every storage.
-inline std::string legacy_file(const std::string& value, const std::vector<Stored>& storages, size_t elem_bytes = 4) {
-  std::string out = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."s + pickle("M\xe9\x03") +
-                    pickle(dict({text("little_endian"), "\x88"})) + pickle(value) + "\x80\x02](";
+inline std::string legacy_file(const std::string& value, const std::vector<Stored>& storages,
+                               size_t elem_bytes = 4) {
+  std::string out = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."s +
+                    pickle("M\xe9\x03") + pickle(dict({text("little_endian"), "\x88"})) +
+                    pickle(value) + "\x80\x02](";
   for (const Stored& s : storages) out += text(s.key);
   out += "e.";
   for (const Stored& s : storages) {

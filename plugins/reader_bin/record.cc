@@ -12,7 +12,8 @@ namespace crossdock::reader_bin {
 namespace {
 
 constexpr size_t kInputBytes = 64 << 10;
-constexpr size_t kMostKept = 16;  // streams that wait for their next range: as many as threads that read at once
+constexpr size_t kMostKept =
+    16;  // streams that wait for their next range: as many as threads that read at once
 constexpr uint64_t kSkipBytes = 64 << 10;
 constexpr uint64_t kCrcBytes = 1 << 20;
 
@@ -34,7 +35,8 @@ Inflater::~Inflater() {
 }
 
 Error Inflater::broken(std::string_view found) const {
-  return corrupt(cat("expected deflated data of ", record_.n_bytes, " bytes, found ", found, " at byte ", at_));
+  return corrupt(cat("expected deflated data of ", record_.n_bytes, " bytes, found ", found,
+                     " at byte ", at_));
 }
 
 // Some of the next bytes: at least one, or none at the end of the stream.
@@ -43,7 +45,8 @@ Result<uint64_t> Inflater::step(const Host& host, std::span<std::byte> out) {
   while (!s.ended) {
     if (s.stream.avail_in == 0 && taken_ < record_.n_stored) {
       const uint64_t n = std::min<uint64_t>(kInputBytes, record_.n_stored - taken_);
-      XD_TRY(source_.read(host, record_.offset + taken_, std::as_writable_bytes(std::span(s.input)).first(n)));
+      XD_TRY(source_.read(host, record_.offset + taken_,
+                          std::as_writable_bytes(std::span(s.input)).first(n)));
       taken_ += n;
       s.stream.next_in = s.input.data();
       s.stream.avail_in = static_cast<uInt>(n);
@@ -55,7 +58,8 @@ Result<uint64_t> Inflater::step(const Host& host, std::span<std::byte> out) {
     s.ended = status == Z_STREAM_END;
     const uint64_t made = room - s.stream.avail_out;
     if (made > 0) return made;
-    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) return broken("other data");
+    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
+      return broken("other data");
     if (!s.ended && s.stream.avail_in == 0 && taken_ == record_.n_stored) return broken("its end");
   }
   return uint64_t{0};
@@ -99,17 +103,19 @@ void RecordReader::keep(std::unique_ptr<Inflater> inflater) {
   kept_.push_back(std::move(inflater));
 }
 
-Result<void> RecordReader::read(const Host& host, const Record& record, uint64_t offset, std::span<std::byte> out) {
+Result<void> RecordReader::read(const Host& host, const Record& record, uint64_t offset,
+                                std::span<std::byte> out) {
   if (offset > record.n_bytes || out.size() > record.n_bytes - offset)
-    return Error{XD_OUT_OF_RANGE,
-                 cat("expected a range inside ", record.n_bytes, " bytes, found ", out.size(), " at ", offset)};
+    return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", record.n_bytes, " bytes, found ",
+                                      out.size(), " at ", offset)};
   if (out.empty()) return {};
   if (!record.deflated) return source_.read(host, record.offset + offset, out);
   auto inflater = take(record, offset);
   std::vector<std::byte> skipped(std::min(kSkipBytes, offset - inflater->at()));
   while (inflater->at() < offset) {
     if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-    XD_TRY(inflater->read(host, std::span(skipped).first(std::min<uint64_t>(skipped.size(), offset - inflater->at()))));
+    XD_TRY(inflater->read(host, std::span(skipped).first(
+                                    std::min<uint64_t>(skipped.size(), offset - inflater->at()))));
   }
   XD_TRY(inflater->read(host, out));
   keep(std::move(inflater));
@@ -118,11 +124,13 @@ Result<void> RecordReader::read(const Host& host, const Record& record, uint64_t
 
 Result<uint32_t> crc_of(const Host& host, RecordReader& reader, const Record& record) {
   XD_TRY_SET(const Buffer buffer,
-             Buffer::make(host, std::clamp<uint64_t>(record.n_bytes, 1, std::min(kCrcBytes, host.piece_bytes()))));
+             Buffer::make(host, std::clamp<uint64_t>(record.n_bytes, 1,
+                                                     std::min(kCrcBytes, host.piece_bytes()))));
   uint32_t crc = 0;
   for (uint64_t done = 0; done < record.n_bytes;) {
     if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-    const auto piece = buffer.span().first(std::min<uint64_t>(buffer.span().size(), record.n_bytes - done));
+    const auto piece =
+        buffer.span().first(std::min<uint64_t>(buffer.span().size(), record.n_bytes - done));
     XD_TRY(reader.read(host, record, done, piece));
     crc = common::crc32(piece, crc);
     done += piece.size();

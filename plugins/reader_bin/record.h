@@ -10,7 +10,8 @@
 
 namespace crossdock::reader_bin {
 
-// A deflated record as it streams. zlib keeps about 40 KiB; the compressed bytes come through a small buffer.
+// A deflated record as it streams. zlib keeps about 40 KiB; the compressed bytes come through a
+// small buffer.
 class Inflater {
  public:
   Inflater(const Source& source, const Record& record);
@@ -19,8 +20,8 @@ class Inflater {
 
   const Record& record() const { return record_; }
   uint64_t at() const { return at_; }  // bytes given so far
-  // The next out.size() bytes. An error when the record's data is not deflate's, or ends early; with the record's last
-  // byte also when there is more in it.
+  // The next out.size() bytes. An error when the record's data is not deflate's, or ends early;
+  // with the record's last byte also when there is more in it.
   Result<void> read(const Host& host, std::span<std::byte> out);
 
  private:
@@ -34,13 +35,14 @@ class Inflater {
   uint64_t at_ = 0, taken_ = 0;  // of data, of stored bytes
 };
 
-// Any range of any record of one file, from any thread. Deflated records stream: a range that follows the one before
-// costs only itself, another starts again at the record's beginning.
+// Any range of any record of one file, from any thread. Deflated records stream: a range that
+// follows the one before costs only itself, another starts again at the record's beginning.
 class RecordReader {
  public:
   explicit RecordReader(Source source) : source_(source) {}
 
-  Result<void> read(const Host& host, const Record& record, uint64_t offset, std::span<std::byte> out);
+  Result<void> read(const Host& host, const Record& record, uint64_t offset,
+                    std::span<std::byte> out);
 
  private:
   std::unique_ptr<Inflater> take(const Record& record, uint64_t offset);

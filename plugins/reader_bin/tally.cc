@@ -7,7 +7,8 @@ Result<Tally> Counter::in(const Value& v) {
   ++n_counts_;
   to_visit_.assign(1, v);
   while (!to_visit_.empty()) {
-    if (++n_visits_ > kMaxVisits) return unsupported(cat("expected at most ", kMaxVisits, " values, found more"));
+    if (++n_visits_ > kMaxVisits)
+      return unsupported(cat("expected at most ", kMaxVisits, " values, found more"));
     const Value next = to_visit_.back();
     to_visit_.pop_back();
     visit(next, out);
@@ -33,7 +34,8 @@ void Counter::visit(const Value& v, Tally& tally) {
   const auto values = pickle_.items(v);
   to_visit_.insert(to_visit_.end(), values.begin(), values.end());
   for (size_t i = 0; v.kind == Kind::kDict && i + 1 < values.size(); i += 2) {
-    const bool is_named_tensor = values[i].kind == Kind::kText && values[i + 1].kind == Kind::kTensor;
+    const bool is_named_tensor =
+        values[i].kind == Kind::kText && values[i + 1].kind == Kind::kTensor;
     if (is_named_tensor && is_name_of_parameter(key_of(pickle_, values[i]))) ++tally.n_parameters;
   }
 }

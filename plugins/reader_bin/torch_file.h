@@ -1,5 +1,6 @@
-// One file of torch.save, opened: its pickle, and where each storage's bytes lie. Both formats: the zip of torch 1.6
-// and later, and the stream of pickles and storages before it. FORMAT.md has the facts and the rules.
+// One file of torch.save, opened: its pickle, and where each storage's bytes lie. Both formats: the
+// zip of torch 1.6 and later, and the stream of pickles and storages before it. FORMAT.md has the
+// facts and the rules.
 #pragma once
 
 #include "plugins/reader_bin/pickle.h"
@@ -21,11 +22,14 @@ std::string_view what_it_is_instead(const Host& host, const Source& source);
 
 class TorchFile {
  public:
-  // `verify_crc`: reads the whole file and compares every record's CRC (zip only; the old format has none).
-  static Result<std::unique_ptr<TorchFile>> open(const Host& host, const Source& source, bool verify_crc);
+  // `verify_crc`: reads the whole file and compares every record's CRC (zip only; the old format
+  // has none).
+  static Result<std::unique_ptr<TorchFile>> open(const Host& host, const Source& source,
+                                                 bool verify_crc);
 
   const Pickle& pickle() const { return *pickle_; }
-  // The record with the bytes of a storage of the pickle: there, and of the size that the pickle says.
+  // The record with the bytes of a storage of the pickle: there, and of the size that the pickle
+  // says.
   Result<uint32_t> find_storage(const Storage& storage) const;
   // When nothing needs the pickle any longer.
   void drop_pickle();

@@ -1,5 +1,6 @@
-// The directory of a zip file that torch.save wrote, checked: each record's bytes lie where it says, and nowhere else.
-// FORMAT.md has the rules. Only the directory and the local headers are read.
+// The directory of a zip file that torch.save wrote, checked: each record's bytes lie where it
+// says, and nowhere else. FORMAT.md has the rules. Only the directory and the local headers are
+// read.
 #pragma once
 
 #include <crossdock/plugin.hpp>

@@ -73,25 +73,29 @@ TEST_CASE("zip: contradictions, each refused by name") {
   using R = ZipRecord;
   CHECK(has(with([](R& r) { r.name = "a/x"; }), "expected each record once, found \"a/x\" twice"));
   CHECK(has(with([](R& r) { r.name = "A/X"; }), "differing in case only"));
-  CHECK(
-      has(with([](R& r) { r.local_name = "a/z"; }), "expected the same name in the directory and in the local header"));
+  CHECK(has(with([](R& r) { r.local_name = "a/z"; }),
+            "expected the same name in the directory and in the local header"));
   CHECK(has(with([](R& r) { r.local_name = "a/yy"; }), "expected the same name"));
   CHECK(has(with([](R& r) { r.flags = 1; }), "encrypted record"));
   CHECK(has(with([](R& r) { r.local_flags = 1; }), "encrypted record"));
   CHECK(has(with([](R& r) { r.flags = 1 << 6; }), "encrypted record"));
   CHECK(has(with([](R& r) { r.method = 12; }), "found compression method 12"));
-  CHECK(has(with([](R& r) { r.size_error = 1; }), "expected a stored record's two sizes to be one, found 5 and 6"));
+  CHECK(has(with([](R& r) { r.size_error = 1; }),
+            "expected a stored record's two sizes to be one, found 5 and 6"));
   CHECK(has(with([](R& r) { r.stored_error = -1; }), "two sizes to be one"));
   CHECK(has(with([](R& r) { r.local_size_error = 1; }), "in the local header too, found 6 and 6"));
   CHECK(has(with([](R& r) { r.size_error = r.stored_error = 1; }),
             "expected 6 bytes of data before the directory, found 5"));
   CHECK(has(with([](R& r) { r.offset_error = 1; }), "expected a local header, found other bytes"));
-  CHECK(has(with([](R& r) { r.offset_error = 1 << 20; }), "expected a local header before the directory"));
-  CHECK(has(with([](R& r) { r.offset_error = -38; }), "expected the same name"));  // the other record's
-  CHECK(has(outcome({{"a/x", std::string(40, 'P'), false, {}, 0, 0, 0, 0, 20, 20, 0}, {"a/y", "world"}}),
-            "inside \"a/x\""));
-  CHECK(
-      has(with([](R& r) { r.deflate = true, r.data = "x", r.size_error = 100'000; }), "a size that deflate can reach"));
+  CHECK(has(with([](R& r) { r.offset_error = 1 << 20; }),
+            "expected a local header before the directory"));
+  CHECK(has(with([](R& r) { r.offset_error = -38; }),
+            "expected the same name"));  // the other record's
+  CHECK(has(
+      outcome({{"a/x", std::string(40, 'P'), false, {}, 0, 0, 0, 0, 20, 20, 0}, {"a/y", "world"}}),
+      "inside \"a/x\""));
+  CHECK(has(with([](R& r) { r.deflate = true, r.data = "x", r.size_error = 100'000; }),
+            "a size that deflate can reach"));
 }
 
 TEST_CASE("zip: local headers of writers that could not seek") {
@@ -134,7 +138,8 @@ TEST_CASE("zip: ends at every byte, and every bit flipped") {
     std::string bytes = good;
     bytes[bit / 8] = static_cast<char>(bytes[bit / 8] ^ 1 << bit % 8);
     Opened o(bytes);
-    for (size_t i = 0; i < o.records.size(); ++i) (void)o.read(i);  // whatever it says, within bounds
+    for (size_t i = 0; i < o.records.size(); ++i)
+      (void)o.read(i);  // whatever it says, within bounds
   }
 }
 
@@ -161,12 +166,15 @@ TEST_CASE("zip: ranges of a deflated record, forward, back and from many threads
   RecordReader reader(*o.source);
   const auto range = [&](uint64_t offset, uint64_t n) {
     std::string out(n, '\0');
-    const auto done = reader.read(o.api, o.records[0], offset, std::as_writable_bytes(std::span(out)));
+    const auto done =
+        reader.read(o.api, o.records[0], offset, std::as_writable_bytes(std::span(out)));
     return done ? out : done.error().message;
   };
   const uint64_t before = o.host.bytes_read;
-  for (uint64_t at = 0; at < data.size(); at += 1000) CHECK(range(at, 1000) == data.substr(at, 1000));
-  CHECK(o.host.bytes_read - before == o.records[0].n_stored);  // once through, not from the start each time
+  for (uint64_t at = 0; at < data.size(); at += 1000)
+    CHECK(range(at, 1000) == data.substr(at, 1000));
+  CHECK(o.host.bytes_read - before ==
+        o.records[0].n_stored);  // once through, not from the start each time
   CHECK(range(299'999, 1) == data.substr(299'999));
   CHECK(range(5, 100) == data.substr(5, 100));
   CHECK(range(300'000, 0).empty());

@@ -1,8 +1,9 @@
-// One decoder per block type: block(in, out) makes kElems floats of kBytes bytes. They are inlined into loops that are
-// compiled once for every x86-64 and once for AVX2 (ggml_types.cc), so they use no library function.
+// One decoder per block type: block(in, out) makes kElems floats of kBytes bytes. They are inlined
+// into loops that are compiled once for every x86-64 and once for AVX2 (ggml_types.cc), so they use
+// no library function.
 //
-// Names in comments are those of ggml-common.h: d and dmin are float16, qs the low bits of the codes, qh their high
-// bits.
+// Names in comments are those of ggml-common.h: d and dmin are float16, qs the low bits of the
+// codes, qh their high bits.
 #pragma once
 
 #include "plugins/reader_gguf/iq_grids.h"
@@ -70,7 +71,8 @@ struct Q5_0 {
     const float d = f16_at(in);
     const uint32_t qh = load<uint32_t>(in + 2);
     for (uint32_t i = 0; i < 16; ++i) {
-      const uint32_t low = (in[6 + i] & 15u) | (qh >> i & 1) << 4, high = in[6 + i] >> 4 | (qh >> (i + 16) & 1) << 4;
+      const uint32_t low = (in[6 + i] & 15u) | (qh >> i & 1) << 4,
+                     high = in[6 + i] >> 4 | (qh >> (i + 16) & 1) << 4;
       out[i] = d * static_cast<float>(static_cast<int32_t>(low) - 16);
       out[i + 16] = d * static_cast<float>(static_cast<int32_t>(high) - 16);
     }
@@ -82,7 +84,8 @@ struct Q5_1 {
     const float d = f16_at(in), m = f16_at(in + 2);
     const uint32_t qh = load<uint32_t>(in + 4);
     for (uint32_t i = 0; i < 16; ++i) {
-      const uint32_t low = (in[8 + i] & 15u) | (qh >> i & 1) << 4, high = in[8 + i] >> 4 | (qh >> (i + 16) & 1) << 4;
+      const uint32_t low = (in[8 + i] & 15u) | (qh >> i & 1) << 4,
+                     high = in[8 + i] >> 4 | (qh >> (i + 16) & 1) << 4;
       out[i] = d * static_cast<float>(static_cast<int32_t>(low)) + m;
       out[i + 16] = d * static_cast<float>(static_cast<int32_t>(high)) + m;
     }
@@ -106,8 +109,10 @@ struct Q2_K {
     for (int half = 0; half < 2; ++half, qs += 32) {
       for (int shift = 0; shift < 8; shift += 2) {
         for (int part = 0; part < 2; ++part, ++scales, out += 16) {
-          const float dl = d * static_cast<float>(*scales & 15), ml = dmin * static_cast<float>(*scales >> 4);
-          for (int i = 0; i < 16; ++i) out[i] = dl * static_cast<float>(qs[16 * part + i] >> shift & 3) - ml;
+          const float dl = d * static_cast<float>(*scales & 15),
+                      ml = dmin * static_cast<float>(*scales >> 4);
+          for (int i = 0; i < 16; ++i)
+            out[i] = dl * static_cast<float>(qs[16 * part + i] >> shift & 3) - ml;
         }
       }
     }
@@ -121,8 +126,10 @@ struct Q3_K {
     const uint8_t* packed = in + 96;
     const float d = f16_at(in + 108);
     float dl[16];
-    for (int j = 0; j < 16; ++j) {  // 6 bits each: the low four in 8 bytes of nibbles, the high two in 4 bytes of pairs
-      const int low = packed[j % 8] >> (j / 8 * 4) & 15, high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
+    for (int j = 0; j < 16; ++j) {  // 6 bits each: the low four in 8 bytes of nibbles, the high two
+                                    // in 4 bytes of pairs
+      const int low = packed[j % 8] >> (j / 8 * 4) & 15,
+                high = packed[8 + j % 4] >> (j / 4 * 2) & 3;
       dl[j] = d * static_cast<float>((low | high << 4) - 32);
     }
     for (int j = 0; j < 8; ++j) {
@@ -131,22 +138,29 @@ struct Q3_K {
       for (int i = 0; i < 32; ++i)
         codes[i] = static_cast<uint8_t>((q[i] >> (j % 4 * 2) & 3) | (hmask[i] >> j & 1) << 2);
       for (int i = 0; i < 16; ++i) out[32 * j + i] = dl[2 * j] * static_cast<float>(codes[i] - 4);
-      for (int i = 16; i < 32; ++i) out[32 * j + i] = dl[2 * j + 1] * static_cast<float>(codes[i] - 4);
+      for (int i = 16; i < 32; ++i)
+        out[32 * j + i] = dl[2 * j + 1] * static_cast<float>(codes[i] - 4);
     }
   }
 };
 // Scale and minimum number j of Q4_K and Q5_K, 6 bits each.
-XD_INLINE int scale_k4(const uint8_t* s, int j) { return j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4; }
-XD_INLINE int min_k4(const uint8_t* s, int j) { return j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4; }
+XD_INLINE int scale_k4(const uint8_t* s, int j) {
+  return j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+}
+XD_INLINE int min_k4(const uint8_t* s, int j) {
+  return j < 4 ? s[j + 4] & 63 : s[j + 4] >> 4 | (s[j] >> 6) << 4;
+}
 struct Q4_K {
   static constexpr int kElems = 256, kBytes = 144;
   XD_INLINE void block(const uint8_t* in, float* out) {
     const float d = f16_at(in), dmin = f16_at(in + 2);
     for (int j = 0; j < 8; ++j) {
-      const float dl = d * static_cast<float>(scale_k4(in + 4, j)), ml = dmin * static_cast<float>(min_k4(in + 4, j));
+      const float dl = d * static_cast<float>(scale_k4(in + 4, j)),
+                  ml = dmin * static_cast<float>(min_k4(in + 4, j));
       const uint8_t* qs = in + 16 + j / 2 * 32;
       const int shift = j % 2 * 4;
-      for (int i = 0; i < 32; ++i) out[32 * j + i] = dl * static_cast<float>(qs[i] >> shift & 15) - ml;
+      for (int i = 0; i < 32; ++i)
+        out[32 * j + i] = dl * static_cast<float>(qs[i] >> shift & 15) - ml;
     }
   }
 };
@@ -156,11 +170,13 @@ struct Q5_K {
     const float d = f16_at(in), dmin = f16_at(in + 2);
     const uint8_t* qh = in + 16;
     for (int j = 0; j < 8; ++j) {
-      const float dl = d * static_cast<float>(scale_k4(in + 4, j)), ml = dmin * static_cast<float>(min_k4(in + 4, j));
+      const float dl = d * static_cast<float>(scale_k4(in + 4, j)),
+                  ml = dmin * static_cast<float>(min_k4(in + 4, j));
       const uint8_t* qs = in + 48 + j / 2 * 32;
       const int shift = j % 2 * 4;
       for (int i = 0; i < 32; ++i)
-        out[32 * j + i] = dl * static_cast<float>((qs[i] >> shift & 15) | (qh[i] >> j & 1) << 4) - ml;
+        out[32 * j + i] =
+            dl * static_cast<float>((qs[i] >> shift & 15) | (qh[i] >> j & 1) << 4) - ml;
     }
   }
 };
@@ -173,7 +189,8 @@ struct Q6_K {
       for (int j = 0; j < 4; ++j) {
         const uint8_t* ql = in + 64 * half + 32 * (j % 2);
         for (int part = 0; part < 2; ++part) {
-          const float dl = d * static_cast<float>(static_cast<int8_t>(in[192 + 8 * half + 2 * j + part]));
+          const float dl =
+              d * static_cast<float>(static_cast<int8_t>(in[192 + 8 * half + 2 * j + part]));
           for (int i = 16 * part; i < 16 * part + 16; ++i) {
             const int q = (ql[i] >> (j / 2 * 4) & 15) | (qh[i] >> (2 * j) & 3) << 4;
             out[128 * half + 32 * j + i] = dl * static_cast<float>(q - 32);
@@ -212,15 +229,18 @@ struct Tq2_0 {
     for (int half = 0; half < 2; ++half) {
       for (int j = 0; j < 4; ++j) {
         for (int i = 0; i < 32; ++i)
-          out[128 * half + 32 * j + i] = d * static_cast<float>((in[32 * half + i] >> (2 * j) & 3) - 1);
+          out[128 * half + 32 * j + i] =
+              d * static_cast<float>((in[32 * half + i] >> (2 * j) & 3) - 1);
       }
     }
   }
 };
 
 // ---- codes that name values of a table
-inline constexpr int8_t kFp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // doubled
-inline constexpr int8_t kNonlinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+inline constexpr int8_t kFp4[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                    0, -1, -2, -3, -4, -6, -8, -12};  // doubled
+inline constexpr int8_t kNonlinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                          1,    13,   25,  38,  53,  69,  89,  113};
 
 struct Mxfp4 {
   static constexpr int kElems = 32, kBytes = 17;
@@ -270,7 +290,8 @@ struct Iq4_Xs {
     const uint32_t high = load<uint16_t>(in + 2);
     for (int j = 0; j < 8; ++j) {
       const int low = in[4 + j / 2] >> (j % 2 * 4) & 15;
-      const float dl = d * static_cast<float>((low | static_cast<int>(high >> (2 * j) & 3) << 4) - 32);
+      const float dl =
+          d * static_cast<float>((low | static_cast<int>(high >> (2 * j) & 3) << 4) - 32);
       const uint8_t* qs = in + 8 + 16 * j;
       for (int i = 0; i < 16; ++i) {
         out[32 * j + i] = dl * static_cast<float>(kNonlinear[qs[i] & 15]);
@@ -309,7 +330,8 @@ XD_INLINE uint32_t eight_signs(uint32_t seven) {
 }
 template <int n>
 XD_INLINE void put_signed(const uint8_t* grid, float db, uint32_t signs, float* out) {
-  for (uint32_t i = 0; i < n; ++i) out[i] = db * static_cast<float>(grid[i]) * minus_if(signs >> i & 1);
+  for (uint32_t i = 0; i < n; ++i)
+    out[i] = db * static_cast<float>(grid[i]) * minus_if(signs >> i & 1);
 }
 
 struct Iq2_Xxs {
@@ -331,7 +353,8 @@ struct Iq2_Xs {
     const float d = f16_at(in);
     for (int j = 0; j < 32; ++j, out += 8) {
       const uint32_t q = load<uint16_t>(in + 2 + 2 * j);
-      const float db = d * (0.5f + static_cast<float>(in[66 + j / 4] >> (j / 2 % 2 * 4) & 15)) * 0.25f;
+      const float db =
+          d * (0.5f + static_cast<float>(in[66 + j / 4] >> (j / 2 % 2 * 4) & 15)) * 0.25f;
       put_signed<8>(kGrid2Xs[q & 511].data(), db, eight_signs(q >> 9), out);
     }
   }
@@ -342,7 +365,8 @@ struct Iq2_S {
     const float d = f16_at(in);
     const uint8_t *qs = in + 2, *signs = in + 34, *qh = in + 66, *scales = in + 74;
     for (int j = 0; j < 32; ++j, out += 8) {
-      const float db = d * (0.5f + static_cast<float>(scales[j / 4] >> (j / 2 % 2 * 4) & 15)) * 0.25f;
+      const float db =
+          d * (0.5f + static_cast<float>(scales[j / 4] >> (j / 2 % 2 * 4) & 15)) * 0.25f;
       const uint32_t entry = qs[j] | (qh[j / 4] >> (j % 4 * 2) & 3u) << 8;
       put_signed<8>(kGrid2S[entry].data(), db, signs[j], out);
     }
@@ -391,7 +415,8 @@ struct Iq1_S {
       const float dl = d * static_cast<float>(2 * (qh >> 12 & 7) + 1);
       const float delta = 0.125f * minus_if(qh >> 15);
       for (int k = 0; k < 4; ++k)
-        put_shifted(kGrid1[in[2 + 4 * j + k] | (qh >> (3 * k) & 7) << 8].data(), dl, delta, out + 8 * k);
+        put_shifted(kGrid1[in[2 + 4 * j + k] | (qh >> (3 * k) & 7) << 8].data(), dl, delta,
+                    out + 8 * k);
     }
   }
 };
@@ -405,8 +430,11 @@ struct Iq1_M {
     for (int j = 0; j < 32; ++j, out += 8) {
       const uint32_t high = qh[j / 2] >> (j % 2 * 4);
       const int scale = j / 2;
-      const float dl = d * static_cast<float>(2 * (load<uint16_t>(scales + scale / 4 * 2) >> (scale % 4 * 3) & 7) + 1);
-      put_shifted(kGrid1[qs[j] | (high & 7) << 8].data(), dl, 0.125f * minus_if(high >> 3 & 1), out);
+      const float dl =
+          d * static_cast<float>(
+                  2 * (load<uint16_t>(scales + scale / 4 * 2) >> (scale % 4 * 3) & 7) + 1);
+      put_shifted(kGrid1[qs[j] | (high & 7) << 8].data(), dl, 0.125f * minus_if(high >> 3 & 1),
+                  out);
     }
   }
 };

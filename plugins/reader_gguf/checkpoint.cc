@@ -23,7 +23,9 @@ constexpr uint64_t kMaxParts = 9999;
 bool is_model_file(std::string_view name) {
   const size_t slash = name.rfind('/');
   const std::string_view base = slash == std::string_view::npos ? name : name.substr(slash + 1);
-  const auto holds = [&](std::string_view word) { return base.find(word) != std::string_view::npos; };
+  const auto holds = [&](std::string_view word) {
+    return base.find(word) != std::string_view::npos;
+  };
   return base.ends_with(kSuffix) && !holds("mmproj") && !holds("imatrix");
 }
 
@@ -41,9 +43,11 @@ Result<void> check_part(const Container& part, uint32_t index, size_t n_parts) {
   if (n_parts == 1 && count <= 1) return {};  // llama-gguf-split --merge leaves a count of 0 behind
   XD_TRY_SET(const uint64_t no, integer(part, "split.no"));
   if (count == n_parts && no == index) return {};
-  return corrupt(
-      cat("expected part ", index + 1, " of ", n_parts, ", found one that says it is ", no + 1, " of ", count,
-          count > 1 && n_parts == 1 ? ": keep its name, NAME-00001-of-00002.gguf, and all parts together" : ""));
+  return corrupt(cat("expected part ", index + 1, " of ", n_parts, ", found one that says it is ",
+                     no + 1, " of ", count,
+                     count > 1 && n_parts == 1
+                         ? ": keep its name, NAME-00001-of-00002.gguf, and all parts together"
+                         : ""));
 }
 
 }  // namespace
@@ -71,7 +75,8 @@ Result<std::string> choose_file(std::span<const std::string> names) {
     if (!part || part->number == 1) found.push_back(name);
   }
   if (found.size() == 1) return found[0];
-  if (found.empty()) return unsupported("expected a .gguf file (the first of its parts), found none: name the file");
+  if (found.empty())
+    return unsupported("expected a .gguf file (the first of its parts), found none: name the file");
   std::string list;
   for (const std::string& name : found) list += (list.empty() ? "" : ", ") + in_quotes(name);
   return invalid(cat("expected one model in the folder, found ", list, ": name the file"));
@@ -97,7 +102,8 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input) {
     const auto where = [&](Error e) { return common::in_file(parts[i], std::move(e)); };
     auto source = input.open(host, parts[i]);
     if (!source) return where(std::move(source).error());
-    CheckpointFile& file = out.files.emplace_back(CheckpointFile{parts[i], source->size(host), std::move(*source)});
+    CheckpointFile& file =
+        out.files.emplace_back(CheckpointFile{parts[i], source->size(host), std::move(*source)});
     const ReadAt read = [&](uint64_t offset, std::span<std::byte> bytes) {
       return file.source.read(host, offset, bytes);
     };
@@ -106,7 +112,8 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input) {
     if (auto r = check_part(*part, i, parts.size()); !r) return where(std::move(r).error());
     for (TensorInfo& t : part->tensors) {
       if (!seen.insert(t.name).second)
-        return where(corrupt(cat("expected each tensor in one part, found ", in_quotes(t.name), " in two")));
+        return where(
+            corrupt(cat("expected each tensor in one part, found ", in_quotes(t.name), " in two")));
       out.tensors.push_back({i, std::move(t)});
     }
     if (i > 0) {
@@ -122,7 +129,8 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input) {
                                   [](const auto& v) { return v.key == "split.tensors.count"; });
   const int64_t* n = total == out.metadata.end() ? nullptr : total->value.get<int64_t>();
   if (n && static_cast<uint64_t>(*n) != out.tensors.size())
-    return corrupt(cat("expected ", *n, " tensors in all parts (split.tensors.count), found ", out.tensors.size()));
+    return corrupt(cat("expected ", *n, " tensors in all parts (split.tensors.count), found ",
+                       out.tensors.size()));
   std::erase_if(out.metadata, [](const auto& v) { return v.key.starts_with(kOfSplits); });
   return out;
 }

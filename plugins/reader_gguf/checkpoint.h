@@ -1,4 +1,5 @@
-// A model in one GGUF file, or in several: NAME-00001-of-00003.gguf and its neighbours, found from any of them.
+// A model in one GGUF file, or in several: NAME-00001-of-00003.gguf and its neighbours, found from
+// any of them.
 #pragma once
 
 #include <crossdock/plugin.hpp>
@@ -29,7 +30,8 @@ struct Checkpoint {
   std::vector<StoredTensor> tensors;
 };
 
-// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file: 0 to 100.
+// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file:
+// 0 to 100.
 int score(const Host& host, const Input& input);
 
 // The file that opens the model among those of a folder.

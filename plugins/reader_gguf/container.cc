@@ -19,9 +19,10 @@ using common::in_quotes;
 using manifest::Value;
 
 constexpr uint64_t kDefaultAlignment = 32;
-constexpr uint32_t kMaxDims = 4;           // GGML_MAX_DIMS
-constexpr size_t kMaxName = 63;            // GGML_MAX_NAME, less the final 0
-constexpr uint64_t kMaxValues = 4 << 20;   // ours: a vocabulary of a million tokens has about as many values
+constexpr uint32_t kMaxDims = 4;  // GGML_MAX_DIMS
+constexpr size_t kMaxName = 63;   // GGML_MAX_NAME, less the final 0
+constexpr uint64_t kMaxValues =
+    4 << 20;  // ours: a vocabulary of a million tokens has about as many values
 constexpr uint64_t kMaxKey = 64 << 10;     // ours, in bytes; as ggml's
 constexpr uint64_t kMaxText = 16 << 20;    // ours
 constexpr uint64_t kMaxTexts = 256 << 20;  // ours: of all texts together
@@ -43,7 +44,8 @@ enum class ValueType : uint32_t {
   kF64,
   kCount
 };
-constexpr uint64_t kValueBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a text, its length alone
+constexpr uint64_t kValueBytes[] = {1, 1, 2, 2, 4, 4, 4,
+                                    1, 8, 0, 8, 8, 8};  // of a text, its length alone
 
 bool is_utf8(std::string_view text) { return simdjson::validate_utf8(text.data(), text.size()); }
 
@@ -106,13 +108,14 @@ class Parser {
   // So that no count can ask for more than the file could hold.
   Result<void> check_count(const char* what, uint64_t n, uint64_t least_bytes) const {
     if (n <= in_.left() / least_bytes) return {};
-    return corrupt(cat("expected at most ", in_.left() / least_bytes, ' ', what, ", which is what ", in_.left(),
-                       " bytes can hold, found a count of ", n));
+    return corrupt(cat("expected at most ", in_.left() / least_bytes, ' ', what, ", which is what ",
+                       in_.left(), " bytes can hold, found a count of ", n));
   }
 
   Result<Value> scalar(ValueType type) {
     if (++n_values_ > kMaxValues)
-      return unsupported(cat("expected at most ", kMaxValues, " values in the metadata, found more"));
+      return unsupported(
+          cat("expected at most ", kMaxValues, " values in the metadata, found more"));
     Value out;
     const auto integer = [&](auto v) { out.kind = static_cast<int64_t>(v); };
     switch (type) {
@@ -177,7 +180,8 @@ class Parser {
     XD_TRY(ok());
     if (elem == static_cast<uint32_t>(ValueType::kArray))
       return unsupported(
-          "expected an array of plain values, found an array of arrays, which ggml does not read either");
+          "expected an array of plain values, found an array of arrays, which ggml does not read "
+          "either");
     if (elem >= static_cast<uint32_t>(ValueType::kCount))
       return corrupt(cat("expected a type of 0 to 12, found ", elem));
     XD_TRY(check_count("array elements", n, kValueBytes[elem]));
@@ -195,7 +199,8 @@ class Parser {
     std::string key = in_.text(kMaxKey);
     const auto type = in_.number<uint32_t>();
     XD_TRY(ok());
-    if (key.empty() || !is_utf8(key)) return corrupt(cat("expected a metadata key in UTF-8, found ", in_quotes(key)));
+    if (key.empty() || !is_utf8(key))
+      return corrupt(cat("expected a metadata key in UTF-8, found ", in_quotes(key)));
     if (!keys_.insert(key).second)
       return corrupt(cat("expected different metadata keys, found ", in_quotes(key), " twice"));
     const auto where = [&](Error e) { return std::move(e).in(cat("metadata ", in_quotes(key))); };
@@ -205,7 +210,8 @@ class Parser {
     if (!v) return where(std::move(v).error());
     if (in_.failed()) return where(in_.error());
     if (key == "general.alignment" && type != static_cast<uint32_t>(ValueType::kU32))
-      return where(corrupt(cat("expected an unsigned integer of 32 bits (type 4), found type ", type)));
+      return where(
+          corrupt(cat("expected an unsigned integer of 32 bits (type 4), found type ", type)));
     out_.metadata.push_back({std::move(key), *std::move(v)});
     return {};
   }
@@ -224,11 +230,13 @@ class Parser {
     const auto n_dims = in_.number<uint32_t>();
     XD_TRY(ok());
     if (t.name.empty() || t.name.size() > kMaxName || !is_utf8(t.name))
-      return corrupt(cat("expected tensor names of 1 to ", kMaxName, " bytes in UTF-8, found ", in_quotes(t.name)));
+      return corrupt(cat("expected tensor names of 1 to ", kMaxName, " bytes in UTF-8, found ",
+                         in_quotes(t.name)));
     const auto where = [&](Error e) { return std::move(e).in(cat("tensor ", in_quotes(t.name))); };
     if (!names_.insert(t.name).second)
       return corrupt(cat("expected different tensors, found ", in_quotes(t.name), " twice"));
-    if (n_dims > kMaxDims) return where(corrupt(cat("expected at most ", kMaxDims, " dimensions, found ", n_dims)));
+    if (n_dims > kMaxDims)
+      return where(corrupt(cat("expected at most ", kMaxDims, " dimensions, found ", n_dims)));
     t.shape.resize(n_dims);
     for (uint64_t& dim : t.shape) dim = in_.number<uint64_t>();
     const auto type = in_.number<uint32_t>();
@@ -236,7 +244,8 @@ class Parser {
     if (in_.failed()) return where(in_.error());
     if (auto r = measure(t, type); !r) return where(std::move(r).error());
     if (t.offset % alignment != 0)
-      return where(corrupt(cat("expected an offset that is a multiple of ", alignment, ", found ", t.offset)));
+      return where(corrupt(
+          cat("expected an offset that is a multiple of ", alignment, ", found ", t.offset)));
     out_.tensors.push_back(std::move(t));
     return {};
   }
@@ -244,18 +253,21 @@ class Parser {
   // The file has the innermost dimension first; rows along it are whole blocks.
   static Result<void> measure(TensorInfo& t, uint32_t type) {
     t.type = find_type(type);
-    if (!t.type) return unsupported(cat("expected a type of stored weights, found ", why_not(type)));
+    if (!t.type)
+      return unsupported(cat("expected a type of stored weights, found ", why_not(type)));
     if (std::find(t.shape.begin(), t.shape.end(), 0) != t.shape.end())
       return corrupt("expected dimensions of 1 or more, found 0");
     const auto n = checked_product(t.shape);
-    if (!n || *n > INT64_MAX) return corrupt("expected a shape whose size fits 63 bits, found one that does not");
+    if (!n || *n > INT64_MAX)
+      return corrupt("expected a shape whose size fits 63 bits, found one that does not");
     const uint64_t row = t.shape.empty() ? 1 : t.shape[0];
     if (row % t.type->block_elems != 0) {
-      return corrupt(cat("expected rows of whole blocks of ", t.type->block_elems, " elements of ", t.type->name,
-                         ", found rows of ", row));
+      return corrupt(cat("expected rows of whole blocks of ", t.type->block_elems, " elements of ",
+                         t.type->name, ", found rows of ", row));
     }
     const auto n_bytes = checked_mul(*n / t.type->block_elems, t.type->block_bytes);
-    if (!n_bytes || *n_bytes > INT64_MAX) return corrupt("expected a size that fits 63 bits, found one that does not");
+    if (!n_bytes || *n_bytes > INT64_MAX)
+      return corrupt("expected a size that fits 63 bits, found one that does not");
     t.n_elems = *n;
     t.n_bytes = *n_bytes;
     std::reverse(t.shape.begin(), t.shape.end());
@@ -267,15 +279,17 @@ class Parser {
     uint64_t expected = 0;
     const uint64_t data = round_up(in_.offset(), alignment);
     for (TensorInfo& t : out_.tensors) {
-      const auto where = [&](Error e) { return std::move(e).in(cat("tensor ", in_quotes(t.name))); };
+      const auto where = [&](Error e) {
+        return std::move(e).in(cat("tensor ", in_quotes(t.name)));
+      };
       if (t.offset != expected)
-        return where(corrupt(
-            cat("expected its data at offset ", expected, ", right after the tensor before it, found ", t.offset)));
+        return where(corrupt(cat("expected its data at offset ", expected,
+                                 ", right after the tensor before it, found ", t.offset)));
       const uint64_t room = file_size_ > data ? file_size_ - data : 0;
       if (t.offset > room || t.n_bytes > room - t.offset) {
-        return where(
-            corrupt(cat("expected ", t.n_bytes, " bytes at byte ", data, " + ", t.offset, ", found the file's end at ",
-                        file_size_, ": the file is cut off, download it again")));
+        return where(corrupt(cat("expected ", t.n_bytes, " bytes at byte ", data, " + ", t.offset,
+                                 ", found the file's end at ", file_size_,
+                                 ": the file is cut off, download it again")));
       }
       expected = round_up(t.offset + t.n_bytes, alignment);
       t.offset += data;
@@ -299,6 +313,8 @@ const Value* Container::find(std::string_view key) const {
   return nullptr;
 }
 
-Result<Container> parse_container(const ReadAt& read, uint64_t file_size) { return Parser(read, file_size).parse(); }
+Result<Container> parse_container(const ReadAt& read, uint64_t file_size) {
+  return Parser(read, file_size).parse();
+}
 
 }  // namespace crossdock::reader_gguf

@@ -1,7 +1,9 @@
-// A GGUF file's header: its metadata and where its tensors lie. FORMAT.md has the layout and the rules.
+// A GGUF file's header: its metadata and where its tensors lie. FORMAT.md has the layout and the
+// rules.
 //
-// The rules are those of ggml's own reader (ggml/src/gguf.cpp), which gguf-py does not all check: counts, sizes that
-// overflow, rows that are no whole blocks, offsets that are not exactly one after the other.
+// The rules are those of ggml's own reader (ggml/src/gguf.cpp), which gguf-py does not all check:
+// counts, sizes that overflow, rows that are no whole blocks, offsets that are not exactly one
+// after the other.
 #pragma once
 
 #include <crossdock/manifest_wire.hpp>

@@ -1,7 +1,8 @@
 // The element types of GGUF files, and how their blocks become float32.
 //
-// Source: ggml/include/ggml.h (enum ggml_type), ggml/src/ggml-common.h (the blocks), ggml-quants.c (dequantize_row_*).
-// The values are ggml's own bit for bit: the same operations in the same order, without contraction to fused ones.
+// Source: ggml/include/ggml.h (enum ggml_type), ggml/src/ggml-common.h (the blocks), ggml-quants.c
+// (dequantize_row_*). The values are ggml's own bit for bit: the same operations in the same order,
+// without contraction to fused ones.
 #pragma once
 
 #include <crossdock/dtype.hpp>

@@ -1,7 +1,9 @@
-// org.crossdock.reader.gguf: reads GGUF files of version 2 and 3, one or split, and dequantises all their types.
+// org.crossdock.reader.gguf: reads GGUF files of version 2 and 3, one or split, and dequantises all
+// their types.
 //
-// Names and shapes are the file's own (blk.0.attn_q.weight): the host's rules per architecture turn them into those of
-// Hugging Face's classes. open() reads headers only. Everything is immutable after it, so reads may run concurrently.
+// Names and shapes are the file's own (blk.0.attn_q.weight): the host's rules per architecture turn
+// them into those of Hugging Face's classes. open() reads headers only. Everything is immutable
+// after it, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
 #include "plugins/reader_gguf/values.h"
@@ -17,7 +19,8 @@ class GgufReader : public Reader {
  public:
   static int probe(const Host& host, const Input& input) { return score(host, input); }
 
-  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input,
+                                              const Options& options) {
     const std::string floats = options.text("gguf-dtype");
     auto out = std::make_unique<GgufReader>();
     out->floats_ = floats == "bf16" ? DType::BF16 : floats == "fp16" ? DType::F16 : DType::F32;
@@ -26,7 +29,8 @@ class GgufReader : public Reader {
       for (const StoredTensor& t : out->checkpoint_.tensors) {
         if (!can_swap(*t.info.type))
           return unsupported(
-              cat("expected plain types, Q4_0, Q8_0, Q4_K, Q6_K, MXFP4 or NVFP4 in a big-endian file, found ",
+              cat("expected plain types, Q4_0, Q8_0, Q4_K, Q6_K, MXFP4 or NVFP4 in a big-endian "
+                  "file, found ",
                   t.info.type->name, " in tensor ", common::in_quotes(t.info.name)));
       }
     }
@@ -36,8 +40,10 @@ class GgufReader : public Reader {
   Result<Manifest> manifest(const Host&) override {
     Manifest out;
     out.source.format = cat("gguf/", checkpoint_.version);
-    out.source.metadata = std::move(checkpoint_.metadata);  // asked for once; a vocabulary takes tens of megabytes
-    for (const CheckpointFile& file : checkpoint_.files) out.source.files.push_back({file.name, file.size, {}});
+    out.source.metadata =
+        std::move(checkpoint_.metadata);  // asked for once; a vocabulary takes tens of megabytes
+    for (const CheckpointFile& file : checkpoint_.files)
+      out.source.files.push_back({file.name, file.size, {}});
     out.tensors.reserve(checkpoint_.tensors.size());
     for (const auto& [file, info] : checkpoint_.tensors) {
       manifest::Tensor& t = out.tensors.emplace_back();
@@ -58,30 +64,32 @@ class GgufReader : public Reader {
   }
 
  private:
-  // What is stored as F32 stays so, whatever was asked for: these are norms and the like, a few values whose every bit
-  // counts, and on which rules compute.
+  // What is stored as F32 stays so, whatever was asked for: these are norms and the like, a few
+  // values whose every bit counts, and on which rules compute.
   DType type_of(const GgmlType& type) const {
     return type.plain == DType::F32 ? DType::F32 : value_type(type, floats_);
   }
 
-  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) const {
+  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range,
+                    std::span<std::byte> out) const {
     const DType dtype = type_of(*t.info.type);
     XD_TRY(common::check_dense(range, dtype, t.info.n_elems, out));
     if (range.count == 0) return {};
-    return read_values(host, checkpoint_.files[t.file].source, t.info, checkpoint_.big_endian, dtype, range.begin,
-                       range.count, out);
+    return read_values(host, checkpoint_.files[t.file].source, t.info, checkpoint_.big_endian,
+                       dtype, range.begin, range.count, out);
   }
 
   Checkpoint checkpoint_;
   DType floats_ = DType::F32;
 };
 
-constexpr xd_option_desc kDtype{XD_INIT_SIZE(xd_option_desc),
-                                0,
-                                "gguf-dtype",
-                                "enum:fp32|bf16|fp16",
-                                "fp32",
-                                "what quantised and 16-bit values of a GGUF file become; F32 ones (norms) stay"};
+constexpr xd_option_desc kDtype{
+    XD_INIT_SIZE(xd_option_desc),
+    0,
+    "gguf-dtype",
+    "enum:fp32|bf16|fp16",
+    "fp32",
+    "what quantised and 16-bit values of a GGUF file become; F32 ones (norms) stay"};
 constexpr const xd_option_desc* kOptions[] = {&kDtype, nullptr};
 constexpr const char* kFormats[] = {"gguf", nullptr};
 constexpr const char* kPatterns[] = {"*.gguf", nullptr};

@@ -42,7 +42,8 @@ TEST_CASE("gguf: who it is, and how sure by names") {
   CHECK(score({"a.gguf"}) == 60);
   CHECK(score({"a-Q4_K_M.gguf", "b.gguf", "README.md"}) == 60);
   CHECK(score({"model.safetensors", "x.bin"}) == 0);
-  for (const char* name : {"a.gguf", "sha256-ab12", "x.bin"}) CHECK(test::probe_file(name, "GGUF") == 90);
+  for (const char* name : {"a.gguf", "sha256-ab12", "x.bin"})
+    CHECK(test::probe_file(name, "GGUF") == 90);
   CHECK(test::probe_file("a.gguf", "other") == 10);
   CHECK(test::probe_file("a.gguf", "") == 10);
   CHECK(test::probe_file("a.bin", "other") == 0);
@@ -56,22 +57,25 @@ TEST_CASE("gguf: which file of a folder") {
   CHECK(has(chosen({"any.name"}), "found none"));
   CHECK(chosen({"README.md", "a.gguf", "mmproj-a.gguf"}) == "a.gguf");
   CHECK(chosen({"a-00001-of-00002.gguf", "a-00002-of-00002.gguf"}) == "a-00001-of-00002.gguf");
-  CHECK(has(chosen({"a.gguf", "b.gguf"}), "expected one model in the folder, found \"a.gguf\", \"b.gguf\""));
-  CHECK(has(chosen({"a-00002-of-00002.gguf", "x"}), "expected a .gguf file (the first of its parts)"));
-  CHECK(part_names("m-00002-of-00003.gguf") ==
-        std::vector<std::string>{"m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"});
+  CHECK(has(chosen({"a.gguf", "b.gguf"}),
+            "expected one model in the folder, found \"a.gguf\", \"b.gguf\""));
+  CHECK(has(chosen({"a-00002-of-00002.gguf", "x"}),
+            "expected a .gguf file (the first of its parts)"));
+  CHECK(part_names("m-00002-of-00003.gguf") == std::vector<std::string>{"m-00001-of-00003.gguf",
+                                                                        "m-00002-of-00003.gguf",
+                                                                        "m-00003-of-00003.gguf"});
   CHECK(part_names("m.gguf") == std::vector<std::string>{"m.gguf"});
   CHECK(part_names("m-00001-of-99999.gguf").size() == 1);
 }
 
 TEST_CASE("gguf: the manifest") {
   test::MemoryHost host;
-  host.inputs["m.gguf"] =
-      file({text_value("general.architecture", "llama"), u32_value("x", 7), texts_value("t", {"a", "b\xff"})},
-           {{"q", {256, 2}, 12, some_bytes(288)},
-            {"f", {3}, 0, some_bytes(12)},
-            {"i", {2}, 26, some_bytes(8)},
-            {"h", {2}, 1, some_bytes(4)}});
+  host.inputs["m.gguf"] = file({text_value("general.architecture", "llama"), u32_value("x", 7),
+                                texts_value("t", {"a", "b\xff"})},
+                               {{"q", {256, 2}, 12, some_bytes(288)},
+                                {"f", {3}, 0, some_bytes(12)},
+                                {"i", {2}, 26, some_bytes(8)},
+                                {"h", {2}, 1, some_bytes(4)}});
   const auto reader = open(host);
   REQUIRE(reader);
   const manifest::Manifest& m = (*reader)->manifest;
@@ -110,8 +114,11 @@ TEST_CASE("gguf: any range of any type is that part of the whole, in any room") 
       const auto whole = (*reader)->read(0);
       REQUIRE(whole);
       CHECK(whole->size() == n * size);
-      for (const auto& [begin, count] :
-           {std::pair<uint64_t, uint64_t>{0, 1}, {1, n - 2}, {n - 1, 1}, {n / 2 + 1, n / 3}, {n, 0}}) {
+      for (const auto& [begin, count] : {std::pair<uint64_t, uint64_t>{0, 1},
+                                         {1, n - 2},
+                                         {n - 1, 1},
+                                         {n / 2 + 1, n / 3},
+                                         {n, 0}}) {
         const auto part = (*reader)->read(dense_range(0, begin, count), count * size);
         REQUIRE(part);
         CHECK(*part == whole->substr(begin * size, count * size));
@@ -153,8 +160,10 @@ TEST_CASE("gguf: rounding to 16 bits, many at once as one at a time") {
   for (uint64_t i = 0; i < bytes.size(); i += 4) {
     uint32_t bits = 0;
     std::memcpy(&bits, &bytes[i], 4);
-    const std::initializer_list<uint32_t> lows{bits & 0xffff, 0u, 0x7fffu, 0x8000u, 0x8001u, 0x0fffu, 0x1000u, 0x1001u};
-    for (const uint32_t low : lows) values.push_back(std::bit_cast<float>((bits & 0xffff0000) | low));
+    const std::initializer_list<uint32_t> lows{bits & 0xffff, 0u,      0x7fffu, 0x8000u,
+                                               0x8001u,       0x0fffu, 0x1000u, 0x1001u};
+    for (const uint32_t low : lows)
+      values.push_back(std::bit_cast<float>((bits & 0xffff0000) | low));
   }
   const auto differing = [&](auto round) {
     std::vector<uint16_t> all(values.size());
@@ -180,9 +189,11 @@ TEST_CASE("gguf: what is no GGUF is called by its name") {
   };
   const std::string rest(100, '\0');
   for (const char* magic : {"lmgg", "fmgg", "tjgg"})
-    CHECK(has(message(magic + rest), "found a ggml file of the time before GGUF: convert the original model again"));
+    CHECK(has(message(magic + rest),
+              "found a ggml file of the time before GGUF: convert the original model again"));
   CHECK(has(message("algg" + rest), "found a ggml LoRA adapter of the time before GGUF"));
-  CHECK(has(message("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "Git LFS pointer"));
+  CHECK(has(message("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+            "Git LFS pointer"));
   CHECK(has(message("PK\3\4" + rest), "a zip file, as torch.save writes"));
   CHECK(has(message("XXXX" + rest), "expected a GGUF file to begin with \"GGUF\", found \"XXXX\""));
 }
@@ -196,7 +207,8 @@ TEST_CASE("gguf: what is stored as F32 stays so") {
 }
 
 TEST_CASE("gguf: a big-endian file is the little-endian one turned") {
-  // Version, counts, lengths and values by hand: "GGUF", 3, 1 tensor, no values, "w", 1 dimension of 2, F32, offset 0.
+  // Version, counts, lengths and values by hand: "GGUF", 3, 1 tensor, no values, "w", 1 dimension
+  // of 2, F32, offset 0.
   const std::string header{
       "GGUF\0\0\0\3"
       "\0\0\0\0\0\0\0\1"

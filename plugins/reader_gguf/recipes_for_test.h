@@ -43,7 +43,8 @@ struct Tensor {
   std::string bytes;
 };
 
-inline std::string file(const std::vector<std::string>& values, const std::vector<Tensor>& tensors) {
+inline std::string file(const std::vector<std::string>& values,
+                        const std::vector<Tensor>& tensors) {
   std::string out = "GGUF", data;
   put_le(out, uint32_t{3});
   put_le(out, static_cast<uint64_t>(tensors.size()));

@@ -1,7 +1,7 @@
 // Reads a header of unknown length in order, a window at a time, in the file's byte order.
 //
-// The first read that fails keeps its error; from then on every read gives zero or nothing, so a parser may read a
-// group of fields and test once.
+// The first read that fails keeps its error; from then on every read gives zero or nothing, so a
+// parser may read a group of fields and test once.
 #pragma once
 
 #include <crossdock/bytes.hpp>
@@ -45,8 +45,8 @@ class Stream {
     std::string out;
     if (failed()) return out;
     if (n > std::min(most, left())) {
-      fail(corrupt(cat("expected a text of at most ", std::min(most, left()), " bytes, found a length of ", n,
-                       " at byte ", offset() - 8)));
+      fail(corrupt(cat("expected a text of at most ", std::min(most, left()),
+                       " bytes, found a length of ", n, " at byte ", offset() - 8)));
       return out;
     }
     out.resize(n);
@@ -60,7 +60,8 @@ class Stream {
     if (failed()) return false;
     if (out.size() > left()) {
       fail(corrupt(cat("expected ", out.size(), " more bytes of the header at byte ", offset(),
-                       ", found the end at byte ", file_size_, ": the file is cut off, download it again")));
+                       ", found the end at byte ", file_size_,
+                       ": the file is cut off, download it again")));
       return false;
     }
     while (!out.empty()) {

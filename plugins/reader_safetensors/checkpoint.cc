@@ -15,7 +15,8 @@ namespace {
 
 // Those of transformers, diffusers, and Mistral's own.
 constexpr std::string_view kStems[] = {"model", "diffusion_pytorch_model", "consolidated"};
-constexpr common::WeightNames kNames{kStems, ".safetensors", {}, "adapter_model.safetensors", 100, 75};
+constexpr common::WeightNames kNames{kStems, ".safetensors", {}, "adapter_model.safetensors", 100,
+                                     75};
 
 // The metadata of torch's HuggingFaceStorageWriter for tensors that are cut over several files.
 constexpr std::string_view kDcpShards = "DCP_SHARDING_INFO";
@@ -23,15 +24,17 @@ constexpr std::string_view kDcpShards = "DCP_SHARDING_INFO";
 using Pairs = std::set<std::pair<std::string, std::string>>;
 
 // `seen`: the metadata of the files before; each shard repeats {"format": "pt"}.
-Result<void> add_file(const Host& host, const Input& input, const std::string& name, Checkpoint& out, Pairs& seen) {
+Result<void> add_file(const Host& host, const Input& input, const std::string& name,
+                      Checkpoint& out, Pairs& seen) {
   XD_TRY_SET(const Source source, input.open(host, name));
   auto header = read_header(host, source);
   if (!header) return common::in_file(name, std::move(header).error());
   for (const auto& [key, value] : header->metadata) {
     if (key == kDcpShards) {
-      return unsupported(cat(name,
-                             ": expected whole tensors, found the share of one rank, as torch's distributed "
-                             "checkpoints keep it: consolidate them with torch.distributed.checkpoint first"));
+      return unsupported(
+          cat(name,
+              ": expected whole tensors, found the share of one rank, as torch's distributed "
+              "checkpoints keep it: consolidate them with torch.distributed.checkpoint first"));
     }
   }
   const auto file = static_cast<uint32_t>(out.files.size());
@@ -53,14 +56,15 @@ Result<std::string> wanted_file(const manifest::Value& config) {
   const auto* name = value ? value->get<std::string>() : nullptr;
   if (!name) return std::string();
   if (common::is_safe_name(*name) && common::has_suffix(*name, kNames)) return *name;
-  return invalid(cat("config.json: expected transformers_weights to be the name of a .safetensors file, found ",
-                     common::in_quotes(*name)));
+  return invalid(cat(
+      "config.json: expected transformers_weights to be the name of a .safetensors file, found ",
+      common::in_quotes(*name)));
 }
 
 }  // namespace
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
-                                   const std::string& variant) {
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
+                                   const manifest::Value& config, const std::string& variant) {
   XD_TRY_SET(const std::string wanted, wanted_file(config));
   XD_TRY_SET(const auto chosen, common::choose_files(host, input, kNames, variant, wanted));
   Checkpoint out;
@@ -90,7 +94,8 @@ int score(const Host& host, const Input& input) {
   if (source && source->size(host) >= head.size() && source->read(host, 0, head)) {
     const auto length = Cursor(head).le<uint64_t>();
     const uint64_t rest = source->size(host) - kLengthBytes;
-    if (static_cast<char>(head.back()) == '{' && length <= std::min(rest, kMaxHeaderBytes)) return 90;
+    if (static_cast<char>(head.back()) == '{' && length <= std::min(rest, kMaxHeaderBytes))
+      return 90;
   }
   return common::has_suffix(name, kNames) ? 10 : 0;  // what is wrong with it is ours to say
 }

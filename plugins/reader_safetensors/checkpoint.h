@@ -18,10 +18,11 @@ struct Checkpoint {
 };
 
 // `config`: config.json, or unset.
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const manifest::Value& config,
-                                   const std::string& variant);
+Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
+                                   const manifest::Value& config, const std::string& variant);
 
-// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file: 0 to 100.
+// How sure we are that the input is ours, from the names in a folder, or the first bytes of a file:
+// 0 to 100.
 int score(const Host& host, const Input& input);
 
 }  // namespace crossdock::reader_safetensors

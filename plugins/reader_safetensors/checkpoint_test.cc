@@ -10,7 +10,8 @@ namespace {
 const char* const kIndexName = "model.safetensors.index.json";
 const char* const kShard1 = "model-00001-of-00002.safetensors";
 const char* const kShard2 = "model-00002-of-00002.safetensors";
-const std::string kSaveAgain = ": the files are of different saves, download or save the model again";
+const std::string kSaveAgain =
+    ": the files are of different saves, download or save the model again";
 
 std::string index_of(const std::vector<std::pair<std::string, std::string>>& weight_map,
                      const std::string& total_size = "3") {
@@ -27,9 +28,11 @@ void sharded(test::MemoryHost& host) {
   host.inputs[kIndexName] = index_of({{"x", kShard1}, {"y", kShard1}, {"z", kShard2}});
 }
 
-std::string outcome_of(const std::vector<std::string>& names, const test::OptionValues& options = {}) {
+std::string outcome_of(const std::vector<std::string>& names,
+                       const test::OptionValues& options = {}) {
   test::MemoryHost host;
-  for (const std::string& name : names) host.inputs[name] = name.ends_with(".safetensors") ? bytes_file({"w"}) : "{}";
+  for (const std::string& name : names)
+    host.inputs[name] = name.ends_with(".safetensors") ? bytes_file({"w"}) : "{}";
   const auto reader = open(host, options);
   return reader ? (*reader)->manifest.source.files[0].name : reader.error().message;
 }
@@ -41,27 +44,31 @@ TEST_CASE("checkpoint: which file opens the model") {
   CHECK(outcome_of({"anything.safetensors"}) == "anything.safetensors");
   CHECK(outcome_of({"config.json", "pytorch_model.safetensors"}) == "pytorch_model.safetensors");
   CHECK(outcome_of({"model.safetensors", "consolidated.safetensors"}) == "model.safetensors");
-  CHECK(outcome_of({"model.safetensors", "original/a.safetensors", "original/b.safetensors"}) == "model.safetensors");
+  CHECK(outcome_of({"model.safetensors", "original/a.safetensors", "original/b.safetensors"}) ==
+        "model.safetensors");
   CHECK(outcome_of({"model-00001-of-00001.safetensors"}) == "model-00001-of-00001.safetensors");
-  CHECK(outcome_of({"model.safetensors", "model.fp16.safetensors"}, {{"variant", "fp16"}}) == "model.fp16.safetensors");
+  CHECK(outcome_of({"model.safetensors", "model.fp16.safetensors"}, {{"variant", "fp16"}}) ==
+        "model.fp16.safetensors");
 }
 
 TEST_CASE("checkpoint: inputs without a model") {
   CHECK(outcome_of({"config.json", "original/model.safetensors"}) ==
-        "expected model.safetensors or model.safetensors.index.json, found no .safetensors file of a whole model: "
+        "expected model.safetensors or model.safetensors.index.json, found no .safetensors file of "
+        "a whole model: "
         "name the model's folder, or the file");
-  CHECK(outcome_of({kShard2, "config.json"}) == cat("expected all 2 parts of a model, found 1 (", kShard2, ") and not ",
-                                                    kShard1, ": download the others, and their index if there is one"));
+  CHECK(outcome_of({kShard2, "config.json"}) ==
+        cat("expected all 2 parts of a model, found 1 (", kShard2, ") and not ", kShard1,
+            ": download the others, and their index if there is one"));
   std::vector<std::string> many;
   for (int i = 10; i < 22; ++i) many.push_back(cat("m", i, ".safetensors"));
-  CHECK(
-      outcome_of(many).find("expected model.safetensors, or model.safetensors.index.json to say which tensor is where, "
-                            "found m10.safetensors, ") == 0);
-  CHECK(outcome_of(many).find(
-            "m17.safetensors and 4 more: name the file that holds the whole model, or choose by --variant") !=
-        std::string::npos);
+  CHECK(outcome_of(many).find("expected model.safetensors, or model.safetensors.index.json to say "
+                              "which tensor is where, "
+                              "found m10.safetensors, ") == 0);
+  CHECK(outcome_of(many).find("m17.safetensors and 4 more: name the file that holds the whole "
+                              "model, or choose by --variant") != std::string::npos);
   CHECK(outcome_of({"model.safetensors"}, {{"variant", "fp16"}}) ==
-        "expected model.fp16.safetensors, or model.safetensors.index.fp16.json to say which tensor is where, found "
+        "expected model.fp16.safetensors, or model.safetensors.index.fp16.json to say which tensor "
+        "is where, found "
         "model.safetensors: name the file that holds the whole model, or another --variant");
 }
 
@@ -88,7 +95,8 @@ TEST_CASE("checkpoint: a folder with both a single file and an index, as transfo
 TEST_CASE("checkpoint: a sharded folder") {
   test::MemoryHost host;
   sharded(host);
-  host.inputs["config.json"] = R"({"tie_word_embeddings": true, "time_step_limit": [0.0, Infinity]})";
+  host.inputs["config.json"] =
+      R"({"tie_word_embeddings": true, "time_step_limit": [0.0, Infinity]})";
   host.inputs["tokenizer.json"] = "{}";
   host.inputs["original/params.json"] = "{}";
   const auto reader = open(host);
@@ -105,7 +113,8 @@ TEST_CASE("checkpoint: a sharded folder") {
   CHECK(values == "aba");
   CHECK(m.tensors[2].extents[0].file == 1);
   REQUIRE(m.source.config.get<manifest::ValueMap>());
-  CHECK(m.source.config.get<manifest::ValueMap>()->find("tie_word_embeddings")->kind == manifest::Value{true}.kind);
+  CHECK(m.source.config.get<manifest::ValueMap>()->find("tie_word_embeddings")->kind ==
+        manifest::Value{true}.kind);
   REQUIRE(m.aux_files.size() == 2);
   CHECK(m.aux_files[1].name == "tokenizer.json");
   CHECK(host.logs.empty());
@@ -129,7 +138,8 @@ TEST_CASE("checkpoint: metadata that shards repeat is kept once") {
 }
 
 TEST_CASE("checkpoint: variants of a sharded model") {
-  for (const char* name : {"model.safetensors.index.fp16.json", "model.fp16.safetensors.index.json"}) {
+  for (const char* name :
+       {"model.safetensors.index.fp16.json", "model.fp16.safetensors.index.json"}) {
     CAPTURE(name);
     test::MemoryHost host;
     host.inputs["model.fp16-00001-of-00001.safetensors"] = bytes_file({"w"});
@@ -161,39 +171,43 @@ TEST_CASE("checkpoint: every tensor of the index is in the files, and in one of 
         cat(place, "expected tensor \"zz\" in ", kShard2, ", found it in no file", kSaveAgain));
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", "gone.safetensors"}}) ==
         cat(place,
-            "expected all 2 files that it lists beside it, found 1 missing (gone.safetensors): name the folder that "
+            "expected all 2 files that it lists beside it, found 1 missing (gone.safetensors): "
+            "name the folder that "
             "holds them, or run "
             "`hf download` again"));
   host.inputs[kShard2] = bytes_file({"z", "x"});
   CHECK(with_index({{"x", kShard1}, {"y", kShard1}, {"z", kShard2}}) ==
-        cat(place, "expected tensor \"x\" in one file, found it in ", kShard1, " and ", kShard2, kSaveAgain));
+        cat(place, "expected tensor \"x\" in one file, found it in ", kShard1, " and ", kShard2,
+            kSaveAgain));
 }
 
 TEST_CASE("checkpoint: a tensor in the right file and in another") {
   test::MemoryHost host;
   sharded(host);
   host.inputs[kShard1] = bytes_file({"x", "y", "z"});
-  CHECK(outcome(host) ==
-        cat(kIndexName, ": expected tensor \"z\" in one file, found it in ", kShard1, " and ", kShard2, kSaveAgain));
+  CHECK(outcome(host) == cat(kIndexName, ": expected tensor \"z\" in one file, found it in ",
+                             kShard1, " and ", kShard2, kSaveAgain));
 }
 
 TEST_CASE("checkpoint: the index alone") {
   test::MemoryHost host;
   host.inputs[kIndexName] = index_of({{"x", kShard1}, {"z", kShard2}});
-  CHECK(outcome(host).find(cat(kIndexName, ": expected all 2 files that it lists beside it, found 2 missing (", kShard1,
-                               ", ", kShard2, ")")) == 0);
+  CHECK(outcome(host).find(cat(kIndexName,
+                               ": expected all 2 files that it lists beside it, found 2 missing (",
+                               kShard1, ", ", kShard2, ")")) == 0);
 }
 
 TEST_CASE("checkpoint: what the index may not say") {
   test::MemoryHost host;
   sharded(host);
   host.inputs[kIndexName] = index_of({{"x", "../x.safetensors"}});
-  CHECK(outcome(host) ==
-        cat(kIndexName,
-            ": tensor \"x\": expected the relative name of a shard in this folder, found \"../x.safetensors\""));
+  CHECK(outcome(host) == cat(kIndexName,
+                             ": tensor \"x\": expected the relative name of a shard in this "
+                             "folder, found \"../x.safetensors\""));
   host.inputs[kIndexName] = index_of({});
   CHECK(outcome(host) ==
-        cat(kIndexName, ": expected tensors in \"weight_map\", found none: download or save the index again"));
+        cat(kIndexName,
+            ": expected tensors in \"weight_map\", found none: download or save the index again"));
   host.inputs[kIndexName] = "{\"weight_map\": ";
   CHECK(outcome(host).find(cat(kIndexName, ": expected JSON, found 15 bytes")) == 0);
 }
@@ -205,18 +219,20 @@ TEST_CASE("checkpoint: a wrong total_size is logged, as nobody reads it") {
   CHECK(outcome(host) == "accepted");
   REQUIRE(host.logs.size() == 1);
   CHECK(host.logs[0].first == XD_LOG_WARN);
-  CHECK(host.logs[0].second == cat(kIndexName,
-                                   ": its total_size is 4, but the tensors have 3 bytes; every tensor is where the "
-                                   "index says, so this is ignored"));
+  CHECK(host.logs[0].second ==
+        cat(kIndexName,
+            ": its total_size is 4, but the tensors have 3 bytes; every tensor is where the "
+            "index says, so this is ignored"));
 }
 
 TEST_CASE("checkpoint: a broken shard is named") {
   test::MemoryHost host;
   sharded(host);
   host.inputs[kShard2].pop_back();
-  CHECK(outcome(host) == cat(kShard2,
-                             ": expected 1 bytes of tensors, found 0: the file is cut off, as by an interrupted "
-                             "download: run `hf download` again"));
+  CHECK(outcome(host) ==
+        cat(kShard2,
+            ": expected 1 bytes of tensors, found 0: the file is cut off, as by an interrupted "
+            "download: run `hf download` again"));
 }
 
 TEST_CASE("checkpoint: stops when cancelled") {
@@ -250,7 +266,8 @@ TEST_CASE("checkpoint: all parts and no index are read, with a warning") {
     const auto reader = open(host);
     REQUIRE(reader);
     CHECK((*reader)->manifest.tensors.size() == 2);
-    CHECK(host.logged("found all 2 parts and no model.safetensors.index.json: reading model-00001"));
+    CHECK(
+        host.logged("found all 2 parts and no model.safetensors.index.json: reading model-00001"));
     host.inputs["model-00002" + of] = bytes_file({"x"});
     CHECK(outcome(host).find("expected tensor \"x\" in one file, found it in model-00001") == 0);
   }
@@ -268,13 +285,14 @@ TEST_CASE("checkpoint: all parts and no index are read, with a warning") {
 }
 
 TEST_CASE("checkpoint: one part that the user named is no model") {
-  for (const char* name :
-       {"model-00001-of-000163.safetensors", "model-1-of-2.safetensors", "m_00001-of-00002.safetensors"}) {
+  for (const char* name : {"model-00001-of-000163.safetensors", "model-1-of-2.safetensors",
+                           "m_00001-of-00002.safetensors"}) {
     CAPTURE(name);
     test::MemoryHost host;
     host.inputs[name] = bytes_file({"w"});
     host.named = name;
-    CHECK(outcome(host).find(cat("expected a whole model, found ", name, ", which is one part of ")) == 0);
+    CHECK(outcome(host).find(
+              cat("expected a whole model, found ", name, ", which is one part of ")) == 0);
   }
 }
 
@@ -283,7 +301,8 @@ TEST_CASE("checkpoint: other stems, and an index that is named or the only one")
     CAPTURE(stem);
     test::MemoryHost host;
     host.inputs[stem + "-00001-of-00001.safetensors"] = bytes_file({"w"});
-    host.inputs[stem + ".safetensors.index.json"] = index_of({{"w", "./" + stem + "-00001-of-00001.safetensors"}}, "1");
+    host.inputs[stem + ".safetensors.index.json"] =
+        index_of({{"w", "./" + stem + "-00001-of-00001.safetensors"}}, "1");
     host.inputs["vae.safetensors"] = bytes_file({"v"});
     CHECK(outcome(host) == "accepted");
     host.inputs["model.safetensors"] = bytes_file({"m"});
@@ -301,35 +320,41 @@ TEST_CASE("checkpoint: an index of another save beside a whole set of parts") {
   test::MemoryHost host;
   host.inputs[kShard1] = bytes_file({"x"});
   host.inputs[kShard2] = bytes_file({"y"});
-  host.inputs[kIndexName] =
-      index_of({{"x", "model-00001-of-00003.safetensors"}, {"y", "model-00003-of-00003.safetensors"}}, "2");
+  host.inputs[kIndexName] = index_of(
+      {{"x", "model-00001-of-00003.safetensors"}, {"y", "model-00003-of-00003.safetensors"}}, "2");
   CHECK(outcome(host) == "accepted");
-  CHECK(host.logged(cat(kIndexName, " is of another save: it lists model-00001-of-00003.safetensors, ")));
-  host.inputs[kIndexName] =
-      index_of({{"x", "model-00001-of-00003.safetensors"}, {"z", "model-00003-of-00003.safetensors"}}, "2");
-  CHECK(outcome(host).find(
-            "expected the index to list every tensor of the files read in place of its own, found \"y\"") !=
-        std::string::npos);
+  CHECK(host.logged(
+      cat(kIndexName, " is of another save: it lists model-00001-of-00003.safetensors, ")));
+  host.inputs[kIndexName] = index_of(
+      {{"x", "model-00001-of-00003.safetensors"}, {"z", "model-00003-of-00003.safetensors"}}, "2");
+  CHECK(outcome(host).find("expected the index to list every tensor of the files read in place of "
+                           "its own, found \"y\"") != std::string::npos);
   host.inputs[kIndexName] = index_of({{"x", "model-00001-of-00003.safetensors"},
                                       {"y", "model-00003-of-00003.safetensors"},
                                       {"z", "model-00003-of-00003.safetensors"}},
                                      "2");
-  CHECK(outcome(host).find("expected tensor \"z\" in one of the files, found it in no file") != std::string::npos);
+  CHECK(outcome(host).find("expected tensor \"z\" in one of the files, found it in no file") !=
+        std::string::npos);
 }
 
 TEST_CASE(
-    "checkpoint: what lies beside a model alone is no model, and a set of parts is not taken before other files") {
-  for (const char* name : {"value_head.safetensors", "learned_embeds.safetensors", "optimizer.safetensors"})
-    CHECK(outcome_of({"config.json", name}).find("found no .safetensors file of a whole model") != std::string::npos);
+    "checkpoint: what lies beside a model alone is no model, and a set of parts is not taken "
+    "before other files") {
+  for (const char* name :
+       {"value_head.safetensors", "learned_embeds.safetensors", "optimizer.safetensors"})
+    CHECK(outcome_of({"config.json", name}).find("found no .safetensors file of a whole model") !=
+          std::string::npos);
   CHECK(outcome_of({"my.safetensors", "optimizer-1-of-1.safetensors"}) == "my.safetensors");
   CHECK(outcome_of({"my.safetensors", "x-1-of-2.safetensors", "x-2-of-2.safetensors"})
             .find("name the file that holds the whole model") != std::string::npos);
   CHECK(outcome_of({"my.safetensors", "model-1-of-1.safetensors"}) == "model-1-of-1.safetensors");
   CHECK(outcome_of({"my.safetensors", "adapter_model.safetensors"}) == "my.safetensors");
   std::vector<std::string> one{"model-00001-of-00100.safetensors"};
-  CHECK(outcome_of(one).find("expected all 100 parts of a model, found 1 (model-00001-of-00100.safetensors) and not "
-                             "model-00002-of-00100.safetensors, ") == 0);
-  CHECK(outcome_of(one).find("model-00009-of-00100.safetensors, ...: download") != std::string::npos);
+  CHECK(outcome_of(one).find(
+            "expected all 100 parts of a model, found 1 (model-00001-of-00100.safetensors) and not "
+            "model-00002-of-00100.safetensors, ") == 0);
+  CHECK(outcome_of(one).find("model-00009-of-00100.safetensors, ...: download") !=
+        std::string::npos);
 }
 
 TEST_CASE("checkpoint: an adapter beside a model is told") {
@@ -337,7 +362,8 @@ TEST_CASE("checkpoint: an adapter beside a model is told") {
   host.inputs["model.safetensors"] = bytes_file({"w"});
   host.inputs["adapter_model.bin"] = "";
   CHECK(outcome(host) == "accepted");
-  CHECK(host.logged("adapter_model.bin beside the model is an adapter (LoRA), which is not in the result"));
+  CHECK(host.logged(
+      "adapter_model.bin beside the model is an adapter (LoRA), which is not in the result"));
 }
 
 TEST_CASE("checkpoint: the file that config.json asks for") {
@@ -349,16 +375,20 @@ TEST_CASE("checkpoint: the file that config.json asks for") {
   REQUIRE(reader);
   CHECK((*reader)->manifest.tensors[0].name == "o");
   host.inputs["config.json"] = R"({"transformers_weights": "gone.safetensors"})";
-  CHECK(outcome(host).find("expected \"gone.safetensors\", which config.json names as transformers_weights") == 0);
+  CHECK(outcome(host).find(
+            "expected \"gone.safetensors\", which config.json names as transformers_weights") == 0);
   host.inputs["config.json"] = R"({"transformers_weights": "../model.safetensors"})";
-  CHECK(outcome(host).find("config.json: expected transformers_weights to be the name of a .safetensors file") == 0);
+  CHECK(outcome(host).find(
+            "config.json: expected transformers_weights to be the name of a .safetensors file") ==
+        0);
 }
 
 TEST_CASE("checkpoint: a rank's share of a distributed checkpoint is refused") {
   test::MemoryHost host;
-  host.inputs["model.safetensors"] =
-      file(R"({"__metadata__":{"DCP_SHARDING_INFO":"{}"},)" + entry("w", "U8", "[1]", 0, 1) + "}", "x");
-  CHECK(outcome(host).find("model.safetensors: expected whole tensors, found the share of one rank") == 0);
+  host.inputs["model.safetensors"] = file(
+      R"({"__metadata__":{"DCP_SHARDING_INFO":"{}"},)" + entry("w", "U8", "[1]", 0, 1) + "}", "x");
+  CHECK(outcome(host).find(
+            "model.safetensors: expected whole tensors, found the share of one rank") == 0);
 }
 
 TEST_CASE("checkpoint: probing goes by names") {

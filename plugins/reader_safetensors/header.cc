@@ -49,7 +49,8 @@ Result<DType> parse_dtype(dom::object object) {
     return corrupt(cat("expected \"dtype\" to be a string, found ", kind_of(element)));
   const auto dtype = manifest::dtype_named(name);
   if (dtype && *dtype != DType::C32 && *dtype != DType::C128) return *dtype;
-  return unsupported(cat("expected a dtype of safetensors 0.8 (BF16, F32, ...), found ", in_quotes(name)));
+  return unsupported(
+      cat("expected a dtype of safetensors 0.8 (BF16, F32, ...), found ", in_quotes(name)));
 }
 
 // Sets n_elems and n_bytes from the dtype and the shape.
@@ -58,7 +59,8 @@ Result<void> measure(StoredTensor& t) {
   const auto n_bits = n_elems ? checked_mul(*n_elems, manifest::info(t.dtype).bits) : std::nullopt;
   if (!n_bits) return corrupt("expected a shape whose size fits 64 bits, found one that does not");
   if (*n_bits % 8 != 0) {
-    return corrupt(cat("expected ", manifest::name(t.dtype), " elements to fill whole bytes, found ", *n_elems, " of ",
+    return corrupt(cat("expected ", manifest::name(t.dtype),
+                       " elements to fill whole bytes, found ", *n_elems, " of ",
                        manifest::info(t.dtype).bits, " bits"));
   }
   t.n_elems = *n_elems;
@@ -69,25 +71,29 @@ Result<void> measure(StoredTensor& t) {
 // One entry of the header; its offset counts from the end of the header.
 Result<StoredTensor> parse_entry(dom::element element) {
   dom::object object;
-  if (element.get(object) != simdjson::SUCCESS) return corrupt(cat("expected an object, found ", kind_of(element)));
+  if (element.get(object) != simdjson::SUCCESS)
+    return corrupt(cat("expected an object, found ", kind_of(element)));
   XD_TRY(common::check_unique_keys(object, "its entry"));
   StoredTensor out;
   XD_TRY_SET(out.dtype, parse_dtype(object));
   XD_TRY_SET(const auto shape, array_member(object, "shape"));
   if (shape.size() > kMaxDimensions)
-    return unsupported(cat("expected at most ", kMaxDimensions, " dimensions, found ", shape.size()));
+    return unsupported(
+        cat("expected at most ", kMaxDimensions, " dimensions, found ", shape.size()));
   for (const auto dim : shape) {
     XD_TRY_SET(out.shape.emplace_back(), integer(dim, "\"shape\""));
   }
   XD_TRY_SET(const auto offsets, array_member(object, "data_offsets"));
   if (offsets.size() != 2)
-    return corrupt(cat("expected \"data_offsets\" to be [begin, end], found ", offsets.size(), " values"));
+    return corrupt(
+        cat("expected \"data_offsets\" to be [begin, end], found ", offsets.size(), " values"));
   XD_TRY_SET(out.offset, integer(*offsets.begin(), "\"data_offsets\""));
   XD_TRY_SET(const uint64_t end, integer(*++offsets.begin(), "\"data_offsets\""));
   XD_TRY(measure(out));
   if (end < out.offset || end - out.offset != out.n_bytes) {
-    return corrupt(cat("expected ", out.n_bytes, " bytes for its dtype and shape, found data_offsets [", out.offset,
-                       ", ", end, "]"));
+    return corrupt(cat("expected ", out.n_bytes,
+                       " bytes for its dtype and shape, found data_offsets [", out.offset, ", ",
+                       end, "]"));
   }
   return out;
 }
@@ -108,8 +114,8 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_metadata(dom::ele
   return out;
 }
 
-// The tensors must lie one after another, from the end of the header to the end of the file: no holes, nothing shared,
-// nothing left over. Sorts them by their bytes.
+// The tensors must lie one after another, from the end of the header to the end of the file: no
+// holes, nothing shared, nothing left over. Sorts them by their bytes.
 Result<void> check_tiling(std::vector<StoredTensor>& tensors, uint64_t data_bytes) {
   const auto by_place = [](const StoredTensor& a, const StoredTensor& b) {
     return std::pair(a.offset, a.n_bytes) < std::pair(b.offset, b.n_bytes);
@@ -119,14 +125,16 @@ Result<void> check_tiling(std::vector<StoredTensor>& tensors, uint64_t data_byte
   uint64_t at = 0;
   for (const StoredTensor& t : tensors) {
     if (t.offset != at) {
-      return corrupt(cat("tensor ", in_quotes(t.name), ": expected its bytes to begin at ", at, ", where ",
-                         at == 0 ? "the data begins" : "the tensor before it ends", ", found ", t.offset,
-                         t.offset > at ? " (a hole)" : " (an overlap)", ": save the file again"));
+      return corrupt(cat("tensor ", in_quotes(t.name), ": expected its bytes to begin at ", at,
+                         ", where ", at == 0 ? "the data begins" : "the tensor before it ends",
+                         ", found ", t.offset, t.offset > at ? " (a hole)" : " (an overlap)",
+                         ": save the file again"));
     }
     at += t.n_bytes;
   }
   if (at > data_bytes)
-    return corrupt(cat("expected ", at, " bytes of tensors, found ", data_bytes, ": ", kDownloadAgain));
+    return corrupt(
+        cat("expected ", at, " bytes of tensors, found ", data_bytes, ": ", kDownloadAgain));
   if (at < data_bytes) {
     return corrupt(cat("expected ", at, " bytes of tensors, found ", data_bytes - at,
                        " bytes more after them: save the file again"));
@@ -166,7 +174,8 @@ Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t fil
 
 Result<Header> read_header(const Host& host, const Source& source) {
   const uint64_t size = source.size(host);
-  if (size < kLengthBytes) return corrupt(cat("expected a safetensors file, found ", size, " bytes: ", kDownloadAgain));
+  if (size < kLengthBytes)
+    return corrupt(cat("expected a safetensors file, found ", size, " bytes: ", kDownloadAgain));
   std::array<std::byte, kLengthBytes> head;
   XD_TRY(source.read(host, 0, head));
   const auto header_bytes = Cursor(head).le<uint64_t>();
@@ -176,15 +185,17 @@ Result<Header> read_header(const Host& host, const Source& source) {
   if (const std::string_view what = common::what_begins_with(as_text(head)); !fits && !what.empty())
     return corrupt(cat("expected a safetensors file, found ", what));
   if (header_bytes > kMaxHeaderBytes) {
-    return corrupt(cat("expected a header of at most ", kMaxHeaderBytes, " bytes, found a length of ", header_bytes,
+    return corrupt(cat("expected a header of at most ", kMaxHeaderBytes,
+                       " bytes, found a length of ", header_bytes,
                        ": this is not a safetensors file, or it is damaged"));
   }
   if (header_bytes > size - kLengthBytes) {
-    return corrupt(
-        cat("expected a header of ", header_bytes, " bytes, found ", size - kLengthBytes, ": ", kDownloadAgain));
+    return corrupt(cat("expected a header of ", header_bytes, " bytes, found ", size - kLengthBytes,
+                       ": ", kDownloadAgain));
   }
   auto doc = common::read_json(host, source, kLengthBytes, header_bytes);
-  if (!doc) return doc.error().held_by_host ? std::move(doc).error() : std::move(doc).error().in("header");
+  if (!doc)
+    return doc.error().held_by_host ? std::move(doc).error() : std::move(doc).error().in("header");
   return parse_header(doc->root(), kLengthBytes + header_bytes, size);
 }
 

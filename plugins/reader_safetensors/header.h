@@ -1,5 +1,5 @@
-// The header of one safetensors file, checked: what it says about each tensor is true of the file's size.
-// FORMAT.md has the rules, with the ones that go beyond the reference implementation.
+// The header of one safetensors file, checked: what it says about each tensor is true of the file's
+// size. FORMAT.md has the rules, with the ones that go beyond the reference implementation.
 #pragma once
 
 #include <crossdock/plugin.hpp>
@@ -10,8 +10,8 @@
 
 namespace crossdock::reader_safetensors {
 
-inline constexpr uint64_t kLengthBytes = 8;               // the header's length, little-endian, opens the file
-inline constexpr size_t kMaxDimensions = 64;              // torch's own limit
+inline constexpr uint64_t kLengthBytes = 8;   // the header's length, little-endian, opens the file
+inline constexpr size_t kMaxDimensions = 64;  // torch's own limit
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 
 struct StoredTensor {
@@ -25,7 +25,8 @@ struct StoredTensor {
 };
 
 struct Header {
-  std::vector<StoredTensor> tensors;  // in the order of their bytes; those without bytes as the header lists them
+  std::vector<StoredTensor>
+      tensors;  // in the order of their bytes; those without bytes as the header lists them
   std::vector<std::pair<std::string, std::string>> metadata;
 };
 

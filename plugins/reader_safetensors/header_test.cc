@@ -21,21 +21,24 @@ std::string one(const std::string& dtype, const std::string& shape, uint64_t beg
   return "{" + entry("w", dtype, shape, begin, end) + "}";
 }
 
-const std::string kAgain = "the file is cut off, as by an interrupted download: run `hf download` again";
+const std::string kAgain =
+    "the file is cut off, as by an interrupted download: run `hf download` again";
 
 }  // namespace
 
 TEST_CASE("header: a file as safetensors writes it") {
   test::MemoryHost host;
-  host.inputs["model.safetensors"] = file("{\"__metadata__\":{\"format\":\"pt\"}," + entry("b", "F32", "[1]", 8, 12) +
-                                              "," + entry("a", "BF16", "[2,2]", 0, 8) + "}   ",
-                                          "AAAAAAAABBBB");
+  host.inputs["model.safetensors"] =
+      file("{\"__metadata__\":{\"format\":\"pt\"}," + entry("b", "F32", "[1]", 8, 12) + "," +
+               entry("a", "BF16", "[2,2]", 0, 8) + "}   ",
+           "AAAAAAAABBBB");
   const auto reader = open(host);
   REQUIRE(reader);
   const auto& m = (*reader)->manifest;
   CHECK(m.source.format == "safetensors");
   REQUIRE(m.source.files.size() == 1);
-  CHECK(m.source.files[0] == manifest::File{"model.safetensors", host.inputs["model.safetensors"].size(), ""});
+  CHECK(m.source.files[0] ==
+        manifest::File{"model.safetensors", host.inputs["model.safetensors"].size(), ""});
   REQUIRE(m.source.metadata.size() == 1);
   CHECK(m.source.metadata[0] == manifest::KeyValue{"format", {std::string("pt")}});
   REQUIRE(m.tensors.size() == 2);
@@ -54,16 +57,18 @@ TEST_CASE("header: every dtype of safetensors 0.8") {
     const char* shape;
     uint64_t n_bytes;
   };
-  for (const Case& c :
-       {Case{"BOOL", "[4]", 4}, {"F4", "[2,3]", 3},        {"F6_E2M3", "[4]", 3},     {"F6_E3M2", "[8]", 6},
-        {"U8", "[4]", 4},       {"I8", "[4]", 4},          {"F8_E5M2", "[4]", 4},     {"F8_E4M3", "[4]", 4},
-        {"F8_E8M0", "[4]", 4},  {"F8_E4M3FNUZ", "[4]", 4}, {"F8_E5M2FNUZ", "[4]", 4}, {"I16", "[4]", 8},
-        {"U16", "[4]", 8},      {"F16", "[4]", 8},         {"BF16", "[4]", 8},        {"I32", "[4]", 16},
-        {"U32", "[4]", 16},     {"F32", "[4]", 16},        {"C64", "[4]", 32},        {"F64", "[4]", 32},
-        {"I64", "[4]", 32},     {"U64", "[4]", 32}}) {
+  for (const Case& c : {Case{"BOOL", "[4]", 4},    {"F4", "[2,3]", 3},        {"F6_E2M3", "[4]", 3},
+                        {"F6_E3M2", "[8]", 6},     {"U8", "[4]", 4},          {"I8", "[4]", 4},
+                        {"F8_E5M2", "[4]", 4},     {"F8_E4M3", "[4]", 4},     {"F8_E8M0", "[4]", 4},
+                        {"F8_E4M3FNUZ", "[4]", 4}, {"F8_E5M2FNUZ", "[4]", 4}, {"I16", "[4]", 8},
+                        {"U16", "[4]", 8},         {"F16", "[4]", 8},         {"BF16", "[4]", 8},
+                        {"I32", "[4]", 16},        {"U32", "[4]", 16},        {"F32", "[4]", 16},
+                        {"C64", "[4]", 32},        {"F64", "[4]", 32},        {"I64", "[4]", 32},
+                        {"U64", "[4]", 32}}) {
     CAPTURE(c.name);
     test::MemoryHost host;
-    host.inputs["model.safetensors"] = file(one(c.name, c.shape, 0, c.n_bytes), std::string(c.n_bytes, 'x'));
+    host.inputs["model.safetensors"] =
+        file(one(c.name, c.shape, 0, c.n_bytes), std::string(c.n_bytes, 'x'));
     const auto reader = open(host);
     REQUIRE(reader);
     CHECK(manifest::name((*reader)->manifest.tensors[0].dtype) == c.name);
@@ -71,20 +76,23 @@ TEST_CASE("header: every dtype of safetensors 0.8") {
   }
   for (const char* name : {"C32", "C128", "unspecified", "bf16", "F33", ""}) {
     CHECK(refusal(one(name, "[1]", 0, 4), 4) ==
-          cat("tensor \"w\": expected a dtype of safetensors 0.8 (BF16, F32, ...), found \"", name, "\""));
+          cat("tensor \"w\": expected a dtype of safetensors 0.8 (BF16, F32, ...), found \"", name,
+              "\""));
   }
 }
 
 TEST_CASE("header: what the reference accepts, too") {
-  for (const std::string& header : {
-           std::string("{}"), std::string("  {}\n"), std::string(R"({"__metadata__":null})"),
-           std::string(R"({"__metadata__":{}})"), one("F32", "[]", 0, 4), one("F32", "[0]", 0, 0),
-           one("F32", "[0,18446744073709551615]", 0, 0), "{" + entry("", "U8", "[1]", 0, 1) + "}",  // an empty name
-           "{" + entry("z", "U8", "[0]", 1, 1) + "," + entry("y", "U8", "[1]", 0, 1) + "," +
-               entry("x", "U8", "[0]", 0, 0) + "}",
-           std::string(
-               R"({"w":{"extra":{"deep":[1]},"data_offsets":[0,1],"dtype":"U8","shape":[1]}})"),  // another field
-       }) {
+  for (
+      const std::string& header : {
+          std::string("{}"), std::string("  {}\n"), std::string(R"({"__metadata__":null})"),
+          std::string(R"({"__metadata__":{}})"), one("F32", "[]", 0, 4), one("F32", "[0]", 0, 0),
+          one("F32", "[0,18446744073709551615]", 0, 0),
+          "{" + entry("", "U8", "[1]", 0, 1) + "}",  // an empty name
+          "{" + entry("z", "U8", "[0]", 1, 1) + "," + entry("y", "U8", "[1]", 0, 1) + "," +
+              entry("x", "U8", "[0]", 0, 0) + "}",
+          std::string(
+              R"({"w":{"extra":{"deep":[1]},"data_offsets":[0,1],"dtype":"U8","shape":[1]}})"),  // another field
+      }) {
     CAPTURE(header);
     const uint64_t n_bytes = header.find(",4]}") != std::string::npos  ? 4
                              : header.find(",1]") != std::string::npos ? 1
@@ -95,36 +103,43 @@ TEST_CASE("header: what the reference accepts, too") {
 
 TEST_CASE("header: its length") {
   CHECK(outcome("") == "model.safetensors: expected a safetensors file, found 0 bytes: " + kAgain);
-  CHECK(outcome("1234567") == "model.safetensors: expected a safetensors file, found 7 bytes: " + kAgain);
+  CHECK(outcome("1234567") ==
+        "model.safetensors: expected a safetensors file, found 7 bytes: " + kAgain);
   std::string bytes;
   put_le(bytes, uint64_t{100});
-  CHECK(outcome(bytes + "{}") == "model.safetensors: expected a header of 100 bytes, found 2: " + kAgain);
+  CHECK(outcome(bytes + "{}") ==
+        "model.safetensors: expected a header of 100 bytes, found 2: " + kAgain);
   bytes.clear();
   put_le(bytes, kMaxHeaderBytes + 1);
   CHECK(outcome(bytes + "{}") ==
-        "model.safetensors: expected a header of at most 100000000 bytes, found a length of 100000001: this is not a "
+        "model.safetensors: expected a header of at most 100000000 bytes, found a length of "
+        "100000001: this is not a "
         "safetensors file, or it is damaged");
   bytes.clear();
   put_le(bytes, UINT64_MAX);
   CHECK(outcome(bytes).find("found a length of 18446744073709551615") != std::string::npos);
   CHECK(outcome("version https://git-lfs.github.com/spec/v1\noid sha256:00\n") ==
-        "model.safetensors: expected a safetensors file, found a Git LFS pointer: run `git lfs pull`");
-  CHECK(outcome(file("")) == cat("model.safetensors: header: expected JSON, found 0 bytes that are not (",
-                                 simdjson::error_message(simdjson::EMPTY), ")"));
+        "model.safetensors: expected a safetensors file, found a Git LFS pointer: run `git lfs "
+        "pull`");
+  CHECK(outcome(file("")) ==
+        cat("model.safetensors: header: expected JSON, found 0 bytes that are not (",
+            simdjson::error_message(simdjson::EMPTY), ")"));
 }
 
 TEST_CASE("header: a header that the memory budget does not hold") {
   test::MemoryHost host;
   host.budget = 1000;
   host.inputs["model.safetensors"] = file(std::string(1000, ' ') + "{}");
-  CHECK(outcome(host).find("model.safetensors: header: expected 1066 bytes within the memory budget") == 0);
+  CHECK(outcome(host).find(
+            "model.safetensors: header: expected 1066 bytes within the memory budget") == 0);
 }
 
 TEST_CASE("header: strict JSON") {
   CHECK(refusal("{,}").find("header: expected JSON, found 3 bytes that are not (") == 0);
   for (const std::string& header :
-       {std::string("{} x"), std::string("{\"\xff\":1}"), std::string("\xef\xbb\xbf{}"), std::string(R"({"\ud800":1})"),
-        one("F32", "[1,]", 0, 4), one("F32", "[NaN]", 0, 4), std::string("{}\0", 3)}) {
+       {std::string("{} x"), std::string("{\"\xff\":1}"), std::string("\xef\xbb\xbf{}"),
+        std::string(R"({"\ud800":1})"), one("F32", "[1,]", 0, 4), one("F32", "[NaN]", 0, 4),
+        std::string("{}\0", 3)}) {
     CAPTURE(header);
     CHECK(refusal(header, 4).find("header: expected JSON, found ") == 0);
   }
@@ -133,8 +148,10 @@ TEST_CASE("header: strict JSON") {
 }
 
 TEST_CASE("header: names are unique after unescaping, though the reference keeps the last") {
-  const std::string entries = entry("a", "U8", "[1]", 0, 1) + "," + entry("\\u0061", "U8", "[1]", 0, 1);
-  CHECK(refusal("{" + entries + "}", 1) == "expected each key of the header once, found \"a\" twice");
+  const std::string entries =
+      entry("a", "U8", "[1]", 0, 1) + "," + entry("\\u0061", "U8", "[1]", 0, 1);
+  CHECK(refusal("{" + entries + "}", 1) ==
+        "expected each key of the header once, found \"a\" twice");
   CHECK(refusal(R"({"__metadata__":{},"__meta\u0064ata__":{}})") ==
         "expected each key of the header once, found \"__metadata__\" twice");
   CHECK(refusal(R"({"__metadata__":{"a":"1","a":"2"}})") ==
@@ -147,9 +164,12 @@ TEST_CASE("header: the fields of an entry") {
   const auto w = [](const std::string& value) { return refusal("{\"w\":" + value + "}", 1); };
   CHECK(w("1") == "tensor \"w\": expected an object, found an integer");
   CHECK(w(R"(["U8",[1],[0,1]])") == "tensor \"w\": expected an object, found an array");
-  CHECK(w(R"({"shape":[1],"data_offsets":[0,1]})") == "tensor \"w\": expected the field \"dtype\", found none");
-  CHECK(w(R"({"dtype":"U8","data_offsets":[0,1]})") == "tensor \"w\": expected the field \"shape\", found none");
-  CHECK(w(R"({"dtype":"U8","shape":[1]})") == "tensor \"w\": expected the field \"data_offsets\", found none");
+  CHECK(w(R"({"shape":[1],"data_offsets":[0,1]})") ==
+        "tensor \"w\": expected the field \"dtype\", found none");
+  CHECK(w(R"({"dtype":"U8","data_offsets":[0,1]})") ==
+        "tensor \"w\": expected the field \"shape\", found none");
+  CHECK(w(R"({"dtype":"U8","shape":[1]})") ==
+        "tensor \"w\": expected the field \"data_offsets\", found none");
   CHECK(w(R"({"dtype":1,"shape":[1],"data_offsets":[0,1]})") ==
         "tensor \"w\": expected \"dtype\" to be a string, found an integer");
   CHECK(w(R"({"dtype":"U8","shape":1,"data_offsets":[0,1]})") ==
@@ -159,7 +179,8 @@ TEST_CASE("header: the fields of an entry") {
   CHECK(w(R"({"dtype":"U8","shape":[-1],"data_offsets":[0,1]})") ==
         "tensor \"w\": expected integers of 0 or more in \"shape\", found -1");
   CHECK(w(R"({"dtype":"U8","shape":[1.0],"data_offsets":[0,1]})") ==
-        "tensor \"w\": expected integers of 0 or more in \"shape\", found a number with a fraction or exponent");
+        "tensor \"w\": expected integers of 0 or more in \"shape\", found a number with a fraction "
+        "or exponent");
   CHECK(w(R"({"dtype":"U8","shape":["1"],"data_offsets":[0,1]})") ==
         "tensor \"w\": expected integers of 0 or more in \"shape\", found a string");
   CHECK(w(R"({"dtype":"U8","shape":[1],"data_offsets":[null,1]})") ==
@@ -171,9 +192,12 @@ TEST_CASE("header: the fields of an entry") {
 }
 
 TEST_CASE("header: the type of __metadata__") {
-  CHECK(refusal(R"({"__metadata__":[]})") == "__metadata__: expected an object of strings, found an array");
-  CHECK(refusal(R"({"__metadata__":{"a":1}})") == "__metadata__: key \"a\": expected a string, found an integer");
-  CHECK(refusal(R"({"__metadata__":{"a":null}})") == "__metadata__: key \"a\": expected a string, found null");
+  CHECK(refusal(R"({"__metadata__":[]})") ==
+        "__metadata__: expected an object of strings, found an array");
+  CHECK(refusal(R"({"__metadata__":{"a":1}})") ==
+        "__metadata__: key \"a\": expected a string, found an integer");
+  CHECK(refusal(R"({"__metadata__":{"a":null}})") ==
+        "__metadata__: key \"a\": expected a string, found null");
 }
 
 TEST_CASE("header: sizes") {
@@ -181,11 +205,13 @@ TEST_CASE("header: sizes") {
         "tensor \"w\": expected 8 bytes for its dtype and shape, found data_offsets [0, 4]");
   CHECK(refusal(one("F32", "[1]", 4, 0), 4) ==
         "tensor \"w\": expected 4 bytes for its dtype and shape, found data_offsets [4, 0]");
-  const std::string overflow = "tensor \"w\": expected a shape whose size fits 64 bits, found one that does not";
+  const std::string overflow =
+      "tensor \"w\": expected a shape whose size fits 64 bits, found one that does not";
   CHECK(refusal(one("U8", "[18446744073709551615,2,0]", 0, 0)) == overflow);
   CHECK(refusal(one("U8", "[4294967296,4294967296]", 0, 0)) == overflow);
   CHECK(refusal(one("F64", "[2305843009213693952]", 0, 0)) == overflow);
-  CHECK(refusal(one("U8", "[2305843009213693952]", 0, 0)) == overflow);  // in bits, as the reference counts
+  CHECK(refusal(one("U8", "[2305843009213693952]", 0, 0)) ==
+        overflow);  // in bits, as the reference counts
   CHECK(refusal(one("F4", "[3]", 0, 2), 2) ==
         "tensor \"w\": expected F4 elements to fill whole bytes, found 3 of 4 bits");
   CHECK(refusal(one("F6_E2M3", "[2]", 0, 2), 2) ==
@@ -200,20 +226,25 @@ TEST_CASE("header: the tensors tile the data") {
   CHECK(refusal(two(0, 4, 4, 8), 8) == "accepted");
   CHECK(refusal(two(4, 8, 0, 4), 8) == "accepted");
   CHECK(refusal(two(1, 4, 4, 8), 8) ==
-        "tensor \"a\": expected its bytes to begin at 0, where the data begins, found 1 (a hole): save the file again");
+        "tensor \"a\": expected its bytes to begin at 0, where the data begins, found 1 (a hole): "
+        "save the file again");
   CHECK(refusal(two(0, 4, 5, 8), 8) ==
-        "tensor \"b\": expected its bytes to begin at 4, where the tensor before it ends, found 5 (a hole): save the "
+        "tensor \"b\": expected its bytes to begin at 4, where the tensor before it ends, found 5 "
+        "(a hole): save the "
         "file again");
   CHECK(refusal(two(0, 4, 3, 8), 8) ==
-        "tensor \"b\": expected its bytes to begin at 4, where the tensor before it ends, found 3 (an overlap): save "
+        "tensor \"b\": expected its bytes to begin at 4, where the tensor before it ends, found 3 "
+        "(an overlap): save "
         "the file again");
   CHECK(refusal(two(0, 4, 0, 4), 4) ==
-        "tensor \"b\": expected its bytes to begin at 4, where the tensor before it ends, found 0 (an overlap): save "
+        "tensor \"b\": expected its bytes to begin at 4, where the tensor before it ends, found 0 "
+        "(an overlap): save "
         "the file again");
   CHECK(refusal(two(0, 4, 4, 8), 7) == "expected 8 bytes of tensors, found 7: " + kAgain);
   CHECK(refusal(two(0, 4, 4, 8), 10) ==
         "expected 8 bytes of tensors, found 2 bytes more after them: save the file again");
-  CHECK(refusal("{}", 1) == "expected 0 bytes of tensors, found 1 bytes more after them: save the file again");
+  CHECK(refusal("{}", 1) ==
+        "expected 0 bytes of tensors, found 1 bytes more after them: save the file again");
 }
 
 TEST_CASE("header: offsets near 2^64 do not wrap") {
@@ -221,15 +252,16 @@ TEST_CASE("header: offsets near 2^64 do not wrap") {
   CHECK(refusal(one("U8", cat("[", max, "]"), 0, max)) ==
         "tensor \"w\": expected a shape whose size fits 64 bits, found one that does not");
   CHECK(refusal(one("U8", "[1]", max - 1, max), 1) ==
-        cat("tensor \"w\": expected its bytes to begin at 0, where the data begins, found ", max - 1,
-            " (a hole): save the file again"));
+        cat("tensor \"w\": expected its bytes to begin at 0, where the data begins, found ",
+            max - 1, " (a hole): save the file again"));
   const uint64_t most = max / 8;  // bytes
   CHECK(refusal(one("U8", cat("[", most, "]"), 0, most)) ==
         cat("expected ", most, " bytes of tensors, found 0: ", kAgain));
 }
 
 TEST_CASE("header: cut off anywhere, the file is refused") {
-  const std::string whole = file("{\"__metadata__\":{\"a\":\"b\"}," + entry("w", "F32", "[2]", 0, 8) + "}", "AAAABBBB");
+  const std::string whole =
+      file("{\"__metadata__\":{\"a\":\"b\"}," + entry("w", "F32", "[2]", 0, 8) + "}", "AAAABBBB");
   REQUIRE(outcome(whole) == "accepted");
   for (size_t n = 0; n < whole.size(); ++n) {
     CAPTURE(n);
@@ -239,10 +271,13 @@ TEST_CASE("header: cut off anywhere, the file is refused") {
   }
 }
 
-TEST_CASE("header: any flipped bit gives an error with a message, or a manifest that is true of the file") {
-  const std::string whole = file("{\"__metadata__\":{\"a\":\"\\u00e9\"}," + entry("v", "BF16", "[2,1]", 0, 4) + "," +
-                                     entry("w", "F4", "[4]", 4, 6) + "}",
-                                 "abcdef");
+TEST_CASE(
+    "header: any flipped bit gives an error with a message, or a manifest that is true of the "
+    "file") {
+  const std::string whole =
+      file("{\"__metadata__\":{\"a\":\"\\u00e9\"}," + entry("v", "BF16", "[2,1]", 0, 4) + "," +
+               entry("w", "F4", "[4]", 4, 6) + "}",
+           "abcdef");
   REQUIRE(outcome(whole) == "accepted");
   for (size_t bit = 0; bit < 8 * (whole.size() - 6); ++bit) {
     CAPTURE(bit);

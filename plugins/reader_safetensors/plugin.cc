@@ -1,7 +1,8 @@
 // org.crossdock.reader.safetensors: reads a safetensors file, or a Hugging Face folder of them.
 //
-// open() reads and checks every header and the index, one file at a time; read() is then one read of the file at the
-// right place. Everything is immutable after open, so reads may run concurrently.
+// open() reads and checks every header and the index, one file at a time; read() is then one read
+// of the file at the right place. Everything is immutable after open, so reads may run
+// concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
 #include "plugins/reader_safetensors/checkpoint.h"
@@ -16,11 +17,13 @@ class SafetensorsReader : public Reader {
  public:
   static int probe(const Host& host, const Input& input) { return score(host, input); }
 
-  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options) {
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input,
+                                              const Options& options) {
     const auto names = input.names(host);
     auto out = std::make_unique<SafetensorsReader>();
     XD_TRY_SET(out->config_, common::read_config(host, input, names));
-    XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input, out->config_, options.text("variant")));
+    XD_TRY_SET(out->checkpoint_,
+               open_checkpoint(host, input, out->config_, options.text("variant")));
     out->aux_files_ = common::aux_files(names);
     return std::unique_ptr<Reader>(std::move(out));
   }
@@ -30,8 +33,10 @@ class SafetensorsReader : public Reader {
     out.source.format = "safetensors";
     out.source.config = config_;
     out.aux_files = aux_files_;
-    for (const CheckpointFile& file : checkpoint_.files) out.source.files.push_back({file.name, file.size, {}});
-    for (const auto& [key, value] : checkpoint_.metadata) out.source.metadata.push_back({key, {value}});
+    for (const CheckpointFile& file : checkpoint_.files)
+      out.source.files.push_back({file.name, file.size, {}});
+    for (const auto& [key, value] : checkpoint_.metadata)
+      out.source.metadata.push_back({key, {value}});
     out.tensors.reserve(checkpoint_.tensors.size());
     for (const StoredTensor& t : checkpoint_.tensors) {
       auto& tensor = out.tensors.emplace_back();
@@ -51,27 +56,31 @@ class SafetensorsReader : public Reader {
 
  private:
   // The two forms differ in their unit only: the values are stored as they are.
-  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range, std::span<std::byte> out) const {
+  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range,
+                    std::span<std::byte> out) const {
     const bool dense = range.form == XD_FORM_DENSE;
     if (!dense && range.form != XD_FORM_STORED)
       return invalid(cat("expected the form dense or stored, found ", range.form));
     if (dense && range.dtype != 0 && range.dtype != static_cast<uint32_t>(t.dtype)) {
-      return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ", range.dtype,
-                         ": casts are the host's"));
+      return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ",
+                         range.dtype, ": casts are the host's"));
     }
     const uint64_t total = dense ? t.n_elems : t.n_bytes;
     if (range.begin > total || range.count > total - range.begin) {
-      return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", total, dense ? " elements" : " bytes", ", found ",
-                                        range.count, " at ", range.begin)};
+      return Error{XD_OUT_OF_RANGE,
+                   cat("expected a range inside ", total, dense ? " elements" : " bytes",
+                       ", found ", range.count, " at ", range.begin)};
     }
     // No overflow: the whole tensor's bits were checked.
     const uint64_t unit_bits = dense ? manifest::info(t.dtype).bits : 8;
     if (range.begin * unit_bits % 8 != 0 || range.count * unit_bits % 8 != 0) {
       return invalid(cat("expected a range of ", manifest::name(t.dtype),
-                         " elements that begins and ends with a byte, found ", range.count, " at ", range.begin));
+                         " elements that begins and ends with a byte, found ", range.count, " at ",
+                         range.begin));
     }
     const uint64_t n_bytes = range.count * unit_bits / 8;
-    if (out.size() != n_bytes) return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
+    if (out.size() != n_bytes)
+      return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
     if (n_bytes == 0) return {};
     return checkpoint_.files[t.file].source.read(host, t.offset + range.begin * unit_bits / 8, out);
   }
@@ -81,12 +90,13 @@ class SafetensorsReader : public Reader {
   std::vector<manifest::AuxFile> aux_files_;
 };
 
-constexpr xd_option_desc kVariant{XD_INIT_SIZE(xd_option_desc),
-                                  0,
-                                  "variant",
-                                  "string",
-                                  "",
-                                  "which weights of a folder that has several: fp16 for model.fp16.safetensors"};
+constexpr xd_option_desc kVariant{
+    XD_INIT_SIZE(xd_option_desc),
+    0,
+    "variant",
+    "string",
+    "",
+    "which weights of a folder that has several: fp16 for model.fp16.safetensors"};
 constexpr const xd_option_desc* kOptions[] = {&kVariant, nullptr};
 constexpr const char* kFormats[] = {"safetensors", nullptr};
 constexpr const char* kPatterns[] = {"*.safetensors", "model.safetensors.index.json", nullptr};

@@ -12,7 +12,9 @@ xd_range stored_range(uint64_t tensor, uint64_t begin, uint64_t count) {
   return {XD_INIT_SIZE(xd_range), XD_FORM_STORED, tensor, begin, count, 0, 0};
 }
 
-std::string text_of(const Result<std::string>& result) { return result ? *result : result.error().message; }
+std::string text_of(const Result<std::string>& result) {
+  return result ? *result : result.error().message;
+}
 
 // a: I16 [2,2]; f: F4 [4]; n: F32 [0].
 void small_model(test::MemoryHost& host) {
@@ -73,22 +75,28 @@ TEST_CASE("plugin: ranges that are refused") {
   };
   const std::string out_of_range = cat(int{XD_OUT_OF_RANGE}, " ");
   const std::string invalid = cat(int{XD_INVALID_ARGUMENT}, " ");
-  CHECK(outcome(dense_range(3, 0, 1), 1) == out_of_range + "expected one of 3 tensors, found index 3");
+  CHECK(outcome(dense_range(3, 0, 1), 1) ==
+        out_of_range + "expected one of 3 tensors, found index 3");
   CHECK(outcome(dense_range(0, 0, 5), 10) ==
         out_of_range + "tensor \"a\": expected a range inside 4 elements, found 5 at 0");
   CHECK(outcome(dense_range(0, 5, 0), 0) ==
         out_of_range + "tensor \"a\": expected a range inside 4 elements, found 0 at 5");
   CHECK(outcome(dense_range(0, 1, UINT64_MAX), 0) ==
-        out_of_range + cat("tensor \"a\": expected a range inside 4 elements, found ", UINT64_MAX, " at 1"));
+        out_of_range +
+            cat("tensor \"a\": expected a range inside 4 elements, found ", UINT64_MAX, " at 1"));
   CHECK(outcome(stored_range(0, 8, 1), 1) ==
         out_of_range + "tensor \"a\": expected a range inside 8 bytes, found 1 at 8");
-  CHECK(outcome(dense_range(0, 0, 1), 1) == invalid + "tensor \"a\": expected a buffer of 2 bytes, found 1");
+  CHECK(outcome(dense_range(0, 0, 1), 1) ==
+        invalid + "tensor \"a\": expected a buffer of 2 bytes, found 1");
   CHECK(outcome(dense_range(0, 0, 1, manifest::DType::F32), 4) ==
-        invalid + "tensor \"a\": expected to be asked for I16, found dtype 12: casts are the host's");
-  CHECK(outcome(dense_range(1, 1, 2), 1) ==
-        invalid + "tensor \"f\": expected a range of F4 elements that begins and ends with a byte, found 2 at 1");
-  CHECK(outcome(dense_range(1, 0, 3), 1) ==
-        invalid + "tensor \"f\": expected a range of F4 elements that begins and ends with a byte, found 3 at 0");
+        invalid +
+            "tensor \"a\": expected to be asked for I16, found dtype 12: casts are the host's");
+  CHECK(outcome(dense_range(1, 1, 2), 1) == invalid +
+                                                "tensor \"f\": expected a range of F4 elements "
+                                                "that begins and ends with a byte, found 2 at 1");
+  CHECK(outcome(dense_range(1, 0, 3), 1) == invalid +
+                                                "tensor \"f\": expected a range of F4 elements "
+                                                "that begins and ends with a byte, found 3 at 0");
   xd_range other = dense_range(0, 0, 1);
   other.form = 7;
   CHECK(outcome(other, 2) == invalid + "tensor \"a\": expected the form dense or stored, found 7");
@@ -100,14 +108,15 @@ TEST_CASE("plugin: a file that becomes shorter is an error, not a crash") {
   const auto reader = open(host);
   REQUIRE(reader);
   host.inputs["model.safetensors"].resize(20);
-  CHECK(text_of((*reader)->read(0)).find("of \"model.safetensors\": it has only 20") != std::string::npos);
+  CHECK(text_of((*reader)->read(0)).find("of \"model.safetensors\": it has only 20") !=
+        std::string::npos);
 }
 
 TEST_CASE("plugin: offsets beyond 4 GiB") {
   test::MemoryHost host;
   const uint64_t n = 5'000'000'000;
-  const std::string header =
-      file("{" + entry("a", "U8", cat("[", n, "]"), 0, n) + "," + entry("b", "U8", "[1]", n, n + 1) + "}");
+  const std::string header = file("{" + entry("a", "U8", cat("[", n, "]"), 0, n) + "," +
+                                  entry("b", "U8", "[1]", n, n + 1) + "}");
   host.inputs["model.safetensors"] = header;
   host.input_sizes["model.safetensors"] = header.size() + n + 1;  // zeros, not stored
   const auto reader = open(host);
@@ -116,11 +125,14 @@ TEST_CASE("plugin: offsets beyond 4 GiB") {
   CHECK(text_of((*reader)->read(1)) == std::string(1, '\0'));
 }
 
-TEST_CASE("plugin: every call of the host that fails makes the run fail, with a message and without a leak") {
+TEST_CASE(
+    "plugin: every call of the host that fails makes the run fail, with a message and without a "
+    "leak") {
   const auto run = [](test::MemoryHost& host) -> Result<std::string> {
     host.inputs["a.safetensors"] = bytes_file({"x"});
     host.inputs["b.safetensors"] = bytes_file({"y"});
-    host.inputs["model.safetensors.index.json"] = R"({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})";
+    host.inputs["model.safetensors.index.json"] =
+        R"({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})";
     host.inputs["config.json"] = R"({"model_type": "llama"})";
     XD_TRY_SET(const auto reader, open(host));
     return reader->read(1);
@@ -157,7 +169,8 @@ TEST_CASE("plugin: an index of 100,000 tensors") {
     const std::string shard = cat("model-0000", s + 1, "-of-00004.safetensors");
     std::string header;
     for (int t = 0; t < kTensors; ++t) {
-      const std::string name = cat("model.layers.", s * kTensors + t, ".mlp.experts.down_proj.weight");
+      const std::string name =
+          cat("model.layers.", s * kTensors + t, ".mlp.experts.down_proj.weight");
       header += (t == 0 ? "" : ",") + entry(name, "BF16", "[1,1]", 2 * t, 2 * t + 2);
       index += cat(index.empty() ? "" : ",", "\"", name, "\":\"", shard, "\"");
     }
@@ -167,6 +180,6 @@ TEST_CASE("plugin: an index of 100,000 tensors") {
   const auto reader = open(host);
   REQUIRE(reader);
   CHECK((*reader)->manifest.tensors.size() == kShards * kTensors);
-  CHECK(host.peak_allocated <
-        15 * host.inputs["model.safetensors.index.json"].size() + 1000);  // with the parser's  // one text at a time
+  CHECK(host.peak_allocated < 15 * host.inputs["model.safetensors.index.json"].size() +
+                                  1000);  // with the parser's  // one text at a time
 }

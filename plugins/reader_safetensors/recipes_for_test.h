@@ -15,10 +15,10 @@ inline std::string file(const std::string& header, const std::string& data = {})
 }
 
 // One entry of a header; `shape` as JSON.
-inline std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, uint64_t begin,
-                         uint64_t end) {
-  return cat("\"", name, R"(":{"dtype":")", dtype, R"(","shape":)", shape, R"(,"data_offsets":[)", begin, ",", end,
-             "]}");
+inline std::string entry(const std::string& name, const std::string& dtype,
+                         const std::string& shape, uint64_t begin, uint64_t end) {
+  return cat("\"", name, R"(":{"dtype":")", dtype, R"(","shape":)", shape, R"(,"data_offsets":[)",
+             begin, ",", end, "]}");
 }
 
 // A file with one U8 tensor for each name, with one byte each: 'a', 'b', ...

@@ -1,5 +1,6 @@
-// The dicts hold what DeepSpeed 0.19.8's own saves do, as far as a run that has not begun has it. The files and keys
-// that loading needs are listed in FORMAT.md; the others are there for people and tools that read checkpoints.
+// The dicts hold what DeepSpeed 0.19.8's own saves do, as far as a run that has not begun has it.
+// The files and keys that loading needs are listed in FORMAT.md; the others are there for people
+// and tools that read checkpoints.
 #include "plugins/writer_universal/content.h"
 
 #include <algorithm>
@@ -23,12 +24,14 @@ using manifest::DType;
 namespace {
 
 constexpr double kUniversalVersion = 0.4;
-// Stages 1 and 2 pair the job's optimizer groups with these and leave the rest of the job's unloaded, without a word.
-// Each is empty, for whatever is in it (lr, weight_decay) would replace the job's.
+// Stages 1 and 2 pair the job's optimizer groups with these and leave the rest of the job's
+// unloaded, without a word. Each is empty, for whatever is in it (lr, weight_decay) would replace
+// the job's.
 constexpr int kParamGroups = 64;
 
-// Stages 1 and 2 cut what they load along its first dimension (Tensor.chunk), which a scalar lacks. Nobody minds that
-// it has one: stages 1 and 2 compare only the number of elements, stage 3 nothing.
+// Stages 1 and 2 cut what they load along its first dimension (Tensor.chunk), which a scalar lacks.
+// Nobody minds that it has one: stages 1 and 2 compare only the number of elements, stage 3
+// nothing.
 std::vector<uint64_t> stored_shape(const manifest::Tensor& tensor) {
   return tensor.shape.empty() ? std::vector<uint64_t>{1} : tensor.shape;
 }
@@ -48,7 +51,8 @@ StoredTensor zero_step() { return StoredTensor::dense(DType::F32, {}, 0); }
 
 Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype) {
   const DType dtype = keep_dtype ? tensor.dtype : DType::F32;
-  return {param_pickle(StoredTensor::dense(dtype, stored_shape(tensor), 0)), {of_tensor(tensor, index, dtype)}};
+  return {param_pickle(StoredTensor::dense(dtype, stored_shape(tensor), 0)),
+          {of_tensor(tensor, index, dtype)}};
 }
 
 Content moment(const manifest::Tensor& tensor, Moments how) {
@@ -56,7 +60,8 @@ Content moment(const manifest::Tensor& tensor, Moments how) {
     return {param_pickle(StoredTensor::repeated(DType::F32, stored_shape(tensor), 0)), {zeros(1)}};
   }
   const auto from = how == Moments::kDense ? Storage::From::kWrittenZeros : Storage::From::kZeros;
-  return {param_pickle(StoredTensor::dense(DType::F32, stored_shape(tensor), 0)), {zeros(element_count(tensor), from)}};
+  return {param_pickle(StoredTensor::dense(DType::F32, stored_shape(tensor), 0)),
+          {zeros(element_count(tensor), from)}};
 }
 
 Content step() {
@@ -79,7 +84,9 @@ Content optimizer_state() {
     });
     p.entry("optimizer_state_dict", [&] {  // stage 3
       p.dict([&] {
-        p.entry("state", [&] { p.dict([&] { p.entry(0, [&] { p.dict([&] { p.entry("step", zero_step()); }); }); }); });
+        p.entry("state", [&] {
+          p.dict([&] { p.entry(0, [&] { p.dict([&] { p.entry("step", zero_step()); }); }); });
+        });
         p.entry("param_groups", [&] { p.list([&] { p.put(empty_group); }); });
       });
     });
@@ -145,9 +152,10 @@ Content scheduler() {
   return {std::move(p).finish(), {}};
 }
 
-// The fields of transformers.TrainerState (5.23) whose defaults would not do, and those that a resumed job obeys
-// instead of its TrainingArguments. train_batch_size must be a number; the first save of the job's own looks up the
-// entries of stateful_callbacks and fails without them (a list is appended to, an object replaced).
+// The fields of transformers.TrainerState (5.23) whose defaults would not do, and those that a
+// resumed job obeys instead of its TrainingArguments. train_batch_size must be a number; the first
+// save of the job's own looks up the entries of stateful_callbacks and fails without them (a list
+// is appended to, an object replaced).
 std::string trainer_state_json() {
   return R"({
   "epoch": 0,

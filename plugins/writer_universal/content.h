@@ -1,4 +1,5 @@
-// What is in each file of a universal checkpoint: its pickle, and where the bytes of its storages come from.
+// What is in each file of a universal checkpoint: its pickle, and where the bytes of its storages
+// come from.
 //
 // FORMAT.md says what DeepSpeed reads of it. Pure functions of the model; any thread.
 #pragma once
@@ -22,7 +23,8 @@ struct Parts {
 };
 
 Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype);
-Content moment(const manifest::Tensor& tensor, Moments how);  // exp_avg and exp_avg_sq alike; not for kNone
+Content moment(const manifest::Tensor& tensor,
+               Moments how);  // exp_avg and exp_avg_sq alike; not for kNone
 Content step();
 Content optimizer_state();
 Content model_states(const manifest::Manifest& model, const Parts& parts);

@@ -9,6 +9,7 @@
 namespace crossdock::writer_universal {
 
 // Only those that apply.
-std::vector<std::string> notes(const manifest::Manifest& model, const Parts& parts, const Settings& settings);
+std::vector<std::string> notes(const manifest::Manifest& model, const Parts& parts,
+                               const Settings& settings);
 
 }  // namespace crossdock::writer_universal

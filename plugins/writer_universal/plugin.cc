@@ -1,7 +1,9 @@
-// org.crossdock.writer.universal: one folder that DeepSpeed loads at ZeRO stages 1, 2 and 3 with load_universal.
+// org.crossdock.writer.universal: one folder that DeepSpeed loads at ZeRO stages 1, 2 and 3 with
+// load_universal.
 //
-// What goes where is decided in open() (see Parts): parameters that train get a folder of their own under zero/, frozen
-// ones are left out, buffers go to the model states files. Everything else follows from the manifest and the settings.
+// What goes where is decided in open() (see Parts): parameters that train get a folder of their own
+// under zero/, frozen ones are left out, buffers go to the model states files. Everything else
+// follows from the manifest and the settings.
 #include <fmt/format.h>
 #include <crossdock/plugin.hpp>
 
@@ -22,7 +24,16 @@ namespace {
 using manifest::Role;
 using manifest::Tensor;
 
-enum class Kind { kLatest, kModelStates, kOptimizerState, kWeights, kMoment, kStep, kTrainerState, kScheduler };
+enum class Kind {
+  kLatest,
+  kModelStates,
+  kOptimizerState,
+  kWeights,
+  kMoment,
+  kStep,
+  kTrainerState,
+  kScheduler
+};
 
 struct File {
   Kind kind;
@@ -31,7 +42,8 @@ struct File {
 
 bool is_buffer(const Tensor& tensor) {
   const auto kind = manifest::info(tensor.dtype).kind;
-  return tensor.role == Role::kBuffer || (kind != manifest::Kind::kFloat && kind != manifest::Kind::kFloat8);
+  return tensor.role == Role::kBuffer ||
+         (kind != manifest::Kind::kFloat && kind != manifest::Kind::kFloat8);
 }
 
 Parts sort_out(const manifest::Manifest& model) {
@@ -67,16 +79,16 @@ Result<void> check_for_torch(const manifest::Manifest& model, std::span<const ui
   for (const uint64_t i : indexes) {
     const Tensor& tensor = model.tensors[i];
     if (!common::torch_has(tensor.dtype)) {
-      return unsupported(
-          fmt::format("tensor {}: expected an element type that torch.save can write, found {}: convert "
-                      "it in the source first",
-                      common::in_quotes(tensor.name), manifest::name(tensor.dtype)));
+      return unsupported(fmt::format(
+          "tensor {}: expected an element type that torch.save can write, found {}: convert "
+          "it in the source first",
+          common::in_quotes(tensor.name), manifest::name(tensor.dtype)));
     }
     if (!fits_torch(tensor)) {
-      return unsupported(
-          fmt::format("tensor {}: expected a shape that torch can count in int64, found a dimension, or "
-                      "a product of them, that is larger",
-                      common::in_quotes(tensor.name)));
+      return unsupported(fmt::format(
+          "tensor {}: expected a shape that torch can count in int64, found a dimension, or "
+          "a product of them, that is larger",
+          common::in_quotes(tensor.name)));
     }
   }
   return {};
@@ -84,32 +96,36 @@ Result<void> check_for_torch(const manifest::Manifest& model, std::span<const ui
 
 class UniversalWriter : public Writer {
  public:
-  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
+  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
+                                              const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
     model.source.metadata = {};  // of no use here, and a GGUF file's is large
     Parts parts = sort_out(model);
     if (parts.parameters.empty()) {
-      return invalid(
-          fmt::format("expected at least one parameter to train, found none ({} frozen, {} buffers): look at "
-                      "--trainable and --frozen; --trainable . trains all",
-                      parts.frozen.size(), parts.buffers.size()));
+      return invalid(fmt::format(
+          "expected at least one parameter to train, found none ({} frozen, {} buffers): look at "
+          "--trainable and --frozen; --trainable . trains all",
+          parts.frozen.size(), parts.buffers.size()));
     }
     XD_TRY(check_folder_names(model.tensors, parts.parameters));
     XD_TRY(check_for_torch(model, parts.parameters));
     XD_TRY(check_for_torch(model, parts.buffers));
-    return std::unique_ptr<Writer>(new UniversalWriter(std::move(settings), std::move(model), std::move(parts)));
+    return std::unique_ptr<Writer>(
+        new UniversalWriter(std::move(settings), std::move(model), std::move(parts)));
   }
 
   Result<void> plan(const Host&, Plan& out) override {
     files_.clear();
     XD_TRY(plan_text(out, Kind::kLatest, std::string(kLatest)));
     const std::string tag = settings_.tag + "/";
-    for (const char* name : {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"}) {
+    for (const char* name :
+         {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"}) {
       XD_TRY(plan_file(out, {Kind::kModelStates}, tag + name, model_states_));
     }
     const std::string zero = tag + "zero/";
     XD_TRY(plan_file(out, {Kind::kOptimizerState}, zero + "optimizer_state.pt", optimizer_state()));
-    for (const uint64_t i : parts_.parameters) XD_TRY(plan_parameter(out, zero + model_.tensors[i].target() + "/", i));
+    for (const uint64_t i : parts_.parameters)
+      XD_TRY(plan_parameter(out, zero + model_.tensors[i].target() + "/", i));
     if (settings_.hf_trainer) {
       XD_TRY(plan_text(out, Kind::kTrainerState, std::string(kTrainerState)));
       XD_TRY(plan_file(out, {Kind::kScheduler}, std::string(kScheduler), scheduler()));
@@ -120,14 +136,18 @@ class UniversalWriter : public Writer {
     return {};
   }
 
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
-    return with_content(object, [&](const Content& content) { return common::write_item(host, content, out); });
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t,
+                                 Object& out) override {
+    return with_content(
+        object, [&](const Content& content) { return common::write_item(host, content, out); });
   }
 
   Result<void> seal(const Host& host, uint32_t object, Object& out,
                     std::span<const std::string_view> results) override {
-    if (const std::string text = text_of(files_.at(object).kind); !text.empty()) return out.write(0, as_bytes(text));
-    return with_content(object, [&](const Content& c) { return common::seal(host, c, out, results); });
+    if (const std::string text = text_of(files_.at(object).kind); !text.empty())
+      return out.write(0, as_bytes(text));
+    return with_content(object,
+                        [&](const Content& c) { return common::seal(host, c, out, results); });
   }
 
  private:
@@ -144,8 +164,10 @@ class UniversalWriter : public Writer {
     return kind == Kind::kTrainerState ? trainer_state_json() : std::string();
   }
 
-  // Calls `use` with what the object holds. Most contents are cheaper to make again than to keep for 100,000 files.
-  auto with_content(uint32_t object, auto&& use) const -> decltype(use(std::declval<const Content&>())) {
+  // Calls `use` with what the object holds. Most contents are cheaper to make again than to keep
+  // for 100,000 files.
+  auto with_content(uint32_t object, auto&& use) const
+      -> decltype(use(std::declval<const Content&>())) {
     const File& file = files_.at(object);
     const Tensor& tensor = model_.tensors[file.tensor];
     switch (file.kind) {
@@ -180,12 +202,14 @@ class UniversalWriter : public Writer {
   Result<void> plan_file(Plan& out, File file, const std::string& path, const Content& content) {
     XD_TRY_SET(const uint32_t id, plan_object(out, file, path, content.file.size()));
     if (!common::needs_item(content)) return {};
-    return out.item(id, common::needs(content), common::item_bytes(content), common::item_memory(content));
+    return out.item(id, common::needs(content), common::item_bytes(content),
+                    common::item_memory(content));
   }
 
   Result<void> plan_parameter(Plan& out, const std::string& folder, uint64_t index) {
     const Tensor& tensor = model_.tensors[index];
-    XD_TRY(plan_file(out, {Kind::kWeights, index}, folder + "fp32.pt", weights(tensor, index, settings_.keep_dtype)));
+    XD_TRY(plan_file(out, {Kind::kWeights, index}, folder + "fp32.pt",
+                     weights(tensor, index, settings_.keep_dtype)));
     if (settings_.moments == Moments::kNone) return {};
     const Content zeros = moment(tensor, settings_.moments);
     XD_TRY(plan_file(out, {Kind::kMoment, index}, folder + "exp_avg.pt", zeros));
@@ -197,8 +221,9 @@ class UniversalWriter : public Writer {
     for (uint64_t i = 0; i < model_.aux_files.size(); ++i) {
       const std::string& name = model_.aux_files[i].name;
       if (is_own_name(name, settings_)) {
-        XD_TRY(out.note(fmt::format("{} of the source is not copied: the checkpoint has a file of that name",
-                                    common::in_quotes(name))));
+        XD_TRY(out.note(
+            fmt::format("{} of the source is not copied: the checkpoint has a file of that name",
+                        common::in_quotes(name))));
       } else {
         XD_TRY(out.aux(name, i));
       }
@@ -208,7 +233,8 @@ class UniversalWriter : public Writer {
 
   Result<void> plan_drops(Plan& out) {
     for (const uint64_t i : parts_.frozen) {
-      XD_TRY(out.drop(i, "frozen: DeepSpeed restores no frozen parameters from a universal checkpoint"));
+      XD_TRY(out.drop(
+          i, "frozen: DeepSpeed restores no frozen parameters from a universal checkpoint"));
     }
     for (const uint64_t i : parts_.optimizer_states) {
       XD_TRY(out.drop(i, "optimizer state: training begins at step 0 with zero moments"));

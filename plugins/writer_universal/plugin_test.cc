@@ -1,4 +1,5 @@
-// The whole plugin against a host in memory. What its pickles mean to DeepSpeed the interop tests show.
+// The whole plugin against a host in memory. What its pickles mean to DeepSpeed the interop tests
+// show.
 #include <crossdock/plugin.hpp>
 
 #include <algorithm>
@@ -24,7 +25,9 @@ namespace {
 const std::string kZero = "global_step0/zero/", kStates = "global_step0/mp_rank_00_model_states.pt",
                   kStates3 = "global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt";
 
-bool holds(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool holds(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 // A literal with its NULs.
 template <size_t N>
@@ -79,7 +82,8 @@ struct Job {
 };
 
 void add_bf16(Job& s, const std::string& name = "w") {
-  s.add(name, DType::BF16, {2, 2}, packed<uint16_t>({0x3f80, 0x4000, 0xc040, 0x7fc1}));  // 1, 2, -3, NaN
+  s.add(name, DType::BF16, {2, 2},
+        packed<uint16_t>({0x3f80, 0x4000, 0xc040, 0x7fc1}));  // 1, 2, -3, NaN
 }
 const std::string kAsF32 = packed<uint32_t>({0x3f800000, 0x40000000, 0xc0400000, 0x7fc10000});
 
@@ -91,8 +95,9 @@ TEST_CASE("one parameter: all the files, and what is in them") {
   const Files files = s.write();
   std::vector<std::string> names;
   for (const auto& [name, data] : files) names.push_back(name);
-  CHECK(names == std::vector<std::string>{kStates, kZero + "optimizer_state.pt", kZero + "w/exp_avg.pt",
-                                          kZero + "w/exp_avg_sq.pt", kZero + "w/fp32.pt", kZero + "w/step.pt", kStates3,
+  CHECK(names == std::vector<std::string>{kStates, kZero + "optimizer_state.pt",
+                                          kZero + "w/exp_avg.pt", kZero + "w/exp_avg_sq.pt",
+                                          kZero + "w/fp32.pt", kZero + "w/step.pt", kStates3,
                                           "latest_universal"});
   CHECK(files.at("latest_universal") == "global_step0");
   CHECK(files.at(kStates) == files.at(kStates3));
@@ -118,7 +123,8 @@ TEST_CASE("precision source keeps the bytes") {
 }
 
 TEST_CASE("a job's config: only the notes that are for it, and what it is inexact for") {
-  const auto notes = [](const std::string& config, const test::OptionValues& more = {}, size_t groups = 1) {
+  const auto notes = [](const std::string& config, const test::OptionValues& more = {},
+                        size_t groups = 1) {
     Job s;
     add_bf16(s);
     for (size_t g = 0; g < groups; ++g) s.model.training.groups.push_back({{0}, {}});
@@ -142,26 +148,32 @@ TEST_CASE("a job's config: only the notes that are for it, and what it is inexac
   };
   CHECK(holds(three(""), "never compares shapes"));
   CHECK_FALSE(holds(three(""), "counts each step"));
-  CHECK(holds(three("", 2), "The job has 2 optimizer groups, with which ZeRO stage 3 counts each step"));
+  CHECK(holds(three("", 2),
+              "The job has 2 optimizer groups, with which ZeRO stage 3 counts each step"));
   CHECK(holds(three("", 0),
-              "With several (the HF Trainer makes two when the config has no optimizer) it counts each step"));
+              "With several (the HF Trainer makes two when the config has no optimizer) it counts "
+              "each step"));
   CHECK(holds(three(R"(, "sub_group_size": 3)"),
-              "The model has 4 elements to train and sub_group_size in --ds-config is 3: on fewer than about 2 ranks"));
+              "The model has 4 elements to train and sub_group_size in --ds-config is 3: on fewer "
+              "than about 2 ranks"));
   CHECK_FALSE(holds(three(R"(, "sub_group_size": 4)"), "sub_group_size"));
   CHECK(holds(notes(R"({"zero_optimization": {"stage": "auto"}})"), "With several"));
-  CHECK(holds(three(R"(, "offload_optimizer": {"device": "nvme"})"), "loads only what it has saved itself"));
+  CHECK(holds(three(R"(, "offload_optimizer": {"device": "nvme"})"),
+              "loads only what it has saved itself"));
   CHECK(holds(three(R"(, "offload_param": {"device": "nvme"})"), "beyond max_in_cpu"));
-  CHECK(holds(three(R"(, "zenflow": {"topk_ratio": 0.1})"), "zero_optimization.zenflow of --ds-config"));
+  CHECK(holds(three(R"(, "zenflow": {"topk_ratio": 0.1})"),
+              "zero_optimization.zenflow of --ds-config"));
 
   const auto with = [&](const std::string& text) {
-    return notes(R"({"zero_optimization": {"stage": 1}, )" + text + "}", {{"moments", "zero-stride"}});
+    return notes(R"({"zero_optimization": {"stage": 1}, )" + text + "}",
+                 {{"moments", "zero-stride"}});
   };
   CHECK(holds(with(R"("optimizer": {"type": "Lion"})"), "optimizer of --ds-config is \"Lion\""));
   CHECK_FALSE(holds(with(R"("optimizer": {"type": "Adam"})"), "optimizer of --ds-config"));
   CHECK(holds(with(R"("fp16": {"enabled": true})"), "beyond 65504"));
   CHECK(holds(with(R"("expert_parallel": {"enabled": true})"), "AutoEP gives experts"));
-  CHECK(
-      holds(with(R"("tensor_parallel": {"autotp_size": 4})"), "(tensor_parallel.autotp_size 4 in --ds-config) cannot"));
+  CHECK(holds(with(R"("tensor_parallel": {"autotp_size": 4})"),
+              "(tensor_parallel.autotp_size 4 in --ds-config) cannot"));
   CHECK_FALSE(holds(with(R"("bf16": {"enabled": true})"), "AutoTP"));
 
   Job s;
@@ -230,7 +242,8 @@ TEST_CASE("empty tensors and scalars") {
     CHECK(record_of(files.at(kZero + "empty/fp32.pt"), "data/0").empty());
     CHECK(record_of(files.at(kZero + "scalar/fp32.pt"), "data/0") == packed<float>({2.5f}));
     // A scalar is stored as one element of one dimension, (K\1t; its shape is told as it is.
-    CHECK(holds(record_of(files.at(kZero + "scalar/fp32.pt"), "data.pkl"), bytes("QK\0(K\1t(K\1t")));
+    CHECK(
+        holds(record_of(files.at(kZero + "scalar/fp32.pt"), "data.pkl"), bytes("QK\0(K\1t(K\1t")));
     CHECK(holds(record_of(files.at(kStates), "data.pkl"), "scalarctorch\nSize\n((ttR"));
   }
 }
@@ -274,7 +287,8 @@ TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
 
 TEST_CASE("nothing to train") {
   Job s;
-  CHECK(holds(s.refusal(), "expected at least one parameter to train, found none (0 frozen, 0 buffers)"));
+  CHECK(holds(s.refusal(),
+              "expected at least one parameter to train, found none (0 frozen, 0 buffers)"));
   add_bf16(s);
   s.model.tensors[0].train = manifest::Training::kFrozen;
   CHECK(holds(s.refusal(), "found none (1 frozen, 0 buffers): look at --trainable and --frozen"));
@@ -299,7 +313,8 @@ TEST_CASE("tied names are told, targets are used") {
 TEST_CASE("auxiliary files are placed, but never over our own") {
   Job s;
   add_bf16(s);
-  for (const char* name : {"config.json", "Latest_Universal", "global_step0/x", "scheduler.pt", "tokenizer.json"}) {
+  for (const char* name :
+       {"config.json", "Latest_Universal", "global_step0/x", "scheduler.pt", "tokenizer.json"}) {
     auto& aux = s.model.aux_files.emplace_back();
     aux.name = name;
     aux.content = manifest::Bytes{name};
@@ -326,7 +341,8 @@ TEST_CASE("refusals name the tensor and say what to do") {
   Job s;
   add_bf16(s, "a/b");
   CHECK(s.refusal() ==
-        "tensor \"a/b\": expected a name that can be a folder's, found \"a/b\", which holds '/': give it another with "
+        "tensor \"a/b\": expected a name that can be a folder's, found \"a/b\", which holds '/': "
+        "give it another with "
         "--rename FROM=TO");
   s.model.tensors[0].target_name = "ab";
   CHECK(s.refusal().empty());
@@ -336,7 +352,8 @@ TEST_CASE("refusals name the tensor and say what to do") {
   s.model.tensors[1].name = "codes";
   s.model.tensors[1].dtype = DType::F4;
   s.model.tensors[1].shape = {2};
-  CHECK(holds(s.refusal(), "tensor \"codes\": expected an element type that torch.save can write, found F4"));
+  CHECK(holds(s.refusal(),
+              "tensor \"codes\": expected an element type that torch.save can write, found F4"));
 }
 
 TEST_CASE("rounding of F64 is told") {
@@ -365,14 +382,15 @@ TEST_CASE("every failing call of the host is passed on, and nothing is kept") {
     s.add("ids", DType::I64, {1}, packed<int64_t>({1}), Role::kBuffer);
     s.add("big", DType::F32, {5000}, std::string(20000, 'x'));
     s.host.fail_at = fail_at;
-    const auto files =
-        test::run_writer(s.host, test::linked_plugin(s.host), s.model, {{"moments", "dense"}, {"hf-trainer", "true"}});
+    const auto files = test::run_writer(s.host, test::linked_plugin(s.host), s.model,
+                                        {{"moments", "dense"}, {"hf-trainer", "true"}});
     if (fail_at == 0) {
       CHECK(files.has_value());
     } else {
       REQUIRE_FALSE(files.has_value());
       CHECK((files.error().code == XD_IO || files.error().code == XD_NO_MEMORY));
-      CHECK((holds(files.error().message, "injected fault") || holds(files.error().message, "raise --memory")));
+      CHECK((holds(files.error().message, "injected fault") ||
+             holds(files.error().message, "raise --memory")));
     }
     return s.host.calls;
   };
@@ -392,7 +410,8 @@ TEST_CASE("the plan is a function of model and options") {
     REQUIRE(test::run_plan(s.host, test::linked_plugin(s.host), s.model).has_value());
     for (const auto& object : s.host.plan.objects) {
       out += cat(object->path, " ", object->size);
-      for (const auto& item : object->items) out += cat(" ", item.needs.size(), " ", item.out_bytes, " ", item.memory);
+      for (const auto& item : object->items)
+        out += cat(" ", item.needs.size(), " ", item.out_bytes, " ", item.memory);
       out += "\n";
     }
     for (const auto& note : s.host.plan.notes) out += note;

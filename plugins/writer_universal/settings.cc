@@ -16,42 +16,45 @@ constexpr xd_option_desc kTag = {XD_INIT_SIZE(xd_option_desc),
                                  "string",
                                  "global_step0",
                                  "name of the checkpoint's folder, told in latest_universal"};
-constexpr xd_option_desc kPrecision = {
+constexpr xd_option_desc kPrecision = {XD_INIT_SIZE(xd_option_desc),
+                                       0,
+                                       "precision",
+                                       "enum:auto|fp32|source",
+                                       "auto",
+                                       "element type of the weights: fp32, or the source's (exact "
+                                       "too, and smaller); auto: fp32 unless --compact"};
+constexpr xd_option_desc kMoments = {
     XD_INIT_SIZE(xd_option_desc),
     0,
-    "precision",
-    "enum:auto|fp32|source",
+    "moments",
+    "enum:auto|holes|dense|zero-stride|none",
     "auto",
-    "element type of the weights: fp32, or the source's (exact too, and smaller); auto: fp32 unless --compact"};
-constexpr xd_option_desc kMoments = {XD_INIT_SIZE(xd_option_desc),
-                                     0,
-                                     "moments",
-                                     "enum:auto|holes|dense|zero-stride|none",
-                                     "auto",
-                                     "zeros of exp_avg and exp_avg_sq: holes in the files, written out, one number "
-                                     "repeated (not for AutoTP), or no files "
-                                     "(not for stage 3); auto: holes unless --compact"};
-constexpr xd_option_desc kCompact = {XD_INIT_SIZE(xd_option_desc),
-                                     0,
-                                     "compact",
-                                     "bool",
-                                     "false",
-                                     "--precision source --moments zero-stride: about the size of the source"};
-constexpr xd_option_desc kHfTrainer = {
+    "zeros of exp_avg and exp_avg_sq: holes in the files, written out, one number "
+    "repeated (not for AutoTP), or no files "
+    "(not for stage 3); auto: holes unless --compact"};
+constexpr xd_option_desc kCompact = {
     XD_INIT_SIZE(xd_option_desc),
     0,
-    "hf-trainer",
+    "compact",
     "bool",
     "false",
-    "add trainer_state.json and scheduler.pt, for resume_from_checkpoint of the Hugging Face Trainer"};
+    "--precision source --moments zero-stride: about the size of the source"};
+constexpr xd_option_desc kHfTrainer = {XD_INIT_SIZE(xd_option_desc),
+                                       0,
+                                       "hf-trainer",
+                                       "bool",
+                                       "false",
+                                       "add trainer_state.json and scheduler.pt, for "
+                                       "resume_from_checkpoint of the Hugging Face Trainer"};
 
-constexpr xd_option_desc kDsConfig = {XD_INIT_SIZE(xd_option_desc),
-                                      0,
-                                      "ds-config",
-                                      "file",
-                                      "",
-                                      "the job's DeepSpeed config (JSON): tells what of this job is inexact from such "
-                                      "a folder, or fails; no file changes"};
+constexpr xd_option_desc kDsConfig = {
+    XD_INIT_SIZE(xd_option_desc),
+    0,
+    "ds-config",
+    "file",
+    "",
+    "the job's DeepSpeed config (JSON): tells what of this job is inexact from such "
+    "a folder, or fails; no file changes"};
 
 constexpr size_t kMaxName = 255;  // NAME_MAX of Linux file systems, in bytes
 
@@ -62,7 +65,8 @@ std::string fault_of(std::string_view name) {
   if (name.find('/') != std::string_view::npos) return "holds '/'";
   if (name.find('\\') != std::string_view::npos) return "holds '\\'";
   if (name.find('\0') != std::string_view::npos) return "holds a NUL byte";
-  if (name.size() > kMaxName) return fmt::format("has {} bytes, more than {}", name.size(), kMaxName);
+  if (name.size() > kMaxName)
+    return fmt::format("has {} bytes, more than {}", name.size(), kMaxName);
   return {};
 }
 
@@ -84,19 +88,23 @@ Result<void> check_tag(const Settings& settings) {
   const std::string& tag = settings.tag;
   std::string fault = fault_of(tag);
   // DeepSpeed strips what it reads from latest_universal.
-  if (fault.empty() && std::any_of(tag.begin(), tag.end(), [](unsigned char c) { return c <= ' ' || c == 0x7f; })) {
+  if (fault.empty() &&
+      std::any_of(tag.begin(), tag.end(), [](unsigned char c) { return c <= ' ' || c == 0x7f; })) {
     fault = "holds a space or control character";
   }
   Settings others = settings;
   others.tag.clear();
-  if (fault.empty() && is_own_name(tag, others)) fault = "is the name of another file of the checkpoint";
+  if (fault.empty() && is_own_name(tag, others))
+    fault = "is the name of another file of the checkpoint";
   if (!fault.empty()) {
-    return invalid(fmt::format("--tag: expected the name of one folder, found {}, which {}: try global_step0",
-                               common::in_quotes(tag), fault));
+    return invalid(
+        fmt::format("--tag: expected the name of one folder, found {}, which {}: try global_step0",
+                    common::in_quotes(tag), fault));
   }
   if (settings.hf_trainer && !is_global_step(tag)) {
     return invalid(
-        fmt::format("--tag: with --hf-trainer expected global_step and a number, the only folders that the Trainer "
+        fmt::format("--tag: with --hf-trainer expected global_step and a number, the only folders "
+                    "that the Trainer "
                     "looks for, found {}: leave --tag out, or say global_step0",
                     common::in_quotes(tag)));
   }
@@ -105,7 +113,8 @@ Result<void> check_tag(const Settings& settings) {
 
 }  // namespace
 
-const xd_option_desc* const kOptions[] = {&kTag, &kPrecision, &kMoments, &kCompact, &kHfTrainer, &kDsConfig, nullptr};
+const xd_option_desc* const kOptions[] = {&kTag,       &kPrecision, &kMoments, &kCompact,
+                                          &kHfTrainer, &kDsConfig,  nullptr};
 
 Result<Settings> Settings::from(const Options& options) {
   std::string precision = options.text("precision"), moments = options.text("moments");
@@ -113,8 +122,9 @@ Result<Settings> Settings::from(const Options& options) {
     for (const auto& [name, value, compact] :
          {std::tuple{"precision", &precision, "source"}, {"moments", &moments, "zero-stride"}}) {
       if (*value != "auto" && *value != compact) {
-        return invalid(fmt::format("--compact means --{0} {1}, found --{0} {2} beside it: leave one of the two out",
-                                   name, compact, *value));
+        return invalid(fmt::format(
+            "--compact means --{0} {1}, found --{0} {2} beside it: leave one of the two out", name,
+            compact, *value));
       }
       *value = compact;
     }
@@ -140,11 +150,13 @@ bool is_own_name(std::string_view path, const Settings& settings) {
          (settings.hf_trainer && (first == kTrainerState || first == kScheduler));
 }
 
-Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::span<const uint64_t> indexes) {
+Result<void> check_folder_names(std::span<const manifest::Tensor> tensors,
+                                std::span<const uint64_t> indexes) {
   for (const uint64_t i : indexes) {
     const manifest::Tensor& tensor = tensors[i];
     std::string fault = fault_of(tensor.target());
-    if (fault.empty() && fold_case(tensor.target()) == "optimizer_state.pt") fault = "is a file of the checkpoint";
+    if (fault.empty() && fold_case(tensor.target()) == "optimizer_state.pt")
+      fault = "is a file of the checkpoint";
     if (fault.empty()) continue;
     return invalid(
         fmt::format("tensor {}: expected a name that can be a folder's, found {}, which {}: "

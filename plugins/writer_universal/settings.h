@@ -26,16 +26,18 @@ struct Settings {
 
 extern const xd_option_desc* const kOptions[];
 
-// Names that the checkpoint's own files take beside the tag's folder. crossdock.json is the host's report.
+// Names that the checkpoint's own files take beside the tag's folder. crossdock.json is the host's
+// report.
 inline constexpr std::string_view kLatest = "latest_universal", kReport = "crossdock.json",
                                   kTrainerState = "trainer_state.json", kScheduler = "scheduler.pt";
 
-// Whether the first component of a path in the output folder is one of those, or the tag. Letter case is ignored, as
-// some file systems do.
+// Whether the first component of a path in the output folder is one of those, or the tag. Letter
+// case is ignored, as some file systems do.
 bool is_own_name(std::string_view path, const Settings& settings);
 
-// Every tensor at these indexes gets the folder zero/<target name>: refuses names that cannot be one. (Names that meet
-// on a file system that ignores the case of letters are the host's matter.)
-Result<void> check_folder_names(std::span<const manifest::Tensor> tensors, std::span<const uint64_t> indexes);
+// Every tensor at these indexes gets the folder zero/<target name>: refuses names that cannot be
+// one. (Names that meet on a file system that ignores the case of letters are the host's matter.)
+Result<void> check_folder_names(std::span<const manifest::Tensor> tensors,
+                                std::span<const uint64_t> indexes);
 
 }  // namespace crossdock::writer_universal

@@ -19,7 +19,8 @@ Parsed parse(const std::vector<std::pair<std::string, std::string>>& given) {
   std::vector<xd_option> options;
   for (auto option = kOptions; *option; ++option)
     options.push_back({XD_INIT_SIZE(xd_option), 0, (*option)->name, (*option)->fallback});
-  for (const auto& [key, value] : given) options.push_back({XD_INIT_SIZE(xd_option), 0, key.c_str(), value.c_str()});
+  for (const auto& [key, value] : given)
+    options.push_back({XD_INIT_SIZE(xd_option), 0, key.c_str(), value.c_str()});
   std::vector<const xd_option*> pointers;
   for (const auto& option : options) pointers.push_back(&option);
   pointers.push_back(nullptr);
@@ -27,7 +28,9 @@ Parsed parse(const std::vector<std::pair<std::string, std::string>>& given) {
   return result ? Parsed{*result, ""} : Parsed{{}, result.error().message};
 }
 
-bool holds(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool holds(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 std::string check_names(const std::vector<std::string>& targets) {
   std::vector<manifest::Tensor> tensors;
@@ -60,20 +63,23 @@ TEST_CASE("settings: what the user may choose") {
 }
 
 TEST_CASE("settings: compact") {
-  for (const auto& given : {parse({{"compact", "true"}}),
-                            parse({{"compact", "true"}, {"precision", "source"}, {"moments", "zero-stride"}})}) {
+  for (const auto& given :
+       {parse({{"compact", "true"}}),
+        parse({{"compact", "true"}, {"precision", "source"}, {"moments", "zero-stride"}})}) {
     CHECK(given.error.empty());
     CHECK(given.settings.keep_dtype);
     CHECK(given.settings.moments == Moments::kZeroStride);
   }
   CHECK(parse({{"compact", "true"}, {"precision", "fp32"}}).error ==
-        "--compact means --precision source, found --precision fp32 beside it: leave one of the two out");
+        "--compact means --precision source, found --precision fp32 beside it: leave one of the "
+        "two out");
   CHECK(holds(parse({{"compact", "true"}, {"moments", "holes"}}).error, "found --moments holes"));
 }
 
 TEST_CASE("settings: the tag is one plain folder name") {
   CHECK(parse({{"tag", "pytorch_model"}}).error.empty());
-  for (const std::string tag : {"", ".", "..", "a/b", "a\\b", "a b", "a\n", "Latest_universal", "crossdock.json"}) {
+  for (const std::string tag :
+       {"", ".", "..", "a/b", "a\\b", "a b", "a\n", "Latest_universal", "crossdock.json"}) {
     CAPTURE(tag);
     CHECK(holds(parse({{"tag", tag}}).error, "--tag: expected the name of one folder"));
   }
@@ -84,15 +90,16 @@ TEST_CASE("settings: the Trainer wants global_step<digits>") {
   CHECK(parse({{"hf-trainer", "true"}}).error.empty());
   CHECK(parse({{"hf-trainer", "true"}, {"tag", "global_step12"}}).error.empty());
   for (const std::string tag : {"x", "global_step", "global_step1x"}) {
-    CHECK(holds(parse({{"hf-trainer", "true"}, {"tag", tag}}).error, "with --hf-trainer expected global_step"));
+    CHECK(holds(parse({{"hf-trainer", "true"}, {"tag", tag}}).error,
+                "with --hf-trainer expected global_step"));
   }
 }
 
 TEST_CASE("own names are found in any case and as a folder") {
   Settings s;
   s.tag = "global_step0";
-  for (const char* name :
-       {"latest_universal", "LATEST_universal", "crossdock.json", "Global_Step0", "global_step0/a"}) {
+  for (const char* name : {"latest_universal", "LATEST_universal", "crossdock.json", "Global_Step0",
+                           "global_step0/a"}) {
     CHECK(is_own_name(name, s));
   }
   for (const char* name : {"config.json", "trainer_state.json", "scheduler.pt", "global_step0x"}) {
@@ -104,7 +111,8 @@ TEST_CASE("own names are found in any case and as a folder") {
 }
 
 TEST_CASE("folder names") {
-  CHECK(check_names({"model.layers.0.weight", "model.layers.1.weight", std::string(255, 'x')}).empty());
+  CHECK(check_names({"model.layers.0.weight", "model.layers.1.weight", std::string(255, 'x')})
+            .empty());
   CHECK(holds(check_names({"."}), "means another folder"));
   CHECK(holds(check_names({".."}), "means another folder"));
   CHECK(holds(check_names({"a/b"}), "holds '/'"));

@@ -75,24 +75,29 @@ std::string listed(const std::vector<Numbers>& values) {
   return out;
 }
 
-// The value for groups that have none of their own; nothing when there is no such group, or no source.
+// The value for groups that have none of their own; nothing when there is no such group, or no
+// source.
 Result<std::optional<Numbers>> settle(const Parameter& p, TrainingState& training) {
   const bool is_described = !training.optimizer.empty();
   const auto own = own_values(training, p.key);
-  const auto is_own = [&](const Numbers& value) { return std::ranges::find(*own, value) != own->end(); };
+  const auto is_own = [&](const Numbers& value) {
+    return std::ranges::find(*own, value) != own->end();
+  };
   if (p.given) {
     if (!own || is_own(*p.given)) return p.given;
     if (!is_described || own->size() > 1)
       return invalid(cat("--", p.flag, " ", text(*p.given),
-                         ": expected a group that it is for, found that every group has its own (", listed(*own),
-                         "): leave it out, or change the groups"));
-    for (ParameterGroup& group : training.groups) *find(group.hyper_parameters, p.key) = value_of(*p.given);
+                         ": expected a group that it is for, found that every group has its own (",
+                         listed(*own), "): leave it out, or change the groups"));
+    for (ParameterGroup& group : training.groups)
+      *find(group.hyper_parameters, p.key) = value_of(*p.given);
     return p.given;
   }
   if (p.configured) {
     if (own && is_described && !is_own(*p.configured))
-      return invalid(cat("expected the same ", p.key, " in --ds-config and --target, found ", text(*p.configured),
-                         " and ", listed(*own), ": give --", p.flag, ", or leave one of the two out"));
+      return invalid(cat("expected the same ", p.key, " in --ds-config and --target, found ",
+                         text(*p.configured), " and ", listed(*own), ": give --", p.flag,
+                         ", or leave one of the two out"));
     return p.configured;
   }
   if (own) return std::optional<Numbers>();
@@ -102,10 +107,11 @@ Result<std::optional<Numbers>> settle(const Parameter& p, TrainingState& trainin
 
 // ---- the sources
 std::vector<Parameter> parameters(const Settings& settings, Optimizer optimizer) {
-  std::vector<Parameter> out{{"lr", "lr", settings.flags.lr, {}, "", {}},
-                             {"betas", "betas", settings.flags.betas, {}, "", Numbers{0.9, 0.999}},
-                             {"eps", "eps", settings.flags.eps, {}, "", Numbers{1e-8}},
-                             {"weight_decay", "weight-decay", settings.flags.weight_decay, {}, "", {}}};
+  std::vector<Parameter> out{
+      {"lr", "lr", settings.flags.lr, {}, "", {}},
+      {"betas", "betas", settings.flags.betas, {}, "", Numbers{0.9, 0.999}},
+      {"eps", "eps", settings.flags.eps, {}, "", Numbers{1e-8}},
+      {"weight_decay", "weight-decay", settings.flags.weight_decay, {}, "", {}}};
   if (!settings.config || !settings.config->optimizer.value) return out;
   const common::DsConfig& config = *settings.config;
   const auto read = [](const common::DsField<double>& field, Parameter& p) {
@@ -154,15 +160,18 @@ HyperParameters defaults(Optimizer optimizer, const std::vector<std::optional<Nu
   return out;
 }
 
-// As torch's add_param_group: a group's own values, then the defaults that it has none of its own for.
+// As torch's add_param_group: a group's own values, then the defaults that it has none of its own
+// for.
 void complete(HyperParameters& own, const HyperParameters& defaults) {
   for (const KeyValue& value : defaults) {
     if (!find(own, value.key)) own.push_back(value);
   }
 }
 
-// ---- the scheduler of --ds-config, which sets every group's lr when it is made. Returns whether it has.
-Result<bool> apply_scheduler(const Settings& settings, TrainingState& training, std::vector<std::string>& notes) {
+// ---- the scheduler of --ds-config, which sets every group's lr when it is made. Returns whether
+// it has.
+Result<bool> apply_scheduler(const Settings& settings, TrainingState& training,
+                             std::vector<std::string>& notes) {
   if (!settings.config) return false;
   const common::DsConfig& config = *settings.config;
   if (!config.scheduler.value && !config.scheduler.is_auto) return false;
@@ -172,18 +181,22 @@ Result<bool> apply_scheduler(const Settings& settings, TrainingState& training, 
   const auto& first = config.first_lr.value;
   if (settings.flags.lr) {
     if (first && *first != *settings.flags.lr)
-      notes.push_back(fmt::format(
-          "The first step will have the lr of --lr, {}; from the beginning the job would have {}, for scheduler {} "
-          "of --ds-config sets it: leave --lr out for that.",
-          text(*settings.flags.lr), text(*first), *config.scheduler.value));
+      notes.push_back(
+          fmt::format("The first step will have the lr of --lr, {}; from the beginning the job "
+                      "would have {}, for scheduler {} "
+                      "of --ds-config sets it: leave --lr out for that.",
+                      text(*settings.flags.lr), text(*first), *config.scheduler.value));
     return false;
   }
-  if (config.scheduler.is_auto) return common::needs_flag(config.scheduler, "lr, that of the first step");
+  if (config.scheduler.is_auto)
+    return common::needs_flag(config.scheduler, "lr, that of the first step");
   if (config.first_lr.is_auto)
-    return common::needs_flag(config.first_lr, "lr, that of the first step (the HF Trainer's is 0)");
+    return common::needs_flag(config.first_lr,
+                              "lr, that of the first step (the HF Trainer's is 0)");
   if (!first)
     return invalid(cat("--ds-config: expected a scheduler whose first lr is known, found ",
-                       common::in_quotes(*config.scheduler.value), ": give --lr, that of the first step"));
+                       common::in_quotes(*config.scheduler.value),
+                       ": give --lr, that of the first step"));
   if (first->size() != 1 && first->size() != training.groups.size())
     return invalid(cat("--ds-config: expected one number for each of the ", training.groups.size(),
                        " optimizer groups for ", config.first_lr.key, ", found ", first->size()));
@@ -217,21 +230,24 @@ std::string_view name_of(Optimizer optimizer) {
 
 Result<Optimizer> choose_optimizer(const Settings& settings, const std::string& described) {
   if (described.empty()) return settings.optimizer.value_or(Optimizer::kAdamW);
-  constexpr std::pair<std::string_view, Optimizer> kClasses[] = {{"AdamW", Optimizer::kAdamW},
-                                                                 {"Adam", Optimizer::kAdam},
-                                                                 {"FusedAdam", Optimizer::kFusedAdam},
-                                                                 {"DeepSpeedCPUAdam", Optimizer::kCpuAdam}};
+  constexpr std::pair<std::string_view, Optimizer> kClasses[] = {
+      {"AdamW", Optimizer::kAdamW},
+      {"Adam", Optimizer::kAdam},
+      {"FusedAdam", Optimizer::kFusedAdam},
+      {"DeepSpeedCPUAdam", Optimizer::kCpuAdam}};
   const std::string_view name = std::string_view(described).substr(described.rfind('.') + 1);
   const auto it = std::ranges::find(kClasses, name, &std::pair<std::string_view, Optimizer>::first);
   if (it == std::end(kClasses))
-    return unsupported(cat(
-        "--target: expected torch's AdamW or Adam, or DeepSpeed's FusedAdam or DeepSpeedCPUAdam, found the optimizer ",
-        common::in_quotes(described)));
+    return unsupported(
+        cat("--target: expected torch's AdamW or Adam, or DeepSpeed's FusedAdam or "
+            "DeepSpeedCPUAdam, found the optimizer ",
+            common::in_quotes(described)));
   if (settings.optimizer.value_or(it->second) == it->second) return it->second;
-  return invalid(cat("expected the optimizer's class that --target describes, ", common::in_quotes(described),
-                     ", found ", name_of(*settings.optimizer),
-                     settings.config ? " (DeepSpeed's choice by --ds-config, or --optimizer)" : " of --optimizer",
-                     ": give --optimizer as it is, or describe the job again"));
+  return invalid(cat(
+      "expected the optimizer's class that --target describes, ", common::in_quotes(described),
+      ", found ", name_of(*settings.optimizer),
+      settings.config ? " (DeepSpeed's choice by --ds-config, or --optimizer)" : " of --optimizer",
+      ": give --optimizer as it is, or describe the job again"));
 }
 
 Result<std::vector<std::string>> complete_groups(const Settings& settings, Optimizer optimizer,
@@ -244,25 +260,31 @@ Result<std::vector<std::string>> complete_groups(const Settings& settings, Optim
     std::optional<Numbers>& value = four.emplace_back();
     if (has_lr && p.flag == std::string_view("lr")) continue;
     XD_TRY_SET(value, settle(p, training));
-    if (!value && !own_values(training, p.key)) missing += cat(missing.empty() ? "--" : " and --", p.flag);
+    if (!value && !own_values(training, p.key))
+      missing += cat(missing.empty() ? "--" : " and --", p.flag);
   }
   if (!missing.empty())
     return invalid(
-        cat("loading such shards replaces the job's learning rate and weight decay by the checkpoint's, and nothing "
+        cat("loading such shards replaces the job's learning rate and weight decay by the "
+            "checkpoint's, and nothing "
             "tells the job's: give ",
             settings.config ? "" : "--ds-config FILE (its DeepSpeed config), or ", missing));
   for (ParameterGroup& group : training.groups) {
     complete(group.hyper_parameters, defaults(optimizer, four, settings));
-    if (const Value* const amsgrad = find(group.hyper_parameters, "amsgrad"); amsgrad && *amsgrad == Value{true})
+    if (const Value* const amsgrad = find(group.hyper_parameters, "amsgrad");
+        amsgrad && *amsgrad == Value{true})
       return unsupported(
-          "--target: expected an optimizer without amsgrad, found one with it: its third moment cannot be written");
+          "--target: expected an optimizer without amsgrad, found one with it: its third moment "
+          "cannot be written");
   }
   std::string values;
   for (const char* key : {"lr", "betas", "eps", "weight_decay"})
-    values += cat(", ", key, " ", listed(own_values(training, key).value_or(std::vector<Numbers>())));
-  notes.insert(notes.begin(),
-               cat("Loading replaces the optimizer's values in the job by these, of ", name_of(optimizer), values,
-                   "; they hold for the first step, and an lr scheduler takes over after it."));
+    values +=
+        cat(", ", key, " ", listed(own_values(training, key).value_or(std::vector<Numbers>())));
+  notes.insert(
+      notes.begin(),
+      cat("Loading replaces the optimizer's values in the job by these, of ", name_of(optimizer),
+          values, "; they hold for the first step, and an lr scheduler takes over after it."));
   return notes;
 }
 

@@ -1,4 +1,5 @@
-// How ZeRO-3 cuts a model: the same for every rank. FORMAT.md has the rules. Pure functions of the model and settings.
+// How ZeRO-3 cuts a model: the same for every rank. FORMAT.md has the rules. Pure functions of the
+// model and settings.
 #pragma once
 
 #include <crossdock/manifest_wire.hpp>
@@ -14,8 +15,8 @@ namespace crossdock::writer_zero3 {
 uint64_t elements_per_rank(const manifest::Tensor& tensor, uint64_t world_size);
 
 // What rank `rank` holds of the tensor at `index`, of which all is `elements_per_rank` long.
-common::Segment piece(const manifest::Manifest& model, uint64_t index, uint64_t rank, uint64_t world_size,
-                      manifest::DType dtype);
+common::Segment piece(const manifest::Manifest& model, uint64_t index, uint64_t rank,
+                      uint64_t world_size, manifest::DType dtype);
 
 // A flat buffer of the optimizer: parameters of one optimizer group.
 struct SubGroup {

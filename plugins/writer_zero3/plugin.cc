@@ -1,7 +1,9 @@
-// org.crossdock.writer.zero3: what DeepSpeed would have saved itself at ZeRO stage 3 with so many ranks.
+// org.crossdock.writer.zero3: what DeepSpeed would have saved itself at ZeRO stage 3 with so many
+// ranks.
 //
-// Each rank has two files; objects 2r and 2r + 1 are those of rank r, the last one is `latest`. A file's content is
-// made anew for each call: keeping it for a thousand ranks would cost more than making it.
+// Each rank has two files; objects 2r and 2r + 1 are those of rank r, the last one is `latest`. A
+// file's content is made anew for each call: keeping it for a thousand ranks would cost more than
+// making it.
 #include <crossdock/plugin.hpp>
 
 #include "plugins/common/quote.h"
@@ -14,25 +16,28 @@ namespace {
 
 class Zero3Writer : public Writer {
  public:
-  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model, const Options& options) {
+  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
+                                              const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
     model.source.metadata = {};  // of no use here, and a GGUF file's is large
     auto& training = model.training;
     XD_TRY_SET(settings.optimizer, choose_optimizer(settings, training.optimizer));
-    // The optimizer that --target describes is the job's as it is; of others DeepSpeed drops the groups without
-    // members.
-    if (training.optimizer.empty()) std::erase_if(training.groups, [](const auto& g) { return g.tensors.empty(); });
+    // The optimizer that --target describes is the job's as it is; of others DeepSpeed drops the
+    // groups without members.
+    if (training.optimizer.empty())
+      std::erase_if(training.groups, [](const auto& g) { return g.tensors.empty(); });
     XD_TRY_SET(auto layout, make_layout(model, settings));
     XD_TRY_SET(auto notes, complete_groups(settings, *settings.optimizer, training));
-    return std::unique_ptr<Writer>(
-        new Zero3Writer(std::move(settings), std::move(model), std::move(layout), std::move(notes)));
+    return std::unique_ptr<Writer>(new Zero3Writer(std::move(settings), std::move(model),
+                                                   std::move(layout), std::move(notes)));
   }
 
   Result<void> plan(const Host& host, Plan& out) override {
     const std::string folder = settings_.tag + "/";
     for (uint64_t rank = 0; rank < settings_.world_size; ++rank) {
       if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-      XD_TRY(plan_file(out, folder + model_states_name(rank), model_states(model_, layout_, settings_, rank)));
+      XD_TRY(plan_file(out, folder + model_states_name(rank),
+                       model_states(model_, layout_, settings_, rank)));
       XD_TRY(plan_file(out, folder + optimizer_states_name(settings_, rank),
                        optimizer_states(model_, layout_, settings_, rank)));
     }
@@ -40,14 +45,15 @@ class Zero3Writer : public Writer {
     for (uint64_t i = 0; i < model_.aux_files.size(); ++i) {
       const std::string& name = model_.aux_files[i].name;
       const bool is_taken = name == kLatest || name.substr(0, name.find('/')) == settings_.tag;
-      XD_TRY(is_taken
-                 ? out.note(cat(common::in_quotes(name), " of the source is not copied: the checkpoint has that name"))
-                 : out.aux(name, i));
+      XD_TRY(is_taken ? out.note(cat(common::in_quotes(name),
+                                     " of the source is not copied: the checkpoint has that name"))
+                      : out.aux(name, i));
     }
     return plan_notes(out);
   }
 
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t, Object& out) override {
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t,
+                                 Object& out) override {
     return common::write_item(host, content(object), out,
                               settings_.dtype == manifest::DType::F16 ? &beyond_fp16_ : nullptr);
   }
@@ -56,8 +62,8 @@ class Zero3Writer : public Writer {
   Result<void> commit(const Host&) override {
     const uint64_t n = beyond_fp16_;
     if (n == 0) return {};
-    return unsupported(cat("--dtype fp16: expected values that fp16 can hold, up to 65504, found ", n,
-                           " beyond: use --dtype bf16 or fp32"));
+    return unsupported(cat("--dtype fp16: expected values that fp16 can hold, up to 65504, found ",
+                           n, " beyond: use --dtype bf16 or fp32"));
   }
 
   Result<void> seal(const Host& host, uint32_t object, Object& out,
@@ -67,7 +73,8 @@ class Zero3Writer : public Writer {
   }
 
  private:
-  Zero3Writer(Settings settings, manifest::Manifest model, Layout layout, std::vector<std::string> notes)
+  Zero3Writer(Settings settings, manifest::Manifest model, Layout layout,
+              std::vector<std::string> notes)
       : settings_(std::move(settings)),
         model_(std::move(model)),
         layout_(std::move(layout)),
@@ -78,28 +85,32 @@ class Zero3Writer : public Writer {
                            : optimizer_states(model_, layout_, settings_, object / 2);
   }
 
-  static Result<void> plan_file(Plan& out, const std::string& path, const common::Content& content) {
+  static Result<void> plan_file(Plan& out, const std::string& path,
+                                const common::Content& content) {
     XD_TRY_SET(const uint32_t object, out.object(path, content.file.size()));
     if (!common::needs_item(content)) return {};
-    return out.item(object, common::needs(content), common::item_bytes(content), common::item_memory(content));
+    return out.item(object, common::needs(content), common::item_bytes(content),
+                    common::item_memory(content));
   }
 
   Result<void> plan_notes(Plan& out) const {
     const bool is_on = settings_.config && settings_.config->load_universal.is(true);
-    XD_TRY(out.note(cat(
-        "Load it at ZeRO stage 3 with ", settings_.world_size, " ranks, sub_group_size ", settings_.sub_group_size,
-        " and the same optimizer groups (", model_.training.groups.size(), ")",
-        is_on
-            ? ", and with load_universal off, which is on in --ds-config: DeepSpeed would look for another checkpoint."
-            : "; load_universal stays off.")));
+    XD_TRY(out.note(cat("Load it at ZeRO stage 3 with ", settings_.world_size,
+                        " ranks, sub_group_size ", settings_.sub_group_size,
+                        " and the same optimizer groups (", model_.training.groups.size(), ")",
+                        is_on ? ", and with load_universal off, which is on in --ds-config: "
+                                "DeepSpeed would look for another checkpoint."
+                              : "; load_universal stays off.")));
     if (settings_.config && settings_.config->offload_param.is("nvme"))
       XD_TRY(
-          out.note("Parameters that offload_param keeps on NVMe beyond max_in_cpu are not restored by DeepSpeed, which "
+          out.note("Parameters that offload_param keeps on NVMe beyond max_in_cpu are not restored "
+                   "by DeepSpeed, which "
                    "then fails."));
     for (const std::string& text : notes_) XD_TRY(out.note(text));
     if (settings_.dense_moments) return {};
     return out.note(
-        "The zeros of the moments are holes: they take no disk here, but may in a copy (rsync and tar want --sparse).");
+        "The zeros of the moments are holes: they take no disk here, but may in a copy (rsync and "
+        "tar want --sparse).");
   }
 
   const Settings settings_;
@@ -112,17 +123,18 @@ class Zero3Writer : public Writer {
 constexpr xd_writer_api kApi = writer_api<Zero3Writer>();
 constexpr const char* kFormats[] = {"zero3", nullptr};
 constexpr const char* kPatterns[] = {nullptr};
-const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
-                                XD_WRITER,
-                                XD_CAP_CONCURRENT | XD_CAP_MODULE,
-                                "org.crossdock.writer.zero3",
-                                CROSSDOCK_VERSION,
-                                "DeepSpeed's own ZeRO stage 3 checkpoint, for a chosen number of ranks",
-                                kFormats,
-                                kPatterns,
-                                kOptions,
-                                nullptr,
-                                &kApi};
+const xd_plugin_desc kPlugin = {
+    XD_INIT_SIZE(xd_plugin_desc),
+    XD_WRITER,
+    XD_CAP_CONCURRENT | XD_CAP_MODULE,
+    "org.crossdock.writer.zero3",
+    CROSSDOCK_VERSION,
+    "DeepSpeed's own ZeRO stage 3 checkpoint, for a chosen number of ranks",
+    kFormats,
+    kPatterns,
+    kOptions,
+    nullptr,
+    &kApi};
 const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
 const xd_module kModule = {XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
 

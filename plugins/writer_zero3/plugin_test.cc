@@ -63,7 +63,8 @@ const test::OptionValues kGiven{{"world-size", "3"},
 TEST_CASE("zero3: sub-groups close when they are full") {
   CHECK(cut(model_of({10, 10, 10}), ranks(1)) == "0:0,1,2,=30");
   CHECK(cut(model_of({10, 10, 10}), ranks(1, 30)) == "0:0,1,2,=30");
-  CHECK(cut(model_of({10, 10, 10}), ranks(1, 29)) == "0:0,1,2,=30");  // reached only by the last one
+  CHECK(cut(model_of({10, 10, 10}), ranks(1, 29)) ==
+        "0:0,1,2,=30");  // reached only by the last one
   CHECK(cut(model_of({10, 10, 10}), ranks(1, 20)) == "0:0,1,=20 0:2,=10");
   CHECK(cut(model_of({10, 10, 10}), ranks(1, 1)) == "0:0,=10 0:1,=10 0:2,=10");
   CHECK(cut(model_of({10, 10, 10}), ranks(3, 8)) == "0:0,1,=8 0:2,=4");  // of one rank, padded
@@ -92,17 +93,20 @@ TEST_CASE("zero3: what it refuses") {
   Manifest frozen = model_of({4});
   frozen.tensors[0].train = manifest::Training::kFrozen;
   frozen.training.groups[0].tensors.clear();
-  CHECK(cut(frozen, ranks(1)).find("expected at least one parameter to train, found none (1 frozen") == 0);
+  CHECK(cut(frozen, ranks(1))
+            .find("expected at least one parameter to train, found none (1 frozen") == 0);
   Manifest integers = model_of({4});
   integers.tensors[0].dtype = DType::I32;
-  CHECK(cut(integers, ranks(1)).find("expected a floating-point type, found I32") != std::string::npos);
+  CHECK(cut(integers, ranks(1)).find("expected a floating-point type, found I32") !=
+        std::string::npos);
 }
 
 TEST_CASE("zero3: the files of three ranks, and every failing call of the host") {
   Manifest m = model_of({7, 4000});
   const auto run = [&](test::MemoryHost& host) {
     host.tensor_bytes = [](uint64_t tensor, uint64_t first, std::span<std::byte> out) {
-      for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::byte>((first + i) * 7 + tensor);
+      for (size_t i = 0; i < out.size(); ++i)
+        out[i] = static_cast<std::byte>((first + i) * 7 + tensor);
     };
     return test::run_writer(host, test::linked_plugin(host), m, kGiven);
   };
@@ -112,9 +116,10 @@ TEST_CASE("zero3: the files of three ranks, and every failing call of the host")
   CHECK(files->size() == 7);
   CHECK(files->at("latest") == "s");
   for (int rank = 0; rank < 3; ++rank) {
-    const auto records = common::read_zip(files->at(cat("s/bf16_zero_pp_rank_", rank, "_mp_rank_00_optim_states.pt")));
-    const auto flat =
-        std::find_if(records.begin(), records.end(), [](const auto& r) { return r.name.ends_with("/data/0"); });
+    const auto records = common::read_zip(
+        files->at(cat("s/bf16_zero_pp_rank_", rank, "_mp_rank_00_optim_states.pt")));
+    const auto flat = std::find_if(records.begin(), records.end(),
+                                   [](const auto& r) { return r.name.ends_with("/data/0"); });
     REQUIRE(flat != records.end());
     CHECK(flat->data.size() == 4 * (3 + 1334));
   }

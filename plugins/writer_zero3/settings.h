@@ -13,7 +13,8 @@ namespace crossdock::writer_zero3 {
 
 inline constexpr uint64_t kMaxWorldSize = 1 << 16;
 
-// AdamW and Adam are torch's; the others DeepSpeed's, which count steps in an int and have other hyper-parameters.
+// AdamW and Adam are torch's; the others DeepSpeed's, which count steps in an int and have other
+// hyper-parameters.
 enum class Optimizer { kAdamW, kAdam, kFusedAdam, kCpuAdam };
 
 // Of a job in fp16, as in its config.

@@ -1,5 +1,5 @@
-// The dicts hold what DeepSpeed 0.19.8 saves itself at stage 3, in its order, for a run that has not begun. FORMAT.md
-// says which keys loading needs.
+// The dicts hold what DeepSpeed 0.19.8 saves itself at stage 3, in its order, for a run that has
+// not begun. FORMAT.md says which keys loading needs.
 #include "plugins/writer_zero3/states.h"
 
 #include "plugins/common/deepspeed_states.h"
@@ -95,7 +95,8 @@ void put_shapes(Pickle& p, const Manifest& model, const std::vector<uint64_t>& i
 
 }  // namespace
 
-Content optimizer_states(const Manifest& model, const Layout& layout, const Settings& settings, uint64_t rank) {
+Content optimizer_states(const Manifest& model, const Layout& layout, const Settings& settings,
+                         uint64_t rank) {
   // The flat groups first: all that comes from the source is then one run of the file.
   std::vector<Storage> storages;
   for (const SubGroup& sub : layout.sub_groups) {
@@ -104,12 +105,14 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
       flat.segments.push_back(piece(model, i, rank, settings.world_size, DType::F32));
     storages.push_back(std::move(flat));
   }
-  const auto moments = settings.dense_moments ? Storage::From::kWrittenZeros : Storage::From::kZeros;
+  const auto moments =
+      settings.dense_moments ? Storage::From::kWrittenZeros : Storage::From::kZeros;
   const auto add_zeros = [&](uint64_t n, Storage::From from) {
     storages.push_back(common::zeros(n, from));
     return storages.size() - 1;
   };
-  const bool counts_in_tensor = settings.optimizer == Optimizer::kAdamW || settings.optimizer == Optimizer::kAdam;
+  const bool counts_in_tensor =
+      settings.optimizer == Optimizer::kAdamW || settings.optimizer == Optimizer::kAdam;
   Pickle p;
   const auto state_of = [&](const SubGroup& sub) {
     p.dict([&] {
@@ -119,7 +122,8 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
         p.entry("step", 0);
       }
       for (const char* name : {"exp_avg", "exp_avg_sq"})
-        p.entry(name, StoredTensor::dense(DType::F32, {sub.n_elems}, add_zeros(sub.n_elems, moments)));
+        p.entry(name,
+                StoredTensor::dense(DType::F32, {sub.n_elems}, add_zeros(sub.n_elems, moments)));
     });
   };
   p.dict([&] {
@@ -156,7 +160,8 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
   return {std::move(p).finish(), std::move(storages)};
 }
 
-Content model_states(const Manifest& model, const Layout& layout, const Settings& settings, uint64_t rank) {
+Content model_states(const Manifest& model, const Layout& layout, const Settings& settings,
+                     uint64_t rank) {
   // Storage 0 is the emptiness that stands for every parameter: at stage 3 they are elsewhere.
   std::vector<Storage> storages{{Storage::From::kZeros, 0, settings.dtype, {}}};
   const StoredTensor nothing = StoredTensor::dense(settings.dtype, {0}, 0);
@@ -229,10 +234,13 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
   return {std::move(p).finish(), std::move(storages)};
 }
 
-std::string model_states_name(uint64_t rank) { return cat("zero_pp_rank_", rank, "_mp_rank_00_model_states.pt"); }
+std::string model_states_name(uint64_t rank) {
+  return cat("zero_pp_rank_", rank, "_mp_rank_00_model_states.pt");
+}
 
 std::string optimizer_states_name(const Settings& settings, uint64_t rank) {
-  return cat(settings.dtype == DType::BF16 ? "bf16_" : "", "zero_pp_rank_", rank, "_mp_rank_00_optim_states.pt");
+  return cat(settings.dtype == DType::BF16 ? "bf16_" : "", "zero_pp_rank_", rank,
+             "_mp_rank_00_optim_states.pt");
 }
 
 }  // namespace crossdock::writer_zero3

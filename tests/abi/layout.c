@@ -1,8 +1,10 @@
-/* Prints the layout of every struct of plugin.h and the value of every constant: one line per field with its offset,
- * size and type.  compare_layout.cmake holds it against the record in layout_v1.txt.
+/* Prints the layout of every struct of plugin.h and the value of every constant: one line per field
+ * with its offset, size and type.  compare_layout.cmake holds it against the record in
+ * layout_v1.txt.
  *
- * The table is written by hand, and the compiler checks it: a wrong type does not compile (_Generic), and a field that
- * is not in the table leaves a gap between its neighbours, which ends the program with 1. */
+ * The table is written by hand, and the compiler checks it: a wrong type does not compile
+ * (_Generic), and a field that is not in the table leaves a gap between its neighbours, which ends
+ * the program with 1. */
 #include <crossdock/plugin.h>
 #include <stdalign.h>
 #include <stdio.h>
@@ -18,12 +20,14 @@ static void check_gap(const char* place, size_t offset, size_t alignment) {
 }
 
 /* The type comes last because it has commas. */
-#define FIELD(type, field, ...)                                                                                        \
-  do {                                                                                                                 \
-    _Static_assert(_Generic(((type*)0)->field, __VA_ARGS__ : 1, default : 0), "not the type of " #field);              \
-    check_gap(#type "." #field, offsetof(type, field), alignof(__typeof__(((type*)0)->field)));                        \
-    printf(#type "." #field " at %zu size %zu: %s\n", offsetof(type, field), sizeof(((type*)0)->field), #__VA_ARGS__); \
-    end_of_last = offsetof(type, field) + sizeof(((type*)0)->field);                                                   \
+#define FIELD(type, field, ...)                                                                 \
+  do {                                                                                          \
+    _Static_assert(_Generic(((type*)0)->field, __VA_ARGS__ : 1, default : 0),                   \
+                   "not the type of " #field);                                                  \
+    check_gap(#type "." #field, offsetof(type, field), alignof(__typeof__(((type*)0)->field))); \
+    printf(#type "." #field " at %zu size %zu: %s\n", offsetof(type, field),                    \
+           sizeof(((type*)0)->field), #__VA_ARGS__);                                            \
+    end_of_last = offsetof(type, field) + sizeof(((type*)0)->field);                            \
   } while (0)
 #define END(type)                                           \
   do {                                                      \

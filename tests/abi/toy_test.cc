@@ -1,4 +1,5 @@
-// The C plugin of examples/plugin_c against the host in memory: what plugin.h promises holds for plain C.
+// The C plugin of examples/plugin_c against the host in memory: what plugin.h promises holds for
+// plain C.
 #include "tests/catch.h"
 #include "tests/support/memory_host.h"
 
@@ -9,7 +10,8 @@ namespace {
 
 const std::string kWeight("\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c", 12);  // BF16 2,3
 const std::string kScale("\x00\x00\x80\x3f", 4);                                    // F32 scalar
-const std::string kHeader = "xdtoy 1\n# made by hand\nh.0.weight BF16 2,3\nscale F32 -\nnone I64 0,5\ndata\n";
+const std::string kHeader =
+    "xdtoy 1\n# made by hand\nh.0.weight BF16 2,3\nscale F32 -\nnone I64 0,5\ndata\n";
 const std::string kSums = "000000000000004e\n00000000000000bf\n0000000000000000\n";
 const std::string kFile = kHeader + kWeight + kScale + kSums;
 
@@ -125,10 +127,11 @@ TEST_CASE("a C reader refuses bad files with the line and the reason") {
   contains(reader_error("xdtoy 1\na U8 3\n"), "line 3: expected the line \"data\"");
   contains(reader_error("xdtoy 1\na U8\ndata\n"), "line 2: expected NAME TYPE SHAPE");
   contains(reader_error("xdtoy 1\n U8 3\ndata\n"), "expected a name of 1 to 200 bytes");
-  contains(reader_error("xdtoy 1\n" + std::string(201, 'n') + " U8 3\ndata\n"), "expected a name of 1 to 200 bytes");
+  contains(reader_error("xdtoy 1\n" + std::string(201, 'n') + " U8 3\ndata\n"),
+           "expected a name of 1 to 200 bytes");
   contains(reader_error("xdtoy 1\na F4 2\ndata\n"), "expected a type");
-  for (const std::string shape :
-       {"", "x", "-1", "1,", "1,,2", "1, 2", "99999999999999999999", "1,1,1,1,1,1,1,1,1", "4294967296,4294967296"}) {
+  for (const std::string shape : {"", "x", "-1", "1,", "1,,2", "1, 2", "99999999999999999999",
+                                  "1,1,1,1,1,1,1,1,1", "4294967296,4294967296"}) {
     contains(reader_error("xdtoy 1\na U8 " + shape + "\ndata\n"), "line 2: expected a shape");
   }
   contains(reader_error("xdtoy 1\na F64 4611686018427387904\ndata\n"), "fewer than 2^64 bytes");
@@ -179,7 +182,8 @@ TEST_CASE("a C writer passes auxiliary files on") {
   set_model(host);
   auto m = model();
   m.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", manifest::Bytes{"{}"}});
-  m.aux_files.push_back({manifest::AuxKind::kTokenizer, "sub/tokenizer.json", manifest::Bytes{"[]"}});
+  m.aux_files.push_back(
+      {manifest::AuxKind::kTokenizer, "sub/tokenizer.json", manifest::Bytes{"[]"}});
   const auto files = test::run_writer(host, toy(host, XD_WRITER), m);
   REQUIRE(files.has_value());
   CHECK(files->at("config.json") == "{}");

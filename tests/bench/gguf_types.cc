@@ -1,5 +1,5 @@
-// bench_gguf_types SECONDS: output of each GGUF type's decoder on one thread, "NAME GB/s" per line; and for some types
-// what it takes to round to 16 bits, "NAME>DTYPE GB/s".
+// bench_gguf_types SECONDS: output of each GGUF type's decoder on one thread, "NAME GB/s" per line;
+// and for some types what it takes to round to 16 bits, "NAME>DTYPE GB/s".
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
     const std::string_view name = type->name;
     for (const DType dtype : {DType::BF16, DType::F16}) {
       if ((name != "F16" && name != "BF16" && name != "Q4_K") || dtype == type->plain) continue;
-      std::printf("%s>%s %.3f\n", type->name, dtype == DType::BF16 ? "bf16" : "fp16", rate(*type, dtype, seconds));
+      std::printf("%s>%s %.3f\n", type->name, dtype == DType::BF16 ? "bf16" : "fp16",
+                  rate(*type, dtype, seconds));
     }
   }
 }

@@ -1,5 +1,6 @@
-// A whole conversion with the real plugins, in which every system call fails in turn. After each failure DST is what it
-// was, nothing lies beside it, and the message is one sentence with the path and the reason.
+// A whole conversion with the real plugins, in which every system call fails in turn. After each
+// failure DST is what it was, nothing lies beside it, and the message is one sentence with the path
+// and the reason.
 #include <cerrno>
 #include <cstring>
 #include <random>
@@ -30,8 +31,9 @@ struct Stored {
 std::string safetensors(const std::vector<Stored>& tensors) {
   std::string header = "{", data;
   for (const Stored& t : tensors) {
-    header += cat(header.size() > 1 ? "," : "", '"', t.name, R"(":{"dtype":")", t.dtype, R"(","shape":)", t.shape,
-                  R"(,"data_offsets":[)", data.size(), ",", data.size() + t.bytes.size(), "]}");
+    header +=
+        cat(header.size() > 1 ? "," : "", '"', t.name, R"(":{"dtype":")", t.dtype, R"(","shape":)",
+            t.shape, R"(,"data_offsets":[)", data.size(), ",", data.size() + t.bytes.size(), "]}");
     data += t.bytes;
   }
   header += '}';
@@ -130,7 +132,8 @@ void check_fault(Job& job, const FaultyOs::Fault& fault, const Tree& made, unsig
   const Tree before = job.around();
   FaultyOs os(fault);
   const auto outcome = job.run(os, threads);
-  INFO(fault.kind << " number " << fault.nth << " of " << os.path() << ": " << std::strerror(fault.error) << ": "
+  INFO(fault.kind << " number " << fault.nth << " of " << os.path() << ": "
+                  << std::strerror(fault.error) << ": "
                   << (outcome ? "no error" : outcome.error().message));
   if (threads > 1 && !os.struck()) return;
   REQUIRE(os.struck());
@@ -168,8 +171,8 @@ TEST_CASE("whatever system call fails, DST is what it was and nothing is left be
       for (int n = 1; n <= count; ++n) check_fault(job, {kind, n, n % 2 ? ENOSPC : EIO}, made);
     }
     // All kinds that a conversion needs were tried.
-    for (const char* kind : {"openat", "mkdirat", "unlinkat", "renameat2", "fstat", "ftruncate", "pread", "pwrite",
-                             "syncfs", "fsync", "flock"}) {
+    for (const char* kind : {"openat", "mkdirat", "unlinkat", "renameat2", "fstat", "ftruncate",
+                             "pread", "pwrite", "syncfs", "fsync", "flock"}) {
       INFO(kind);
       CHECK(sound.counts().count(kind));
     }
@@ -184,7 +187,8 @@ TEST_CASE("the same with several threads") {
   std::mt19937 random(11);
   for (const auto& [kind, count] : sound.counts()) {
     for (int i = 0; i < 10; ++i)
-      check_fault(job, {kind, 1 + static_cast<int>(random() % static_cast<unsigned>(count)), EIO}, made, 4);
+      check_fault(job, {kind, 1 + static_cast<int>(random() % static_cast<unsigned>(count)), EIO},
+                  made, 4);
   }
 }
 

@@ -25,7 +25,8 @@ bool FaultyOs::fails(const char* kind, const std::string& path) {
 
 bool FaultyOs::fails(const char* kind, int fd) {
   char target[PATH_MAX];
-  const ssize_t n = ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target);
+  const ssize_t n =
+      ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target);
   return fails(kind, std::string(target, n > 0 ? static_cast<size_t>(n) : 0));
 }
 
@@ -49,8 +50,12 @@ int FaultyOs::renameat2(const char* from, const char* to, unsigned flags) {
   if (no_rename_flags && flags != 0) return errno = EINVAL, -1;
   return fails("renameat2", to) ? -1 : Os::renameat2(from, to, flags);
 }
-int FaultyOs::fstat(int fd, struct stat* out) { return fails("fstat", fd) ? -1 : Os::fstat(fd, out); }
-int FaultyOs::ftruncate(int fd, uint64_t size) { return fails("ftruncate", fd) ? -1 : Os::ftruncate(fd, size); }
+int FaultyOs::fstat(int fd, struct stat* out) {
+  return fails("fstat", fd) ? -1 : Os::fstat(fd, out);
+}
+int FaultyOs::ftruncate(int fd, uint64_t size) {
+  return fails("ftruncate", fd) ? -1 : Os::ftruncate(fd, size);
+}
 ssize_t FaultyOs::pread(int fd, void* dst, size_t n, uint64_t offset) {
   return fails("pread", fd) ? -1 : Os::pread(fd, dst, n, offset);
 }
@@ -59,6 +64,8 @@ ssize_t FaultyOs::pwrite(int fd, const void* src, size_t n, uint64_t offset) {
 }
 int FaultyOs::syncfs(int fd) { return fails("syncfs", fd) ? -1 : Os::syncfs(fd); }
 int FaultyOs::fsync(int fd) { return fails("fsync", fd) ? -1 : Os::fsync(fd); }
-int FaultyOs::flock(int fd, int operation) { return fails("flock", fd) ? -1 : Os::flock(fd, operation); }
+int FaultyOs::flock(int fd, int operation) {
+  return fails("flock", fd) ? -1 : Os::flock(fd, operation);
+}
 
 }  // namespace crossdock::test

@@ -25,7 +25,9 @@ class FaultyOs : public io::Os {
   bool no_rename_flags = false;         // as some network file systems: EINVAL
   std::function<void(int call)> watch;  // before every call, with its number over all kinds
 
-  const std::map<std::string, int>& counts() const { return counts_; }  // how often each kind was called
+  const std::map<std::string, int>& counts() const {
+    return counts_;
+  }  // how often each kind was called
   int calls() const { return calls_; }
   bool struck() const { return struck_; }
   const std::string& path() const { return path_; }  // of the call that failed

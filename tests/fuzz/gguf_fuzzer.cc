@@ -18,8 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const uint64_t bytes = manifest::info(reader_gguf::value_type(*t.type, floats)).bits / 8;
     std::vector<std::byte> out(count * bytes);
     for (const uint64_t begin : {uint64_t{0}, t.n_elems - count}) {
-      (void)reader_gguf::read_values(api, checkpoint->files[file].source, t, checkpoint->big_endian, floats, begin,
-                                     count, out);
+      (void)reader_gguf::read_values(api, checkpoint->files[file].source, t, checkpoint->big_endian,
+                                     floats, begin, count, out);
     }
   }
   return 0;

@@ -12,7 +12,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto model = reader_bin::find_model(api, *pickle, "");
   if (!model) return 0;
   for (const auto& t : *model) {
-    if (t.tensor->n_elems() > 0 && t.tensor->offset >= pickle->storage(t.tensor->storage).n_bytes()) abort();
+    if (t.tensor->n_elems() > 0 && t.tensor->offset >= pickle->storage(t.tensor->storage).n_bytes())
+      abort();
   }
   return 0;
 }

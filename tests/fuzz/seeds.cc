@@ -1,4 +1,5 @@
-// fuzz_seeds NAME DIR: writes the first inputs of a fuzzer, from the recipes that the unit tests use.
+// fuzz_seeds NAME DIR: writes the first inputs of a fuzzer, from the recipes that the unit tests
+// use.
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -14,28 +15,39 @@ std::vector<std::string> values() {
   const std::string t = tensor(storage("0", 2), 0, {2}, {1});
   return {
       ordered_dict({text("w"), t}) + "}" + text("_metadata") + ordered_dict({}) + "sb",
-      dict({text("state_dict"), dict({text("a"), tensor(storage("0", 6, "HalfStorage"), 1, {2, 2}, {1, 2})}),
+      dict({text("state_dict"),
+            dict({text("a"), tensor(storage("0", 6, "HalfStorage"), 1, {2, 2}, {1, 2})}),
             text("epoch"), number(3)}),
-      dict({text("p"), call(global("torch._utils", "_rebuild_parameter"), {t, "\x88", ordered_dict({})}), text("u"),
+      dict({text("p"),
+            call(global("torch._utils", "_rebuild_parameter"), {t, "\x88", ordered_dict({})}),
+            text("u"),
             call(global("torch._utils", "_rebuild_tensor_v3"),
-                 {storage("1", 8, "UntypedStorage", "torch.storage"), number(0), numbers({4}), numbers({1}), "\x89",
-                  ordered_dict({}), global("torch", "uint16")})}),
-      tuple({number(1), number(-70000), number(int64_t{1} << 40), "G12345678", "N", "\x88", "]Na", "U\x01x",
-             "M\x01\x02q\x00h\x00\x86"s}),
+                 {storage("1", 8, "UntypedStorage", "torch.storage"), number(0), numbers({4}),
+                  numbers({1}), "\x89", ordered_dict({}), global("torch", "uint16")})}),
+      tuple({number(1), number(-70000), number(int64_t{1} << 40), "G12345678", "N", "\x88", "]Na",
+             "U\x01x", "M\x01\x02q\x00h\x00\x86"s}),
       call(global("os", "system"), {text("true")}),
-      dict({text("model"), ordered_dict({text("a.weight"), t}), text("ema"), ordered_dict({text("a.weight"), t}),
-            text("optimizer"), dict({text("state"), dict({number(0), t}), text("param_groups"), list({})}),
-            text("args"), global("argparse", "Namespace") + ")\x81}" + text("lr") + number(1) + "sb", text("loss"), t}),
+      dict({text("model"), ordered_dict({text("a.weight"), t}), text("ema"),
+            ordered_dict({text("a.weight"), t}), text("optimizer"),
+            dict({text("state"), dict({number(0), t}), text("param_groups"), list({})}),
+            text("args"),
+            global("argparse", "Namespace") + ")\x81}" + text("lr") + number(1) + "sb",
+            text("loss"), t}),
       dict({text("net"),
             call(global("collections", "defaultdict"), {"N"}) + text("w") +
                 call(global("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"),
                      {t, global("torch", "float32"), text("xla:0"), "\x89"}) +
                 "s",
-            text("o"), "(" + global("a", "B") + t + "oq\x05h\x05"s + "a" + text("k") + "Ns(" + t + "1", text("s"),
-            call(global("__builtin__", "set"), {list({t})}), global("a", "Key"),
-            tuple({text("storage"), global("torch", "QInt8Storage"), text("9"), text("cpu"), number(4)}) + "Q"}),
-      dict({text("state"), dict({text("model"), dict({text("state_dict"), dict({text("b.w"), t})})}), text("args"),
-            global("argparse", "Namespace") + ")\x81}" + text("tensor_model_parallel_size") + number(2) + "sb"}),
+            text("o"),
+            "(" + global("a", "B") + t + "oq\x05h\x05"s + "a" + text("k") + "Ns(" + t + "1",
+            text("s"), call(global("__builtin__", "set"), {list({t})}), global("a", "Key"),
+            tuple({text("storage"), global("torch", "QInt8Storage"), text("9"), text("cpu"),
+                   number(4)}) +
+                "Q"}),
+      dict({text("state"),
+            dict({text("model"), dict({text("state_dict"), dict({text("b.w"), t})})}), text("args"),
+            global("argparse", "Namespace") + ")\x81}" + text("tensor_model_parallel_size") +
+                number(2) + "sb"}),
   };
 }
 
@@ -47,10 +59,11 @@ std::vector<std::string> gguf_files() {
     const g::GgmlType* type = g::find_type(id);
     if (!type) continue;
     const uint64_t n = type->block_elems == 1 ? 5 : type->block_elems;
-    out.push_back(g::recipe::file({g::recipe::u32_value("general.alignment", 32), g::recipe::text_value("t", "x"),
-                                   g::recipe::texts_value("l", {"a", "bc"})},
-                                  {{"w", {n}, id, g::recipe::some_blocks(*type, n / type->block_elems)},
-                                   {"v", {2, 1}, 0, g::recipe::some_bytes(8)}}));
+    out.push_back(
+        g::recipe::file({g::recipe::u32_value("general.alignment", 32),
+                         g::recipe::text_value("t", "x"), g::recipe::texts_value("l", {"a", "bc"})},
+                        {{"w", {n}, id, g::recipe::some_blocks(*type, n / type->block_elems)},
+                         {"v", {2, 1}, 0, g::recipe::some_bytes(8)}}));
   }
   return out;
 }
@@ -75,6 +88,7 @@ int main(int argc, char** argv) {
   }
   std::filesystem::create_directories(argv[2]);
   for (size_t i = 0; i < seeds.size(); ++i) {
-    std::ofstream(std::filesystem::path(argv[2]) / ("seed" + std::to_string(i)), std::ios::binary) << seeds[i];
+    std::ofstream(std::filesystem::path(argv[2]) / ("seed" + std::to_string(i)), std::ios::binary)
+        << seeds[i];
   }
 }

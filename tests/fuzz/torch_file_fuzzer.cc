@@ -10,7 +10,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   host.named = "x.bin";
   host.inputs["x.bin"].assign(reinterpret_cast<const char*>(data), size);
   const Host api = host.api();
-  const auto checkpoint = reader_bin::open_checkpoint(api, Input(host.input()), {}, {{}, {}, size % 2 == 1});
+  const auto checkpoint =
+      reader_bin::open_checkpoint(api, Input(host.input()), {}, {{}, {}, size % 2 == 1});
   if (!checkpoint) return 0;
   for (const auto& t : checkpoint->tensors) {
     reader_bin::TorchFile& file = *checkpoint->files[t.file].torch;

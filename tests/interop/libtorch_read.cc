@@ -1,6 +1,8 @@
-// Reads .pt files with libtorch's own zip reader and unpickler, and prints a line for every tensor found:
+// Reads .pt files with libtorch's own zip reader and unpickler, and prints a line for every tensor
+// found:
 //
-//   FILE <tab> path inside the pickle <tab> dtype <tab> shape <tab> strides <tab> checksum of its elements' bytes
+//   FILE <tab> path inside the pickle <tab> dtype <tab> shape <tab> strides <tab> checksum of its
+//   elements' bytes
 //
 // The checksum is Adler-32: short to write here, and known to Python as zlib.adler32.
 
@@ -30,8 +32,8 @@ uint32_t adler32(const at::Tensor& tensor) {
 }
 
 void print(const std::string& file, const std::string& path, const at::Tensor& tensor) {
-  std::cout << file << '\t' << path << '\t' << tensor.scalar_type() << '\t' << tensor.sizes() << '\t'
-            << tensor.strides() << '\t' << adler32(tensor) << '\n';
+  std::cout << file << '\t' << path << '\t' << tensor.scalar_type() << '\t' << tensor.sizes()
+            << '\t' << tensor.strides() << '\t' << adler32(tensor) << '\n';
 }
 
 void walk(const std::string& file, const std::string& path, const c10::IValue& value) {
@@ -40,11 +42,13 @@ void walk(const std::string& file, const std::string& path, const c10::IValue& v
   } else if (value.isGenericDict()) {
     for (const auto& entry : value.toGenericDict()) {
       const auto& key = entry.key();
-      walk(file, path + '/' + (key.isString() ? key.toStringRef() : std::to_string(key.toInt())), entry.value());
+      walk(file, path + '/' + (key.isString() ? key.toStringRef() : std::to_string(key.toInt())),
+           entry.value());
     }
   } else if (value.isList()) {
     size_t i = 0;
-    for (const c10::IValue item : value.toListRef()) walk(file, path + '/' + std::to_string(i++), item);
+    for (const c10::IValue item : value.toListRef())
+      walk(file, path + '/' + std::to_string(i++), item);
   }
 }
 
@@ -54,7 +58,8 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) try {
       caffe2::serialize::PyTorchStreamReader reader{std::string(argv[i])};
       walk(argv[i], "",
-           torch::jit::readArchiveAndTensors("data", "", "", std::nullopt, std::nullopt, at::kCPU, reader));
+           torch::jit::readArchiveAndTensors("data", "", "", std::nullopt, std::nullopt, at::kCPU,
+                                             reader));
     } catch (const std::exception& error) {
       std::cerr << argv[i] << ": " << error.what() << '\n';
       return 1;

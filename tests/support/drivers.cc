@@ -14,7 +14,9 @@ Result<void> call(const char* name, Call&& body) {
   std::string text;
   const xd_status status = body(reinterpret_cast<xd_error*>(&text));
   if (status == XD_OK) return {};
-  if (text.empty()) return Error{XD_INTERNAL, cat("the plugin's ", name, "() failed with ", status, " and no message")};
+  if (text.empty())
+    return Error{XD_INTERNAL,
+                 cat("the plugin's ", name, "() failed with ", status, " and no message")};
   return Error{status, std::move(text)};
 }
 
@@ -51,7 +53,8 @@ class OptionTable {
 
  private:
   OptionTable() = default;
-  std::vector<std::pair<std::string, std::string>> values_;  // moving a vector leaves its elements where they are
+  std::vector<std::pair<std::string, std::string>>
+      values_;  // moving a vector leaves its elements where they are
   std::vector<xd_option> options_;
   std::vector<const xd_option*> pointers_;
 };
@@ -60,7 +63,8 @@ class OptionTable {
 template <class T>
 Result<T> unless_leaked(const MemoryHost& host, Result<T> result) {
   if (host.allocated == 0 && host.views_out == 0) return result;
-  return Error{XD_INTERNAL, cat("leak: ", host.allocated, " bytes and ", host.views_out, " views are still held; ",
+  return Error{XD_INTERNAL, cat("leak: ", host.allocated, " bytes and ", host.views_out,
+                                " views are still held; ",
                                 result ? "the run went well" : result.error().message)};
 }
 
@@ -72,17 +76,20 @@ struct OpenWriter {
   }
 };
 
-Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin, const manifest::Manifest& model,
-                           const OptionValues& given, OpenWriter& writer) {
+Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin,
+                           const manifest::Manifest& model, const OptionValues& given,
+                           OpenWriter& writer) {
   host.manifest = model;
   host.plan = {};
   XD_TRY_SET(const auto options, OptionTable::make(plugin, given));
   const std::string bytes = manifest::encode(model);
   XD_TRY(call("open", [&](xd_error* e) {
-    return writer.api.open(host.table(), bytes.data(), bytes.size(), options.get(), &writer.writer, e);
+    return writer.api.open(host.table(), bytes.data(), bytes.size(), options.get(), &writer.writer,
+                           e);
   }));
-  XD_TRY(call("plan",
-              [&](xd_error* e) { return writer.api.plan(writer.writer, reinterpret_cast<xd_plan*>(&host.plan), e); }));
+  XD_TRY(call("plan", [&](xd_error* e) {
+    return writer.api.plan(writer.writer, reinterpret_cast<xd_plan*>(&host.plan), e);
+  }));
   std::set<std::string> paths;
   std::set<uint64_t> told;
   for (const auto& object : host.plan.objects) {
@@ -93,24 +100,28 @@ Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin, const
     }
   }
   for (const auto& [path, index] : host.plan.aux) {
-    if (!paths.insert(path).second) return Error{XD_INTERNAL, cat("plan: two objects are called \"", path, "\"")};
+    if (!paths.insert(path).second)
+      return Error{XD_INTERNAL, cat("plan: two objects are called \"", path, "\"")};
   }
   for (const auto& [tensor, reason] : host.plan.drops) told.insert(tensor);
   for (uint64_t i = 0; i < model.tensors.size(); ++i) {
     const manifest::Tensor& tensor = model.tensors[i];
     if (tensor.left_out.empty() && !told.contains(i)) {
-      return Error{XD_INTERNAL, cat("plan: tensor \"", tensor.name, "\" is neither used nor dropped")};
+      return Error{XD_INTERNAL,
+                   cat("plan: tensor \"", tensor.name, "\" is neither used nor dropped")};
     }
   }
   return {};
 }
 
-Result<std::string> write_item(const OpenWriter& writer, PlanObject& object, uint32_t o, uint64_t i) {
+Result<std::string> write_item(const OpenWriter& writer, PlanObject& object, uint32_t o,
+                               uint64_t i) {
   const PlanItem& item = object.items[i];
   item_watch = {&item, 0, 0};
   std::string result;
   const Result<void> done = call("write_item", [&](xd_error* e) {
-    return writer.api.write_item(writer.writer, o, i, reinterpret_cast<xd_object*>(&object), sink(result), e);
+    return writer.api.write_item(writer.writer, o, i, reinterpret_cast<xd_object*>(&object),
+                                 sink(result), e);
   });
   const ItemWatch used = std::exchange(item_watch, {});
   XD_TRY(done);
@@ -119,12 +130,14 @@ Result<std::string> write_item(const OpenWriter& writer, PlanObject& object, uin
                                   " bytes of memory, allocated ", used.peak)};
   }
   if (used.held != 0)
-    return Error{XD_INTERNAL, cat("\"", object.path, "\" item ", i, ": leak of ", used.held, " bytes")};
+    return Error{XD_INTERNAL,
+                 cat("\"", object.path, "\" item ", i, ": leak of ", used.held, " bytes")};
   return result;
 }
 
 // Every item of every object, over host.threads threads: results[object][item].
-Result<std::vector<std::vector<std::string>>> write_items(MemoryHost& host, const OpenWriter& writer) {
+Result<std::vector<std::vector<std::string>>> write_items(MemoryHost& host,
+                                                          const OpenWriter& writer) {
   auto& objects = host.plan.objects;
   std::vector<std::vector<std::string>> results(objects.size());
   std::vector<std::pair<uint32_t, uint64_t>> work;
@@ -167,10 +180,12 @@ Result<Files> write_all(MemoryHost& host, const OpenWriter& writer) {
     for (const xd_view& view : views) pointers.push_back(&view);
     pointers.push_back(nullptr);
     XD_TRY(call("seal", [&](xd_error* e) {
-      return writer.api.seal(writer.writer, o, reinterpret_cast<xd_object*>(&object), pointers.data(), e);
+      return writer.api.seal(writer.writer, o, reinterpret_cast<xd_object*>(&object),
+                             pointers.data(), e);
     }));
     if (!object.complete())
-      return Error{XD_INTERNAL, cat("\"", object.path, "\" is sealed, but not every byte of it was written")};
+      return Error{XD_INTERNAL,
+                   cat("\"", object.path, "\" is sealed, but not every byte of it was written")};
     files[object.path] = object.data;
   }
   for (const auto& [path, index] : host.plan.aux) {
@@ -214,7 +229,8 @@ Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin
     }));
     auto out = std::make_unique<OpenReader>(*plugin.reader, reader);
     std::string bytes;
-    XD_TRY(call("manifest", [&](xd_error* e) { return plugin.reader->manifest(reader, sink(bytes), e); }));
+    XD_TRY(call("manifest",
+                [&](xd_error* e) { return plugin.reader->manifest(reader, sink(bytes), e); }));
     XD_TRY_SET(out->manifest, manifest::decode<manifest::Manifest>(as_bytes(bytes)));
     return out;
   };
@@ -226,7 +242,8 @@ Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin
 Result<std::string> OpenReader::read(const xd_range& range, uint64_t dst_size) const {
   // A block of exactly this size, so that a sanitizer sees one byte too many.
   const std::unique_ptr<char[]> dst(new char[dst_size]);
-  XD_TRY(call("read", [&](xd_error* e) { return api_.read(reader_, &range, dst.get(), dst_size, e); }));
+  XD_TRY(call("read",
+              [&](xd_error* e) { return api_.read(reader_, &range, dst.get(), dst_size, e); }));
   return std::string(dst.get(), dst_size);
 }
 
@@ -236,8 +253,8 @@ Result<std::string> OpenReader::read(uint64_t tensor) const {
   return read(dense_range(tensor, 0, n), manifest::dense_bytes(t.dtype, n).value());
 }
 
-Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin, const manifest::Manifest& model,
-                         const OptionValues& given) {
+Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin,
+                         const manifest::Manifest& model, const OptionValues& given) {
   const auto run = [&]() -> Result<Files> {
     OpenWriter writer{*plugin.writer};
     XD_TRY(open_and_plan(host, plugin, model, given, writer));
@@ -246,8 +263,8 @@ Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin, const m
   return unless_leaked(host, run());
 }
 
-Result<void> run_plan(MemoryHost& host, const xd_plugin_desc& plugin, const manifest::Manifest& model,
-                      const OptionValues& given) {
+Result<void> run_plan(MemoryHost& host, const xd_plugin_desc& plugin,
+                      const manifest::Manifest& model, const OptionValues& given) {
   const auto run = [&]() -> Result<void> {
     OpenWriter writer{*plugin.writer};
     return open_and_plan(host, plugin, model, given, writer);

@@ -37,9 +37,11 @@ float half_to_float(uint16_t h) {
   const int mantissa = h & 1023;
   const float sign = h >> 15 ? -1.0f : 1.0f;
   if (exponent == 31)
-    return mantissa ? std::bit_cast<float>(uint32_t{h >> 15 & 1u} << 31 | 0x7f800000u | uint32_t(mantissa) << 13)
+    return mantissa ? std::bit_cast<float>(uint32_t{h >> 15 & 1u} << 31 | 0x7f800000u |
+                                           uint32_t(mantissa) << 13)
                     : sign * INFINITY;
-  return sign * (exponent ? std::ldexp(float(1024 + mantissa), exponent - 25) : std::ldexp(float(mantissa), -24));
+  return sign * (exponent ? std::ldexp(float(1024 + mantissa), exponent - 25)
+                          : std::ldexp(float(mantissa), -24));
 }
 
 // Marks [begin, end) of the object as written; false when part of it was already.
@@ -87,7 +89,8 @@ bool MemoryHost::logged(std::string_view part) const {
 struct Calls {
   static const void* get_extension(void*, const char*) { return nullptr; }
 
-  static xd_status fail(void*, xd_error* err, xd_status code, const char* where, const char* message) {
+  static xd_status fail(void*, xd_error* err, xd_status code, const char* where,
+                        const char* message) {
     std::string& text = slot(err);
     if (message) text = message;
     if (where) text.insert(0, text.empty() ? std::string(where) : std::string(where) + ": ");
@@ -138,8 +141,12 @@ struct Calls {
   }
 
   static uint64_t input_count(void* ctx, const xd_input*) { return self(ctx).inputs.size(); }
-  static const char* input_name(void* ctx, const xd_input*, uint64_t i) { return at(ctx, i).c_str(); }
-  static uint64_t input_size(void* ctx, const xd_input*, uint64_t i) { return size_of(self(ctx), at(ctx, i)); }
+  static const char* input_name(void* ctx, const xd_input*, uint64_t i) {
+    return at(ctx, i).c_str();
+  }
+  static uint64_t input_size(void* ctx, const xd_input*, uint64_t i) {
+    return size_of(self(ctx), at(ctx, i));
+  }
   static const char* input_named(void* ctx, const xd_input*) {
     return self(ctx).named.empty() ? nullptr : self(ctx).named.c_str();
   }
@@ -147,14 +154,16 @@ struct Calls {
     return std::next(self(ctx).inputs.begin(), static_cast<int64_t>(i))->first;
   }
 
-  static xd_status source_open(void* ctx, const xd_input*, const char* name, xd_source** out, xd_error* err) {
+  static xd_status source_open(void* ctx, const xd_input*, const char* name, xd_source** out,
+                               xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, cat("open \"", name, "\": injected fault"));
     if (!host.inputs.contains(name))
       return error(err, XD_NOT_FOUND, cat("expected an input \"", name, "\", found none"));
     const std::lock_guard lock(host.mutex_);
     ++host.opened[name];
-    host.sources_.push_back(std::make_unique<MemoryHost::OpenSource>(MemoryHost::OpenSource{&host, name}));
+    host.sources_.push_back(
+        std::make_unique<MemoryHost::OpenSource>(MemoryHost::OpenSource{&host, name}));
     *out = reinterpret_cast<xd_source*>(host.sources_.back().get());
     return XD_OK;
   }
@@ -164,13 +173,15 @@ struct Calls {
     return size_of(*source.host, source.name);
   }
 
-  static xd_status source_read(void* ctx, const xd_source* s, uint64_t off, void* dst, uint64_t n, xd_error* err) {
+  static xd_status source_read(void* ctx, const xd_source* s, uint64_t off, void* dst, uint64_t n,
+                               xd_error* err) {
     MemoryHost& host = self(ctx);
     const std::string& name = reinterpret_cast<const MemoryHost::OpenSource*>(s)->name;
     if (host.fault()) return error(err, XD_IO, cat("read \"", name, "\": injected fault"));
     const uint64_t size = size_of(host, name);
     if (off > size || n > size - off) {
-      return error(err, XD_IO, cat("read ", n, " bytes at ", off, " of \"", name, "\": it has only ", size));
+      return error(err, XD_IO,
+                   cat("read ", n, " bytes at ", off, " of \"", name, "\": it has only ", size));
     }
     const std::string& text = host.inputs.at(name);
     const uint64_t here = off < text.size() ? std::min<uint64_t>(n, text.size() - off) : 0;
@@ -182,14 +193,15 @@ struct Calls {
     return XD_OK;
   }
 
-  static xd_status bytes_append(void* ctx, xd_bytes* b, const void* data, uint64_t n, xd_error* err) {
+  static xd_status bytes_append(void* ctx, xd_bytes* b, const void* data, uint64_t n,
+                                xd_error* err) {
     if (self(ctx).fault()) return error(err, XD_IO, "bytes_append: injected fault");
     reinterpret_cast<std::string*>(b)->append(static_cast<const char*>(data), n);
     return XD_OK;
   }
 
-  static xd_status plan_object(void* ctx, xd_plan* p, const char* path, uint64_t size, uint32_t* object,
-                               xd_error* err) {
+  static xd_status plan_object(void* ctx, xd_plan* p, const char* path, uint64_t size,
+                               uint32_t* object, xd_error* err) {
     if (self(ctx).fault()) return error(err, XD_IO, "plan_object: injected fault");
     Plan& plan = plan_of(p);
     *object = static_cast<uint32_t>(plan.objects.size());
@@ -199,8 +211,8 @@ struct Calls {
     return XD_OK;
   }
 
-  static xd_status plan_item(void* ctx, xd_plan* p, uint32_t object, const xd_range* const* needs, uint64_t out_bytes,
-                             uint64_t memory, xd_error* err) {
+  static xd_status plan_item(void* ctx, xd_plan* p, uint32_t object, const xd_range* const* needs,
+                             uint64_t out_bytes, uint64_t memory, xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, "plan_item: injected fault");
     if (object >= plan_of(p).objects.size())
@@ -224,7 +236,8 @@ struct Calls {
     return XD_OK;
   }
 
-  static xd_status plan_drop(void* ctx, xd_plan* p, uint64_t tensor, const char* reason, xd_error* err) {
+  static xd_status plan_drop(void* ctx, xd_plan* p, uint64_t tensor, const char* reason,
+                             xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, "plan_drop: injected fault");
     if (tensor >= host.manifest.tensors.size())
@@ -241,14 +254,17 @@ struct Calls {
 
   // The stored bytes of a range, as the manifest types them.
   static xd_status stored(MemoryHost& host, const xd_range& r, std::string& out, xd_error* err) {
-    if (r.tensor >= host.manifest.tensors.size()) return error(err, XD_INVALID_ARGUMENT, cat("no tensor ", r.tensor));
+    if (r.tensor >= host.manifest.tensors.size())
+      return error(err, XD_INVALID_ARGUMENT, cat("no tensor ", r.tensor));
     if (item_watch.item && !inside_needs(*item_watch.item, r)) {
       return error(err, XD_INVALID_ARGUMENT,
-                   cat("tensor ", r.tensor, ": elements ", r.begin, " + ", r.count, " are not among the item's needs"));
+                   cat("tensor ", r.tensor, ": elements ", r.begin, " + ", r.count,
+                       " are not among the item's needs"));
     }
     const manifest::Tensor& tensor = host.manifest.tensors[r.tensor];
     const uint64_t bits = r.form == XD_FORM_STORED ? 8 : manifest::info(tensor.dtype).bits;
-    const uint64_t total = checked_product(tensor.shape).value_or(0) * manifest::info(tensor.dtype).bits / bits;
+    const uint64_t total =
+        checked_product(tensor.shape).value_or(0) * manifest::info(tensor.dtype).bits / bits;
     if (r.begin > total || r.count > total - r.begin) {
       return error(err, XD_OUT_OF_RANGE,
                    cat("tensor ", r.tensor, ": elements ", r.begin, " + ", r.count, " of ", total));
@@ -260,7 +276,8 @@ struct Calls {
       return XD_OK;
     }
     if (r.tensor >= host.tensors.size() || host.tensors[r.tensor].size() != total * bits / 8) {
-      return error(err, XD_INTERNAL, cat("the test gave no bytes, or too few, for tensor ", r.tensor));
+      return error(err, XD_INTERNAL,
+                   cat("the test gave no bytes, or too few, for tensor ", r.tensor));
     }
     out = host.tensors[r.tensor].substr(first, out.size());
     return XD_OK;
@@ -276,7 +293,8 @@ struct Calls {
       return XD_OK;
     }
     if (to != DType::F32)
-      return error(err, XD_UNSUPPORTED_DATA, cat("the memory host casts to F32 only, not to ", manifest::name(to)));
+      return error(err, XD_UNSUPPORTED_DATA,
+                   cat("the memory host casts to F32 only, not to ", manifest::name(to)));
     Cursor in(as_bytes(raw));
     for (uint64_t i = 0; i < r.count; ++i) {
       float value = 0;
@@ -291,7 +309,8 @@ struct Calls {
           value = static_cast<float>(in.le<double>());
           break;
         default:
-          return error(err, XD_UNSUPPORTED_DATA, cat("the memory host casts no ", manifest::name(from), " to F32"));
+          return error(err, XD_UNSUPPORTED_DATA,
+                       cat("the memory host casts no ", manifest::name(from), " to F32"));
       }
       put_le(out, std::bit_cast<uint32_t>(value));
     }
@@ -327,35 +346,41 @@ struct Calls {
     return XD_OK;
   }
 
-  static xd_status tensor_read(void* ctx, const xd_range* r, void* dst, uint64_t dst_size, xd_error* err) {
+  static xd_status tensor_read(void* ctx, const xd_range* r, void* dst, uint64_t dst_size,
+                               xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, "tensor_read: injected fault");
     std::string bytes;
     if (const xd_status status = dense(host, *r, bytes, err); status != XD_OK) return status;
     if (bytes.size() != dst_size) {
-      return error(err, XD_INVALID_ARGUMENT,
-                   cat("tensor ", r->tensor, ": a buffer of ", dst_size, " bytes for ", bytes.size()));
+      return error(
+          err, XD_INVALID_ARGUMENT,
+          cat("tensor ", r->tensor, ": a buffer of ", dst_size, " bytes for ", bytes.size()));
     }
     if (dst_size > 0) std::memcpy(dst, bytes.data(), dst_size);
     return XD_OK;
   }
 
   // The range of an object, once; makes its bytes.
-  static xd_status claim(MemoryHost& host, PlanObject& object, uint64_t off, uint64_t n, xd_error* err) {
+  static xd_status claim(MemoryHost& host, PlanObject& object, uint64_t off, uint64_t n,
+                         xd_error* err) {
     const std::lock_guard lock(host.mutex_);
     if (off > object.size || n > object.size - off) {
       return error(err, XD_OUT_OF_RANGE,
-                   cat("write ", n, " bytes at ", off, " of \"", object.path, "\": it has only ", object.size));
+                   cat("write ", n, " bytes at ", off, " of \"", object.path, "\": it has only ",
+                       object.size));
     }
     if (!mark(object, off, off + n)) {
       return error(err, XD_INVALID_ARGUMENT,
-                   cat("write ", n, " bytes at ", off, " of \"", object.path, "\": some were already written"));
+                   cat("write ", n, " bytes at ", off, " of \"", object.path,
+                       "\": some were already written"));
     }
     if (object.data.empty()) object.data.resize(object.size);
     return XD_OK;
   }
 
-  static xd_status object_write(void* ctx, xd_object* o, uint64_t off, const void* data, uint64_t n, xd_error* err) {
+  static xd_status object_write(void* ctx, xd_object* o, uint64_t off, const void* data, uint64_t n,
+                                xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, "object_write: injected fault");
     PlanObject& object = object_of(o);
@@ -368,7 +393,8 @@ struct Calls {
   static xd_status object_zero(void* ctx, xd_object* o, uint64_t off, uint64_t n, xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, "object_zero: injected fault");
-    if (const xd_status status = claim(host, object_of(o), off, n, err); status != XD_OK) return status;
+    if (const xd_status status = claim(host, object_of(o), off, n, err); status != XD_OK)
+      return status;
     const std::lock_guard lock(host.mutex_);
     object_of(o).hole_bytes += n;
     return XD_OK;
@@ -389,8 +415,8 @@ MemoryHost::MemoryHost()
 
 MemoryHost::~MemoryHost() {
   if (blocks_.empty() && views_out == 0) return;
-  std::fprintf(stderr, "leak: the plugin still holds %zu blocks of memory and %llu views\n", blocks_.size(),
-               static_cast<unsigned long long>(views_out));
+  std::fprintf(stderr, "leak: the plugin still holds %zu blocks of memory and %llu views\n",
+               blocks_.size(), static_cast<unsigned long long>(views_out));
   std::abort();
 }
 

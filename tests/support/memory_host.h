@@ -1,18 +1,24 @@
-// An xd_host in memory, and two drivers that run a plugin against it: what the unit tests of plugins stand on.
+// An xd_host in memory, and two drivers that run a plugin against it: what the unit tests of
+// plugins stand on.
 //
-// It keeps inputs, plans and outputs in plain containers that a test reads and writes, and is stricter than the real
-// host: it refuses bytes written twice, ranges outside the item's declared needs, more memory than the item declared,
-// memory or views that are not given back, and failures without a message.
+// It keeps inputs, plans and outputs in plain containers that a test reads and writes, and is
+// stricter than the real host: it refuses bytes written twice, ranges outside the item's declared
+// needs, more memory than the item declared, memory or views that are not given back, and failures
+// without a message.
 //
 //   test::MemoryHost host;
 //   host.inputs["model.safetensors"] = bytes;
-//   auto reader = test::run_reader(host, test::linked_plugin(host));        // Result<std::unique_ptr<OpenReader>>
-//   (*reader)->manifest; *(*reader)->read(0);                               // a whole tensor, dense
+//   auto reader = test::run_reader(host, test::linked_plugin(host));        //
+//   Result<std::unique_ptr<OpenReader>>
+//   (*reader)->manifest; *(*reader)->read(0);                               // a whole tensor,
+//   dense
 //
-//   host.tensors = {weight_bytes};                                          // dense bytes, by index in the manifest
-//   auto written = test::run_writer(host, desc, manifest, {{"tag", "x"}});  // Result<Files>
+//   host.tensors = {weight_bytes};                                          // dense bytes, by
+//   index in the manifest auto written = test::run_writer(host, desc, manifest, {{"tag", "x"}}); //
+//   Result<Files>
 //
-// Every call of the host may come from any thread; the public members are the test's, set before and read after a run.
+// Every call of the host may come from any thread; the public members are the test's, set before
+// and read after a run.
 #pragma once
 
 #include <crossdock/plugin.h>
@@ -32,7 +38,8 @@
 
 namespace crossdock::test {
 
-using OptionValues = std::vector<std::pair<std::string, std::string>>;  // a list option: one entry per value
+using OptionValues =
+    std::vector<std::pair<std::string, std::string>>;  // a list option: one entry per value
 
 struct PlanItem {
   std::vector<xd_range> needs;
@@ -50,11 +57,13 @@ struct PlanObject {
   uint64_t hole_bytes = 0;               // of object_zero
 
   bool complete() const {
-    return size == 0 || (written.size() == 1 && written.begin()->first == 0 && written.begin()->second == size);
+    return size == 0 ||
+           (written.size() == 1 && written.begin()->first == 0 && written.begin()->second == size);
   }
 };
 
-// What the item that this thread writes may do, and has done: of run_writer, for the host's own checks.
+// What the item that this thread writes may do, and has done: of run_writer, for the host's own
+// checks.
 struct ItemWatch {
   const PlanItem* item = nullptr;
   int64_t held = 0, peak = 0;  // bytes of alloc
@@ -76,17 +85,18 @@ class MemoryHost {
 
   // ---- what the test sets
   std::map<std::string, std::string> inputs;
-  std::map<std::string, uint64_t> input_sizes;  // names here are this long: cut off, or with zeros behind their bytes
-  std::string named;                            // the input that SRC names; empty: SRC is a folder
-  manifest::Manifest manifest;                  // the writer's model; run_writer sets it
-  std::vector<std::string> tensors;             // dense bytes by index in the manifest; or:
+  std::map<std::string, uint64_t>
+      input_sizes;    // names here are this long: cut off, or with zeros behind their bytes
+  std::string named;  // the input that SRC names; empty: SRC is a folder
+  manifest::Manifest manifest;       // the writer's model; run_writer sets it
+  std::vector<std::string> tensors;  // dense bytes by index in the manifest; or:
   std::function<void(uint64_t tensor, uint64_t first_byte, std::span<std::byte> out)> tensor_bytes;
   bool offer_views = false;
   bool cancel = false;
   uint64_t piece = 4 << 20;
   uint64_t budget = UINT64_MAX;  // of alloc
-  uint64_t fail_at = 0;          // the nth call that can fail does: XD_IO, or NULL from alloc; 0: never
-  unsigned threads = 1;          // of run_writer's items
+  uint64_t fail_at = 0;  // the nth call that can fail does: XD_IO, or NULL from alloc; 0: never
+  unsigned threads = 1;  // of run_writer's items
 
   // ---- what the test reads
   uint64_t calls = 0;  // that could have failed
@@ -126,7 +136,8 @@ class MemoryHost {
 // The first plugin of the module that is linked into the test.
 inline const xd_plugin_desc& linked_plugin(const MemoryHost& host) {
   const xd_module* module = nullptr;
-  if (xd_plugin_v1(host.table(), &module, nullptr) != XD_OK) throw std::runtime_error("xd_plugin_v1 failed");
+  if (xd_plugin_v1(host.table(), &module, nullptr) != XD_OK)
+    throw std::runtime_error("xd_plugin_v1 failed");
   return *module->plugins[0];
 }
 
@@ -157,13 +168,13 @@ int probe_file(const std::string& name, const std::string& bytes);
 Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin_desc& plugin,
                                                const OptionValues& options = {});
 
-// open, plan, every item, seal, commit, close. Gives path -> bytes, auxiliary files included; the rest is in host.plan.
-// Memory or views that are still held after it are the error.
+// open, plan, every item, seal, commit, close. Gives path -> bytes, auxiliary files included; the
+// rest is in host.plan. Memory or views that are still held after it are the error.
 using Files = std::map<std::string, std::string>;
-Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin, const manifest::Manifest& manifest,
-                         const OptionValues& options = {});
+Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin,
+                         const manifest::Manifest& manifest, const OptionValues& options = {});
 // open, plan, close: the plan is in host.plan.
-Result<void> run_plan(MemoryHost& host, const xd_plugin_desc& plugin, const manifest::Manifest& manifest,
-                      const OptionValues& options = {});
+Result<void> run_plan(MemoryHost& host, const xd_plugin_desc& plugin,
+                      const manifest::Manifest& manifest, const OptionValues& options = {});
 
 }  // namespace crossdock::test

@@ -1,5 +1,5 @@
-// The judge is arithmetic on doubles, from the definitions of the formats (IEEE 754; bfloat16 is binary32's upper
-// half): no bit tricks shared with the code under test.
+// The judge is arithmetic on doubles, from the definitions of the formats (IEEE 754; bfloat16 is
+// binary32's upper half): no bit tricks shared with the code under test.
 #include "core/convert/cast.h"
 
 #include <crossdock/bytes.hpp>
@@ -53,11 +53,14 @@ std::vector<To> cast(DType from, DType to, const std::vector<From>& values) {
   const CastFunction function = find_cast(from, to);
   REQUIRE(function);
   std::vector<To> out(values.size());
-  function(reinterpret_cast<const std::byte*>(values.data()), reinterpret_cast<std::byte*>(out.data()), values.size());
+  function(reinterpret_cast<const std::byte*>(values.data()),
+           reinterpret_cast<std::byte*>(out.data()), values.size());
   return out;
 }
 
-bool same(double a, double b) { return std::isnan(a) ? std::isnan(b) : a == b && std::signbit(a) == std::signbit(b); }
+bool same(double a, double b) {
+  return std::isnan(a) ? std::isnan(b) : a == b && std::signbit(a) == std::signbit(b);
+}
 
 std::vector<uint16_t> all_patterns() {
   std::vector<uint16_t> out(65536);
@@ -65,8 +68,8 @@ std::vector<uint16_t> all_patterns() {
   return out;
 }
 
-// Every half-way point between two neighbours of a 16-bit format and the floats next to it, the ends of every range,
-// and random patterns.
+// Every half-way point between two neighbours of a 16-bit format and the floats next to it, the
+// ends of every range, and random patterns.
 std::vector<float> hard_floats() {
   std::vector<float> out{0.0f,
                          65504,
@@ -84,10 +87,12 @@ std::vector<float> hard_floats() {
                          std::numeric_limits<float>::infinity()};
   for (const Format& f : {kHalf, kBrain}) {
     for (uint32_t i = 0; i < 0x7fff; ++i) {
-      const double low = meaning(static_cast<uint16_t>(i), f), high = meaning(static_cast<uint16_t>(i + 1), f);
+      const double low = meaning(static_cast<uint16_t>(i), f),
+                   high = meaning(static_cast<uint16_t>(i + 1), f);
       if (!std::isfinite(low) || !std::isfinite(high)) continue;
       const auto middle = static_cast<float>((low + high) / 2);
-      for (const float x : {middle, std::nextafter(middle, 0.0f), std::nextafter(middle, INFINITY)}) out.push_back(x);
+      for (const float x : {middle, std::nextafter(middle, 0.0f), std::nextafter(middle, INFINITY)})
+        out.push_back(x);
     }
   }
   for (size_t i = 0, n = out.size(); i < n; ++i) out.push_back(-out[i]);
@@ -100,12 +105,14 @@ std::vector<float> hard_floats() {
 }
 
 template <class Bits>
-void check_narrowed(const std::vector<double>& wanted, const std::vector<Bits>& got, const Format& f) {
+void check_narrowed(const std::vector<double>& wanted, const std::vector<Bits>& got,
+                    const Format& f) {
   REQUIRE(wanted.size() == got.size());
   size_t wrong = 0;
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (same(wanted[i], meaning(got[i], f))) continue;
-    if (++wrong < 5) FAIL_CHECK("element " << i << ": expected " << wanted[i] << ", found " << meaning(got[i], f));
+    if (++wrong < 5)
+      FAIL_CHECK("element " << i << ": expected " << wanted[i] << ", found " << meaning(got[i], f));
   }
   CHECK(wrong == 0);
 }
@@ -114,7 +121,8 @@ void check_narrowed(const std::vector<double>& wanted, const std::vector<Bits>& 
 
 TEST_CASE("all patterns of 16 bits widen to what they mean") {
   const auto patterns = all_patterns();
-  for (const auto& [dtype, format] : {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
+  for (const auto& [dtype, format] :
+       {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
     const auto floats = cast<float>(dtype, DType::F32, patterns);
     const auto doubles = cast<double>(dtype, DType::F64, patterns);
     size_t wrong = 0;
@@ -129,9 +137,12 @@ TEST_CASE("all patterns of 16 bits widen to what they mean") {
 
 TEST_CASE("all patterns of 16 bits come back from F32 and F64, NaNs as NaNs") {
   const auto patterns = all_patterns();
-  for (const auto& [dtype, format] : {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
-    const auto from_floats = cast<uint16_t>(DType::F32, dtype, cast<float>(dtype, DType::F32, patterns));
-    const auto from_doubles = cast<uint16_t>(DType::F64, dtype, cast<double>(dtype, DType::F64, patterns));
+  for (const auto& [dtype, format] :
+       {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
+    const auto from_floats =
+        cast<uint16_t>(DType::F32, dtype, cast<float>(dtype, DType::F32, patterns));
+    const auto from_doubles =
+        cast<uint16_t>(DType::F64, dtype, cast<double>(dtype, DType::F64, patterns));
     size_t wrong = 0;
     for (size_t i = 0; i < patterns.size(); ++i) {
       const bool nan = std::isnan(meaning(patterns[i], format));
@@ -155,7 +166,8 @@ TEST_CASE("the 16-bit formats cast to each other by rounding once") {
 
 TEST_CASE("F32 narrows to the nearest, ties to even") {
   const auto floats = hard_floats();
-  for (const auto& [dtype, format] : {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
+  for (const auto& [dtype, format] :
+       {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
     std::vector<double> wanted;
     for (const float x : floats) wanted.push_back(nearest(x, format));
     check_narrowed(wanted, cast<uint16_t>(DType::F32, dtype, floats), format);
@@ -165,18 +177,20 @@ TEST_CASE("F32 narrows to the nearest, ties to even") {
 TEST_CASE("F64 narrows to F32 to the nearest, and to 16 bits by way of F32") {
   std::vector<double> doubles;
   for (const float x : hard_floats()) {
-    for (const double y :
-         {double{x}, std::nextafter(double{x}, 0.0), std::nextafter(double{x}, INFINITY), x * (1 + 0x1p-24)})
+    for (const double y : {double{x}, std::nextafter(double{x}, 0.0),
+                           std::nextafter(double{x}, INFINITY), x * (1 + 0x1p-24)})
       doubles.push_back(y);
   }
-  for (const double x :
-       {1e300, -1e300, 0x1.ffffffp127, 0x1.fffffefffffffp127, 0x1p-150, 0x1.0000000000001p-150, 1e-320})
+  for (const double x : {1e300, -1e300, 0x1.ffffffp127, 0x1.fffffefffffffp127, 0x1p-150,
+                         0x1.0000000000001p-150, 1e-320})
     doubles.push_back(x);
   const auto floats = cast<float>(DType::F64, DType::F32, doubles);
   size_t wrong = 0;
-  for (size_t i = 0; i < doubles.size(); ++i) wrong += !same(nearest(doubles[i], kSingle), floats[i]);
+  for (size_t i = 0; i < doubles.size(); ++i)
+    wrong += !same(nearest(doubles[i], kSingle), floats[i]);
   CHECK(wrong == 0);
-  for (const auto& [dtype, format] : {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
+  for (const auto& [dtype, format] :
+       {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
     std::vector<double> wanted;
     for (const double x : doubles) wanted.push_back(nearest(nearest(x, kSingle), format));
     check_narrowed(wanted, cast<uint16_t>(DType::F64, dtype, doubles), format);
@@ -193,10 +207,13 @@ TEST_CASE("F32 widens to F64 exactly") {
 
 TEST_CASE("NaN stays NaN, also when its payload lies in the bits that go, and keeps its sign") {
   std::vector<float> nans;
-  for (const uint32_t payload : {0x1u, 0x1000u, 0x1fffu, 0x2000u, 0xffffu, 0x10000u, 0x3fffffu, 0x400000u, 0x7fffffu}) {
-    for (const uint32_t sign : {0u, 0x80000000u}) nans.push_back(std::bit_cast<float>(sign | 0x7f800000u | payload));
+  for (const uint32_t payload :
+       {0x1u, 0x1000u, 0x1fffu, 0x2000u, 0xffffu, 0x10000u, 0x3fffffu, 0x400000u, 0x7fffffu}) {
+    for (const uint32_t sign : {0u, 0x80000000u})
+      nans.push_back(std::bit_cast<float>(sign | 0x7f800000u | payload));
   }
-  for (const auto& [dtype, format] : {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
+  for (const auto& [dtype, format] :
+       {std::pair{DType::F16, kHalf}, std::pair{DType::BF16, kBrain}}) {
     const auto narrowed = cast<uint16_t>(DType::F32, dtype, nans);
     for (size_t i = 0; i < nans.size(); ++i) {
       INFO(std::bit_cast<uint32_t>(nans[i]));
@@ -210,14 +227,17 @@ TEST_CASE("NaN stays NaN, also when its payload lies in the bits that go, and ke
   CHECK(std::isnan(meaning(cast<uint16_t>(DType::F64, DType::F16, wide)[1], kHalf)));
 }
 
-TEST_CASE("the processor's own half-precision instructions agree with the portable code, NaNs included") {
-  // Casts to and from F64 never use the instructions, and add nothing of their own to values that F32 holds.
+TEST_CASE(
+    "the processor's own half-precision instructions agree with the portable code, NaNs included") {
+  // Casts to and from F64 never use the instructions, and add nothing of their own to values that
+  // F32 holds.
   const auto patterns = all_patterns();
   const auto by_instruction = cast<float>(DType::F16, DType::F32, patterns);
   const auto portable = cast<double>(DType::F16, DType::F64, patterns);
   size_t wrong = 0;
   for (size_t i = 0; i < patterns.size(); ++i) {
-    wrong += std::bit_cast<uint32_t>(by_instruction[i]) != std::bit_cast<uint32_t>(static_cast<float>(portable[i]));
+    wrong += std::bit_cast<uint32_t>(by_instruction[i]) !=
+             std::bit_cast<uint32_t>(static_cast<float>(portable[i]));
   }
   CHECK(wrong == 0);
   auto floats = hard_floats();
@@ -251,7 +271,8 @@ TEST_CASE("any number of elements at any address, and not a byte beyond") {
           function(source.data() + shift, got.data() + shift, n);
           INFO(crossdock::manifest::name(from)
                << " to " << crossdock::manifest::name(to) << ", " << n << " at " << shift);
-          CHECK(std::equal(wanted.begin(), wanted.end(), got.begin() + static_cast<std::ptrdiff_t>(shift)));
+          CHECK(std::equal(wanted.begin(), wanted.end(),
+                           got.begin() + static_cast<std::ptrdiff_t>(shift)));
           CHECK(std::all_of(got.begin() + static_cast<std::ptrdiff_t>(shift + n * out), got.end(),
                             [](std::byte b) { return b == std::byte{0xA5}; }));
         }
@@ -269,7 +290,8 @@ TEST_CASE("equal types copy, and only floating types cast") {
     CHECK((copy != nullptr) == (info(dtype).bits >= 8));
     if (copy) {
       std::string out(32, '-');
-      copy(reinterpret_cast<const std::byte*>(text.data()), reinterpret_cast<std::byte*>(out.data()), 2);
+      copy(reinterpret_cast<const std::byte*>(text.data()),
+           reinterpret_cast<std::byte*>(out.data()), 2);
       const size_t n = 2 * info(dtype).bits / 8;
       CHECK(out == text.substr(0, n) + std::string(32 - n, '-'));
       copy(nullptr, nullptr, 0);

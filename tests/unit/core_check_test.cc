@@ -39,19 +39,28 @@ TEST_CASE("a good manifest passes") {
 }
 
 TEST_CASE("a manifest of another version is refused") {
-  CHECK(verdict([](Manifest& m) { m.schema_version = 2; }) == "expected manifest version 1, found 2: update crossdock");
-  CHECK(verdict([](Manifest& m) { m.schema_version = 0; }) == "expected manifest version 1, found 0: update crossdock");
+  CHECK(verdict([](Manifest& m) { m.schema_version = 2; }) ==
+        "expected manifest version 1, found 2: update crossdock");
+  CHECK(verdict([](Manifest& m) { m.schema_version = 0; }) ==
+        "expected manifest version 1, found 0: update crossdock");
 }
 
 TEST_CASE("text must be UTF-8 wherever it stands") {
   const std::string bad = "a\xFF";
   CHECK(verdict_of_tensor([&](Tensor& t) { t.name = bad; }) ==
         "tensor \"a\\xff\": expected UTF-8 in a tensor's name, found \"a\\xff\"");
-  CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.target_name = bad; }), "expected UTF-8 in a tensor's name"));
-  CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.encoding = bad; }), "expected UTF-8 in an encoding"));
-  CHECK(contains(verdict([&](Manifest& m) { m.source.files[0].name = bad; }), "expected UTF-8 in a file's name"));
-  CHECK(contains(verdict([&](Manifest& m) { m.source.format = bad; }), "expected UTF-8 in the format"));
-  CHECK(contains(verdict([&](Manifest& m) { m.aux_files.push_back({{}, bad, {}}); }), "an auxiliary file's name"));
+  CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.target_name = bad; }),
+                 "expected UTF-8 in a tensor's name"));
+  CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.encoding = bad; }),
+                 "expected UTF-8 in an encoding"));
+  CHECK(contains(verdict([&](Manifest& m) { m.source.files[0].name = bad; }),
+                 "expected UTF-8 in a file's name"));
+  CHECK(contains(verdict([&](Manifest& m) { m.source.format = bad; }),
+                 "expected UTF-8 in the format"));
+  CHECK(contains(verdict([&](Manifest& m) {
+                   m.aux_files.push_back({{}, bad, {}});
+                 }),
+                 "an auxiliary file's name"));
   CHECK(contains(verdict([&](Manifest& m) {
                    m.source.metadata.push_back({bad, {}});
                  }),
@@ -62,11 +71,14 @@ TEST_CASE("text must be UTF-8 wherever it stands") {
                  "expected UTF-8 in metadata"));
   manifest::ValueMap map;
   map.entries.push_back({bad, {}});
-  CHECK(contains(verdict([&](Manifest& m) { m.source.config.kind = map; }), "expected UTF-8 in a metadata key"));
+  CHECK(contains(verdict([&](Manifest& m) { m.source.config.kind = map; }),
+                 "expected UTF-8 in a metadata key"));
   manifest::ValueList list;
   list.values.push_back({bad});
-  CHECK(contains(verdict([&](Manifest& m) { m.source.config.kind = list; }), "expected UTF-8 in metadata"));
-  CHECK(verdict([&](Manifest& m) { m.source.config.kind = manifest::Bytes{bad}; }) == "accepted");  // not text
+  CHECK(contains(verdict([&](Manifest& m) { m.source.config.kind = list; }),
+                 "expected UTF-8 in metadata"));
+  CHECK(verdict([&](Manifest& m) { m.source.config.kind = manifest::Bytes{bad}; }) ==
+        "accepted");  // not text
 }
 
 TEST_CASE("metadata is nested to a limit") {
@@ -104,7 +116,8 @@ TEST_CASE("shapes do not overflow") {
   CHECK(verdict_of_tensor([](Tensor& t) { t.shape.assign(64, 1); }) == "accepted");
   for (const auto& shape : std::vector<std::vector<uint64_t>>{
            {uint64_t{1} << 32, uint64_t{1} << 32}, {uint64_t{1} << 62}, {UINT64_MAX, 2, 0}}) {
-    CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.shape = shape; }), "found a shape that overflows"));
+    CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.shape = shape; }),
+                   "found a shape that overflows"));
   }
   CHECK(contains(verdict_of_tensor([](Tensor& t) {
                    t.dtype = DType::F4;
@@ -131,8 +144,10 @@ TEST_CASE("extents lie in their files and hold the values") {
   CHECK(verdict_of_tensor([](Tensor& t) {
           t.extents.assign(1000, {0, 0, 48});
         }) == "accepted");  // more than the values
-  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = 1; }), "expected 24 bytes of values, found 24"));
-  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = UINT64_MAX; }), "expected 24 bytes of values"));
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = 1; }),
+                 "expected 24 bytes of values, found 24"));
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = UINT64_MAX; }),
+                 "expected 24 bytes of values"));
 }
 
 TEST_CASE("all elements together stay far below 2^64 bytes") {
@@ -153,8 +168,8 @@ TEST_CASE("all elements together stay far below 2^64 bytes") {
 }
 
 TEST_CASE("roles and hyper-parameters are known values") {
-  CHECK(
-      contains(verdict_of_tensor([](Tensor& t) { t.role = static_cast<manifest::Role>(9); }), "expected a known role"));
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.role = static_cast<manifest::Role>(9); }),
+                 "expected a known role"));
   CHECK(contains(verdict([](Manifest& m) {
                    m.training.groups.push_back({{}, {{"a\xFF", {1.0}}}});
                  }),
@@ -177,7 +192,8 @@ TEST_CASE("an encoded tensor's storage is its encoding's matter") {
 }
 
 TEST_CASE("a strided view lies in its storage") {
-  const auto strided = [](std::vector<uint64_t> shape, std::vector<int64_t> strides, uint64_t offset = 0) {
+  const auto strided = [](std::vector<uint64_t> shape, std::vector<int64_t> strides,
+                          uint64_t offset = 0) {
     return verdict_of_tensor([&](Tensor& t) {
       t.shape = std::move(shape);
       t.strides = std::move(strides);
@@ -189,7 +205,8 @@ TEST_CASE("a strided view lies in its storage") {
   CHECK(strided({1'000'000, 6}, {0, 1}) == "accepted");     // expanded
   CHECK(strided({2, 2}, {3, 1}, 1) == "accepted");          // a part: elements 1, 2, 4, 5
   CHECK(strided({0, 9}, {1, 1}, 1'000'000) == "accepted");  // nothing is touched
-  CHECK(contains(strided({2, 2}, {3, 1}, 2), "expected a view inside its storage of 24 bytes, found element 6"));
+  CHECK(contains(strided({2, 2}, {3, 1}, 2),
+                 "expected a view inside its storage of 24 bytes, found element 6"));
   CHECK(contains(strided({2, 3}, {4, 1}), "found element 6"));
   CHECK(contains(strided({2, 3}, {3}), "expected one stride for each of 2 dimensions, found 1"));
   CHECK(contains(strided({2, 3}, {-3, 1}), "expected strides of 0 or more, found -3"));

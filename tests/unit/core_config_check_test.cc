@@ -55,16 +55,20 @@ TEST_CASE("a model that fits its config.json") {
   CHECK(verdict(without) == "fits");
 }
 
-TEST_CASE("sizes that are not those of config.json are refused by both numbers, unless they are to be ignored") {
+TEST_CASE(
+    "sizes that are not those of config.json are refused by both numbers, unless they are to be "
+    "ignored") {
   Manifest m = toy();
   m.tensors[0].shape = {11, 4};
   CHECK(contains(verdict(m),
-                 "tensor embed.weight: expected 10 in dimension 0, as vocab_size of config.json says, found 11"));
+                 "tensor embed.weight: expected 10 in dimension 0, as vocab_size of config.json "
+                 "says, found 11"));
   CHECK(contains(verdict(m), "--ignore-config-mismatch"));
   CHECK(verdict(m, true) == "fits");
   m = toy();
   m.tensors[2].shape = {7, 5};
-  CHECK(contains(verdict(m), "tensor layers.1.block.1.w: expected 4 in dimension 1, as hidden_size"));
+  CHECK(
+      contains(verdict(m), "tensor layers.1.block.1.w: expected 4 in dimension 1, as hidden_size"));
   m = toy();
   m.tensors[3].shape = {5};
   CHECK(contains(verdict(m), "layers.0.norms.0.weight: expected 4 in dimension 0"));
@@ -75,14 +79,17 @@ TEST_CASE("sizes that are not those of config.json are refused by both numbers, 
 TEST_CASE("the number of dimensions is the class's, whatever is to be ignored") {
   Manifest m = toy();
   m.tensors[1].shape = {1};
-  CHECK(contains(verdict(m, true), "tensor layers.0.block.1.w: expected 2 dimensions, as ToyForCausalLM has, found 1"));
+  CHECK(
+      contains(verdict(m, true),
+               "tensor layers.0.block.1.w: expected 2 dimensions, as ToyForCausalLM has, found 1"));
   CHECK(contains(verdict(m, true), "zero_to_fp32.py"));
 }
 
 TEST_CASE("layers that lack, or are too many") {
   Manifest m = toy();
   m.tensors.erase(m.tensors.begin() + 2);
-  CHECK(contains(verdict(m), "expected 2 layers, as num_layers of config.json says, found 1 (layers.0 to 0)"));
+  CHECK(contains(verdict(m),
+                 "expected 2 layers, as num_layers of config.json says, found 1 (layers.0 to 0)"));
   CHECK(verdict(m, true) == "fits");
   m = toy();
   m.tensors.push_back(tensor("layers.2.block.1.w", DType::F32, {3, 4}));

@@ -1,4 +1,5 @@
-// The whole job with plugins of the test's own. With the real ones, and every system call failing in turn: tests/fault.
+// The whole job with plugins of the test's own. With the real ones, and every system call failing
+// in turn: tests/fault.
 #include "core/convert/convert.h"
 
 #include <simdjson.h>
@@ -27,8 +28,9 @@ std::string brains(std::initializer_list<float> values) {
 
 struct Fixture {
   TempDir dir;
-  FakeModel fake =
-      FakeModel().add("w", DType::BF16, {3}, brains({1, -2, 0.5f})).add("v", DType::F32, {2, 1}, floats({3, 4}));
+  FakeModel fake = FakeModel()
+                       .add("w", DType::BF16, {3}, brains({1, -2, 0.5f}))
+                       .add("v", DType::F32, {2, 1}, floats({3, 4}));
   plugin::Registry registry;
   std::atomic<bool> cancelled{false};
   convert::Callbacks callbacks;
@@ -68,7 +70,8 @@ struct Fixture {
 TEST_CASE("values are cast, items' results reach the seal, and the report tells all") {
   Fixture f;
   put(f.dir / "src/config.json", "{}");
-  f.fake.manifest.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", std::string("config.json")});
+  f.fake.manifest.aux_files.push_back(
+      {manifest::AuxKind::kConfig, "config.json", std::string("config.json")});
   uint64_t done = 0, total = 0;
   size_t planned = 0;
   f.callbacks.progress = [&](uint64_t d, uint64_t t) { done = d, total = t; };
@@ -100,7 +103,8 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
 TEST_CASE("the output does not depend on threads or memory, and the budget holds") {
   Fixture f;
   for (int i = 0; i < 20; ++i)
-    f.fake.add(cat("big", i), DType::F32, {50'000}, std::string(200'000, static_cast<char>('a' + i)));
+    f.fake.add(cat("big", i), DType::F32, {50'000},
+               std::string(200'000, static_cast<char>('a' + i)));
   REQUIRE(f.run());
   auto wanted = tree(f.out);
   wanted.erase("crossdock.json");  // holds timings
@@ -194,13 +198,15 @@ TEST_CASE("a source that changes while it is read is an error") {
     if (now == "seal") put(f.dir / "src/values", f.fake.values + "more");
     return Result<void>();
   };
-  CHECK(contains(f.refused(), "expected values to stay as it was, found it changed while it was read"));
+  CHECK(contains(f.refused(),
+                 "expected values to stay as it was, found it changed while it was read"));
 }
 
 TEST_CASE("an auxiliary file that changes size while it is copied is an error") {
   Fixture f;
   put(f.dir / "src/config.json", "{}");
-  f.fake.manifest.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", std::string("config.json")});
+  f.fake.manifest.aux_files.push_back(
+      {manifest::AuxKind::kConfig, "config.json", std::string("config.json")});
   f.request.threads = 1;
   FakeWriter::hook = [&](const std::string& now) {
     if (now == "seal") put(f.dir / "src/config.json", "");
@@ -261,7 +267,8 @@ TEST_CASE("an embedding that the config ties is written once if both copies are 
     const auto outcome = f.run();
     REQUIRE(outcome);
     CHECK(tree(f.out / "t").size() == 1);
-    CHECK(contains(outcome->report, "tied to embed_tokens.weight by tie_word_embeddings of config.json"));
+    CHECK(contains(outcome->report,
+                   "tied to embed_tokens.weight by tie_word_embeddings of config.json"));
     CHECK(outcome->plan.left_out == 1);
   }
   SECTION("different by one bit") {
@@ -269,8 +276,9 @@ TEST_CASE("an embedding that the config ties is written once if both copies are 
     const auto outcome = f.run();
     REQUIRE(outcome);
     CHECK(tree(f.out / "t").size() == 2);
-    CHECK(contains(outcome->report,
-                   "config.json ties the embeddings, but lm_head.weight and embed_tokens.weight differ"));
+    CHECK(contains(
+        outcome->report,
+        "config.json ties the embeddings, but lm_head.weight and embed_tokens.weight differ"));
   }
   SECTION("not tied by the config") {
     f.fake.manifest.source.config = {};

@@ -28,11 +28,13 @@ Manifest module_of(std::initializer_list<const char*> names) {
 }
 
 // "name>tensor" of the module, in order; or the refusal.
-std::string applied(const Manifest& description, Manifest& m, const model::TargetOptions& options = {}) {
+std::string applied(const Manifest& description, Manifest& m,
+                    const model::TargetOptions& options = {}) {
   std::vector<std::string> notes;
   if (auto r = model::apply_target(options, &description, m, notes); !r) return r.error().message;
   std::string out;
-  for (const auto& entry : m.module) out += (out.empty() ? "" : " ") + cat(entry.name, ">", entry.tensor);
+  for (const auto& entry : m.module)
+    out += (out.empty() ? "" : " ") + cat(entry.name, ">", entry.tensor);
   for (const std::string& note : notes) out += " | " + note;
   return out;
 }
@@ -81,14 +83,16 @@ TEST_CASE("tied names: both, one, or the other one are in the source") {
 TEST_CASE("what does not fit a description") {
   Manifest m = of({"a", "x", "y"});
   CHECK(applied(module_of({"a", "b", "c"}), m) ==
-        "expected 3 tensors of the job's module in the source, found 2 missing (b, c): use --strip-prefix, "
+        "expected 3 tensors of the job's module in the source, found 2 missing (b, c): use "
+        "--strip-prefix, "
         "--add-prefix or --rename where only names differ");
   Manifest shape = of({"a"});
   Manifest d = module_of({"a"});
   d.tensors[0].shape = {2, 4};
   CHECK(contains(applied(d, shape), "expected a of shape [2, 4], found [4, 2] in the source"));
   Manifest extra = of({"a", "x", "y"});
-  CHECK(applied(module_of({"a"}), extra) == "a>0 | The job's module has no x, y: left out, as from_pretrained does.");
+  CHECK(applied(module_of({"a"}), extra) ==
+        "a>0 | The job's module has no x, y: left out, as from_pretrained does.");
   CHECK(extra.tensors[1].left_out == "the job's module has no such name");
   Manifest buffer = of({"a"});
   Manifest with = module_of({"a", "seen"});
@@ -100,7 +104,8 @@ TEST_CASE("what does not fit a description") {
 
 TEST_CASE("description files") {
   const TempDir dir;
-  CHECK(contains(model::read_description((dir / "none").string()).error().message, "found no such file"));
+  CHECK(contains(model::read_description((dir / "none").string()).error().message,
+                 "found no such file"));
   put(dir / "bad", "not protobuf");
   CHECK_FALSE(model::read_description((dir / "bad").string()));
   Manifest d = module_of({"a"});
@@ -128,7 +133,8 @@ TEST_CASE("rules: order, layers, tied names, groups") {
   const auto model_of = [](std::initializer_list<const char*> names, std::optional<bool> tie = {}) {
     Manifest m = of(names);
     manifest::ValueMap config;
-    config.entries = {{"model_type", {"x"}}, {"architectures", {manifest::ValueList{{{"XForCausalLM"}}}}}};
+    config.entries = {{"model_type", {"x"}},
+                      {"architectures", {manifest::ValueList{{{"XForCausalLM"}}}}}};
     if (tie) config.entries.push_back({"tie", {*tie}});
     m.source.config.kind = std::move(config);
     return m;
@@ -145,22 +151,28 @@ TEST_CASE("rules: order, layers, tied names, groups") {
     }
     return out;
   };
-  CHECK(described(model_of({"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight", "in.weight"})) ==
+  CHECK(described(model_of(
+            {"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight", "in.weight"})) ==
         "in.weight h.0.ln.weight h.0.w h.0.bias h.1.ln.weight h.1.w out.weight | 0 2 5| 1 3 4");
-  CHECK(described(model_of({"out.weight", "old.weight", "x.inv_freq"}, false)) == "in.weight out.weight | 0 1|");
+  CHECK(described(model_of({"out.weight", "old.weight", "x.inv_freq"}, false)) ==
+        "in.weight out.weight | 0 1|");
   CHECK(described(model_of({"out.weight"})) == "in.weight out.weight | 0|");
-  CHECK(contains(described(model_of({"in.weight", "h.0.w"})), "expected the parameter h.0.ln.weight of XForCausalLM"));
-  CHECK(contains(described(model_of({"in.weight", "h.1.w", "h.1.ln.weight"})), "found h.1.ln.weight"));  // no layer 0
+  CHECK(contains(described(model_of({"in.weight", "h.0.w"})),
+                 "expected the parameter h.0.ln.weight of XForCausalLM"));
+  CHECK(contains(described(model_of({"in.weight", "h.1.w", "h.1.ln.weight"})),
+                 "found h.1.ln.weight"));  // no layer 0
   CHECK(contains(described(model_of({"in.weight", "more"})), "found more"));
   CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
-  const std::string counted = R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
+  const std::string counted =
+      R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
     parameter { name: "h.#.n.##" } parameter { name: "h.#.m.##" optional: true })";
   put(dir / "x.textproto", counted);
   CHECK(described(model_of({"h.1.w", "h.1.n.0", "h.0.n.1", "h.0.n.0", "h.0.w", "h.1.m.0"})) ==
         "h.0.w h.0.n.0 h.0.n.1 h.1.w h.1.n.0 h.1.m.0 | 0 1 2 3 4 5|");
   CHECK(contains(described(model_of({"h.0.w", "h.0.n.1"})), "expected the parameter h.0.n.0"));
   put(dir / "x.textproto", counted + " ignored: '('");
-  CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "y"})), "rule x: expected a regular expression, found ("));
+  CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "y"})),
+                 "rule x: expected a regular expression, found ("));
   put(dir / "a.textproto", "model_type: 5");
   CHECK(contains(described(model_of({"in.weight"})),
                  "a.textproto: expected a rule in protobuf's text format, found in line 1:"));
@@ -184,14 +196,18 @@ TEST_CASE("param groups: of a file") {
     }
     return out;
   };
-  CHECK(groups_of("group { lr: 1 } group { parameter: 'bias$' weight_decay: 0 }") == "|lr 0 |weight_decay 1 ");
-  CHECK(groups_of("group { parameter: ['x', 'a'] beta1: 0 beta2: 0.5 eps: 1 } group { parameter: 'bias' }") ==
-        "|betas eps 0 1 |");
+  CHECK(groups_of("group { lr: 1 } group { parameter: 'bias$' weight_decay: 0 }") ==
+        "|lr 0 |weight_decay 1 ");
+  CHECK(groups_of("group { parameter: ['x', 'a'] beta1: 0 beta2: 0.5 eps: 1 } group { parameter: "
+                  "'bias' }") == "|betas eps 0 1 |");
   CHECK(contains(groups_of("group { parameter: 'bias' }"), "found none for a.weight: add a group"));
-  CHECK(contains(groups_of("group {} group {}"), "expected at most one group without an expression"));
+  CHECK(
+      contains(groups_of("group {} group {}"), "expected at most one group without an expression"));
   CHECK(contains(groups_of("group { beta1: 0 }"), "expected beta1 and beta2 together"));
-  CHECK(contains(groups_of("group { parameter: '(' }"), "groups.textproto: expected a regular expression, found ("));
+  CHECK(contains(groups_of("group { parameter: '(' }"),
+                 "groups.textproto: expected a regular expression, found ("));
   CHECK(contains(groups_of("\ngroup { name: 'x' }"), "groups.textproto: expected --param-groups"));
   CHECK(contains(groups_of("\ngroup { name: 'x' }"), "in line 2"));
-  CHECK(contains(model::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message, "none: expected"));
+  CHECK(contains(model::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message,
+                 "none: expected"));
 }

@@ -1,4 +1,5 @@
-// Vectors: xxHash's own tests/sanity_test.c (XXH3-128, seed 0, its test buffer), and FIPS 180-4's examples for SHA-256.
+// Vectors: xxHash's own tests/sanity_test.c (XXH3-128, seed 0, its test buffer), and FIPS 180-4's
+// examples for SHA-256.
 #include "core/io/digest.h"
 
 #include <crossdock/bytes.hpp>
@@ -51,7 +52,8 @@ TEST_CASE("SHA-256 gives the standard's vectors") {
   CHECK(sha("abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK(sha("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
         "sha256:248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK(sha(std::string(1'000'000, 'a')) == "sha256:cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  CHECK(sha(std::string(1'000'000, 'a')) ==
+        "sha256:cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST_CASE("pieces give what the whole gives") {
@@ -61,7 +63,8 @@ TEST_CASE("pieces give what the whole gives") {
   for (const DigestKind kind : {DigestKind::kXxh3, DigestKind::kSha256}) {
     Digest digest(kind);
     for (size_t at = 0; at < bytes.size();) {
-      const size_t n = std::min<size_t>(random() % 5000, bytes.size() - at);  // empty ones among them
+      const size_t n =
+          std::min<size_t>(random() % 5000, bytes.size() - at);  // empty ones among them
       digest.update(as_bytes(bytes).subspan(at, n));
       at += n;
     }

@@ -26,8 +26,10 @@ TEST_CASE("protobuf reads the JSON as the same manifest") {
   manifest::Manifest m;
   m.source.format = "safetensors";
   m.source.files = {{"a.safetensors", uint64_t{1} << 53, "xxh3:00"}};
-  m.source.metadata = {
-      {"format", {std::string("pt")}}, {"n", {int64_t{-1}}}, {"none", {manifest::Null{}}}, {"pi", {3.5}}};
+  m.source.metadata = {{"format", {std::string("pt")}},
+                       {"n", {int64_t{-1}}},
+                       {"none", {manifest::Null{}}},
+                       {"pi", {3.5}}};
   m.tensors.push_back(tensor("h.0.w\xC3\xA9\"\n", DType::BF16, {2, uint64_t{1} << 60, 0}));
   m.tensors[0].extents = {{0, 8, 16}};
   m.tensors[0].strides = {-1, 2, 3};

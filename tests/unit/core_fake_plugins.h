@@ -36,24 +36,28 @@ class FakeReader : public Reader {
 
   explicit FakeReader(Source source) : source_(source) {}
   static int probe(const Host&, const Input&) { return score; }
-  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options&) {
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input,
+                                              const Options&) {
     XD_TRY_SET(auto source, input.open(host, "values"));
     return std::unique_ptr<Reader>(std::make_unique<FakeReader>(source));
   }
   Result<manifest::Manifest> manifest(const Host&) override { return model; }
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
     const manifest::Tensor& t = model.tensors[range.tensor];
-    return source_.read(host, t.extents[0].offset + range.begin * manifest::info(t.dtype).bits / 8, out);
+    return source_.read(host, t.extents[0].offset + range.begin * manifest::info(t.dtype).bits / 8,
+                        out);
   }
 
  private:
   Source source_;
 };
 
-// Writes each tensor as F32 to "t/<name>", in two items, and behind them the items' results: "0" and "1".
+// Writes each tensor as F32 to "t/<name>", in two items, and behind them the items' results: "0"
+// and "1".
 class FakeWriter : public Writer {
  public:
-  static inline std::function<Result<void>(const std::string& call)> hook;  // before each call; may fail or throw
+  static inline std::function<Result<void>(const std::string& call)>
+      hook;  // before each call; may fail or throw
 
   explicit FakeWriter(manifest::Manifest m) : m_(std::move(m)) {}
   static Result<void> called(const std::string& call) { return hook ? hook(call) : Result<void>(); }
@@ -72,7 +76,8 @@ class FakeWriter : public Writer {
       }
       const uint64_t n = *checked_product(t.shape);
       XD_TRY_SET(const uint32_t object, out.object("t/" + t.target(), 4 * n + 2));
-      for (const auto& [begin, count] : {std::pair{uint64_t{0}, n / 2}, std::pair{n / 2, n - n / 2}}) {
+      for (const auto& [begin, count] :
+           {std::pair{uint64_t{0}, n / 2}, std::pair{n / 2, n - n / 2}}) {
         items_.push_back(dense_range(i, begin, count, manifest::DType::F32));
         XD_TRY(out.item(object, {&items_.back(), 1}, 4 * count, 4 * count));
       }
@@ -80,7 +85,8 @@ class FakeWriter : public Writer {
     for (uint64_t i = 0; i < m_.aux_files.size(); ++i) XD_TRY(out.aux(m_.aux_files[i].name, i));
     return out.note("a note of the writer");
   }
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item, Object& out) override {
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
+                                 Object& out) override {
     XD_TRY(called("write_item"));
     const xd_range& range = items_[2 * object + item];
     XD_TRY_SET(const auto buffer, Buffer::make(host, 4 * range.count));
@@ -88,7 +94,8 @@ class FakeWriter : public Writer {
     XD_TRY(out.write(4 * range.begin, buffer.span()));
     return std::to_string(item);
   }
-  Result<void> seal(const Host&, uint32_t object, Object& out, std::span<const std::string_view> results) override {
+  Result<void> seal(const Host&, uint32_t object, Object& out,
+                    std::span<const std::string_view> results) override {
     XD_TRY(called("seal"));
     const xd_range& last = items_[2 * object + 1];
     return out.write(4 * (last.begin + last.count), as_bytes(cat(results[0], results[1])));
@@ -144,7 +151,8 @@ class OpenFake {
     put(dir / "values", fake.values);
     FakeReader::model = fake.manifest;
     registry_.add("in this test", &kFakeReader);
-    auto opened = convert::OpenModel::open(host_, registry_, *io::open_input(dir.path().string()), "auto", {});
+    auto opened = convert::OpenModel::open(host_, registry_, *io::open_input(dir.path().string()),
+                                           "auto", {});
     INFO((opened ? "" : opened.error().message));
     REQUIRE(opened);
     model_ = *std::move(opened);

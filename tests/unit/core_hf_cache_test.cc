@@ -15,7 +15,8 @@ namespace {
 class Environment {
  public:
   Environment(std::initializer_list<std::pair<const char*, std::string>> values) {
-    for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {
+    for (const char* name :
+         {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"}) {
       const char* old = std::getenv(name);
       before_.emplace_back(name, old ? std::optional<std::string>(old) : std::nullopt);
       unsetenv(name);
@@ -23,7 +24,8 @@ class Environment {
     for (const auto& [name, value] : values) setenv(name, value.c_str(), 1);
   }
   ~Environment() {
-    for (const auto& [name, value] : before_) value ? setenv(name, value->c_str(), 1) : unsetenv(name);
+    for (const auto& [name, value] : before_)
+      value ? setenv(name, value->c_str(), 1) : unsetenv(name);
   }
 
  private:
@@ -43,7 +45,8 @@ void make_repository(const fs::path& cache, const std::string& commit, const std
 
 TEST_CASE("the cache lies where huggingface_hub looks, in its order") {
   {
-    const Environment e{{"HF_HUB_CACHE", "/a"}, {"HUGGINGFACE_HUB_CACHE", "/b"}, {"HF_HOME", "/c"}, {"HOME", "/d"}};
+    const Environment e{
+        {"HF_HUB_CACHE", "/a"}, {"HUGGINGFACE_HUB_CACHE", "/b"}, {"HF_HOME", "/c"}, {"HOME", "/d"}};
     CHECK(hf_cache_root() == "/a");
   }
   {
@@ -51,7 +54,8 @@ TEST_CASE("the cache lies where huggingface_hub looks, in its order") {
     CHECK(hf_cache_root() == "/b");
   }
   {
-    const Environment e{{"HF_HUB_CACHE", ""}, {"HF_HOME", "/c"}, {"XDG_CACHE_HOME", "/x"}, {"HOME", "/d"}};
+    const Environment e{
+        {"HF_HUB_CACHE", ""}, {"HF_HOME", "/c"}, {"XDG_CACHE_HOME", "/x"}, {"HOME", "/d"}};
     CHECK(hf_cache_root() == "/c/hub");  // an empty variable is as none
   }
   {
@@ -67,12 +71,13 @@ TEST_CASE("the cache lies where huggingface_hub looks, in its order") {
 }
 
 TEST_CASE("a Hub name is org/name, perhaps with a revision") {
-  for (const char* text : {"org/name", "meta-llama/Llama-3.2_1B", "org/name@main", "o/n@0123abcd"}) {
+  for (const char* text :
+       {"org/name", "meta-llama/Llama-3.2_1B", "org/name@main", "o/n@0123abcd"}) {
     INFO(text);
     CHECK(is_hub_name(text));
   }
-  for (const char* text :
-       {"", "name", "/name", "org/", "a/b/c", "../name", "org/..", "./x", "org/na me", "org/n\xC3\xA9", "@main"}) {
+  for (const char* text : {"", "name", "/name", "org/", "a/b/c", "../name", "org/..", "./x",
+                           "org/na me", "org/n\xC3\xA9", "@main"}) {
     INFO(text);
     CHECK_FALSE(is_hub_name(text));
   }
@@ -99,7 +104,8 @@ TEST_CASE("a ref may end in a newline") {
   const TempDir cache;
   make_repository(cache.path(), "c0ffee", "main");
   put(cache / "models--org--name/refs/main", "c0ffee\n");
-  CHECK(**snapshot_of(cache / "models--org--name", "main") == cache / "models--org--name/snapshots/c0ffee");
+  CHECK(**snapshot_of(cache / "models--org--name", "main") ==
+        cache / "models--org--name/snapshots/c0ffee");
 }
 
 TEST_CASE("what is not in the cache is refused with what to do") {
@@ -113,7 +119,8 @@ TEST_CASE("what is not in the cache is refused with what to do") {
   const std::string revision = message(find_in_hf_cache("org/name@v2"));
   CHECK(contains(revision, "expected revision v2"));
   CHECK(contains(revision, "found c0ffee"));
-  CHECK(contains(message(find_in_hf_cache("org/name@../../x")), "expected a branch, tag or commit"));
+  CHECK(
+      contains(message(find_in_hf_cache("org/name@../../x")), "expected a branch, tag or commit"));
   CHECK(contains(message(find_in_hf_cache("org/name@")), "expected a branch, tag or commit"));
 }
 
@@ -123,7 +130,8 @@ TEST_CASE("a ref cannot lead out of the snapshots") {
   for (const char* text : {"../../..", "..", ".", "", "/etc", "a/b"}) {
     INFO(text);
     put(cache / "models--org--name/refs/main", text);
-    CHECK(contains(message(snapshot_of(cache / "models--org--name", "main")), "expected revision main"));
+    CHECK(contains(message(snapshot_of(cache / "models--org--name", "main")),
+                   "expected revision main"));
   }
 }
 
@@ -147,7 +155,8 @@ TEST_CASE("the digest of a large file is the name of the blob that its link name
   CHECK(digest("/c/models--o--n/blobs/" + hex) == "sha256:" + hex);
   CHECK(digest("../../blobs/" + hex.substr(24)).empty());  // a git hash
   CHECK(digest("../../blobs/" + hex.substr(1) + "g").empty());
-  CHECK(digest("../../blobs/aa/" + hex).empty());  // the store of shared blobs, whose names are other hashes
+  CHECK(digest("../../blobs/aa/" + hex)
+            .empty());  // the store of shared blobs, whose names are other hashes
   CHECK(digest("../" + hex).empty());
   put(dir / "file");
   CHECK(digest_of_link(dir / "file").empty());
@@ -168,7 +177,9 @@ TEST_CASE("where a folder lies in the cache") {
 
 TEST_CASE("links of a snapshot may lead to its repository, or to the cache's shared blobs") {
   const std::string hash = "ab" + std::string(62, '0');
-  const auto allowed = [](const std::string& target) { return is_in_cache_of("/c/models--o--n", target); };
+  const auto allowed = [](const std::string& target) {
+    return is_in_cache_of("/c/models--o--n", target);
+  };
   CHECK(allowed("/c/models--o--n/blobs/x"));
   CHECK(allowed("/c/blobs/ab/" + hash));
   CHECK_FALSE(allowed("/c/blobs/cd/" + hash));  // not the folder of its hash
@@ -201,8 +212,9 @@ TEST_CASE("the files of a commit, downloaded or not") {
   REQUIRE(below);
   CHECK(below->size() == 1);
   CHECK(below->count("model.safetensors") == 1);
-  for (const char* text : {"", "{", "[]", R"({"format_version": 2, "files": {}})", R"({"format_version": 1})",
-                           R"({"format_version": 1, "files": {"a": {"size": "x"}}})"}) {
+  for (const char* text :
+       {"", "{", "[]", R"({"format_version": 2, "files": {}})", R"({"format_version": 1})",
+        R"({"format_version": 1, "files": {"a": {"size": "x"}}})"}) {
     INFO(text);
     put(repository / "trees/abc.json", text);
     CHECK_FALSE(files_of_commit(snapshot));

@@ -42,7 +42,8 @@ TEST_CASE("a plugin's message gets the places in front, each layer once") {
 
 TEST_CASE("a plugin that fails without a word is still an error with words") {
   Fixture f;
-  CHECK(message(f.host.call([](xd_error*) { return XD_INTERNAL; })) == "the plugin gave status 10 and no message");
+  CHECK(message(f.host.call([](xd_error*) { return XD_INTERNAL; })) ==
+        "the plugin gave status 10 and no message");
   CHECK(message(f.host.call([](xd_error*) { return XD_CANCELLED; })) == "cancelled");
   CHECK(f.host.call([](xd_error*) { return XD_OK; }).has_value());
 }
@@ -72,7 +73,8 @@ TEST_CASE("a source is opened once, and read within its bounds") {
   CHECK(contains(slot.message, "a: expected 3 bytes at offset 8, found the file's end at 10"));
   CHECK(f.table.source_open(f.table.ctx, &f.handle, "none", &first, &slot) == XD_NOT_FOUND);
   CHECK(slot.message == "expected a file none in " + f.dir.path().string() + ", found none");
-  CHECK(f.table.source_open(f.table.ctx, &f.handle, "../../etc/passwd", &first, &slot) == XD_NOT_FOUND);
+  CHECK(f.table.source_open(f.table.ctx, &f.handle, "../../etc/passwd", &first, &slot) ==
+        XD_NOT_FOUND);
 }
 
 TEST_CASE("threads may open and read sources at the same time") {
@@ -84,8 +86,10 @@ TEST_CASE("threads may open and read sources at the same time") {
       for (int i = 0; i < 100; ++i) {
         xd_source* source = nullptr;
         char c = 0;
-        wrong += f.table.source_open(f.table.ctx, &f.handle, i % 2 ? "a" : "b", &source, nullptr) != XD_OK;
-        if (i % 2) wrong += f.table.source_read(f.table.ctx, source, 5, &c, 1, nullptr) != XD_OK || c != '5';
+        wrong += f.table.source_open(f.table.ctx, &f.handle, i % 2 ? "a" : "b", &source, nullptr) !=
+                 XD_OK;
+        if (i % 2)
+          wrong += f.table.source_read(f.table.ctx, source, 5, &c, 1, nullptr) != XD_OK || c != '5';
         f.table.progress(f.table.ctx, 1);
         f.table.dealloc(f.table.ctx, f.table.alloc(f.table.ctx, 100, 64));
       }
@@ -161,8 +165,12 @@ TEST_CASE("memory is the job's, and tensors are there in a conversion only") {
 
 TEST_CASE("no exception of ours crosses into a plugin") {
   Fixture f;
-  f.host.tensor_read = [](const xd_range&, std::span<std::byte>) -> Result<void> { throw std::runtime_error("boom"); };
-  f.host.tensor_view = [](const xd_range&, xd_view*, xd_error*) -> xd_status { throw std::bad_alloc(); };
+  f.host.tensor_read = [](const xd_range&, std::span<std::byte>) -> Result<void> {
+    throw std::runtime_error("boom");
+  };
+  f.host.tensor_view = [](const xd_range&, xd_view*, xd_error*) -> xd_status {
+    throw std::bad_alloc();
+  };
   xd_error slot;
   const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, 0, 0, 1, 0, 0};
   CHECK(f.table.tensor_read(f.table.ctx, &range, nullptr, 0, &slot) == XD_INTERNAL);

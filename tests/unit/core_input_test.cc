@@ -62,7 +62,9 @@ TEST_CASE("hidden files and folders do not count") {
   CHECK(listed(dir.path()) == Names{"model"});
 }
 
-TEST_CASE("only regular files count: no pipe blocks, no folder link is followed, a dangling link is no file") {
+TEST_CASE(
+    "only regular files count: no pipe blocks, no folder link is followed, a dangling link is no "
+    "file") {
   const TempDir dir, other;
   put(dir / "model");
   put(other / "far");
@@ -87,12 +89,14 @@ TEST_CASE("links that lead to each other or to themselves are no files") {
     fs::create_symlink("self", folder / "self");
   }
   fs::create_symlink("model-00003-of-00002.gguf", dir / "model-00003-of-00002.gguf");
-  CHECK(listed(dir.path()) == Names{"model-00001-of-00002.gguf", "model-00002-of-00002.gguf", "sub/model"});
+  CHECK(listed(dir.path()) ==
+        Names{"model-00001-of-00002.gguf", "model-00002-of-00002.gguf", "sub/model"});
   const auto part = open_input((dir / "model-00001-of-00002.gguf").string());
   REQUIRE(part);
   CHECK(part->find("model-00002-of-00002.gguf"));
   CHECK(part->find("model-00003-of-00002.gguf") == nullptr);
-  CHECK(contains(refusal(dir / "self"), "found a link that leads nowhere at " + (dir / "self").string()));
+  CHECK(contains(refusal(dir / "self"),
+                 "found a link that leads nowhere at " + (dir / "self").string()));
 }
 
 TEST_CASE("folders are read five deep") {
@@ -120,7 +124,8 @@ TEST_CASE("a source that is nothing, or neither file nor folder, is refused") {
   CHECK(contains(message(open_input("")), "found nothing at"));
   CHECK(contains(message(open_input("/no/\x1b[2J")), "\\x1b[2J"));
   REQUIRE(mkfifo((dir / "pipe").c_str(), 0600) == 0);
-  CHECK(contains(refusal(dir / "pipe"), "expected a regular file or a folder, found " + (dir / "pipe").string()));
+  CHECK(contains(refusal(dir / "pipe"),
+                 "expected a regular file or a folder, found " + (dir / "pipe").string()));
 }
 
 TEST_CASE("a snapshot of the Hugging Face cache is read through its links") {
@@ -130,7 +135,8 @@ TEST_CASE("a snapshot of the Hugging Face cache is read through its links") {
   CHECK(listed(snapshot) == files);
   CHECK(listed(cache / "models--org--name") == files);  // the repository's own folder: refs/main
   CHECK(listed(snapshot / "model.safetensors") == Names{"model.safetensors"});
-  CHECK(open_input(snapshot.string())->find("model.safetensors")->path == cache / "models--org--name/blobs/aa");
+  CHECK(open_input(snapshot.string())->find("model.safetensors")->path ==
+        cache / "models--org--name/blobs/aa");
 
   setenv("HF_HUB_CACHE", cache.path().c_str(), 1);
   CHECK(listed("org/name") == files);
@@ -194,7 +200,8 @@ TEST_CASE("a snapshot whose large files lie in the cache's store of shared blobs
   CHECK(large->size == 5);
   CHECK(large->path == cache / "blobs/cd" / xet);
   CHECK(large->digest == "sha256:" + sha256);
-  CHECK(open_input((snapshot / "large.safetensors").string())->entries()[0].digest == "sha256:" + sha256);
+  CHECK(open_input((snapshot / "large.safetensors").string())->entries()[0].digest ==
+        "sha256:" + sha256);
   fs::remove(cache / "blobs/cd" / xet);
   CHECK(open_input(snapshot.string())->broken_links() == Names{"large.safetensors"});
 }
@@ -207,8 +214,9 @@ TEST_CASE("the Hub's list of a commit's files: digests of copies, and sizes") {
   put(snapshot / "model.safetensors", "12345");  // a copy: links are off
   const auto tree = [&](int size) {
     put(cache / "models--org--name/trees/c0ffee.json",
-        R"({"format_version": 1, "files": {"model.safetensors": {"size": 5, "blob_id": "0", "lfs_sha256": ")" + sha256 +
-            R"(", "lfs_size": )" + std::to_string(size) + R"(}, "other.safetensors": {"size": 1, "blob_id": "0"}}})");
+        R"({"format_version": 1, "files": {"model.safetensors": {"size": 5, "blob_id": "0", "lfs_sha256": ")" +
+            sha256 + R"(", "lfs_size": )" + std::to_string(size) +
+            R"(}, "other.safetensors": {"size": 1, "blob_id": "0"}}})");
   };
   tree(5);
   auto input = open_input(snapshot.string());
@@ -267,12 +275,14 @@ TEST_CASE("a blob that is named goes by its name in a snapshot") {
   CHECK(blob->named() == "model.safetensors");
   CHECK(blob->entries()[0].name == "model.safetensors");
   const TempDir elsewhere;
-  fs::create_symlink(cache / "models--org--name/snapshots/c0ffee/model.safetensors", elsewhere / "w.safetensors");
+  fs::create_symlink(cache / "models--org--name/snapshots/c0ffee/model.safetensors",
+                     elsewhere / "w.safetensors");
   CHECK(open_input((elsewhere / "w.safetensors").string())->named() == "model.safetensors");
   const std::string xet = "cd" + std::string(62, '1'), sha256(64, 'a');
   put(cache / "blobs/cd" / xet, "large");
   fs::create_symlink("../../blobs/cd/" + xet, cache / "models--org--name/blobs" / sha256);
-  fs::create_symlink("../../blobs/" + sha256, cache / "models--org--name/snapshots/c0ffee/large.safetensors");
+  fs::create_symlink("../../blobs/" + sha256,
+                     cache / "models--org--name/snapshots/c0ffee/large.safetensors");
   CHECK(open_input((cache / "blobs/cd" / xet).string())->named() == "large.safetensors");
   put(cache / "models--org--name/blobs/cc", "of no snapshot");
   CHECK(open_input((cache / "models--org--name/blobs/cc").string())->named() == "cc");
@@ -296,7 +306,8 @@ TEST_CASE("a file that was replaced by a pipe is refused without blocking") {
   REQUIRE(mkfifo((dir / "model").c_str(), 0600) == 0);
   CHECK(message(input->open(Os::real(), input->entries()[0])) == "model: expected a regular file");
   fs::remove(dir / "model");
-  CHECK(message(input->open(Os::real(), input->entries()[0])) == "model: No such file or directory");
+  CHECK(message(input->open(Os::real(), input->entries()[0])) ==
+        "model: No such file or directory");
 }
 
 TEST_CASE("a file that changes after it was listed is seen") {
@@ -307,8 +318,9 @@ TEST_CASE("a file that changes after it was listed is seen") {
   CHECK(Input::check_unchanged(entry).has_value());
   SECTION("another size") { put(dir / "model", "123456"); }
   SECTION("another time, to the nanosecond") {
-    const timespec times[2] = {{0, UTIME_OMIT},
-                               {entry.modified_ns / 1'000'000'000, (entry.modified_ns + 1) % 1'000'000'000}};
+    const timespec times[2] = {
+        {0, UTIME_OMIT},
+        {entry.modified_ns / 1'000'000'000, (entry.modified_ns + 1) % 1'000'000'000}};
     REQUIRE(utimensat(AT_FDCWD, entry.path.c_str(), times, 0) == 0);
   }
   const auto result = Input::check_unchanged(entry);

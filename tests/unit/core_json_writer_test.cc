@@ -21,7 +21,9 @@ simdjson::dom::element parse(simdjson::dom::parser& parser, const std::string& t
 TEST_CASE("what is written reads back") {
   JsonWriter json;
   json.begin_object();
-  json.member("text", "hello").member("string", std::string("s")).member("view", std::string_view("v"));
+  json.member("text", "hello")
+      .member("string", std::string("s"))
+      .member("view", std::string_view("v"));
   json.member("int", -5)
       .member("big", uint64_t{UINT64_MAX})
       .member("small", int64_t{INT64_MIN})
@@ -30,7 +32,14 @@ TEST_CASE("what is written reads back") {
   json.member("shape", std::vector<uint64_t>{2, 3})
       .member("none", std::vector<int>{})
       .member("names", std::vector<std::string>{"a", "b"});
-  json.key("list").begin_array().value(1).value("two").begin_object().member("k", 3).end_object().end_array();
+  json.key("list")
+      .begin_array()
+      .value(1)
+      .value("two")
+      .begin_object()
+      .member("k", 3)
+      .end_object()
+      .end_array();
   json.key("empty").begin_object().end_object().key("nothing").begin_array().end_array();
   json.end_object();
   const std::string text = std::move(json).take();
@@ -96,5 +105,6 @@ TEST_CASE("entries of a long list stay on lines of their own, with little indent
   json.begin_object().key("tensors").begin_array();
   json.begin_object().member("shape", std::vector<int>{1, 2}).end_object();
   json.end_array().end_object();
-  CHECK(std::move(json).take() == "{\n  \"tensors\": [\n    {\n      \"shape\": [1, 2]\n    }\n  ]\n}\n");
+  CHECK(std::move(json).take() ==
+        "{\n  \"tensors\": [\n    {\n      \"shape\": [1, 2]\n    }\n  ]\n}\n");
 }

@@ -53,16 +53,22 @@ struct Stored {
   }
 };
 
-std::vector<uint32_t> gathered(const View& view, Stored& stored, uint64_t begin, uint64_t count, uint64_t scratch) {
+std::vector<uint32_t> gathered(const View& view, Stored& stored, uint64_t begin, uint64_t count,
+                               uint64_t scratch) {
   std::vector<uint32_t> out(count);
   std::vector<std::byte> room(scratch * 4);
-  REQUIRE(gather(view.factors(), view.offset(), 4, begin, std::as_writable_bytes(std::span(out)), room, stored.read()));
+  REQUIRE(gather(view.factors(), view.offset(), 4, begin, std::as_writable_bytes(std::span(out)),
+                 room, stored.read()));
   return out;
 }
 
-View view_of(std::initializer_list<uint64_t> shape) { return View::of(std::vector<uint64_t>(shape)); }
+View view_of(std::initializer_list<uint64_t> shape) {
+  return View::of(std::vector<uint64_t>(shape));
+}
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 template <class... T>
 std::vector<uint64_t> list(T... v) {
@@ -70,7 +76,9 @@ std::vector<uint64_t> list(T... v) {
 }
 
 std::string message(const Result<void>& r) { return r ? "" : r.error().message; }
-std::string message(const Result<uint64_t>& r) { return r ? std::to_string(*r) : r.error().message; }
+std::string message(const Result<uint64_t>& r) {
+  return r ? std::to_string(*r) : r.error().message;
+}
 
 }  // namespace
 
@@ -80,8 +88,8 @@ TEST_CASE("view: split, permute, merge, slice") {
   REQUIRE(v.permute(list(1, 0, 2)));
   REQUIRE(v.merge(0, 2));
   CHECK(v.shape() == list(6, 4));
-  CHECK(naive(v) ==
-        std::vector<uint32_t>{0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23});
+  CHECK(naive(v) == std::vector<uint32_t>{0, 1, 2, 3, 8,  9,  10, 11, 16, 17, 18, 19,
+                                          4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23});
   REQUIRE(v.split(0, list(2, 3)));  // along the parts that it was merged of
   REQUIRE(v.permute(list(1, 0, 2)));
   REQUIRE(v.merge(0, 3));
@@ -99,11 +107,14 @@ TEST_CASE("view: split, permute, merge, slice") {
 
 TEST_CASE("view: what does not fit") {
   View v = view_of({6, 4});
-  CHECK(contains(message(v.split(0, list(4, 2))), "expected sizes whose product is 6, found [4, 2]"));
-  CHECK(contains(message(v.split(2, list(1))), "expected a dimension below 2 of the shape [6, 4], found 2"));
+  CHECK(
+      contains(message(v.split(0, list(4, 2))), "expected sizes whose product is 6, found [4, 2]"));
+  CHECK(contains(message(v.split(2, list(1))),
+                 "expected a dimension below 2 of the shape [6, 4], found 2"));
   CHECK(contains(message(v.split(0, list(UINT64_MAX, 2))), "expected sizes whose product is 6"));
   CHECK(contains(message(v.merge(1, 2)), "expected to merge 1 to 1 dimensions"));
-  CHECK(contains(message(v.permute(list(0, 0))), "expected each of 2 dimensions once, found [0, 0]"));
+  CHECK(
+      contains(message(v.permute(list(0, 0))), "expected each of 2 dimensions once, found [0, 0]"));
   CHECK(contains(message(v.slice(0, 6, 1)), "expected a part of 6 elements, found 1 at 6"));
   CHECK(contains(message(v.slice(0, UINT64_MAX, 2)), "expected a part of 6 elements"));
   CHECK(contains(message(v.slice(0, 2, 0)), "expected a part of 6 elements"));
@@ -168,7 +179,8 @@ TEST_CASE("program: joined pieces, and a change of each value") {
   p.add = 0.5f;
   p.prepare();
   const float stored[2][6] = {{0, 1, 2, 3, 4, 5}, {10, 11, 12, 13}};
-  const Program::Read read = [&](uint64_t tensor, uint64_t begin, std::span<std::byte> out) -> Result<void> {
+  const Program::Read read = [&](uint64_t tensor, uint64_t begin,
+                                 std::span<std::byte> out) -> Result<void> {
     std::memcpy(out.data(), stored[tensor] + begin, out.size());
     return {};
   };
@@ -218,7 +230,8 @@ struct Laid {
       t.dtype = manifest::DType::F32;
       t.shape = name.back() == 's' ? list(4, 2) : list(2);
     }
-    const auto made = lay_out(options, m, [](uint64_t, std::span<std::byte>) -> Result<void> { return {}; });
+    const auto made =
+        lay_out(options, m, [](uint64_t, std::span<std::byte>) -> Result<void> { return {}; });
     if (!made) return made.error().message;
     std::string out = made->config ? made->config->text : "";
     std::erase_if(out, [](char c) { return c == ' ' || c == '\n'; });
@@ -230,27 +243,37 @@ struct Laid {
 
 const std::string kWeights =
     "layers { from: 'blk.#.' number: '{n}' } tensor { to: 'e' part { from: 'e' } } "
-    "tensor { to: 'l.#.w' part { from: 'blk.#.w' } } tensor { to: 'l.#.q' part { from: 'blk.#.q' } optional: 'q' } "
+    "tensor { to: 'l.#.w' part { from: 'blk.#.w' } } tensor { to: 'l.#.q' part { from: 'blk.#.q' } "
+    "optional: 'q' } "
     "tensor { to: 'l.#.k' part { from: 'blk.#.k' } optional: 'q' } ";
 
 }  // namespace
 
 TEST_CASE("layout: what a model must have") {
-  const auto run = [](std::vector<std::string> tensors, int64_t n = 2, bool keep_unmatched = false) {
-    return Laid{kWeights, std::move(tensors), {{"a", {std::string("mine")}}, {"n", {n}}}, keep_unmatched}.run();
+  const auto run = [](std::vector<std::string> tensors, int64_t n = 2,
+                      bool keep_unmatched = false) {
+    return Laid{
+        kWeights, std::move(tensors), {{"a", {std::string("mine")}}, {"n", {n}}}, keep_unmatched}
+        .run();
   };
   const std::string incomplete = ": the file is incomplete, download or convert it again";
   CHECK(run({"e", "blk.0.w", "blk.1.w"}) == "e l.0.w l.1.w");
   CHECK(run({"e", "blk.0.w", "blk.0.q", "blk.0.k", "blk.1.w", "blk.1.q", "blk.1.k"}) ==
         "e l.0.w l.0.q l.0.k l.1.w l.1.q l.1.k");
-  CHECK(run({"blk.0.w", "blk.1.w"}) == "rule mine: expected e, which every model of mine has, found none" + incomplete);
-  CHECK(run({"e", "blk.1.w"}) == "rule mine: expected blk.0.w, which every layer of mine has, found none" + incomplete);
+  CHECK(run({"blk.0.w", "blk.1.w"}) ==
+        "rule mine: expected e, which every model of mine has, found none" + incomplete);
+  CHECK(run({"e", "blk.1.w"}) ==
+        "rule mine: expected blk.0.w, which every layer of mine has, found none" + incomplete);
   CHECK(run({"e", "blk.0.w"}) ==
-        "rule mine: expected 2 layers blk.#., which is what the metadata says ({n}), found the tensors of 1" +
+        "rule mine: expected 2 layers blk.#., which is what the metadata says ({n}), found the "
+        "tensors of 1" +
             incomplete);
-  CHECK(contains(run({"e", "blk.0.w", "blk.1.w", "blk.2.w"}), "expected 2 layers blk.#., which is what the metadata"));
-  CHECK(contains(run({"e", "blk.0.w", "blk.1.w", "blk.2.w"}), "found the tensors of 3: the tensors are not this"));
-  CHECK(contains(run({"e", "blk.0.w", "blk.1.w"}, 1'000'000'000'000), "expected 1000000000000 layers"));
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.w", "blk.2.w"}),
+                 "expected 2 layers blk.#., which is what the metadata"));
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.w", "blk.2.w"}),
+                 "found the tensors of 3: the tensors are not this"));
+  CHECK(contains(run({"e", "blk.0.w", "blk.1.w"}, 1'000'000'000'000),
+                 "expected 1000000000000 layers"));
   CHECK(contains(run({"e", "blk.0.w", "blk.0.q", "blk.0.k", "blk.1.w"}),
                  "expected blk.1.q, which comes with blk.0.q, found none" + incomplete));
   CHECK(contains(run({"e", "blk.0.w", "blk.0.q", "blk.1.w", "blk.1.q", "blk.1.k"}),
@@ -259,16 +282,20 @@ TEST_CASE("layout: what a model must have") {
                  "expected blk.0.q, which comes with blk.0.k, found none" + incomplete));
   // Nothing that --keep-unmatched would mend.
   CHECK(contains(run({"e", "blk.0.w", "blk.1.x"}, 2, true),
-                 "expected blk.1.w, which every layer of mine has, found none, and no rule for \"blk.1.x\": the file "
+                 "expected blk.1.w, which every layer of mine has, found none, and no rule for "
+                 "\"blk.1.x\": the file "
                  "is incomplete, or of a kind that needs rules of its own (--rules)"));
   CHECK(run({"e", "blk.0.w", "blk.1.w", "x"}, 2, true) == "e l.0.w l.1.w x");
   CHECK(contains(Laid{kWeights, {"e", "blk.0.w"}, {{"a", {std::string("mine")}}}}.run(),
                  "expected the metadata n, found none"));
-  CHECK(run({}) == "expected a model, found no tensors, only metadata such as a vocabulary: name the file of weights");
+  CHECK(run({}) ==
+        "expected a model, found no tensors, only metadata such as a vocabulary: name the file of "
+        "weights");
 }
 
 TEST_CASE("layout: without a number of layers, those of the tensors") {
-  const std::string rule = "tensor { to: 'l.#.w' part { from: 'blk.#.w' } } tensor { to: 'o' part { from: 'o.7.x' } }";
+  const std::string rule =
+      "tensor { to: 'l.#.w' part { from: 'blk.#.w' } } tensor { to: 'o' part { from: 'o.7.x' } }";
   CHECK(Laid{rule, {"blk.0.w", "blk.1.w", "o.7.x"}}.run() == "l.0.w l.1.w o");
   CHECK(contains(Laid{rule, {"blk.1.w", "o.7.x"}}.run(), "expected blk.0.w, which every layer"));
   CHECK(contains(Laid{rule, {"o.7.x"}}.run(), "expected blk.0.w, which every layer"));
@@ -279,10 +306,12 @@ TEST_CASE("layout: conditions of a layer") {
       "layers { from: 'blk.#.' number: '{n}' } "
       "tensor { to: 'l.#.attn' part { from: 'blk.#.attn' } when { key: 'kv' positive: true } } "
       "tensor { to: 'l.#.conv' part { from: 'blk.#.conv' } when { key: 'kv' positive: false } } "
-      "tensor { to: 'l.#.b' part { from: 'blk.#.b' } optional: 'q' when { key: 'kv' positive: false } } ";
+      "tensor { to: 'l.#.b' part { from: 'blk.#.b' } optional: 'q' when { key: 'kv' positive: "
+      "false } } ";
   const auto run = [&](std::vector<std::string> tensors) {
-    return Laid{
-        rule, std::move(tensors), {{"a", {std::string("mine")}}, {"n", {int64_t{3}}}, {"kv", list_of({0, 2, 0})}}}
+    return Laid{rule,
+                std::move(tensors),
+                {{"a", {std::string("mine")}}, {"n", {int64_t{3}}}, {"kv", list_of({0, 2, 0})}}}
         .run();
   };
   CHECK(run({"blk.0.conv", "blk.1.attn", "blk.2.conv"}) == "l.0.conv l.1.attn l.2.conv");
@@ -290,15 +319,17 @@ TEST_CASE("layout: conditions of a layer") {
         "l.0.conv l.0.b l.1.attn l.2.conv l.2.b");
   CHECK(contains(run({"blk.0.conv", "blk.0.b", "blk.1.attn", "blk.2.conv"}),
                  "expected blk.2.b, which comes with blk.0.b"));
-  CHECK(
-      contains(run({"blk.0.conv", "blk.1.conv", "blk.2.conv"}), "expected blk.1.attn, which such a layer of mine has"));
+  CHECK(contains(run({"blk.0.conv", "blk.1.conv", "blk.2.conv"}),
+                 "expected blk.1.attn, which such a layer of mine has"));
 }
 
 TEST_CASE("layout: experts, stored together or alone") {
   const std::string rule =
-      "tensor { to: 'l.#.e.##' part { from: 'blk.#.exps' } op { unstack: true } count: '{n}*2' if_lacks: 'blk.0.e.0.w' "
+      "tensor { to: 'l.#.e.##' part { from: 'blk.#.exps' } op { unstack: true } count: '{n}*2' "
+      "if_lacks: 'blk.0.e.0.w' "
       "} "
-      "tensor { to: 'l.#.e.##' part { from: 'blk.#.e.##.w' } count: '{n}*2' if_has: 'blk.0.e.0.w' } ";
+      "tensor { to: 'l.#.e.##' part { from: 'blk.#.e.##.w' } count: '{n}*2' if_has: 'blk.0.e.0.w' "
+      "} ";
   const auto alone = [](uint64_t n) {
     std::vector<std::string> out;
     for (uint64_t i = 0; i < n; ++i) out.push_back(cat("blk.0.e.", i, ".w"));
@@ -306,24 +337,29 @@ TEST_CASE("layout: experts, stored together or alone") {
   };
   CHECK(Laid{rule, {"blk.0.exps"}}.run() == "l.0.e.0 l.0.e.1 l.0.e.2 l.0.e.3");
   CHECK(Laid{rule, alone(4)}.run() == "l.0.e.0 l.0.e.1 l.0.e.2 l.0.e.3");
-  CHECK(contains(Laid{rule, alone(3)}.run(), "expected blk.0.e.3.w, which such a layer of mine has, found none"));
-  CHECK(contains(Laid{rule, alone(5)}.run(), "expected a rule for every tensor, found none for \"blk.0.e.4.w\""));
+  CHECK(contains(Laid{rule, alone(3)}.run(),
+                 "expected blk.0.e.3.w, which such a layer of mine has, found none"));
+  CHECK(contains(Laid{rule, alone(5)}.run(),
+                 "expected a rule for every tensor, found none for \"blk.0.e.4.w\""));
   auto three = Laid{rule, {"blk.0.exps"}};
   three.metadata[1].value = {int64_t{3}};
   CHECK(contains(three.run(), "expected 6 ({n}*2) to unstack, found 4"));
   const std::string any = "tensor { to: 'e.##' part { from: 'x.##' } }";
   CHECK(Laid{any, {"x.0", "x.1", "x.2"}}.run() == "e.0 e.1 e.2");
-  CHECK(contains(Laid{any, {"x.1"}}.run(), "expected x.0, which every model of mine has, found none"));
+  CHECK(contains(Laid{any, {"x.1"}}.run(),
+                 "expected x.0, which every model of mine has, found none"));
   for (const char* wrong : {"tensor { to: 'e' part { from: 'x.##' } }",
                             "tensor { to: 'e.##' part { from: 'x.##s' } op { unstack: true } }"})
     CHECK(contains(Laid{wrong, {"x.0"}}.run(), "expected '##' in the name of what unstack makes"));
 }
 
 TEST_CASE("layout: a list in the metadata that is one value for all layers") {
-  const std::string rule = kWeights + "config { key: 'kv' from: 'kv' } config { key: 'd' number: '{kv}*2' }";
+  const std::string rule =
+      kWeights + "config { key: 'kv' from: 'kv' } config { key: 'd' number: '{kv}*2' }";
   const auto run = [&](manifest::Value kv) {
-    return Laid{
-        rule, {"e", "blk.0.w", "blk.1.w"}, {{"a", {std::string("mine")}}, {"n", {int64_t{2}}}, {"kv", std::move(kv)}}}
+    return Laid{rule,
+                {"e", "blk.0.w", "blk.1.w"},
+                {{"a", {std::string("mine")}}, {"n", {int64_t{2}}}, {"kv", std::move(kv)}}}
         .run();
   };
   CHECK(run(list_of({4, 4})) == "{\"kv\":4,\"d\":8} e l.0.w l.1.w");
@@ -334,13 +370,16 @@ TEST_CASE("layout: a list in the metadata that is one value for all layers") {
 }
 
 TEST_CASE("layout: what is no model") {
-  const std::string other = "} layout { format: 'f' when { key: 'kind' equals: 'adapter' } refused: 'an adapter' ";
+  const std::string other =
+      "} layout { format: 'f' when { key: 'kind' equals: 'adapter' } refused: 'an adapter' ";
   auto laid = Laid{kWeights + other, {"e", "blk.0.w", "blk.1.w"}};
   CHECK(laid.run() == "e l.0.w l.1.w");
   laid.metadata.push_back({"kind", {std::string("adapter")}});
   laid.keep_unmatched = true;
   CHECK(laid.run() == "expected a model, found an adapter");
-  auto present = Laid{kWeights + "} layout { format: 'f' when { key: 'n' present: true } refused: 'a thing' ", {"e"}};
+  auto present =
+      Laid{kWeights + "} layout { format: 'f' when { key: 'n' present: true } refused: 'a thing' ",
+           {"e"}};
   CHECK(present.run() == "expected a model, found a thing");
   present.metadata.pop_back();
   CHECK(contains(present.run(), "expected the metadata n, found none"));
@@ -364,7 +403,9 @@ TEST_CASE("variables: numbers of metadata") {
   let("size", "{a}/{b}");
   let("twice", "2*{size}");
   const Variables v(metadata, layout);
-  const auto number = [&](const std::string& text, uint64_t layer = 0) { return message(v.number(text, layer)); };
+  const auto number = [&](const std::string& text, uint64_t layer = 0) {
+    return message(v.number(text, layer));
+  };
   CHECK(number("7") == "7");
   CHECK(number("{a}/{b}*5+1") == "16");
   CHECK(number("{none|b}") == "4");
@@ -386,10 +427,12 @@ TEST_CASE("variables: numbers of metadata") {
 
 TEST_CASE("Llama 3's scaling from its factors") {
   // By the definition: turns within the original context decide.
-  const auto factors_of = [](double factor, double low, double high, double original, size_t n, double base) {
+  const auto factors_of = [](double factor, double low, double high, double original, size_t n,
+                             double base) {
     std::vector<float> out;
     for (size_t i = 0; i < n; ++i) {
-      const double turns = original / (2 * M_PI * std::pow(base, static_cast<double>(i) / static_cast<double>(n)));
+      const double turns =
+          original / (2 * M_PI * std::pow(base, static_cast<double>(i) / static_cast<double>(n)));
       const double smooth = std::clamp((turns - low) / (high - low), 0.0, 1.0);
       out.push_back(static_cast<float>(1 / ((1 - smooth) / factor + smooth)));
     }
@@ -398,10 +441,13 @@ TEST_CASE("Llama 3's scaling from its factors") {
   const auto found = [](const std::vector<float>& factors, double base) -> std::string {
     const auto s = find_llama3_scaling(factors, base);
     if (!s) return "none";
-    return cat(s->factor, " ", s->low_freq_factor, " ", s->high_freq_factor, " ", s->original_max_position_embeddings);
+    return cat(s->factor, " ", s->low_freq_factor, " ", s->high_freq_factor, " ",
+               s->original_max_position_embeddings);
   };
-  CHECK(found(factors_of(8, 1, 4, 8192, 64, 5e5), 5e5) == cat(8.0, " ", 1.0, " ", 4.0, " ", 8192.0));
-  CHECK(found(factors_of(32, 1, 4, 8192, 32, 5e5), 5e5) == cat(32.0, " ", 1.0, " ", 4.0, " ", 8192.0));
+  CHECK(found(factors_of(8, 1, 4, 8192, 64, 5e5), 5e5) ==
+        cat(8.0, " ", 1.0, " ", 4.0, " ", 8192.0));
+  CHECK(found(factors_of(32, 1, 4, 8192, 32, 5e5), 5e5) ==
+        cat(32.0, " ", 1.0, " ", 4.0, " ", 8192.0));
   CHECK(found(factors_of(16, 2, 3, 4096, 64, 1e4), 1e4) ==
         cat(16.0, " ", 1.0, " ", 1.5, " ", 2048.0));  // the same ratios
   CHECK(found(factors_of(8, 1, 4, 8192, 64, 5e5), 4e5) == "none");

@@ -13,7 +13,9 @@ using manifest::DType;
 namespace {
 
 FakeModel small() {
-  return FakeModel().add("a", DType::F32, {2, 2}, "0123456789abcdef").add("b", DType::U8, {3}, "xyz");
+  return FakeModel()
+      .add("a", DType::F32, {2, 2}, "0123456789abcdef")
+      .add("b", DType::U8, {3}, "xyz");
 }
 
 // What a test may change before the model is opened.
@@ -54,7 +56,8 @@ TEST_CASE("the reader whose probe scores best reads, the first of equals") {
   f.registry.add("4", &reader_of_score<90>("late"));
   CHECK((*f.open())->reader().id() == "sure");
   CHECK((*f.open("unsure"))->reader().id() == "unsure");
-  CHECK(message(f.open("none")) == "--from: expected one of auto, fake, fake, fake, fake, found none");
+  CHECK(message(f.open("none")) ==
+        "--from: expected one of auto, fake, fake, fake, fake, found none");
 }
 
 TEST_CASE("a source that no reader takes is refused with what was found") {
@@ -62,9 +65,10 @@ TEST_CASE("a source that no reader takes is refused with what was found") {
   f.registry.add("1", &reader_of_score<0>("never"));
   put(f.dir / "notes.txt");
   const auto result = f.open();
-  CHECK(contains(message(result),
-                 "expected a checkpoint in a format that can be read (fake), found notes.txt, values in " +
-                     f.dir.path().string()));
+  CHECK(contains(
+      message(result),
+      "expected a checkpoint in a format that can be read (fake), found notes.txt, values in " +
+          f.dir.path().string()));
   CHECK(result.error().code == XD_UNSUPPORTED_DATA);
 }
 
@@ -73,7 +77,8 @@ TEST_CASE("what the reader says is checked") {
   SECTION("a manifest that breaks its promises") {
     f.fake.manifest.tensors[1].extents[0].offset = 100;
     CHECK(message(f.open()) ==
-          f.dir.path().string() + ": tensor \"b\": expected bytes inside values of 19 bytes, found 3 at 100");
+          f.dir.path().string() +
+              ": tensor \"b\": expected bytes inside values of 19 bytes, found 3 at 100");
   }
   SECTION("bytes that are no manifest") {
     static xd_reader_api api = kFakeReaderApi;
@@ -87,11 +92,14 @@ TEST_CASE("what the reader says is checked") {
     CHECK(contains(message(f.open()), "manifest: expected protobuf bytes, found a broken field"));
   }
   SECTION("an auxiliary file with a name that leads out") {
-    f.fake.manifest.aux_files.push_back({manifest::AuxKind::kConfig, "../config.json", std::string("values")});
-    CHECK(message(f.open()) == "expected a plain relative name for an auxiliary file, found ../config.json");
+    f.fake.manifest.aux_files.push_back(
+        {manifest::AuxKind::kConfig, "../config.json", std::string("values")});
+    CHECK(message(f.open()) ==
+          "expected a plain relative name for an auxiliary file, found ../config.json");
   }
   SECTION("an auxiliary file that is not there") {
-    f.fake.manifest.aux_files.push_back({manifest::AuxKind::kConfig, "config.json", std::string("none")});
+    f.fake.manifest.aux_files.push_back(
+        {manifest::AuxKind::kConfig, "config.json", std::string("none")});
     CHECK(message(f.open()) == "expected the auxiliary file none in the source, found none");
   }
 }
@@ -111,8 +119,9 @@ TEST_CASE("values, and who read them") {
 TEST_CASE("auxiliary files come from the source, or from the reader") {
   Fixture f;
   put(f.dir / "config.json", "{\"a\": 1}");
-  f.fake.manifest.aux_files = {{manifest::AuxKind::kConfig, "config.json", std::string("config.json")},
-                               {manifest::AuxKind::kTokenizer, "made.json", manifest::Bytes{"0123456789"}}};
+  f.fake.manifest.aux_files = {
+      {manifest::AuxKind::kConfig, "config.json", std::string("config.json")},
+      {manifest::AuxKind::kTokenizer, "made.json", manifest::Bytes{"0123456789"}}};
   const auto model = *f.open();
   const auto& files = model->manifest().aux_files;
   CHECK(model->aux_size(files[0]) == 8);
@@ -123,15 +132,17 @@ TEST_CASE("auxiliary files come from the source, or from the reader") {
   REQUIRE(model->read_aux(files[1], 7, {reinterpret_cast<std::byte*>(out.data()), 3}));
   CHECK(out == "789");
   fs::resize_file(f.dir / "config.json", 2);
-  CHECK(contains(message(model->read_aux(files[0], 1, {reinterpret_cast<std::byte*>(out.data()), 3})),
-                 "config.json: expected 3 bytes at offset 1"));
+  CHECK(
+      contains(message(model->read_aux(files[0], 1, {reinterpret_cast<std::byte*>(out.data()), 3})),
+               "config.json: expected 3 bytes at offset 1"));
 }
 
 TEST_CASE("a reader that is not concurrent is called by one thread at a time") {
   static std::atomic<int> inside, most;
   inside = most = 0;
   static xd_reader_api api = kFakeReaderApi;
-  api.read = [](xd_reader* r, const xd_range* range, void* dst, uint64_t n, xd_error* err) -> xd_status {
+  api.read = [](xd_reader* r, const xd_range* range, void* dst, uint64_t n,
+                xd_error* err) -> xd_status {
     const int now = ++inside;
     for (int old = most; old < now && !most.compare_exchange_weak(old, now);) {
     }
@@ -168,18 +179,23 @@ TEST_CASE("digests of all tensors, over their values") {
   const auto model = *f.open();
   for (const unsigned threads : {1u, 4u}) {
     uint64_t done = 0, total = 0;
-    const auto digests = convert::digest_tensors(*model, io::DigestKind::kSha256, threads, f.cancelled,
-                                                 [&](uint64_t d, uint64_t t) { done = d, total = t; });
+    const auto digests =
+        convert::digest_tensors(*model, io::DigestKind::kSha256, threads, f.cancelled,
+                                [&](uint64_t d, uint64_t t) { done = d, total = t; });
     REQUIRE(digests);
     REQUIRE(digests->size() == 4);
     io::Digest whole(io::DigestKind::kSha256);
     whole.update(as_bytes(large));
     // printf 0123456789abcdef | sha256sum; printf xyz | sha256sum
-    CHECK((*digests)[0] == "sha256:9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f");
-    CHECK((*digests)[1] == "sha256:3608bca1e44ea6c4d268eb6db02260269892c0b42b86bbf1e77a6fa16c3c9282");
+    CHECK((*digests)[0] ==
+          "sha256:9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f");
+    CHECK((*digests)[1] ==
+          "sha256:3608bca1e44ea6c4d268eb6db02260269892c0b42b86bbf1e77a6fa16c3c9282");
     CHECK((*digests)[2] == whole.finish());
-    CHECK((*digests)[3] == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK((*digests)[3] ==
+          "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   }
   f.cancelled = true;
-  CHECK(convert::digest_tensors(*model, io::DigestKind::kXxh3, 2, f.cancelled, {}).error().code == XD_CANCELLED);
+  CHECK(convert::digest_tensors(*model, io::DigestKind::kXxh3, 2, f.cancelled, {}).error().code ==
+        XD_CANCELLED);
 }

@@ -51,7 +51,8 @@ TEST_CASE("bad values are refused with what was expected") {
     CHECK(seen("float", value) == cat("--opt: expected a number, found \"", value, '"'));
   }
   for (const char* value : {"", "x", "-1", "1QB"})
-    CHECK(seen("size", value) == cat("--opt: expected a size such as 512MiB, found \"", value, '"'));
+    CHECK(seen("size", value) ==
+          cat("--opt: expected a size such as 512MiB, found \"", value, '"'));
   for (const char* value : {"", "c", "a|bc", "b", "A", "|"})
     CHECK(seen("enum:a|bc", value) == cat("--opt: expected one of a|bc, found \"", value, '"'));
 }
@@ -65,10 +66,13 @@ TEST_CASE("a file comes as its text, and is told as its path") {
   CHECK(std::string(given->table()[0]->value) == "{}\n");
   CHECK(given->pairs() == Pairs{{"opt", path}});
   CHECK(checked("file", "", {})->pairs() == Pairs{{"opt", ""}});
-  const std::string expected = cat("--opt ", path, ": expected a text file of at most 16 MiB, found ");
+  const std::string expected =
+      cat("--opt ", path, ": expected a text file of at most 16 MiB, found ");
   CHECK(seen("file", path + "x") ==
-        cat("--opt ", path, "x: expected a text file of at most 16 MiB, found no such file: check the path"));
-  CHECK(seen("file", "") == "--opt : expected a text file of at most 16 MiB, found no such file: check the path");
+        cat("--opt ", path,
+            "x: expected a text file of at most 16 MiB, found no such file: check the path"));
+  CHECK(seen("file", "") ==
+        "--opt : expected a text file of at most 16 MiB, found no such file: check the path");
   put(path, "");
   CHECK(seen("file", path) == expected + "an empty file");
   put(path, std::string("a\0b", 3));
@@ -93,8 +97,10 @@ TEST_CASE("an option without a fallback is required") {
 }
 
 TEST_CASE("one value, unless it is a list") {
-  CHECK(message(checked("string", "", {{"opt", {"a", "b"}}})) == "--opt: expected one value, found 2");
-  CHECK(checked("list", "", {{"opt", {"b", "a", "b"}}})->pairs() == Pairs{{"opt", "b"}, {"opt", "a"}, {"opt", "b"}});
+  CHECK(message(checked("string", "", {{"opt", {"a", "b"}}})) ==
+        "--opt: expected one value, found 2");
+  CHECK(checked("list", "", {{"opt", {"b", "a", "b"}}})->pairs() ==
+        Pairs{{"opt", "b"}, {"opt", "a"}, {"opt", "b"}});
 }
 
 TEST_CASE("the table that plugins get ends in NULL and stays good when the options move") {

@@ -30,7 +30,9 @@ struct SlowOs : Os {
   }
 };
 
-std::span<std::byte> bytes_of(std::string& text) { return {reinterpret_cast<std::byte*>(text.data()), text.size()}; }
+std::span<std::byte> bytes_of(std::string& text) {
+  return {reinterpret_cast<std::byte*>(text.data()), text.size()};
+}
 
 }  // namespace
 
@@ -62,8 +64,10 @@ TEST_CASE("an error says what was tried and why it failed") {
   Os os;
   const Fd none(-1);
   std::string back(4, '-');
-  CHECK(message(read_exact(os, none.get(), 8, bytes_of(back))) == "read 4 bytes at 8: Bad file descriptor");
-  CHECK(message(write_exact(os, none.get(), 8, as_bytes("x"))) == "write 1 bytes at 8: Bad file descriptor");
+  CHECK(message(read_exact(os, none.get(), 8, bytes_of(back))) ==
+        "read 4 bytes at 8: Bad file descriptor");
+  CHECK(message(write_exact(os, none.get(), 8, as_bytes("x"))) ==
+        "write 1 bytes at 8: Bad file descriptor");
   errno = ENOENT;
   CHECK(os_error("x").code == XD_NOT_FOUND);
   errno = ENOSPC;

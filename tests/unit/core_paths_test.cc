@@ -15,15 +15,16 @@ TEST_CASE("a path is inside a folder by its parts, not by its letters") {
 
 TEST_CASE("output names are plain and relative") {
   const std::string longest(255, 'n');
-  for (const std::string& name :
-       {std::string("a"), std::string("a/b/c.pt"), std::string("..."), std::string(".x"), longest, "d/" + longest}) {
+  for (const std::string& name : {std::string("a"), std::string("a/b/c.pt"), std::string("..."),
+                                  std::string(".x"), longest, "d/" + longest}) {
     INFO(name);
     CHECK(is_safe_name(name));
   }
   for (const std::string& name :
-       {std::string(""), std::string("/"), std::string("/a"), std::string("a/"), std::string("a//b"), std::string("."),
-        std::string(".."), std::string("a/./b"), std::string("a/../b"), std::string("../a"), std::string("a\\b"),
-        std::string("a\0b", 3), longest + "n", "d/" + longest + "n"}) {
+       {std::string(""), std::string("/"), std::string("/a"), std::string("a/"),
+        std::string("a//b"), std::string("."), std::string(".."), std::string("a/./b"),
+        std::string("a/../b"), std::string("../a"), std::string("a\\b"), std::string("a\0b", 3),
+        longest + "n", "d/" + longest + "n"}) {
     INFO(name);
     CHECK_FALSE(is_safe_name(name));
   }
@@ -33,12 +34,15 @@ TEST_CASE("a destination is made absolute, its parent resolved, its own name kep
   const TempDir dir;
   fs::create_directory(dir / "real");
   fs::create_symlink("real", dir / "link");
-  const auto resolved = [](const fs::path& path) { return resolve_destination(path.string())->string(); };
+  const auto resolved = [](const fs::path& path) {
+    return resolve_destination(path.string())->string();
+  };
   CHECK(resolved(dir / "real/out") == (dir / "real/out").string());
   CHECK(resolved(dir / "real/out/") == (dir / "real/out").string());
   CHECK(resolved(dir / "real/./x/../out") == (dir / "real/out").string());
   CHECK(resolved(dir / "link/out") == (dir / "real/out").string());
-  CHECK(resolved(dir / "link") == (dir / "link").string());  // a link as DST itself can still be seen
+  CHECK(resolved(dir / "link") ==
+        (dir / "link").string());  // a link as DST itself can still be seen
   CHECK(resolved(dir / "none/deep/out") == (dir / "none/deep/out").string());
 
   const fs::path before = fs::current_path();
@@ -51,7 +55,8 @@ TEST_CASE("a destination is made absolute, its parent resolved, its own name kep
 TEST_CASE("a destination without a name of its own is refused") {
   for (const char* text : {"..", "../..", "/x/..", "/", "//", ""}) {
     INFO(text);
-    CHECK(contains(message(resolve_destination(text)), "expected the name of a folder to make as DST"));
+    CHECK(contains(message(resolve_destination(text)),
+                   "expected the name of a folder to make as DST"));
   }
 }
 
@@ -73,7 +78,8 @@ TEST_CASE("DST and SRC must lie apart") {
   CHECK(contains(message(apart("src/out")), "inside " + (dir / "src").string()));
   CHECK(contains(message(apart("alias/out")), "inside"));
   CHECK(contains(message(apart("")), "to hold " + (dir / "src").string()));
-  CHECK(contains(message(apart("far")), "to hold " + (dir / "far/blob").string()));  // where a link of SRC leads
+  CHECK(contains(message(apart("far")),
+                 "to hold " + (dir / "far/blob").string()));  // where a link of SRC leads
 }
 
 TEST_CASE("a single file as SRC may not lie in DST either") {
@@ -88,12 +94,14 @@ TEST_CASE("a single file as SRC may not lie in DST either") {
 TEST_CASE("a folder is ours when its report lists everything in it") {
   const TempDir dir;
   const fs::path out = dir / "out";
-  put(out / "crossdock.json", R"({"files": [{"path": "latest"}, {"path": "tag/zero/w/fp32.pt"}, {"path": "gone"}]})");
+  put(out / "crossdock.json",
+      R"({"files": [{"path": "latest"}, {"path": "tag/zero/w/fp32.pt"}, {"path": "gone"}]})");
   put(out / "latest");
   put(out / "tag/zero/w/fp32.pt");
-  CHECK(*listed_in_report(out) == std::set<std::string>{"crossdock.json", "gone", "latest", "tag/zero/w/fp32.pt"});
-  CHECK(*names_in(out) ==
-        std::set<std::string>{"crossdock.json", "latest", "tag/", "tag/zero/", "tag/zero/w/", "tag/zero/w/fp32.pt"});
+  CHECK(*listed_in_report(out) ==
+        std::set<std::string>{"crossdock.json", "gone", "latest", "tag/zero/w/fp32.pt"});
+  CHECK(*names_in(out) == std::set<std::string>{"crossdock.json", "latest", "tag/", "tag/zero/",
+                                                "tag/zero/w/", "tag/zero/w/fp32.pt"});
   CHECK(check_is_all_ours(out).has_value());
 
   const auto foreign = [&](const std::string& name) {
@@ -137,11 +145,12 @@ TEST_CASE("a folder is ours when its report lists everything in it") {
 
 TEST_CASE("a folder without a report that can be read is not ours") {
   const TempDir dir;
-  for (const char* text : {"", "{", "[]", "{}", R"({"files": 3})", R"({"files": [{}]})", R"({"files": ["a"]})",
-                           R"({"files": [{"path": 1}]})"}) {
+  for (const char* text : {"", "{", "[]", "{}", R"({"files": 3})", R"({"files": [{}]})",
+                           R"({"files": ["a"]})", R"({"files": [{"path": 1}]})"}) {
     INFO(text);
     put(dir / "crossdock.json", text);
-    CHECK(contains(message(check_is_all_ours(dir.path())), "found no readable crossdock.json in it"));
+    CHECK(
+        contains(message(check_is_all_ours(dir.path())), "found no readable crossdock.json in it"));
   }
   fs::remove(dir / "crossdock.json");
   CHECK(contains(message(check_is_all_ours(dir.path())), "found no readable crossdock.json in it"));

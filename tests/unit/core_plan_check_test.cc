@@ -29,7 +29,8 @@ Plan good() {
   return plan;
 }
 
-std::string verdict(const std::function<void(Plan&)>& change, const Manifest& m = model(), uint64_t overhead = 0) {
+std::string verdict(const std::function<void(Plan&)>& change, const Manifest& m = model(),
+                    uint64_t overhead = 0) {
   Plan plan = good();
   change(plan);
   std::vector<std::string> notes;
@@ -53,11 +54,14 @@ TEST_CASE("no path leaves the destination, or is the report's") {
 }
 
 TEST_CASE("no two files are one, also where names are of any case") {
-  CHECK(verdict([](Plan& p) { p.objects[1].path = "t/a"; }) == "plan: expected different paths, found t/a and t/a");
+  CHECK(verdict([](Plan& p) { p.objects[1].path = "t/a"; }) ==
+        "plan: expected different paths, found t/a and t/a");
   CHECK(contains(verdict([](Plan& p) { p.objects[1].path = "T/A"; }),
-                 "plan: expected different paths, found t/a and T/A: give one another name with --rename, or use "
+                 "plan: expected different paths, found t/a and T/A: give one another name with "
+                 "--rename, or use "
                  "--allow-case-collisions"));
-  CHECK(verdict([](Plan& p) { p.aux[0].first = "t/b"; }) == "plan: expected different paths, found t/b and t/b");
+  CHECK(verdict([](Plan& p) { p.aux[0].first = "t/b"; }) ==
+        "plan: expected different paths, found t/b and t/b");
 }
 
 TEST_CASE("names that differ in case only may be allowed, with a warning; equal ones never") {
@@ -68,18 +72,21 @@ TEST_CASE("names that differ in case only may be allowed, with a warning; equal 
   REQUIRE(notes.size() == 1);
   CHECK(contains(notes[0], "Some names differ in the case of letters only"));
   plan.aux[0].first = "T/A";
-  CHECK(contains(message(convert::check_plan(plan, model(), {kLimit, 0, true}, notes)), "found t/a and T/A"));
+  CHECK(contains(message(convert::check_plan(plan, model(), {kLimit, 0, true}, notes)),
+                 "found t/a and T/A"));
 }
 
 TEST_CASE("no file is also a folder") {
   CHECK(verdict([](Plan& p) { p.objects[1].path = "t/a/b"; }) ==
         "plan: expected t/a to be a file, found t/a/b under it");
-  CHECK(verdict([](Plan& p) { p.objects[1].path = "T"; }) == "plan: expected T to be a file, found t/a under it");
+  CHECK(verdict([](Plan& p) { p.objects[1].path = "T"; }) ==
+        "plan: expected T to be a file, found t/a under it");
   CHECK(verdict([](Plan& p) { p.objects[1].path = "t/ab"; }) == "accepted");
 }
 
 TEST_CASE("auxiliary files exist") {
-  CHECK(verdict([](Plan& p) { p.aux[0].second = 1; }) == "plan: expected an auxiliary file below 1, found 1");
+  CHECK(verdict([](Plan& p) { p.aux[0].second = 1; }) ==
+        "plan: expected an auxiliary file below 1, found 1");
 }
 
 TEST_CASE("items fit the memory budget, together with what the host holds for them") {
@@ -87,7 +94,8 @@ TEST_CASE("items fit the memory budget, together with what the host holds for th
   CHECK(verdict([](Plan& p) { p.items[0].memory = kLimit; }, model(), 1)
             .find("expected items of work within the memory budget of ") == 0);
   CHECK(contains(verdict([](Plan& p) { p.items[1].memory = kLimit + 1; }), "found t/b to need"));
-  CHECK(contains(verdict([](Plan& p) { p.items[1].memory = UINT64_MAX; }, model(), 1), "raise --memory"));
+  CHECK(contains(verdict([](Plan& p) { p.items[1].memory = UINT64_MAX; }, model(), 1),
+                 "raise --memory"));
 }
 
 TEST_CASE("items need elements that exist") {
@@ -104,7 +112,8 @@ TEST_CASE("items need elements that exist") {
 
 TEST_CASE("every element of every tensor is used") {
   const std::string lost =
-      "plan: expected every element of a to be used, or the tensor dropped with a reason, found neither";
+      "plan: expected every element of a to be used, or the tensor dropped with a reason, found "
+      "neither";
   CHECK(verdict([](Plan& p) { p.items[0].needs.clear(); }) == lost);
   CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 0, 9}}; }) == lost);
   CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 1, 9}}; }) == lost);
@@ -131,7 +140,9 @@ TEST_CASE("a tensor is used, or left out with a reason, not both") {
     p.drops = {{0, "a buffer"}};
   };
   CHECK(verdict(drop_a) == "accepted");
-  CHECK(verdict([](Plan& p) { p.drops = {{0, "a buffer"}}; }) == "plan: expected a to be left out, found it used");
+  CHECK(verdict([](Plan& p) {
+          p.drops = {{0, "a buffer"}};
+        }) == "plan: expected a to be left out, found it used");
   CHECK(contains(verdict([&](Plan& p) {
                    drop_a(p);
                    p.drops[0].second = "";
@@ -143,7 +154,8 @@ TEST_CASE("a tensor is used, or left out with a reason, not both") {
   CHECK(verdict([](Plan& p) { p.items[0].needs.clear(); }, m) == "accepted");
 }
 
-TEST_CASE("what a plan takes on disk: what items write, some of each file's rest, in whole blocks") {
+TEST_CASE(
+    "what a plan takes on disk: what items write, some of each file's rest, in whole blocks") {
   Plan plan;
   CHECK(convert::stored_bytes(plan) == 0);
   plan.objects = {{"a", 1'000'000, 1}, {"holes", 1 << 30, 0}, {"empty", 0, 0}};

@@ -1,4 +1,5 @@
-// What a module may get wrong, and what the host says to it, is shown with real modules in tests/abi.
+// What a module may get wrong, and what the host says to it, is shown with real modules in
+// tests/abi.
 #include "core/plugin/registry.h"
 
 #include <cstdlib>
@@ -34,7 +35,8 @@ TEST_CASE("the first plugin with an id stays, a second is told so") {
   CHECK(registry.plugins().size() == 1);
   REQUIRE(registry.refusals().size() == 1);
   CHECK(registry.refusals()[0].path == "second/a.xd.so");
-  CHECK(registry.refusals()[0].reason == "org.example.reader.fake was already loaded from first/a.xd.so");
+  CHECK(registry.refusals()[0].reason ==
+        "org.example.reader.fake was already loaded from first/a.xd.so");
 }
 
 TEST_CASE("a plugin of an older minor may have shorter structs, and a newer one longer ones") {
@@ -75,7 +77,8 @@ TEST_CASE("an option that could not be a flag beside the others is refused") {
     CHECK(registry.refusals()[0].reason == "an option whose name is not of a-z, 0-9 and -");
   }
   SECTION(
-      "another reader's, of another type; of the same type it is fine, and two writers are never asked for at once") {
+      "another reader's, of another type; of the same type it is fine, and two writers are never "
+      "asked for at once") {
     xd_option_desc other = option;
     const xd_option_desc* const others[] = {&other, nullptr};
     writer.options = others;
@@ -91,7 +94,8 @@ TEST_CASE("an option that could not be a flag beside the others is refused") {
     strict.add("here", &reader);
     strict.add("here", &writer);
     REQUIRE(strict.refusals().size() == 1);
-    CHECK(strict.refusals()[0].reason == "its option --depth is of the type bool, but int in org.example.reader.fake");
+    CHECK(strict.refusals()[0].reason ==
+          "its option --depth is of the type bool, but int in org.example.reader.fake");
     Registry writers;
     writers.add("here", &writer);
     writers.add("here", &second);
@@ -99,23 +103,28 @@ TEST_CASE("an option that could not be a flag beside the others is refused") {
   }
 }
 
-TEST_CASE("only modules are looked at, and a module that is none is refused with the loader's reason") {
+TEST_CASE(
+    "only modules are looked at, and a module that is none is refused with the loader's reason") {
   const TempDir dir;
   put(dir / "a/broken.xd.so", std::string(4096, 'x'));
   put(dir / "a/libother.so", "not ELF");
   put(dir / "a/.xd.so", "not ELF");
   put(dir / "b/another.xd.so", "not ELF");
   fs::create_symlink("a", dir / "again");
-  const Registry registry = Registry::load({dir / "none", dir / "b", dir / "a", dir / "again"}, nullptr);
+  const Registry registry =
+      Registry::load({dir / "none", dir / "b", dir / "a", dir / "again"}, nullptr);
   CHECK(registry.plugins().empty());
   REQUIRE(registry.refusals().size() == 2);  // in the order of the folders, each folder once
   CHECK(registry.refusals()[0].path == dir / "b/another.xd.so");
   CHECK(registry.refusals()[1].path == dir / "a/broken.xd.so");
   CHECK(contains(registry.refusals()[1].reason, "invalid ELF header"));
-  CHECK_FALSE(contains(registry.refusals()[1].reason, "broken.xd.so"));  // the path is told beside it
+  CHECK_FALSE(
+      contains(registry.refusals()[1].reason, "broken.xd.so"));  // the path is told beside it
 }
 
-TEST_CASE("folders are searched in the order given, environment, program, installation; never the current one") {
+TEST_CASE(
+    "folders are searched in the order given, environment, program, installation; never the "
+    "current one") {
   setenv("CROSSDOCK_PLUGIN_PATH", "/env/one::/env/two", 1);
   const auto folders = plugin::default_plugin_folders({"/given/one", "/given/two"});
   unsetenv("CROSSDOCK_PLUGIN_PATH");

@@ -11,7 +11,8 @@ using manifest::DType;
 
 namespace {
 
-// A conversion of three tensors: "w" renamed and written to two files, "buf" a buffer, "tied" left out.
+// A conversion of three tensors: "w" renamed and written to two files, "buf" a buffer, "tied" left
+// out.
 struct Made {
   OpenFake fake{FakeModel()
                     .add("w", DType::BF16, {2, 3}, std::string(12, 'w'))
@@ -29,7 +30,9 @@ struct Made {
     target.tensors[2].left_out = "tied to w";
     writer.desc = kFakeWriter;
     plan.objects = {{"zero/model.w/fp32.pt", 24, 2}, {"states.pt", 9, 1}};
-    plan.items = {{0, 0, {{0, 0, 3}}, 12, 0}, {0, 1, {{0, 3, 3}}, 12, 0}, {1, 0, {{0, 0, 6}, {1, 0, 1}}, 9, 0}};
+    plan.items = {{0, 0, {{0, 0, 3}}, 12, 0},
+                  {0, 1, {{0, 3, 3}}, 12, 0},
+                  {1, 0, {{0, 0, 6}, {1, 0, 1}}, 9, 0}};
     report.model = &fake.model();
     report.target = &target;
     report.writer = &writer;
@@ -60,13 +63,18 @@ TEST_CASE("the report says what went where") {
   CHECK(std::string_view(root["writer"]) == "org.example.writer.fake");
   CHECK(simdjson::minify(root["options"]) == R"({"pattern":"a","tag":"step0"})");
   CHECK(simdjson::minify(root["notes"]) == R"(["first note","second \"note\""])");
-  CHECK(simdjson::minify(root["parameters"]) == R"([{"name":"model.w","shape":[2,3],"source":"w"}])");
+  CHECK(simdjson::minify(root["parameters"]) ==
+        R"([{"name":"model.w","shape":[2,3],"source":"w"}])");
   const std::string tensors = simdjson::minify(root["tensors"]);
   CHECK(contains(
       tensors,
       R"({"name":"w","dtype":"BF16","shape":[2,3],"digest":"xxh3:aa","targets":["zero/model.w/fp32.pt","states.pt"]})"));
-  CHECK(contains(tensors, R"({"name":"buf","dtype":"I64","shape":[1],"digest":"xxh3:bb","targets":["states.pt"]})"));
-  CHECK(contains(tensors, R"({"name":"tied","dtype":"BF16","shape":[1],"digest":"xxh3:cc","dropped":"tied to w"})"));
+  CHECK(contains(
+      tensors,
+      R"({"name":"buf","dtype":"I64","shape":[1],"digest":"xxh3:bb","targets":["states.pt"]})"));
+  CHECK(contains(
+      tensors,
+      R"({"name":"tied","dtype":"BF16","shape":[1],"digest":"xxh3:cc","dropped":"tied to w"})"));
   CHECK(
       simdjson::minify(root["files"]) ==
       R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"xxh3:01"},{"path":"states.pt","size":9,"digest":"xxh3:02"}])");

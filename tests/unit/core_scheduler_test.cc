@@ -79,7 +79,8 @@ TEST_CASE("tasks run at the same time when there is room") {
   schedule.memory.assign(4, 25);
   schedule.run = [&](size_t) -> Result<void> {
     ++inside;
-    for (int i = 0; i < 5000 && inside < 4; ++i) std::this_thread::sleep_for(1ms);  // each waits for all
+    for (int i = 0; i < 5000 && inside < 4; ++i)
+      std::this_thread::sleep_for(1ms);  // each waits for all
     return inside == 4 ? Result<void>() : corrupt("alone");
   };
   CHECK(run_schedule(schedule, memory, kNotCancelled));
@@ -113,7 +114,8 @@ TEST_CASE("a task that can never have its memory is an error that says so") {
     const auto result = run_schedule(schedule, memory, kNotCancelled);
     REQUIRE_FALSE(result);
     CHECK(result.error().code == XD_NO_MEMORY);
-    CHECK(result.error().message == "expected at most 100 bytes for one item of work, found 101: raise --memory");
+    CHECK(result.error().message ==
+          "expected at most 100 bytes for one item of work, found 101: raise --memory");
   }
 }
 

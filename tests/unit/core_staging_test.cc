@@ -28,7 +28,8 @@ std::string digest_of(const std::string& bytes) {
 // A report as a conversion writes it, as far as staging reads it.
 std::string report_of(std::initializer_list<const char*> files) {
   std::string list;
-  for (const char* file : files) list += cat(list.empty() ? "" : ", ", R"({"path": ")", file, "\"}");
+  for (const char* file : files)
+    list += cat(list.empty() ? "" : ", ", R"({"path": ")", file, "\"}");
   return cat(R"({"files": [)", list, "]}\n");
 }
 
@@ -51,7 +52,8 @@ void add(Staging& staging, const std::string& name, const std::string& bytes) {
 }
 
 // One whole run that makes OUT of one file.
-void make_out(const fs::path& out, const std::string& name, const std::string& bytes, bool overwrite = false) {
+void make_out(const fs::path& out, const std::string& name, const std::string& bytes,
+              bool overwrite = false) {
   const auto staging = opened(out, overwrite);
   add(*staging, name, bytes);
   const auto done = staging->commit(report_of({name.c_str()}), false);
@@ -74,8 +76,12 @@ TEST_CASE("nothing is at OUT until the commit, then all of it") {
     add(*staging, "empty", "");
     CHECK_FALSE(fs::exists(out));
     REQUIRE(staging->commit("{}", true));
-    CHECK(tree(out) ==
-          Tree{{"a", ""}, {"a/b", ""}, {"a/b/one", "1"}, {"a/b/two", "22"}, {"empty", ""}, {"crossdock.json", "{}"}});
+    CHECK(tree(out) == Tree{{"a", ""},
+                            {"a/b", ""},
+                            {"a/b/one", "1"},
+                            {"a/b/two", "22"},
+                            {"empty", ""},
+                            {"crossdock.json", "{}"}});
   }
   CHECK(names(dir.path()) == Names{"out"});
 }
@@ -117,16 +123,19 @@ TEST_CASE("what is at DST is replaced only when asked, and only when it is all o
   make_out(out, "old", "1");
   const Tree before = tree(dir.path());
   SECTION("not without --overwrite") {
-    CHECK(contains(refusal(out), "expected DST to be new or empty, found files in " + out.string()));
+    CHECK(
+        contains(refusal(out), "expected DST to be new or empty, found files in " + out.string()));
   }
   SECTION("with it: exchanged") {
     {
       const auto staging = opened(out, true);
       add(*staging, "new", "22");
-      CHECK(tree(out) == Tree{{"crossdock.json", report_of({"old"})}, {"old", "1"}});  // until the very end
+      CHECK(tree(out) ==
+            Tree{{"crossdock.json", report_of({"old"})}, {"old", "1"}});  // until the very end
       REQUIRE(staging->commit(report_of({"new"}), true));
     }
-    CHECK(tree(dir.path()) == Tree{{"out", ""}, {"out/crossdock.json", report_of({"new"})}, {"out/new", "22"}});
+    CHECK(tree(dir.path()) ==
+          Tree{{"out", ""}, {"out/crossdock.json", report_of({"new"})}, {"out/new", "22"}});
     return;
   }
   SECTION("a failure leaves the old one") {
@@ -154,7 +163,8 @@ TEST_CASE("DST may not be a file, a link or a mount point") {
     fs::create_directory(dir / "folder");
     fs::create_symlink("folder", dir / "link");
     fs::create_symlink("nowhere", dir / "dangling");
-    CHECK(contains(refusal(dir / "link", overwrite), "found a symbolic link at " + (dir / "link").string()));
+    CHECK(contains(refusal(dir / "link", overwrite),
+                   "found a symbolic link at " + (dir / "link").string()));
     CHECK(contains(refusal(dir / "dangling", overwrite), "found a symbolic link at"));
     for (const char* name : {"file", "folder", "link", "dangling"}) fs::remove(dir / name);
   }
@@ -181,7 +191,8 @@ TEST_CASE("a rest of a killed run is taken over") {
     put(partial / "crossdock.json", report_of({"zero/half"}));
   }
   make_out(dir / "out", "new", "1");
-  CHECK(tree(dir.path()) == Tree{{"out", ""}, {"out/new", "1"}, {"out/crossdock.json", report_of({"new"})}});
+  CHECK(tree(dir.path()) ==
+        Tree{{"out", ""}, {"out/new", "1"}, {"out/crossdock.json", report_of({"new"})}});
 }
 
 TEST_CASE("an OUT.partial that is not ours is refused and kept") {
@@ -189,8 +200,9 @@ TEST_CASE("an OUT.partial that is not ours is refused and kept") {
   const fs::path partial = dir / "out.partial";
   SECTION("a folder with somebody's files") {
     put(partial / "notes", "mine");
-    CHECK(contains(refusal(dir / "out"), "expected " + partial.string() +
-                                             " to be free for staging, found a folder that is not crossdock's there"));
+    CHECK(contains(refusal(dir / "out"),
+                   "expected " + partial.string() +
+                       " to be free for staging, found a folder that is not crossdock's there"));
     CHECK(tree(dir.path()) == Tree{{"out.partial", ""}, {"out.partial/notes", "mine"}});
   }
   SECTION("a folder with somebody's files beside a report") {
@@ -215,7 +227,8 @@ TEST_CASE("a live run's staging is left alone") {
   const TempDir dir;
   const auto first = opened(dir / "out");
   add(*first, "one", "1");
-  CHECK(contains(refusal(dir / "out"), "found another crossdock at work in " + (dir / "out.partial").string()));
+  CHECK(contains(refusal(dir / "out"),
+                 "found another crossdock at work in " + (dir / "out.partial").string()));
   CHECK(tree(dir / "out.partial").at("one") == "1");
   REQUIRE(first->commit("{}", false));
   CHECK(tree(dir / "out").at("one") == "1");
@@ -227,7 +240,8 @@ TEST_CASE("a DST that appears during the run is not replaced") {
     const auto staging = opened(dir / "out");
     add(*staging, "one", "1");
     put(dir / "out/mine", "x");
-    CHECK(contains(message(staging->commit("{}", false)), "expected " + (dir / "out").string() + " to stay free"));
+    CHECK(contains(message(staging->commit("{}", false)),
+                   "expected " + (dir / "out").string() + " to stay free"));
   }
   CHECK(tree(dir.path()) == Tree{{"out", ""}, {"out/mine", "x"}});
 }
@@ -250,7 +264,8 @@ TEST_CASE("names that would leave the folder, or are the host's own, are refused
     CHECK(contains(message(staging->create(name, 1)), "expected a plain relative name"));
   }
   add(*staging, "one", "1");
-  CHECK(contains(message(staging->create("one", 1)), (dir / "out.partial/one").string() + ": File exists"));
+  CHECK(contains(message(staging->create("one", 1)),
+                 (dir / "out.partial/one").string() + ": File exists"));
   CHECK(contains(message(staging->create("big", UINT64_MAX)), (dir / "out.partial/big").string()));
 }
 
@@ -274,7 +289,8 @@ TEST_CASE("the digest is the file's, whatever the order of the writes") {
   REQUIRE(object);
   for (const Piece& p : pieces) {
     const bool hole = p.begin >= 200'000 && p.begin < 450'000;
-    REQUIRE((hole ? (*object)->zero(p.begin, p.n) : (*object)->write(p.begin, as_bytes(bytes).subspan(p.begin, p.n))));
+    REQUIRE((hole ? (*object)->zero(p.begin, p.n)
+                  : (*object)->write(p.begin, as_bytes(bytes).subspan(p.begin, p.n))));
   }
   CHECK(*(*object)->seal() == digest_of(bytes));
   CHECK(get(dir / "out.partial/f") == bytes);
@@ -305,7 +321,8 @@ TEST_CASE("several threads may make objects, in the same new folders") {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      for (int i = 0; i < 50; ++i) failures += !staging->create(cat("zero/", i, "/", t), 1).has_value();
+      for (int i = 0; i < 50; ++i)
+        failures += !staging->create(cat("zero/", i, "/", t), 1).has_value();
     });
   }
   for (auto& t : threads) t.join();
@@ -324,7 +341,8 @@ TEST_CASE("a byte is written once and never outside") {
                    cat("f: expected each byte to be written once, found a second write at ", at)));
   }
   CHECK(contains(message(object->zero(0, 10)), "found a second write at 0"));
-  CHECK(contains(message(object->write(8, as_bytes("xyz"))), "f: expected a write inside 10 bytes, found 3 at 8"));
+  CHECK(contains(message(object->write(8, as_bytes("xyz"))),
+                 "f: expected a write inside 10 bytes, found 3 at 8"));
   CHECK(contains(message(object->zero(UINT64_MAX, 2)), "expected a write inside 10 bytes"));
   CHECK(object->write(10, {}).has_value());
   REQUIRE(object->write(6, as_bytes("efgh")));
@@ -346,7 +364,8 @@ TEST_CASE("an object with bytes missing is not sealed") {
   const auto object = *staging->create("middle", 10);
   REQUIRE(object->zero(6, 4));
   REQUIRE(object->zero(0, 5));
-  CHECK(message(object->seal()) == "middle: expected all of 10 bytes to be written, found none at 5");
+  CHECK(message(object->seal()) ==
+        "middle: expected all of 10 bytes to be written, found none at 5");
 }
 
 TEST_CASE("declared zeros take no room on disk") {
@@ -364,7 +383,8 @@ TEST_CASE("declared zeros take no room on disk") {
   CHECK(st.st_blocks * 512 < 1 << 20);
 }
 
-TEST_CASE("a run that is killed at any moment leaves OUT absent, old or new, and the next one succeeds") {
+TEST_CASE(
+    "a run that is killed at any moment leaves OUT absent, old or new, and the next one succeeds") {
   const TempDir dir;
   const fs::path out = dir / "out";
   std::mt19937 random(7);

@@ -63,11 +63,12 @@ TEST_CASE("names stay as they are unless asked") {
 }
 
 TEST_CASE("the prefix goes, then the renames in turn, then the new prefix comes") {
-  CHECK(renamed(want().strip("model."), of({"model.a", "lm_head", "model.model.b"})) == "a lm_head model.b");
+  CHECK(renamed(want().strip("model."), of({"model.a", "lm_head", "model.model.b"})) ==
+        "a lm_head model.b");
   CHECK(renamed(want().add("module."), of({"a", "b"})) == "module.a module.b");
   CHECK(renamed(want().rename("h=x").rename("x=yy"), of({"h.h", "z"})) == "yy.yy z");
-  CHECK(renamed(want().strip("base.").rename("^layer=block").add("p."), of({"base.layer.1", "layer.2"})) ==
-        "p.block.1 p.block.2");
+  CHECK(renamed(want().strip("base.").rename("^layer=block").add("p."),
+                of({"base.layer.1", "layer.2"})) == "p.block.1 p.block.2");
 }
 
 TEST_CASE("a rename is a regular expression with groups, and TO may be empty or hold '='") {
@@ -77,8 +78,10 @@ TEST_CASE("a rename is a regular expression with groups, and TO may be empty or 
 }
 
 TEST_CASE("FROM ends at the first '=' that is not part of it") {
-  CHECK(renamed(want().rename("layers\\.(?=3)=h."), of({"layers.3.w", "layers.4.w"})) == "h.3.w layers.4.w");
-  CHECK(renamed(want().rename("layers\\.(?!3)=h."), of({"layers.3.w", "layers.4.w"})) == "layers.3.w h.4.w");
+  CHECK(renamed(want().rename("layers\\.(?=3)=h."), of({"layers.3.w", "layers.4.w"})) ==
+        "h.3.w layers.4.w");
+  CHECK(renamed(want().rename("layers\\.(?!3)=h."), of({"layers.3.w", "layers.4.w"})) ==
+        "layers.3.w h.4.w");
   CHECK(renamed(want().rename("a\\=b=c"), of({"a=b"})) == "c");
   CHECK(renamed(want().rename("a[=]b=c"), of({"a=b"})) == "c");
   CHECK(renamed(want().rename("\\(=x"), of({"(w"})) == "xw");
@@ -86,7 +89,8 @@ TEST_CASE("FROM ends at the first '=' that is not part of it") {
 
 TEST_CASE("a rename that no tensor needs is a mistake, but for those of rules") {
   CHECK(contains(renamed(want().rename("^gpt_neox\\.=x."), of({"a", "b"})),
-                 "--rename: expected a pattern that matches a tensor's name, found none for ^gpt_neox\\.=x. (the first "
+                 "--rename: expected a pattern that matches a tensor's name, found none for "
+                 "^gpt_neox\\.=x. (the first "
                  "name is a)"));
   CHECK(contains(renamed(want().rename("a=b").rename("a=c"), of({"a"})), "found none for a=c"));
   TargetOptions options;
@@ -105,8 +109,9 @@ TEST_CASE("groups in TO must be there, and are spelled $1") {
                  "expected $1 for the first group in TO, found \\1: write $"));
   CHECK(renamed(want().rename("layers\\.(\\d)=h$012"), of({"layers.1"})) == "h12");
   for (const char* to : {"h$12x", "h$10", "h$02"})
-    CHECK(contains(renamed(want().rename(("layers\\.(\\d)=" + std::string(to)).c_str()), of({"layers.1"})),
-                   "expected a group of FROM in TO, which has 1"));
+    CHECK(contains(
+        renamed(want().rename(("layers\\.(\\d)=" + std::string(to)).c_str()), of({"layers.1"})),
+        "expected a group of FROM in TO, which has 1"));
   for (const char* to : {"h.${1}", "h$", "h$'", "h$`"})
     CHECK(contains(renamed(want().rename(("layers=" + std::string(to)).c_str()), of({"layers.1"})),
                    "expected a group's number, $ or & after $ in TO"));
@@ -121,8 +126,10 @@ TEST_CASE("names that a wrapper left are told, with the flag that takes them off
   };
   CHECK(contains(hint({"module.a", "module.b.w"}), "--strip-prefix module. takes"));
   CHECK(contains(hint({"_orig_mod.a", "_orig_mod.b"}), "--strip-prefix _orig_mod. takes"));
-  CHECK(contains(hint({"module._orig_mod.a", "module._orig_mod.b"}), "--strip-prefix module._orig_mod. takes"));
-  CHECK(contains(hint({"model._orig_mod.a", "model._orig_mod.b"}), "--strip-prefix model._orig_mod. takes"));
+  CHECK(contains(hint({"module._orig_mod.a", "module._orig_mod.b"}),
+                 "--strip-prefix module._orig_mod. takes"));
+  CHECK(contains(hint({"model._orig_mod.a", "model._orig_mod.b"}),
+                 "--strip-prefix model._orig_mod. takes"));
   CHECK(contains(hint({"base_model.model.model.a", "base_model.model.lm_head"}),
                  "--strip-prefix base_model.model. takes"));
   CHECK(contains(hint({"layers.0._orig_mod.w", "norm"}), "--rename '_orig_mod\\.=' takes"));
@@ -132,29 +139,38 @@ TEST_CASE("names that a wrapper left are told, with the flag that takes them off
 }
 
 TEST_CASE("a rename that is not one is refused") {
-  CHECK(renamed(want().rename("nothing"), of({"a"})) == "--rename: expected FROM=TO, found nothing");
+  CHECK(renamed(want().rename("nothing"), of({"a"})) ==
+        "--rename: expected FROM=TO, found nothing");
   CHECK(renamed(want().rename("=x"), of({"a"})) == "--rename: expected FROM=TO, found =x");
-  CHECK(contains(renamed(want().rename("(=x"), of({"a"})), "--rename: expected a regular expression, found ("));
+  CHECK(contains(renamed(want().rename("(=x"), of({"a"})),
+                 "--rename: expected a regular expression, found ("));
 }
 
 TEST_CASE("two tensors may not get one name, nor one none") {
   CHECK(renamed(want().strip("a."), of({"a.w", "w"})) ==
-        "expected different target names, found \"w\" for both a.w and w: change --strip-prefix or --rename");
-  CHECK(contains(renamed(want().rename("\\d+=N"), of({"h.1.w", "h.2.w"})), "found \"h.N.w\" for both h.1.w and h.2.w"));
-  CHECK(contains(renamed(want().strip("model"), of({"model", "model.w"})), "expected a name to be left of model"));
+        "expected different target names, found \"w\" for both a.w and w: change --strip-prefix or "
+        "--rename");
+  CHECK(contains(renamed(want().rename("\\d+=N"), of({"h.1.w", "h.2.w"})),
+                 "found \"h.N.w\" for both h.1.w and h.2.w"));
+  CHECK(contains(renamed(want().strip("model"), of({"model", "model.w"})),
+                 "expected a name to be left of model"));
   CHECK(contains(renamed(want().rename(".*="), of({"w"})), "expected a name to be left of w"));
 }
 
 TEST_CASE("a prefix that no tensor has is a mistake") {
   CHECK(renamed(want().strip("modell."), of({"model.a"})) ==
-        "--strip-prefix: expected tensors whose names begin with \"modell.\", found none (the first is model.a)");
+        "--strip-prefix: expected tensors whose names begin with \"modell.\", found none (the "
+        "first is model.a)");
 }
 
-TEST_CASE("a name that is too long for a regular expression is refused, and a long one that is not does no harm") {
+TEST_CASE(
+    "a name that is too long for a regular expression is refused, and a long one that is not does "
+    "no harm") {
   Manifest m = of({"w"});
   m.tensors[0].name.assign(1001, 'a');
   CHECK(contains(renamed(want().rename("a=b"), m),
-                 "--rename: expected names of at most 1000 bytes for a regular expression, found one of 1001"));
+                 "--rename: expected names of at most 1000 bytes for a regular expression, found "
+                 "one of 1001"));
   CHECK(contains(trained(want().freeze("a"), m), "--frozen: expected names of at most 1000 bytes"));
   CHECK(renamed({}, m) == m.tensors[0].name);
   m.tensors[0].name.assign(1000, 'a');
@@ -168,8 +184,8 @@ TEST_CASE("a name must stay UTF-8") {
 
 TEST_CASE("roles: floating point is a parameter, all else a buffer, and the reader's word stands") {
   Manifest m;
-  for (const DType dtype :
-       {DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U8, DType::BOOL, DType::C64}) {
+  for (const DType dtype : {DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::U8,
+                            DType::BOOL, DType::C64}) {
     m.tensors.push_back(tensor(std::string(manifest::name(dtype)), dtype, {1}));
   }
   m.tensors.push_back(tensor("running_mean", DType::F32, {1}));
@@ -196,7 +212,8 @@ TEST_CASE("a pattern that matches nothing is a mistake") {
         "--trainable: expected a pattern that matches a tensor's name, found none for Lora");
   CHECK(trained(want().freeze("x"), of({"h"})) ==
         "--frozen: expected a pattern that matches a tensor's name, found none for x");
-  CHECK(contains(trained(want().freeze("["), of({"h"})), "--frozen: expected a regular expression, found ["));
+  CHECK(contains(trained(want().freeze("["), of({"h"})),
+                 "--frozen: expected a regular expression, found ["));
 }
 
 TEST_CASE("whether the embeddings are tied is config.json's word") {
@@ -211,21 +228,26 @@ TEST_CASE("whether the embeddings are tied is config.json's word") {
   CHECK_FALSE(ties({}));
   CHECK_FALSE(ties(map_of({{"tie_word_embeddings", text("true")}})));
   CHECK(ties(map_of({{"text_config", map_of({{"tie_word_embeddings", {true}}})}})));
-  CHECK_FALSE(
-      ties(map_of({{"tie_word_embeddings", {false}}, {"text_config", map_of({{"tie_word_embeddings", {true}}})}})));
+  CHECK_FALSE(ties(map_of({{"tie_word_embeddings", {false}},
+                           {"text_config", map_of({{"tie_word_embeddings", {true}}})}})));
 }
 
 TEST_CASE("the embeddings that may be tied are found by the names that models give them") {
   using model::Tied;
-  const auto tied = [](std::initializer_list<const char*> names) { return model::tied_embeddings(of(names)); };
-  CHECK(tied({"model.norm", "lm_head.weight", "model.embed_tokens.weight"}) == Tied{2, 1});  // Llama
-  CHECK(tied({"wte.weight", "lm_head.weight"}) == Tied{0, 1});                               // GPT-2
-  CHECK(tied({"gpt_neox.embed_in.weight", "embed_out.weight"}) == Tied{0, 1});               // GPT-NeoX
-  CHECK(tied({"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}) == Tied{0, 1});
+  const auto tied = [](std::initializer_list<const char*> names) {
+    return model::tied_embeddings(of(names));
+  };
+  CHECK(tied({"model.norm", "lm_head.weight", "model.embed_tokens.weight"}) ==
+        Tied{2, 1});                                                            // Llama
+  CHECK(tied({"wte.weight", "lm_head.weight"}) == Tied{0, 1});                  // GPT-2
+  CHECK(tied({"gpt_neox.embed_in.weight", "embed_out.weight"}) == Tied{0, 1});  // GPT-NeoX
+  CHECK(tied({"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"}) ==
+        Tied{0, 1});
   CHECK(tied({"shared.weight", "lm_head.weight"}) == Tied{0, 1});  // T5
   CHECK(tied({"model.embed_tokens.weight"}) == Tied{});
   CHECK(tied({"lm_head.weight"}) == Tied{{}, 0});
-  CHECK(tied({"model.my_embed_tokens.weight", "lm_head.weight"}) == Tied{{}, 1});  // whole parts of a name only
+  CHECK(tied({"model.my_embed_tokens.weight", "lm_head.weight"}) ==
+        Tied{{}, 1});  // whole parts of a name only
 }
 
 TEST_CASE("embeddings of different type or shape are not tied") {
@@ -238,7 +260,8 @@ TEST_CASE("embeddings of different type or shape are not tied") {
 }
 
 TEST_CASE("another embedding of another shape does not hide the one that is tied") {
-  Manifest m = of({"audio.embed_tokens.weight", "language_model.embed_tokens.weight", "lm_head.weight"});
+  Manifest m =
+      of({"audio.embed_tokens.weight", "language_model.embed_tokens.weight", "lm_head.weight"});
   m.tensors[0].shape = {7, 2};
   CHECK(model::tied_embeddings(m) == model::Tied{1, 2});
 }

@@ -76,7 +76,8 @@ TEST_CASE("pieces in any order and of any size give the same values") {
   const std::string wanted = widened(a);
   std::mt19937 random(2);
   for (int i = 0; i < 300; ++i) {
-    const uint64_t begin = random() % 10'000, count = std::min<uint64_t>(random() % 5'000, 10'000 - begin);
+    const uint64_t begin = random() % 10'000,
+                   count = std::min<uint64_t>(random() % 5'000, 10'000 - begin);
     const auto got = read(service, range(0, begin, count, DType::F32), 4 * count);
     REQUIRE(got);
     REQUIRE(*got == wanted.substr(4 * begin, 4 * count));
@@ -89,7 +90,8 @@ TEST_CASE("a cast of small pieces reads the source in whole windows, once") {
   const PlanItem item = needing({{0, 0, 10'240}});
   const Scope scope(service, item);
   fake.os.reads = 0;
-  for (uint64_t at = 0; at < 10'240; at += 80) REQUIRE(read(service, range(0, at, 80, DType::F32), 320));
+  for (uint64_t at = 0; at < 10'240; at += 80)
+    REQUIRE(read(service, range(0, at, 80, DType::F32), 320));
   CHECK(fake.os.reads == 5);  // 20480 bytes in windows of 4096
 }
 
@@ -106,8 +108,10 @@ TEST_CASE("a window does not reach beyond the item's need") {
 
 TEST_CASE("a digest is taken of a tensor that is read whole and in order, over its own values") {
   const std::string a = random_bytes(20'000), b = random_bytes(64);
-  OpenFake fake(
-      FakeModel().add("a", DType::BF16, {10'000}, a).add("b", DType::F32, {16}, b).add("none", DType::F32, {0, 4}, ""));
+  OpenFake fake(FakeModel()
+                    .add("a", DType::BF16, {10'000}, a)
+                    .add("b", DType::F32, {16}, b)
+                    .add("none", DType::F32, {0, 4}, ""));
   TensorService service(fake.model(), kWindow);
   const PlanItem item = needing({{0, 0, 10'000}, {1, 0, 16}, {2, 0, 0}});
   const Scope scope(service, item);
@@ -117,7 +121,8 @@ TEST_CASE("a digest is taken of a tensor that is read whole and in order, over i
     CHECK(service.digest_of(0) == digest_of(a));
   }
   SECTION("cast: not of what it was cast to") {
-    for (uint64_t at = 0; at < 10'000; at += 100) REQUIRE(read(service, range(0, at, 100, DType::F32), 400));
+    for (uint64_t at = 0; at < 10'000; at += 100)
+      REQUIRE(read(service, range(0, at, 100, DType::F32), 400));
     CHECK(service.digest_of(0) == digest_of(a));
   }
   SECTION("several tensors in turn") {
@@ -154,23 +159,28 @@ TEST_CASE("a read of nothing at the start does not make a digest of a tensor tha
 }
 
 TEST_CASE("an item reads only what its plan says") {
-  OpenFake fake(FakeModel().add("a", DType::F32, {100}, random_bytes(400)).add("b", DType::F32, {4}, random_bytes(16)));
+  OpenFake fake(FakeModel()
+                    .add("a", DType::F32, {100}, random_bytes(400))
+                    .add("b", DType::F32, {4}, random_bytes(16)));
   TensorService service(fake.model(), kWindow);
   const PlanItem item = needing({{0, 10, 20}, {0, 50, 10}});
   const Scope scope(service, item);
   CHECK(read(service, range(0, 10, 20), 80).has_value());
   CHECK(read(service, range(0, 55, 5), 20).has_value());
-  for (const xd_range& r : {range(0, 9, 1), range(0, 10, 21), range(0, 29, 2), range(0, 20, 40), range(1, 0, 4),
-                            range(0, 10, UINT64_MAX)}) {
+  for (const xd_range& r : {range(0, 9, 1), range(0, 10, 21), range(0, 29, 2), range(0, 20, 40),
+                            range(1, 0, 4), range(0, 10, UINT64_MAX)}) {
     const auto refused = read(service, r, 4 * std::min<uint64_t>(r.count, 50));
-    CHECK(contains(message(refused), "expected a read of what the item's plan needs, found elements"));
+    CHECK(contains(message(refused),
+                   "expected a read of what the item's plan needs, found elements"));
     CHECK(refused.error().code == XD_OUT_OF_RANGE);
   }
   CHECK(message(read(service, range(2, 0, 4), 16)) == "expected a tensor below 2, found 2");
 }
 
 TEST_CASE("a wrong buffer, form or cast is refused with the tensor's name") {
-  OpenFake fake(FakeModel().add("a", DType::F32, {100}, random_bytes(400)).add("i", DType::I64, {4}, random_bytes(32)));
+  OpenFake fake(FakeModel()
+                    .add("a", DType::F32, {100}, random_bytes(400))
+                    .add("i", DType::I64, {4}, random_bytes(32)));
   TensorService service(fake.model(), kWindow);
   const PlanItem item = needing({{0, 0, 100}, {1, 0, 4}});
   const Scope scope(service, item);
@@ -183,7 +193,8 @@ TEST_CASE("a wrong buffer, form or cast is refused with the tensor's name") {
   CHECK(message(read(service, stored, 10)) == "tensor \"a\": only dense values can be read");
   CHECK(message(read(service, range(1, 0, 4, DType::F32), 16)) ==
         "tensor \"i\": expected a type that casts to F32, found I64");
-  CHECK(message(read(service, range(0, 0, 4, static_cast<DType>(77)), 0)).find("tensor \"a\": ") == 0);
+  CHECK(message(read(service, range(0, 0, 4, static_cast<DType>(77)), 0)).find("tensor \"a\": ") ==
+        0);
 }
 
 TEST_CASE("tensors are read inside an item only") {
@@ -199,7 +210,9 @@ TEST_CASE("tensors are read inside an item only") {
   CHECK(message(read(service, range(0, 0, 4), 16)) == "tensors are read in write_item only");
 }
 
-TEST_CASE("a source that ends early is an error with the tensor's name, and nothing stale is read after it") {
+TEST_CASE(
+    "a source that ends early is an error with the tensor's name, and nothing stale is read after "
+    "it") {
   const std::string a = random_bytes(20'000);
   OpenFake fake(FakeModel().add("a", DType::BF16, {10'000}, a));
   TensorService service(fake.model(), kWindow);
@@ -208,7 +221,9 @@ TEST_CASE("a source that ends early is an error with the tensor's name, and noth
   REQUIRE(read(service, range(0, 0, 10, DType::F32), 40));
   fs::resize_file(fake.dir / "values", 10'000);
   const auto failed = read(service, range(0, 6'000, 10, DType::F32), 40);
-  CHECK(contains(message(failed), "tensor \"a\": values: expected 4096 bytes at offset 12000, found the file's end"));
+  CHECK(
+      contains(message(failed),
+               "tensor \"a\": values: expected 4096 bytes at offset 12000, found the file's end"));
   CHECK(failed.error().code == XD_CORRUPT);
   put(fake.dir / "values", a);
   CHECK(*read(service, range(0, 6'000, 10, DType::F32), 40) == widened(a.substr(12'000, 20)));

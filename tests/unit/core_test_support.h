@@ -20,7 +20,9 @@ namespace fs = boost::filesystem;
 // An empty folder for the length of a test, with all links in its own path resolved.
 class TempDir {
  public:
-  TempDir() : path_(fs::canonical(fs::temp_directory_path()) / fs::unique_path("crossdock-test-%%%%%%%%")) {
+  TempDir()
+      : path_(fs::canonical(fs::temp_directory_path()) /
+              fs::unique_path("crossdock-test-%%%%%%%%")) {
     fs::create_directory(path_);
   }
   ~TempDir() {
@@ -51,7 +53,8 @@ inline std::string get(const fs::path& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// Every file, link and folder under `folder`, by relative name, with the files' bytes; empty when there is no folder.
+// Every file, link and folder under `folder`, by relative name, with the files' bytes; empty when
+// there is no folder.
 inline std::map<std::string, std::string> tree(const fs::path& folder) {
   std::map<std::string, std::string> out;
   boost::system::error_code ec;
@@ -65,7 +68,8 @@ inline std::map<std::string, std::string> tree(const fs::path& folder) {
 // Names in one folder, sorted.
 inline std::vector<std::string> names(const fs::path& folder) {
   std::vector<std::string> out;
-  for (fs::directory_iterator it(folder), end; it != end; ++it) out.push_back(it->path().filename().string());
+  for (fs::directory_iterator it(folder), end; it != end; ++it)
+    out.push_back(it->path().filename().string());
   std::sort(out.begin(), out.end());
   return out;
 }
@@ -77,9 +81,12 @@ std::string message(const Result<T>& result) {
   return result.error().message;
 }
 
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
-inline manifest::Tensor tensor(const std::string& name, manifest::DType dtype, std::vector<uint64_t> shape) {
+inline manifest::Tensor tensor(const std::string& name, manifest::DType dtype,
+                               std::vector<uint64_t> shape) {
   manifest::Tensor out;
   out.name = name;
   out.dtype = dtype;

@@ -42,8 +42,8 @@ TEST_CASE("sizes are read with decimal and binary units") {
 }
 
 TEST_CASE("what is not a size that fits gives nothing") {
-  for (const char* text : {"", " ", "MiB", "-1", "-1MiB", "1 MiB", "1MiB ", "1XB", "nan", "inf", "infGiB", "1e30",
-                           "17179869184GiB", "0x10"}) {
+  for (const char* text : {"", " ", "MiB", "-1", "-1MiB", "1 MiB", "1MiB ", "1XB", "nan", "inf",
+                           "infGiB", "1e30", "17179869184GiB", "0x10"}) {
     INFO(text);
     CHECK_FALSE(parse_size(text));
   }
@@ -52,12 +52,14 @@ TEST_CASE("what is not a size that fits gives nothing") {
 TEST_CASE("UTF-8 is what RFC 3629 says") {
   CHECK(is_utf8(""));
   CHECK(is_utf8("plain"));
-  CHECK(is_utf8(
-      "\xC2\x80 \xDF\xBF \xE0\xA0\x80 \xED\x9F\xBF \xEE\x80\x80 \xEF\xBF\xBF \xF0\x90\x80\x80 \xF4\x8F\xBF\xBF"));
+  CHECK(
+      is_utf8("\xC2\x80 \xDF\xBF \xE0\xA0\x80 \xED\x9F\xBF \xEE\x80\x80 \xEF\xBF\xBF "
+              "\xF0\x90\x80\x80 \xF4\x8F\xBF\xBF"));
   CHECK(is_utf8(std::string_view("\0", 1)));
-  for (const char* text : {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xC2", "\xC2\x41", "\xE0\x9F\xBF", "\xE2\x82",
-                           "\xED\xA0\x80", "\xED\xBF\xBF", "\xF0\x8F\xBF\xBF", "\xF0\x90\x80", "\xF4\x90\x80\x80",
-                           "\xF5\x80\x80\x80", "\xFE", "\xFF", "ab\xE2\x28\xA1"}) {
+  for (const char* text :
+       {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xC2", "\xC2\x41", "\xE0\x9F\xBF", "\xE2\x82",
+        "\xED\xA0\x80", "\xED\xBF\xBF", "\xF0\x8F\xBF\xBF", "\xF0\x90\x80", "\xF4\x90\x80\x80",
+        "\xF5\x80\x80\x80", "\xFE", "\xFF", "ab\xE2\x28\xA1"}) {
     INFO(printable(text));
     CHECK_FALSE(is_utf8(text));
   }

@@ -60,7 +60,8 @@ TEST_CASE("each layer puts its place in front, once") {
   CHECK(e.message == "tensor \"w\": block 12: read 3 bytes of 4");
   CHECK(e.code == XD_CORRUPT);
   // The message is in the host's slot: only places are kept here, with no colon after the last.
-  CHECK((Error{XD_IO, "", true}.in("block 12").in("tensor \"w\"").message) == "tensor \"w\": block 12");
+  CHECK((Error{XD_IO, "", true}.in("block 12").in("tensor \"w\"").message) ==
+        "tensor \"w\": block 12");
 }
 
 TEST_CASE("a result of an error type's own shape is not taken for an error") {

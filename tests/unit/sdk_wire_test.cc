@@ -1,5 +1,6 @@
-// manifest_wire.hpp against libprotobuf. The messages are filled by walking protobuf's own descriptors, so a field that
-// is added to manifest.proto and forgotten in manifest_wire.hpp makes these tests fail.
+// manifest_wire.hpp against libprotobuf. The messages are filled by walking protobuf's own
+// descriptors, so a field that is added to manifest.proto and forgotten in manifest_wire.hpp makes
+// these tests fail.
 #include <crossdock/manifest.pb.h>
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/descriptor.pb.h>
@@ -29,9 +30,11 @@ namespace {
 
 constexpr int kMaxNesting = 12;  // of filled messages
 
-// The values that every field of a type must have been seen with. null_value is only ever true: see manifest.proto.
+// The values that every field of a type must have been seen with. null_value is only ever true: see
+// manifest.proto.
 const std::vector<int64_t> kInt64{0, 1, -1, 127, 128, INT64_MAX, INT64_MIN};
-const std::vector<uint64_t> kUint64{0, 1, 127, 128, UINT32_MAX, uint64_t{1} << 32, uint64_t{1} << 63, UINT64_MAX};
+const std::vector<uint64_t> kUint64{
+    0, 1, 127, 128, UINT32_MAX, uint64_t{1} << 32, uint64_t{1} << 63, UINT64_MAX};
 const std::vector<uint32_t> kUint32{0, 1, 127, 128, UINT32_MAX};
 const std::vector<double> kDouble{0.0,
                                   -0.0,
@@ -40,8 +43,12 @@ const std::vector<double> kDouble{0.0,
                                   std::numeric_limits<double>::denorm_min(),
                                   std::numeric_limits<double>::max(),
                                   std::numeric_limits<double>::infinity()};
-const std::vector<std::string> kText{
-    "", "a", "model.layers.0.weight", "\xc3\xa9\xe2\x82\xac", std::string(300, 'x'), std::string("nul\0in", 6)};
+const std::vector<std::string> kText{"",
+                                     "a",
+                                     "model.layers.0.weight",
+                                     "\xc3\xa9\xe2\x82\xac",
+                                     std::string(300, 'x'),
+                                     std::string("nul\0in", 6)};
 const std::vector<std::string> kBytes{"", std::string("\0\xff\x80", 3), std::string(20000, '\x7f')};
 const std::vector<int> kLengths{0, 1, 5};  // of repeated fields
 
@@ -52,7 +59,8 @@ class Filler {
 
   void fill(Message& message, int nesting = 0) {
     const Descriptor& type = *message.GetDescriptor();
-    for (int i = 0; i < type.oneof_decl_count(); ++i) fill_oneof(message, *type.oneof_decl(i), nesting);
+    for (int i = 0; i < type.oneof_decl_count(); ++i)
+      fill_oneof(message, *type.oneof_decl(i), nesting);
     for (int i = 0; i < type.field_count(); ++i) {
       const FieldDescriptor& field = *type.field(i);
       if (field.containing_oneof()) continue;
@@ -67,8 +75,10 @@ class Filler {
 
   const std::set<std::string>& used() const { return used_; }
 
-  // What used() must hold in the end: every field of every message that `type` leads to, with every value.
-  static void expect(const Descriptor& type, std::set<std::string>& out, std::set<const Descriptor*>& seen) {
+  // What used() must hold in the end: every field of every message that `type` leads to, with every
+  // value.
+  static void expect(const Descriptor& type, std::set<std::string>& out,
+                     std::set<const Descriptor*>& seen) {
     if (!seen.insert(&type).second) return;
     for (int i = 0; i < type.field_count(); ++i) {
       const FieldDescriptor& field = *type.field(i);
@@ -86,7 +96,8 @@ class Filler {
   static std::string key(const FieldDescriptor& field, const char* what, size_t i) {
     return field.full_name() + " " + what + " " + std::to_string(i);
   }
-  static void expect_all(const FieldDescriptor& field, const char* what, size_t n, std::set<std::string>& out) {
+  static void expect_all(const FieldDescriptor& field, const char* what, size_t n,
+                         std::set<std::string>& out) {
     for (size_t i = 0; i < n; ++i) out.insert(key(field, what, i));
   }
   static size_t values_of(const FieldDescriptor& field) {
@@ -140,7 +151,8 @@ class Filler {
   void set(Message& message, const FieldDescriptor& field, int nesting) {
     const Reflection& access = *message.GetReflection();
     const auto put = [&](auto add, auto assign, const auto& value) {
-      field.is_repeated() ? (access.*add)(&message, &field, value) : (access.*assign)(&message, &field, value);
+      field.is_repeated() ? (access.*add)(&message, &field, value)
+                          : (access.*assign)(&message, &field, value);
     };
     switch (field.type()) {
       case FieldDescriptor::TYPE_INT64:
@@ -152,7 +164,8 @@ class Filler {
       case FieldDescriptor::TYPE_DOUBLE:
         return put(&Reflection::AddDouble, &Reflection::SetDouble, pick(field, "value", kDouble));
       case FieldDescriptor::TYPE_BOOL:
-        return put(&Reflection::AddBool, &Reflection::SetBool, index(field, "value", values_of(field)) == 0);
+        return put(&Reflection::AddBool, &Reflection::SetBool,
+                   index(field, "value", values_of(field)) == 0);
       case FieldDescriptor::TYPE_STRING:
         return put(&Reflection::AddString, &Reflection::SetString, pick(field, "value", kText));
       case FieldDescriptor::TYPE_BYTES:
@@ -164,8 +177,8 @@ class Filler {
       }
       case FieldDescriptor::TYPE_MESSAGE: {
         used_.insert(key(field, "value", 0));
-        Message& part =
-            field.is_repeated() ? *access.AddMessage(&message, &field) : *access.MutableMessage(&message, &field);
+        Message& part = field.is_repeated() ? *access.AddMessage(&message, &field)
+                                            : *access.MutableMessage(&message, &field);
         return fill(part, nesting + 1);
       }
       default:
@@ -178,7 +191,9 @@ class Filler {
 };
 
 // An unset message and an empty one are the same to us, so Equivalent and not Equals.
-bool same(const pb::Manifest& a, const pb::Manifest& b) { return MessageDifferencer::Equivalent(a, b); }
+bool same(const pb::Manifest& a, const pb::Manifest& b) {
+  return MessageDifferencer::Equivalent(a, b);
+}
 
 crossdock::Result<manifest::Manifest> decode(std::string_view bytes) {
   return manifest::decode<manifest::Manifest>(as_bytes(bytes));
@@ -207,9 +222,12 @@ class UnpackedSchema {
     pb::Manifest::descriptor()->file()->CopyTo(&file);
     for (auto& message : *file.mutable_message_type()) {
       for (auto& field : *message.mutable_field()) {
-        const bool repeated = field.label() == google::protobuf::FieldDescriptorProto::LABEL_REPEATED;
-        if (repeated && field.type() == google::protobuf::FieldDescriptorProto::TYPE_UINT64) unpack(field);
-        if (repeated && field.type() == google::protobuf::FieldDescriptorProto::TYPE_INT64) unpack(field);
+        const bool repeated =
+            field.label() == google::protobuf::FieldDescriptorProto::LABEL_REPEATED;
+        if (repeated && field.type() == google::protobuf::FieldDescriptorProto::TYPE_UINT64)
+          unpack(field);
+        if (repeated && field.type() == google::protobuf::FieldDescriptorProto::TYPE_INT64)
+          unpack(field);
       }
     }
     type_ = pool_.BuildFile(file)->FindMessageTypeByName("Manifest");
@@ -244,7 +262,8 @@ std::string length_field(uint32_t number, const std::string& body) {
   return out + body;
 }
 
-// A config of lists in lists, `n` messages deep under the manifest (an even number at least 2: source and config).
+// A config of lists in lists, `n` messages deep under the manifest (an even number at least 2:
+// source and config).
 std::string nested(int n) {
   std::string value;  // an unset Value
   for (int depth = 2; depth < n; depth += 2) value = length_field(8, length_field(1, value));
@@ -269,7 +288,8 @@ void nulls_are_true(Message& message) {
   }
 }
 
-// Whatever the bytes are: an error or a manifest, and the one that libprotobuf finds when it takes them too.
+// Whatever the bytes are: an error or a manifest, and the one that libprotobuf finds when it takes
+// them too.
 void check_any_bytes(const std::string& bytes) {
   const auto ours = decode(bytes);
   if (!ours) {
@@ -284,7 +304,8 @@ void check_any_bytes(const std::string& bytes) {
   theirs.DiscardUnknownFields();
   nulls_are_true(theirs);
   REQUIRE(back.ParseFromString(again));
-  // A NaN is not equal to itself, so compare what the two serialise to; unset and empty messages differ in that.
+  // A NaN is not equal to itself, so compare what the two serialise to; unset and empty messages
+  // differ in that.
   if (theirs.SerializeAsString() != back.SerializeAsString()) REQUIRE(same(theirs, back));
 }
 
@@ -293,11 +314,13 @@ void check_any_bytes(const std::string& bytes) {
 TEST_CASE("every field, kind and enum value goes through both implementations") {
   Filler filler(1);
   UnpackedSchema unpacked;
-  CHECK(unpacked.changed() == 5);  // shape, strides, sub_sizes and the tensors of alias and parameter groups
+  CHECK(unpacked.changed() ==
+        5);  // shape, strides, sub_sizes and the tensors of alias and parameter groups
   std::set<std::string> expected;
   std::set<const Descriptor*> seen;
   Filler::expect(*pb::Manifest::descriptor(), expected, seen);
-  CHECK(seen.size() == static_cast<size_t>(pb::Manifest::descriptor()->file()->message_type_count()));
+  CHECK(seen.size() ==
+        static_cast<size_t>(pb::Manifest::descriptor()->file()->message_type_count()));
 
   for (int round = 0; round < 300; ++round) {
     INFO("round " << round);
@@ -328,7 +351,8 @@ TEST_CASE("an enum value from a newer schema is kept") {
 }
 
 TEST_CASE("the enums are those of manifest.proto") {
-  const auto check = [](const google::protobuf::EnumDescriptor& theirs, std::map<std::string, uint32_t> ours) {
+  const auto check = [](const google::protobuf::EnumDescriptor& theirs,
+                        std::map<std::string, uint32_t> ours) {
     INFO(theirs.full_name());
     CHECK(ours.size() == static_cast<size_t>(theirs.value_count()));
     for (int i = 0; i < theirs.value_count(); ++i) {
@@ -339,8 +363,10 @@ TEST_CASE("the enums are those of manifest.proto") {
   };
   const auto number = [](auto value) { return static_cast<uint32_t>(value); };
 
-  std::map<std::string, uint32_t> dtypes{{"DTYPE_UNSPECIFIED", number(manifest::DType::UNSPECIFIED)}};
-  for (uint32_t i = 1; i < manifest::kDTypes.size(); ++i) dtypes[std::string(manifest::kDTypes[i].name)] = i;
+  std::map<std::string, uint32_t> dtypes{
+      {"DTYPE_UNSPECIFIED", number(manifest::DType::UNSPECIFIED)}};
+  for (uint32_t i = 1; i < manifest::kDTypes.size(); ++i)
+    dtypes[std::string(manifest::kDTypes[i].name)] = i;
   check(*pb::DType_descriptor(), dtypes);
   CHECK(number(manifest::DType::F6_E3M2) == manifest::kDTypes.size() - 1);
   CHECK(number(manifest::DType::BF16) == pb::BF16);
@@ -372,7 +398,8 @@ TEST_CASE("a new manifest follows the current schema, a decoded one says its own
 }
 
 TEST_CASE("merging is protobuf's") {
-  // Singular messages merge, the last scalar wins, repeated fields append, unknown fields are skipped.
+  // Singular messages merge, the last scalar wins, repeated fields append, unknown fields are
+  // skipped.
   pb::Manifest a, b;
   a.mutable_source()->set_format("one");
   a.mutable_source()->mutable_config()->mutable_list_value()->add_values()->set_int_value(1);
@@ -389,11 +416,13 @@ TEST_CASE("merging is protobuf's") {
   CHECK(ours->source.config.get<manifest::ValueList>()->values.size() == 2);
   CHECK(ours->tensors.size() == 2);
 
-  // The last kind of a oneof wins; a field of the wrong wire type is unknown, and takes nothing away.
+  // The last kind of a oneof wins; a field of the wrong wire type is unknown, and takes nothing
+  // away.
   const std::string wrong = length_field(3, "int_value is no text");
   pb::Value text;
   text.set_string_value("kept");
-  const auto value = manifest::decode<manifest::Value>(as_bytes("\x10\x01" + text.SerializeAsString() + wrong));
+  const auto value =
+      manifest::decode<manifest::Value>(as_bytes("\x10\x01" + text.SerializeAsString() + wrong));
   REQUIRE(value.has_value());
   REQUIRE(value->get<std::string>() != nullptr);
   CHECK(*value->get<std::string>() == "kept");
@@ -427,7 +456,8 @@ TEST_CASE("cut off, changed or random bytes give an error or a manifest") {
     pb::Manifest m;
     filler.fill(m);
     std::string bytes = m.SerializeAsString();
-    // The long fields make most of the bytes; the places where things go wrong are in the first few kilobytes.
+    // The long fields make most of the bytes; the places where things go wrong are in the first few
+    // kilobytes.
     const size_t limit = std::min<size_t>(bytes.size(), 2000);
     for (size_t n = 0; n < limit; n += 1 + round) check_any_bytes(bytes.substr(0, n));
     for (int change = 0; change < 50; ++change) {

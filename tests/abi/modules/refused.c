@@ -1,5 +1,6 @@
-/* One module per case (-DCASE_name), each wrong in one way: the host must refuse it, say why, and go on without it.
- * The two cases `older` and `newer` are right, with structs of another length: the host must take them. */
+/* One module per case (-DCASE_name), each wrong in one way: the host must refuse it, say why, and
+ * go on without it. The two cases `older` and `newer` are right, with structs of another length:
+ * the host must take them. */
 #include <crossdock/plugin.h>
 #include <string.h>
 
@@ -8,8 +9,8 @@ static int32_t probe(const xd_host* h, const xd_input* in) {
   (void)in;
   return 0;
 }
-static xd_status open(const xd_host* h, const xd_input* in, const xd_option* const* options, xd_reader** out,
-                      xd_error* err) {
+static xd_status open(const xd_host* h, const xd_input* in, const xd_option* const* options,
+                      xd_reader** out, xd_error* err) {
   (void)in;
   (void)options;
   (void)out;
@@ -21,7 +22,8 @@ static xd_status manifest(xd_reader* r, xd_bytes* out, xd_error* err) {
   (void)err;
   return XD_INTERNAL;
 }
-static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size, xd_error* err) {
+static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size,
+                      xd_error* err) {
   (void)r;
   (void)range;
   (void)dst;
@@ -31,7 +33,8 @@ static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t d
 }
 static void close(xd_reader* r) { (void)r; }
 
-static xd_reader_api reader = {XD_INIT_SIZE(xd_reader_api), 0, probe, open, manifest, read, NULL, close};
+static xd_reader_api reader = {
+    XD_INIT_SIZE(xd_reader_api), 0, probe, open, manifest, read, NULL, close};
 static const char* formats[] = {"stub", NULL};
 static xd_option_desc option = {XD_INIT_SIZE(xd_option_desc), 0, "flag", "bool", "false", "a flag"};
 static const xd_option_desc* const options[] = {&option, NULL};
@@ -40,8 +43,8 @@ static const xd_option_desc* const options[] = {&option, NULL};
 static struct {
   xd_plugin_desc desc;
   uint64_t appended[8];
-} plugin = {{XD_INIT_SIZE(xd_plugin_desc), XD_READER, 0, "org.example.reader.stub", "1.0.0", "A reader for tests",
-             formats, NULL, options, &reader, NULL},
+} plugin = {{XD_INIT_SIZE(xd_plugin_desc), XD_READER, 0, "org.example.reader.stub", "1.0.0",
+             "A reader for tests", formats, NULL, options, &reader, NULL},
             {0}};
 static const xd_plugin_desc* plugins[] = {&plugin.desc, NULL};
 static xd_module module = {XD_INIT_SIZE(xd_module), 0, plugins, NULL};
@@ -109,4 +112,6 @@ static xd_status break_it(const xd_host* host, const xd_module** out, xd_error* 
   return XD_OK;
 }
 
-xd_status xd_plugin_v1(const xd_host* host, const xd_module** out, xd_error* err) { return break_it(host, out, err); }
+xd_status xd_plugin_v1(const xd_host* host, const xd_module** out, xd_error* err) {
+  return break_it(host, out, err);
+}

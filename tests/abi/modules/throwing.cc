@@ -1,4 +1,5 @@
-// Plugins in C++ that throw wherever they can: the veneer turns it into an error, and the host goes on.
+// Plugins in C++ that throw wherever they can: the veneer turns it into an error, and the host goes
+// on.
 #include <crossdock/plugin.hpp>
 
 #include <stdexcept>
@@ -42,7 +43,8 @@ class ThrowingReader : public Reader {
 
 class ThrowingWriter : public Writer {
  public:
-  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest, const Options& options) {
+  static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest,
+                                              const Options& options) {
     if (options.text("fail-in") == "open") throw std::runtime_error("boom in the writer's open");
     return std::unique_ptr<Writer>(new ThrowingWriter(options.text("fail-in")));
   }
@@ -79,7 +81,8 @@ constexpr const char* kFormats[] = {"throwing", nullptr};
 constexpr xd_option_desc kReaderWhere{XD_INIT_SIZE(xd_option_desc), 0, "throw-in", "string", "",
                                       "the call that throws"};
 constexpr const xd_option_desc* kReaderOptions[] = {&kReaderWhere, nullptr};
-constexpr xd_option_desc kWriterWhere{XD_INIT_SIZE(xd_option_desc), 0, "fail-in", "string", "", "the call that throws"};
+constexpr xd_option_desc kWriterWhere{XD_INIT_SIZE(xd_option_desc), 0, "fail-in", "string", "",
+                                      "the call that throws"};
 constexpr const xd_option_desc* kWriterOptions[] = {&kWriterWhere, nullptr};
 constexpr xd_plugin_desc kReaderPlugin{XD_INIT_SIZE(xd_plugin_desc),
                                        XD_READER,
