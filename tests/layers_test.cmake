@@ -1,10 +1,10 @@
 # cmake -DSOURCE=<project root> -P layers_test.cmake
 #
-# Includes go one way: sdk < core/base < core/io < core/model < core/layout < core/plugin < core/convert < apps. Plugins see the sdk and
+# Includes go one way: sdk < core/base < core/io < core/model < core/rules < core/layout < core/plugin < core/convert < apps. Plugins see the sdk and
 # plugins/common; examples see the sdk as installed; nothing outside the tests sees tests. A file of ours is included by
 # its path from the root, so the path says the layer; files of the sdk as <crossdock/...>.
 cmake_minimum_required(VERSION 3.22)
-set(core_layers base io model layout plugin convert)  # each may see those before it and itself
+set(core_layers base io model rules layout plugin convert)  # each may see those before it and itself
 set(test_file "(_test\\.(cc|h|c)|_for_test\\.(h|cc))$")
 set(sdk_or_standard "^crossdock/[a-z_]+\\.(h|hpp)$|^[a-z_]+$|^std(def|int)\\.h$")  # the sdk depends on nothing
 set(problems)

@@ -55,7 +55,7 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
-  add_layout_flags(flags.target, r.layout);
+  add_rule_flags(flags.target, r.rules, r.keep_unmatched);
   flags.target.add_options()  //
       ("target", po::value(&r.target.description)->value_name("FILE"),
        "a description of the job's module, from `python -m crossdock_manifest describe`: checks "

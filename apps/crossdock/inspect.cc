@@ -116,10 +116,12 @@ struct Wishes {
   bool json = false, tensors = false;
   unsigned threads = 1;
   plugin::GivenOptions reader_options;
-  layout::Options layout;
+  rules::RuleFiles rules;
+  bool keep_unmatched = false;
 };
 
 Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
+  XD_TRY_SET(const auto rules, rules::RuleSet::load(wishes.rules));
   XD_TRY_SET(auto input, io::open_input(wishes.source));
   XD_TRY_SET(const auto model,
              convert::OpenModel::open(session.host(), session.registry(), std::move(input),
@@ -127,7 +129,7 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   for (const std::string& note : model->notes())
     fmt::print(stderr, "note: {}\n", base::printable(note));
   // What the file holds is shown under its own names when the rules make no model of it.
-  if (const auto laid_out = model->lay_out(wishes.layout); !laid_out)
+  if (const auto laid_out = model->lay_out(rules, wishes.keep_unmatched); !laid_out)
     fmt::print(stderr, "note: {}\n", laid_out.error().message);
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
@@ -166,7 +168,7 @@ void add_common(po::options_description& options, Wishes& wishes) {
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
-  add_layout_flags(options, wishes.layout);
+  add_rule_flags(options, wishes.rules, wishes.keep_unmatched);
 }
 
 }  // namespace

@@ -99,18 +99,18 @@ plugin::GivenOptions given_options(const po::variables_map& values,
   return out;
 }
 
-void add_layout_flags(po::options_description& description, layout::Options& out) {
-  out.folders = plugin::rule_folders();
-  const auto add_files = [&out](const std::vector<std::string>& files) {
-    out.files.assign(files.begin(), files.end());
+void add_rule_flags(po::options_description& description, rules::RuleFiles& files,
+                    bool& keep_unmatched) {
+  files.folders = plugin::rule_folders();
+  const auto add_files = [&files](const std::vector<std::string>& given) {
+    files.files.assign(given.begin(), given.end());
   };
   description.add_options()  //
       ("rules",
        po::value<std::vector<std::string>>()->composing()->value_name("FILE")->notifier(add_files),
-       "rules of your own for names and layouts, looked at first (repeatable); docs/rules.md tells "
-       "how to write "
-       "them")  //
-      ("keep-unmatched", po::bool_switch(&out.keep_unmatched),
+       "rules of your own for modules and layouts, asked first (repeatable); docs/rules.md tells "
+       "how to write them")  //
+      ("keep-unmatched", po::bool_switch(&keep_unmatched),
        "tensors that no rule takes stay under their own names");
 }
 

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "core/base/memory.h"
-#include "core/layout/layout.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
 #include "core/plugin/registry.h"
+#include "core/rules/rule_set.h"
 
 #include <boost/program_options.hpp>
 
@@ -51,7 +51,8 @@ plugin::GivenOptions given_options(const po::variables_map& values,
                                    const xd_option_desc* const* options);
 
 // --rules and --keep-unmatched, and where the rules are.
-void add_layout_flags(po::options_description& description, layout::Options& out);
+void add_rule_flags(po::options_description& description, rules::RuleFiles& files,
+                    bool& keep_unmatched);
 
 // Parses `args` against `description` and positional names; throws po::error with a message for the
 // user.

@@ -45,10 +45,10 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
                                                    const plugin::GivenOptions& given) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from));
-  XD_TRY_SET(const auto options, plugin::CheckedOptions::check(self->reader_->desc.options, given));
+  XD_TRY_SET(self->options_, plugin::CheckedOptions::check(self->reader_->desc.options, given));
   const auto opened = host.call([&](xd_error* err) {
-    return self->reader_->reader.open(host.table(), &self->handle_, options.table(), &self->opened_,
-                                      err);
+    return self->reader_->reader.open(host.table(), &self->handle_, self->options_.table(),
+                                      &self->opened_, err);
   });
   if (!opened) return self->explain(registry, opened.error());
   XD_TRY(self->load_manifest());
@@ -164,11 +164,11 @@ Result<void> OpenModel::load_manifest() {
   return {};
 }
 
-Result<void> OpenModel::lay_out(const layout::Options& options) {
+Result<void> OpenModel::lay_out(const rules::RuleSet& rules, bool keep_unmatched) {
   const layout::ReadTensor read = [this](uint64_t tensor, std::span<std::byte> out) {
     return read_stored(tensor, 0, model::element_count(manifest_.tensors[tensor]), out);
   };
-  XD_TRY_SET(layout::LaidOut made, layout::lay_out(options, manifest_, read));
+  XD_TRY_SET(layout::LaidOut made, layout::lay_out(rules, keep_unmatched, manifest_, read));
   if (made.programs.empty()) return {};
   auto stored = std::exchange(manifest_.tensors, std::move(made.tensors));
   if (auto r = model::check(manifest_); !r) {

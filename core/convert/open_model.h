@@ -28,10 +28,11 @@ class OpenModel {
   ~OpenModel();
 
   // By layout rules, before anything is read. After an error all is as it was.
-  Result<void> lay_out(const layout::Options& options);
+  Result<void> lay_out(const rules::RuleSet& rules, bool keep_unmatched);
 
   const io::Input& input() const { return input_; }
   const plugin::Plugin& reader() const { return *reader_; }
+  const plugin::CheckedOptions& reader_options() const { return options_; }
   // As the reader gave it and layout rules made it. The conversion works on a copy whose tensors
   // have the same indexes.
   const manifest::Manifest& manifest() const { return manifest_; }
@@ -67,6 +68,7 @@ class OpenModel {
   const io::Input input_;
   const xd_input handle_;
   const plugin::Plugin* reader_ = nullptr;
+  plugin::CheckedOptions options_;  // the reader's
   bool is_sure_ = true;  // of the reader: it was named, or takes the input for a model of its own
   std::vector<const plugin::Plugin*>
       others_;  // readers that find a model of theirs in the input too

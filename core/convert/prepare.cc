@@ -5,11 +5,12 @@
 #include "core/convert/tied.h"
 #include "core/io/paths.h"
 #include "core/model/config.h"
-#include "core/model/config_check.h"
 #include "core/model/describe.h"
-#include "core/model/param_groups.h"
 #include "core/model/refusals.h"
-#include "core/model/rules.h"
+#include "core/rules/class_names.h"
+#include "core/rules/config_check.h"
+#include "core/rules/module.h"
+#include "core/rules/param_groups.h"
 
 #include <boost/filesystem/operations.hpp>
 
@@ -39,7 +40,7 @@ Result<void> open_source(Session& session, Prepared& out) {
   XD_TRY(io::check_apart(input, out.destination));
   XD_TRY_SET(out.source, OpenModel::open(session.host, session.registry, std::move(input),
                                          request.from, request.reader_options));
-  XD_TRY(out.source->lay_out(request.layout));
+  XD_TRY(out.source->lay_out(session.rules, request.keep_unmatched));
   session.notes.add(out.source->notes());
   const fs::path& root = out.source->input().root();
   if (boost::system::error_code ec;
@@ -63,70 +64,94 @@ Result<void> refuse_codes(const OpenModel& source, const Manifest& target,
       "release"));
 }
 
-// What a conversion without a description of the job's module must be sure of itself: that this is
-// a whole model, and the one that config.json speaks of. Names of old that the class has no longer
-// are renamed by its rule.
-Result<void> check_plain_model(Session& session, const Manifest& renamed,
-                               model::TargetOptions& options) {
-  XD_TRY(model::refuse_adapters(renamed));
-  XD_TRY(model::refuse_moments(renamed));
-  XD_TRY(model::refuse_ungathered(renamed));
-  XD_TRY(
-      model::check_against_config(plugin::rule_folders(), renamed, options.ignore_config_mismatch));
-  // Names that the user changed are the job's own, and need not be those of the class.
-  const bool renames =
-      !options.renames.empty() || !options.add_prefix.empty() || !options.strip_prefix.empty();
-  if (options.ignore_config_mismatch || renames) return {};
-  auto names = model::check_parameters(plugin::rule_folders(), renamed);
-  if (!names) {
-    return Error{names.error().code,
-                 cat(names.error().message, in_brackets(model::wrapper_hint(renamed)),
+bool changes_names(const model::TargetOptions& options) {
+  return !options.renames.empty() || !options.add_prefix.empty() || !options.strip_prefix.empty();
+}
+
+std::string no_rule_note(const std::string& class_name, const Manifest& m) {
+  const std::string old = rules::old_names_hint(m);
+  return cat(
+      "The names are those of the files, and were not compared: there is no rule for the "
+      "module of ",
+      class_name,
+      ", whose names in transformers 5 may be others. A description of the job's module "
+      "compares them: `python -m crossdock_manifest describe MODEL -o target.pb`, then "
+      "--target target.pb.",
+      old.empty() ? "" : cat(" transformers 5 spells some of them otherwise: ", old, "."));
+}
+
+// The model's tensors as the class has them that config.json names: names, which of them are left
+// out, and whether all are there. What the user renamed is the job's own, and need not be the
+// class's.
+Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool needs_module,
+                         Manifest& m) {
+  const model::TargetOptions& options = session.request.target;
+  XD_TRY(rules::check_against_config(rule, m, options.ignore_config_mismatch));
+  if (changes_names(options) && !needs_module) return {};
+  std::vector<std::string> notes;
+  XD_TRY(rules::give_class_names(rule, m, notes));
+  session.notes.add(std::move(notes));
+  if (needs_module || options.ignore_config_mismatch) return {};
+  if (auto all = rules::check_parameters(rule, m); !all) {
+    return Error{all.error().code,
+                 cat(all.error().message, in_brackets(model::wrapper_hint(m)),
                      "; if the model lacks it on purpose, say --ignore-config-mismatch")};
   }
-  options.rule_renames = std::move(names->renames);
-  const std::string architecture = model::model_class(renamed).architecture;
-  if (!names->is_known && !architecture.empty()) {
-    session.notes.add(
-        cat("The names are those of the files: there is no rule for the module of ", architecture,
-            ", whose names in transformers 5 may be others. --target compares them."));
+  if (const auto unknown = rules::find_unknown(rule, m); !unknown.empty()) {
+    session.notes.add(cat(rule.class_name(), " has no ", base::listed(unknown),
+                          ": written as the source has them; a job of that class does not read "
+                          "them."));
   }
   return {};
 }
 
-// What the rules say of the job's module; adds their renames to the job's.
-Result<Manifest> describe_by_rules(const std::string& to, const Manifest& renamed,
-                                   model::TargetOptions& options) {
-  auto found = model::describe_by_rules(plugin::rule_folders(), renamed);
-  if (!found) {
-    return Error{found.error().code,
-                 cat("--to ", to, " must know the job's module: ", found.error().message,
-                     in_brackets(model::wrapper_hint(renamed)),
+// What the rule says of the job's module, for a writer that must know it.
+Result<Manifest> describe_by_rule(const Session& session, const rules::ModuleRule* rule,
+                                  const Manifest& m) {
+  auto module = rule ? rules::describe_module(*rule, m) : rules::no_module_rule(m);
+  if (!module) {
+    return Error{module.error().code,
+                 cat("--to ", session.request.to, " must know the job's module: ",
+                     module.error().message, in_brackets(model::wrapper_hint(m)),
                      "; or describe it by `python -m crossdock_manifest describe MODEL -o "
-                     "target.pb` and give that "
-                     "with --target target.pb")};
+                     "target.pb` and give that with --target target.pb")};
   }
-  XD_TRY(model::add_param_groups(options.param_groups, found->no_decay, found->module));
-  options.rule_renames = std::move(found->renames);
-  return std::move(found->module);
+  XD_TRY(rules::add_param_groups(session.request.target.param_groups, rule->no_decay(), *module));
+  return module;
 }
 
-// The job's module, by its description or by the rules; nothing when neither is there and the
-// writer can do without.
-Result<std::optional<Manifest>> find_module(Session& session, const Prepared& prepared,
-                                            model::TargetOptions& options) {
+// The model as the job has it: names, what is trained, what is left out. The job's module is known
+// by its description or by the class's rule; a writer that does not need it can do without.
+Result<void> make_target(Session& session, Prepared& prepared) {
+  const model::TargetOptions& options = session.request.target;
+  Manifest& m = prepared.target;
+  XD_TRY(model::give_names(options, m));
   std::optional<Manifest> module;
+  std::optional<rules::ModuleRule> rule;
   if (!options.description.empty()) {
     XD_TRY_SET(module, model::read_description(options.description));
-    return module;
+  } else {
+    if (std::string hint = model::wrapper_hint(m); !hint.empty()) session.notes.add(hint);
+    XD_TRY(model::refuse_adapters(m));
+    XD_TRY(model::refuse_moments(m));
+    XD_TRY(model::refuse_ungathered(m));
+    const bool needs_module = prepared.writer->desc.caps & XD_CAP_MODULE;
+    XD_TRY_SET(rule, rules::ModuleRule::find(session.rules, m));
+    if (rule) XD_TRY(apply_class(session, *rule, needs_module, m));
+    if (needs_module) {
+      XD_TRY_SET(module, describe_by_rule(session, rule ? &*rule : nullptr, m));
+    } else if (const std::string name = model::model_class(m).architecture;
+               !rule && !name.empty() && !changes_names(options)) {
+      session.notes.add(no_rule_note(name, m));
+    }
   }
-  Manifest renamed = prepared.target;  // the rules know the job's names
-  std::vector<std::string> early;      // apply_target says them again
-  XD_TRY(model::apply_target(options, nullptr, renamed, early));
-  XD_TRY(check_plain_model(session, renamed, options));
-  if (prepared.writer->desc.caps & XD_CAP_MODULE) {
-    XD_TRY_SET(module, describe_by_rules(session.request.to, renamed, options));
-  }
-  return module;
+  std::vector<std::string> notes;
+  XD_TRY(model::apply_module(options, module ? &*module : nullptr, m, notes));
+  const auto tied = rule ? rules::find_tied(*rule, m) : model::tied_embeddings(m, notes);
+  XD_TRY(
+      leave_out_tied(*prepared.source, tied, m, session.window_bytes(), session.cancelled, notes));
+  session.notes.add(std::move(notes));
+  return {};
 }
 
 }  // namespace
@@ -134,6 +159,7 @@ Result<std::optional<Manifest>> find_module(Session& session, const Prepared& pr
 Result<Prepared> prepare(Session& session) {
   const Request& request = session.request;
   XD_TRY(check_request(request));
+  XD_TRY_SET(session.rules, rules::RuleSet::load(request.rules));
   Prepared out;
   out.writer = session.registry.find_writer(request.to);
   if (!out.writer)
@@ -148,12 +174,7 @@ Result<Prepared> prepare(Session& session) {
     return unsupported(cat("expected a model, found no tensors in ", request.source));
   XD_TRY(refuse_codes(*out.source, out.target, request.source));
 
-  model::TargetOptions options = request.target;
-  XD_TRY_SET(const auto module, find_module(session, out, options));
-  std::vector<std::string> notes;
-  XD_TRY(model::apply_target(options, module ? &*module : nullptr, out.target, notes));
-  XD_TRY(leave_out_tied(*out.source, out.target, session.window_bytes(), session.cancelled, notes));
-  session.notes.add(std::move(notes));
+  XD_TRY(make_target(session, out));
   return out;
 }
 

@@ -1,9 +1,9 @@
 // What a conversion is asked for. Its flags are the command's (apps/crossdock/convert.cc).
 #pragma once
 
-#include "core/layout/layout.h"
 #include "core/model/target.h"
 #include "core/plugin/options.h"
+#include "core/rules/rule_set.h"
 
 #include <cstdint>
 #include <string>
@@ -19,7 +19,8 @@ struct Request {
   std::string to;
   plugin::GivenOptions reader_options;
   plugin::GivenOptions writer_options;
-  layout::Options layout;
+  rules::RuleFiles rules;
+  bool keep_unmatched = false;  // tensors that no rule takes stay under their own names
   model::TargetOptions target;
   uint64_t memory = 1 << 30;
   unsigned threads = 1;

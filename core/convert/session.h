@@ -6,6 +6,7 @@
 #include "core/convert/request.h"
 #include "core/plugin/host.h"
 #include "core/plugin/registry.h"
+#include "core/rules/rule_set.h"
 
 #include <atomic>
 #include <mutex>
@@ -44,6 +45,7 @@ struct Session {
   const std::atomic<bool>& cancelled;
   base::Memory memory;
   plugin::Host host;
+  rules::RuleSet rules;  // set by prepare()
   Notes notes;  // the writer's, and warnings of either plugin, among them
 };
 

@@ -2,12 +2,13 @@
 
 #include "core/base/text.h"
 #include "core/model/check.h"
-#include "core/model/target.h"
 
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace crossdock::convert {
 
@@ -38,45 +39,53 @@ Result<bool> equal_values(OpenModel& model, uint64_t a, uint64_t b, uint64_t pie
   return true;
 }
 
-// Names that share one storage in the source are one parameter.
-void drop_aliases(Manifest& target) {
+// Names that share one storage in the source are one parameter: the first name is kept, or the
+// first that is not tied to another one of them.
+void leave_out_aliases(std::span<const manifest::AliasGroup> tied, Manifest& target) {
+  std::unordered_set<uint64_t> other_names;
+  for (const manifest::AliasGroup& group : tied)
+    other_names.insert(group.tensors.begin() + 1, group.tensors.end());
   for (const manifest::AliasGroup& group : target.alias_groups) {
-    const Tensor* kept = nullptr;  // the first
-    for (const uint64_t i : group.tensors) {
-      Tensor& t = target.tensors[i];
-      if (!t.left_out.empty()) continue;
-      if (kept) t.left_out = cat("shares its storage in the source with ", kept->name);
-      if (!kept) kept = &t;
+    std::vector<uint64_t> there;
+    std::copy_if(group.tensors.begin(), group.tensors.end(), std::back_inserter(there),
+                 [&](uint64_t i) { return target.tensors[i].left_out.empty(); });
+    if (there.empty()) continue;
+    const auto own = std::find_if(there.begin(), there.end(),
+                                  [&](uint64_t i) { return !other_names.contains(i); });
+    const uint64_t kept = own == there.end() ? there.front() : *own;
+    for (const uint64_t i : there) {
+      if (i == kept) continue;
+      target.tensors[i].left_out =
+          cat("shares its storage in the source with ", target.tensors[kept].name);
     }
   }
 }
 
-// A model whose config ties its embeddings has one parameter for both; a second, equal copy in the
-// file is left out.
-Result<void> drop_tied(Manifest& target, const AreEqual& are_equal,
-                       std::vector<std::string>& notes) {
-  if (!model::ties_embeddings(target)) return {};
-  const model::Tied tied = model::tied_embeddings(target);
-  if (!tied.out || !target.tensors[*tied.out].left_out.empty()) return {};
-  Tensor& head = target.tensors[*tied.out];
-  if (!tied.in) {
-    notes.push_back(cat("config.json ties the embeddings, but the source has ", head.name,
-                        " and no input embeddings of its shape: a job that ties them looks for the "
-                        "input's name; rename it, "
-                        "as with --rename '^lm_head=model.embed_tokens'."));
-    return {};
+// Of names that are one parameter, equal copies in the file are left out.
+Result<void> leave_out_copies(std::span<const manifest::AliasGroup> tied, Manifest& target,
+                              const AreEqual& are_equal, std::vector<std::string>& notes) {
+  for (const manifest::AliasGroup& group : tied) {
+    const Tensor& kept = target.tensors[group.tensors[0]];
+    manifest::AliasGroup same{{group.tensors[0]}};
+    for (size_t i = 1; i < group.tensors.size(); ++i) {
+      Tensor& other = target.tensors[group.tensors[i]];
+      if (!kept.left_out.empty() || !other.left_out.empty()) continue;
+      bool equal = kept.dtype == other.dtype && kept.shape == other.shape;
+      if (equal) {
+        XD_TRY_SET(equal, are_equal(group.tensors[0], group.tensors[i]));
+      }
+      if (equal) {
+        other.left_out =
+            cat("tied to ", kept.name, " by its class and config.json, with equal values");
+        same.tensors.push_back(group.tensors[i]);
+      } else {
+        notes.push_back(cat("The class and config.json tie ", other.name, " to ", kept.name,
+                            ", but they differ: both are written; a job that ties them uses ",
+                            kept.name, " alone."));
+      }
+    }
+    if (same.tensors.size() > 1) target.alias_groups.push_back(std::move(same));
   }
-  const std::string& in_name = target.tensors[*tied.in].name;
-  XD_TRY_SET(const bool same, are_equal(*tied.in, *tied.out));
-  if (!same) {
-    notes.push_back(cat("config.json ties the embeddings, but ", head.name, " and ", in_name,
-                        " differ: both are written; a job that ties them uses ", in_name,
-                        " alone."));
-    return {};
-  }
-  head.left_out =
-      cat("tied to ", in_name, " by tie_word_embeddings of config.json, with equal values");
-  target.alias_groups.push_back({{*tied.in, *tied.out}});
   return {};
 }
 
@@ -108,15 +117,16 @@ Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
 
 }  // namespace
 
-Result<void> leave_out_tied(OpenModel& model, Manifest& target, uint64_t piece_bytes,
+Result<void> leave_out_tied(OpenModel& model, std::span<const manifest::AliasGroup> tied,
+                            Manifest& target, uint64_t piece_bytes,
                             const std::atomic<bool>& cancelled, std::vector<std::string>& notes) {
   const AreEqual are_equal = [&](uint64_t a, uint64_t b) {
     return equal_values(model, a, b, piece_bytes, cancelled);
   };
   if (!target.module.empty())
     return check_tied(target, are_equal);  // the job's module says which names are one
-  drop_aliases(target);
-  return drop_tied(target, are_equal, notes);
+  leave_out_aliases(tied, target);
+  return leave_out_copies(tied, target, are_equal, notes);
 }
 
 }  // namespace crossdock::convert

@@ -6,15 +6,18 @@
 #include "core/convert/open_model.h"
 
 #include <atomic>
+#include <span>
 #include <string>
 #include <vector>
 
 namespace crossdock::convert {
 
-// Leaves out of `target` what shares its storage and what config.json ties, where the values are
-// equal (else a note says so), and checks that names which the job's module ties hold the same
-// values. Comparing takes two blocks of piece_bytes from the budget.
-Result<void> leave_out_tied(OpenModel& model, manifest::Manifest& target, uint64_t piece_bytes,
+// Leaves out of `target` what shares its storage, and of each group of `tied` all but the first
+// where the values are equal (else a note says so). Where the job's module is known, it says what
+// is tied: then its names are only checked to hold the same values. Comparing takes two blocks of
+// piece_bytes from the budget.
+Result<void> leave_out_tied(OpenModel& model, std::span<const manifest::AliasGroup> tied,
+                            manifest::Manifest& target, uint64_t piece_bytes,
                             const std::atomic<bool>& cancelled, std::vector<std::string>& notes);
 
 }  // namespace crossdock::convert

@@ -4,10 +4,9 @@
 #pragma once
 
 #include "core/layout/program.h"
+#include "core/rules/rule_set.h"
 
 #include <crossdock/manifest_wire.hpp>
-
-#include <boost/filesystem/path.hpp>
 
 #include <functional>
 #include <optional>
@@ -16,12 +15,6 @@
 #include <vector>
 
 namespace crossdock::layout {
-
-struct Options {
-  std::vector<boost::filesystem::path> files;    // of rules, before those of the folders
-  std::vector<boost::filesystem::path> folders;  // with *.textproto
-  bool keep_unmatched = false;                   // what no rule takes stays under its own name
-};
 
 // config.json of a model whose files hold none, from their metadata.
 struct Config {
@@ -46,7 +39,7 @@ struct LaidOut {
 // is made. Errors: a source that is no model, a rule that is no rule or does not fit it, no rule
 // for it, a tensor that is missing or that no rule takes. `read` is for small tensors that
 // config.json is made from.
-Result<LaidOut> lay_out(const Options& options, const manifest::Manifest& m,
-                        const ReadTensor& read);
+Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched,
+                        const manifest::Manifest& m, const ReadTensor& read);
 
 }  // namespace crossdock::layout

@@ -2,7 +2,8 @@
 // `let`.
 #pragma once
 
-#include <crossdock/rules.pb.h>
+#include "core/rules/rules.pb.h"
+
 #include <crossdock/manifest_wire.hpp>
 #include <crossdock/result.hpp>
 

@@ -6,6 +6,7 @@
 #include "core/model/describe.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <unordered_map>
 
@@ -106,8 +107,7 @@ Result<T> of_flag(std::string_view flag, Result<T> result) {
 
 Result<void> rename_all(const TargetOptions& options, Manifest& m) {
   XD_TRY_SET(const auto renames, of_flag("--rename", compile_renames(options.renames)));
-  XD_TRY_SET(const auto rule_renames, compile_renames(options.rule_renames));
-  std::vector<bool> used(renames.size()), rule_used(rule_renames.size());
+  std::vector<bool> used(renames.size());
   size_t stripped = 0;
   std::unordered_map<std::string, const Tensor*> seen;
   for (Tensor& t : m.tensors) {
@@ -118,7 +118,6 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     }
     XD_TRY_SET(name, of_flag("--rename", renamed(renames, std::move(name), used)));
     name.insert(0, options.add_prefix);
-    XD_TRY_SET(name, renamed(rule_renames, std::move(name), rule_used));
     if (name.empty() && !t.name.empty()) {
       return invalid(cat("--strip-prefix, --rename: expected a name to be left of ", t.name,
                          ", found none: change the pattern"));
@@ -181,20 +180,20 @@ Result<void> set_training(const TargetOptions& options, Manifest& m) {
 
 }  // namespace
 
-Result<void> apply_target(const TargetOptions& options, const Manifest* description, Manifest& m,
-                          std::vector<std::string>& notes) {
+Result<void> give_names(const TargetOptions& options, Manifest& m) {
   for (Tensor& t : m.tensors) {
     if (t.role != manifest::Role::kUnspecified) continue;
     t.role = manifest::info(t.dtype).kind == Kind::kFloat ? manifest::Role::kParameter
                                                           : manifest::Role::kBuffer;
   }
-  XD_TRY(rename_all(options, m));
-  if (std::string hint = wrapper_hint(m); !hint.empty() && !description)
-    notes.push_back(std::move(hint));
-  if (description) XD_TRY(describe(*description, m, notes));
+  return rename_all(options, m);
+}
+
+Result<void> apply_module(const TargetOptions& options, const Manifest* module, Manifest& m,
+                          std::vector<std::string>& notes) {
+  if (module) XD_TRY(describe(*module, m, notes));
   XD_TRY(set_training(options, m));
-  if (description) XD_TRY(make_groups(*description, m));
-  return {};
+  return module ? make_groups(*module, m) : Result<void>();
 }
 
 std::string wrapper_hint(const Manifest& m) {
@@ -233,13 +232,11 @@ std::string wrapper_hint(const Manifest& m) {
   return {};
 }
 
-bool ties_embeddings(const Manifest& m) {
-  const auto* value = config_value(m, "tie_word_embeddings");
-  const auto* flag = value ? value->get<bool>() : nullptr;
-  return flag && *flag;
-}
-
-Tied tied_embeddings(const Manifest& m) {
+std::vector<manifest::AliasGroup> tied_embeddings(const Manifest& m,
+                                                  std::vector<std::string>& notes) {
+  const auto* ties = config_value(m, "tie_word_embeddings");
+  const auto* flag = ties ? ties->get<bool>() : nullptr;
+  if (!flag || !*flag) return {};
   constexpr std::string_view kOut[] = {"lm_head.weight", "embed_out.weight",
                                        "cls.predictions.decoder.weight"};
   constexpr std::string_view kIn[] = {"embed_tokens.weight", "wte.weight", "word_embeddings.weight",
@@ -257,16 +254,23 @@ Tied tied_embeddings(const Manifest& m) {
     return is_one_of(t.target(), part) ||
            (!is_one_of(t.target(), other) && is_one_of(t.name, part));
   };
-  Tied tied;
-  for (size_t i = 0; i < m.tensors.size() && !tied.out; ++i) {
-    if (plays(m.tensors[i], kOut, kIn)) tied.out = i;
+  const auto is_there = [&](uint64_t i) { return m.tensors[i].left_out.empty(); };
+  std::optional<uint64_t> head, input;
+  for (uint64_t i = 0; i < m.tensors.size() && !head; ++i) {
+    if (plays(m.tensors[i], kOut, kIn)) head = i;
   }
-  for (size_t i = 0; i < m.tensors.size() && tied.out && !tied.in; ++i) {
-    const Tensor &t = m.tensors[i], &like = m.tensors[*tied.out];
+  if (!head || !is_there(*head)) return {};
+  for (uint64_t i = 0; i < m.tensors.size() && !input; ++i) {
+    const Tensor &t = m.tensors[i], &like = m.tensors[*head];
     if (t.dtype != like.dtype || t.shape != like.shape) continue;  // of another part of the model
-    if (plays(t, kIn, kOut)) tied.in = i;
+    if (plays(t, kIn, kOut)) input = i;
   }
-  return tied;
+  if (input) return {{{*input, *head}}};
+  notes.push_back(cat("config.json ties the embeddings, but the source has ", m.tensors[*head].name,
+                      " and no input embeddings of its shape: a job that ties them looks for the "
+                      "input's name; rename it, as with --rename "
+                      "'^lm_head=model.embed_tokens'."));
+  return {};
 }
 
 }  // namespace crossdock::model

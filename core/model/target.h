@@ -5,7 +5,6 @@
 
 #include <crossdock/manifest_wire.hpp>
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,10 +18,8 @@ struct TargetOptions {
   std::string strip_prefix;
   std::vector<std::string> renames;
   std::string add_prefix;
-  // Those of an architecture's rule come last, and may match nothing.
-  std::vector<std::string> rule_renames;
   // The tensors need not be those of the class that config.json names, nor of its sizes
-  // (config_check.h, rules.h).
+  // (core/rules/config_check.h, module.h).
   bool ignore_config_mismatch = false;
   // Regular expressions, searched for in the target name. `trainable` alone: all others are frozen;
   // `frozen` alone: all others are trained; both: frozen wins.
@@ -31,28 +28,25 @@ struct TargetOptions {
   // A file that describes the job's module: a manifest without bytes. Empty: none.
   std::string description;
   // The optimizer's groups of the job, where a rule describes its module: "single", "hf-trainer" or
-  // a file (param_groups.h).
+  // a file (core/rules/param_groups.h).
   std::string param_groups = "single";
 };
 
-// Fills target_name, role and train. `description`: of the job's module, or nullptr (see
-// describe.h).
-Result<void> apply_target(const TargetOptions& options, const manifest::Manifest* description,
+// Fills target_name by the user's own changes of names, and role.
+Result<void> give_names(const TargetOptions& options, manifest::Manifest& m);
+
+// Fills train, and by `module`, the description of the job's module or nullptr, all that describe.h
+// says. After all names are given.
+Result<void> apply_module(const TargetOptions& options, const manifest::Manifest* module,
                           manifest::Manifest& m, std::vector<std::string>& notes);
 
 // "Every name begins with ...: --strip-prefix module.", when wrappers of the training program left
 // their names in those of the tensors. Empty: they did not.
 std::string wrapper_hint(const manifest::Manifest& m);
 
-// Whether config.json says that the output embedding is the input embedding.
-bool ties_embeddings(const manifest::Manifest& m);
-
-// The embeddings that such a model shares, by index: the head, and the input that is like it in
-// type and shape.
-struct Tied {
-  std::optional<uint64_t> in, out;
-  bool operator==(const Tied&) const = default;
-};
-Tied tied_embeddings(const manifest::Manifest& m);
+// The embeddings that are one parameter by config.json, where no rule tells it: by index the input,
+// and the head of its type and shape. Empty, or one group; a head without its like is noted.
+std::vector<manifest::AliasGroup> tied_embeddings(const manifest::Manifest& m,
+                                                  std::vector<std::string>& notes);
 
 }  // namespace crossdock::model

@@ -1,4 +1,4 @@
-"""The rules of plugins/rules against the real classes of transformers: order, tied names, the Trainer's groups."""
+"""The rules of rules/ against the real classes of transformers: order, tied names, the Trainer's groups."""
 import json
 
 import pytest
@@ -15,6 +15,8 @@ OPT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "ffn_dim": 4
 FALCON = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 T5 = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 MAMBA = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 2}
+SPEECH = {"conv_dim": [8, 8, 8], "conv_kernel": [3, 3, 3], "conv_stride": [2, 2, 2], "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 4,
+          "num_conv_pos_embedding_groups": 2}
 TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 # (class, config, its fields); every family tied and untied, where transformers lets it be.
 MODELS = [
@@ -34,6 +36,10 @@ MODELS = [
                                                                       {"bias": True, "parallel_attn": False, "alibi": True})),
     *((t.BertForMaskedLM, t.BertConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
     *((t.RobertaForMaskedLM, t.RobertaConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
+    *((t.XLMRobertaForMaskedLM, t.XLMRobertaConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
+    *((t.CamembertForMaskedLM, t.CamembertConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
+    *((cls, config, {**SMALL, **SPEECH, **x}) for cls, config in ((t.Wav2Vec2ForCTC, t.Wav2Vec2Config), (t.HubertForCTC, t.HubertConfig))
+      for x in ({}, {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True})),
     *((t.T5ForConditionalGeneration, t.T5Config, {**T5, **x}) for x in (TIED, UNTIED, {"feed_forward_proj": "gated-gelu"})),
     *((t.Starcoder2ForCausalLM, t.Starcoder2Config, {**GQA, **x}) for x in (TIED, UNTIED, {"use_bias": False})),
     *((t.StableLmForCausalLM, t.StableLmConfig, {**GQA, **x}) for x in (TIED, UNTIED, {"use_qkv_bias": True, "use_parallel_residual": True}, {"qk_layernorm": True})),
@@ -45,7 +51,7 @@ MODELS = [
 
 def title(model):
     cls, _, fields = model
-    return "-".join([cls.__name__, *(f"{k}={v}" for k, v in fields.items() if k not in SMALL | OPT | T5 | MAMBA and k not in ("layer_types", "head_dim", "n_embd", "n_layer", "n_head", "n_positions"))])
+    return "-".join([cls.__name__, *(f"{k}={v}" for k, v in fields.items() if k not in SMALL | OPT | T5 | MAMBA | SPEECH and k not in ("layer_types", "head_dim", "n_embd", "n_layer", "n_head", "n_positions"))])
 
 
 @pytest.mark.parametrize("model", MODELS, ids=title)
@@ -104,7 +110,7 @@ def test_names_that_the_rule_does_not_know(crossdock, source, tmp_path):
     old = {**tensors, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
     refused({f"m.{n}": x for n, x in old.items()}, "--strip-prefix", "m.", code=0)
     report = json.loads((tmp_path / "out/crossdock.json").read_text())
-    assert [x["name"] for x in report["tensors"] if "dropped" in x] == ["m.model.layers.0.self_attn.rotary_emb.inv_freq"]
+    assert [x["name"] for x in report["tensors"] if "excluded" in x] == ["m.model.layers.0.self_attn.rotary_emb.inv_freq"]
 
 
 def save(folder, model, change):

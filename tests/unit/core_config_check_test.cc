@@ -1,4 +1,4 @@
-#include "core/model/config_check.h"
+#include "core/rules/config_check.h"
 
 #include "tests/unit/core_test_support.h"
 
@@ -40,9 +40,13 @@ Manifest toy() {
 }
 
 std::string verdict(const Manifest& m, bool ignore_sizes = false) {
-  const TempDir rules;
-  put(rules / "toy.textproto", kRule);
-  const auto result = model::check_against_config({rules.path()}, m, ignore_sizes);
+  const TempDir dir;
+  const auto set = rules::RuleSet::load({{put(dir / "toy.textproto", kRule)}, {}});
+  REQUIRE(set);
+  const auto rule = rules::ModuleRule::find(*set, m);
+  REQUIRE(rule);
+  if (!*rule) return "no rule";
+  const auto result = rules::check_against_config(**rule, m, ignore_sizes);
   return result ? "fits" : result.error().message;
 }
 
@@ -52,7 +56,7 @@ TEST_CASE("a model that fits its config.json") {
   CHECK(verdict(toy()) == "fits");
   Manifest without = toy();
   without.source.config = {};
-  CHECK(verdict(without) == "fits");
+  CHECK(verdict(without) == "no rule");
 }
 
 TEST_CASE(

@@ -268,7 +268,7 @@ TEST_CASE("an embedding that the config ties is written once if both copies are 
     REQUIRE(outcome);
     CHECK(tree(f.out / "t").size() == 1);
     CHECK(contains(outcome->report,
-                   "tied to embed_tokens.weight by tie_word_embeddings of config.json"));
+                   "tied to embed_tokens.weight by its class and config.json, with equal values"));
     CHECK(outcome->plan.left_out == 1);
   }
   SECTION("different by one bit") {
@@ -278,7 +278,7 @@ TEST_CASE("an embedding that the config ties is written once if both copies are 
     CHECK(tree(f.out / "t").size() == 2);
     CHECK(contains(
         outcome->report,
-        "config.json ties the embeddings, but lm_head.weight and embed_tokens.weight differ"));
+        "The class and config.json tie lm_head.weight to embed_tokens.weight, but they differ"));
   }
   SECTION("not tied by the config") {
     f.fake.manifest.source.config = {};

@@ -1,6 +1,4 @@
 #include "core/model/describe.h"
-#include "core/model/param_groups.h"
-#include "core/model/rules.h"
 #include "core/model/target.h"
 
 #include "tests/unit/core_test_support.h"
@@ -27,11 +25,17 @@ Manifest module_of(std::initializer_list<const char*> names) {
   return m;
 }
 
+Result<void> apply(const model::TargetOptions& options, const Manifest& description, Manifest& m,
+                   std::vector<std::string>& notes) {
+  XD_TRY(model::give_names(options, m));
+  return model::apply_module(options, &description, m, notes);
+}
+
 // "name>tensor" of the module, in order; or the refusal.
 std::string applied(const Manifest& description, Manifest& m,
                     const model::TargetOptions& options = {}) {
   std::vector<std::string> notes;
-  if (auto r = model::apply_target(options, &description, m, notes); !r) return r.error().message;
+  if (auto r = apply(options, description, m, notes); !r) return r.error().message;
   std::string out;
   for (const auto& entry : m.module)
     out += (out.empty() ? "" : " ") + cat(entry.name, ">", entry.tensor);
@@ -115,99 +119,4 @@ TEST_CASE("description files") {
   put(dir / "wild", manifest::encode(d));
   CHECK(contains(model::read_description((dir / "wild").string()).error().message,
                  "a tensor of an alias group below 1, found 7"));
-}
-
-TEST_CASE("rules: order, layers, tied names, groups") {
-  const TempDir dir;
-  put(dir / "x.textproto", R"(
-    model_type: "x" architecture: "XForCausalLM"
-    parameter { name: "in.weight" }
-    parameter { name: "h.#.ln.weight" }
-    parameter { name: "h.#.w" }
-    parameter { name: "h.#.bias" optional: true }
-    parameter { name: "out.weight" }
-    tied { name: "out.weight" to: "in.weight" when: "tie" by_default: true }
-    no_decay: "^h\\.\\d+\\.ln\\."
-    ignored: "inv_freq$"
-    renamed { from: "^old\\." to: "in." })");
-  const auto model_of = [](std::initializer_list<const char*> names, std::optional<bool> tie = {}) {
-    Manifest m = of(names);
-    manifest::ValueMap config;
-    config.entries = {{"model_type", {"x"}},
-                      {"architectures", {manifest::ValueList{{{"XForCausalLM"}}}}}};
-    if (tie) config.entries.push_back({"tie", {*tie}});
-    m.source.config.kind = std::move(config);
-    return m;
-  };
-  const auto described = [&](const Manifest& m) {
-    auto r = model::describe_by_rules({dir / "none", dir.path()}, m);
-    if (!r) return r.error().message;
-    REQUIRE(model::add_param_groups("hf-trainer", r->no_decay, r->module));
-    std::string out;
-    for (const auto& t : r->module.tensors) out += t.name + " ";
-    for (const auto& group : r->module.training.groups) {
-      out += "|";
-      for (const uint64_t i : group.tensors) out += cat(" ", i);
-    }
-    return out;
-  };
-  CHECK(described(model_of(
-            {"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight", "in.weight"})) ==
-        "in.weight h.0.ln.weight h.0.w h.0.bias h.1.ln.weight h.1.w out.weight | 0 2 5| 1 3 4");
-  CHECK(described(model_of({"out.weight", "old.weight", "x.inv_freq"}, false)) ==
-        "in.weight out.weight | 0 1|");
-  CHECK(described(model_of({"out.weight"})) == "in.weight out.weight | 0|");
-  CHECK(contains(described(model_of({"in.weight", "h.0.w"})),
-                 "expected the parameter h.0.ln.weight of XForCausalLM"));
-  CHECK(contains(described(model_of({"in.weight", "h.1.w", "h.1.ln.weight"})),
-                 "found h.1.ln.weight"));  // no layer 0
-  CHECK(contains(described(model_of({"in.weight", "more"})), "found more"));
-  CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
-  const std::string counted =
-      R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
-    parameter { name: "h.#.n.##" } parameter { name: "h.#.m.##" optional: true })";
-  put(dir / "x.textproto", counted);
-  CHECK(described(model_of({"h.1.w", "h.1.n.0", "h.0.n.1", "h.0.n.0", "h.0.w", "h.1.m.0"})) ==
-        "h.0.w h.0.n.0 h.0.n.1 h.1.w h.1.n.0 h.1.m.0 | 0 1 2 3 4 5|");
-  CHECK(contains(described(model_of({"h.0.w", "h.0.n.1"})), "expected the parameter h.0.n.0"));
-  put(dir / "x.textproto", counted + " ignored: '('");
-  CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "y"})),
-                 "rule x: expected a regular expression, found ("));
-  put(dir / "a.textproto", "model_type: 5");
-  CHECK(contains(described(model_of({"in.weight"})),
-                 "a.textproto: expected a rule in protobuf's text format, found in line 1:"));
-}
-
-TEST_CASE("param groups: of a file") {
-  const TempDir dir;
-  const std::string path = (dir / "groups.textproto").string();
-  const auto groups_of = [&](const std::string& text) {
-    put(path, text);
-    Manifest m = of({"a.weight", "a.bias", "b.weight", "b.bias"});
-    m.tensors[3].train = manifest::Training::kFrozen;
-    m.alias_groups.push_back({{0, 2}});
-    const auto done = model::add_param_groups(path, {}, m);
-    if (!done) return done.error().message;
-    std::string out;
-    for (const auto& group : m.training.groups) {
-      out += "|";
-      for (const auto& value : group.hyper_parameters) out += value.key + " ";
-      for (const uint64_t i : group.tensors) out += cat(i, " ");
-    }
-    return out;
-  };
-  CHECK(groups_of("group { lr: 1 } group { parameter: 'bias$' weight_decay: 0 }") ==
-        "|lr 0 |weight_decay 1 ");
-  CHECK(groups_of("group { parameter: ['x', 'a'] beta1: 0 beta2: 0.5 eps: 1 } group { parameter: "
-                  "'bias' }") == "|betas eps 0 1 |");
-  CHECK(contains(groups_of("group { parameter: 'bias' }"), "found none for a.weight: add a group"));
-  CHECK(
-      contains(groups_of("group {} group {}"), "expected at most one group without an expression"));
-  CHECK(contains(groups_of("group { beta1: 0 }"), "expected beta1 and beta2 together"));
-  CHECK(contains(groups_of("group { parameter: '(' }"),
-                 "groups.textproto: expected a regular expression, found ("));
-  CHECK(contains(groups_of("\ngroup { name: 'x' }"), "groups.textproto: expected --param-groups"));
-  CHECK(contains(groups_of("\ngroup { name: 'x' }"), "in line 2"));
-  CHECK(contains(model::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message,
-                 "none: expected"));
 }

@@ -215,12 +215,13 @@ struct Laid {
   // The target names in order, or the error.
   std::string run() const {
     const test::TempDir dir;
-    Options options;
-    options.files = {test::put(dir / "x.textproto",
-                               "model_type: 'mine' layout { format: 'f' when { key: 'a' equals: "
-                               "'mine' } " +
-                                   text + " }")};
-    options.keep_unmatched = keep_unmatched;
+    rules::RuleFiles files;
+    files.files = {test::put(dir / "x.textproto",
+                             "model_type: 'mine' layout { format: 'f' when { key: 'a' equals: "
+                             "'mine' } " +
+                                 text + " }")};
+    const auto rules = rules::RuleSet::load(files);
+    if (!rules) return rules.error().message;
     manifest::Manifest m;
     m.source.format = "f/1";
     m.source.metadata = metadata;
@@ -230,8 +231,8 @@ struct Laid {
       t.dtype = manifest::DType::F32;
       t.shape = name.back() == 's' ? list(4, 2) : list(2);
     }
-    const auto made =
-        lay_out(options, m, [](uint64_t, std::span<std::byte>) -> Result<void> { return {}; });
+    const auto made = lay_out(*rules, keep_unmatched, m,
+                              [](uint64_t, std::span<std::byte>) -> Result<void> { return {}; });
     if (!made) return made.error().message;
     std::string out = made->config ? made->config->text : "";
     std::erase_if(out, [](char c) { return c == ' ' || c == '\n'; });

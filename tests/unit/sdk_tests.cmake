@@ -7,7 +7,7 @@ crossdock_test(sdk_part_name_test unit ${sdk_tests}/sdk_part_name_test.cc LIBS c
 crossdock_test(sdk_dtype_test unit ${sdk_tests}/sdk_dtype_test.cc LIBS crossdock::sdk)
 
 # manifest_wire.hpp is judged by protoc's own classes of manifest.proto, which core builds for its JSON form.
-crossdock_test(sdk_wire_test unit ${sdk_tests}/sdk_wire_test.cc LIBS crossdock::sdk crossdock_manifest_pb)
+crossdock_test(sdk_wire_test unit ${sdk_tests}/sdk_wire_test.cc LIBS crossdock::sdk crossdock_protos)
 
 # The direction of includes.
 add_test(NAME layers COMMAND ${CMAKE_COMMAND} -DSOURCE=${PROJECT_SOURCE_DIR}

@@ -1,0 +1,142 @@
+#include "core/rules/class_names.h"
+
+#include "core/base/text.h"
+#include "core/rules/rules.pb.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+
+namespace crossdock::rules {
+
+namespace pb = rules::v1;
+using manifest::Manifest;
+using manifest::Tensor;
+
+namespace {
+
+using Indexes = std::unordered_map<std::string, uint64_t>;
+
+// Of the tensors that are not left out.
+Indexes by_target_name(const Manifest& m) {
+  Indexes out;
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    if (m.tensors[i].left_out.empty()) out.emplace(m.tensors[i].target(), i);
+  }
+  return out;
+}
+
+void set_target(Tensor& t, std::string name) {
+  t.target_name = name == t.name ? "" : std::move(name);
+}
+
+Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
+  std::unordered_map<std::string, const Tensor*> seen;
+  for (const Tensor& t : m.tensors) {
+    if (!t.left_out.empty()) continue;
+    const auto [it, is_new] = seen.emplace(t.target(), &t);
+    if (is_new) continue;
+    return invalid(cat("expected one tensor for ", base::printable(t.target()), " of ",
+                       rule.class_name(), ", found ", base::printable(it->second->name), " and ",
+                       base::printable(t.name),
+                       ": leave one out of the source, or name them with --rename"));
+  }
+  return {};
+}
+
+void name_tied(const ModuleRule& rule, Manifest& m) {
+  Indexes names = by_target_name(m);
+  for (const pb::Tied* tied : rule.tied_names(m)) {
+    const auto found = names.find(tied->name());
+    if (found == names.end() || names.contains(tied->to())) continue;
+    set_target(m.tensors[found->second], tied->to());
+    names.emplace(tied->to(), found->second);
+  }
+}
+
+}  // namespace
+
+Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
+                              std::vector<std::string>& notes) {
+  const std::vector<std::string> before = [&m] {
+    std::vector<std::string> out;
+    for (const Tensor& t : m.tensors) out.push_back(t.target());
+    return out;
+  }();
+  std::map<std::string, std::vector<std::string>> excluded;  // by reason
+  for (Tensor& t : m.tensors) {
+    if (!t.left_out.empty()) continue;
+    XD_TRY_SET(auto name, rule.own_name(t.target()));
+    if (name) {
+      set_target(t, *std::move(name));
+      continue;
+    }
+    XD_TRY_SET(const std::string* reason, rule.reason_without(t.target()));
+    if (!reason) continue;
+    t.left_out = *reason;
+    excluded[*reason].push_back(t.target());
+  }
+  XD_TRY(check_distinct(rule, m));
+  name_tied(rule, m);
+
+  size_t n_changed = 0, first = 0;
+  for (size_t i = m.tensors.size(); i-- > 0;) {
+    if (m.tensors[i].target() == before[i]) continue;
+    ++n_changed;
+    first = i;
+  }
+  if (n_changed > 0) {
+    notes.push_back(cat(n_changed, " of ", m.tensors.size(), " names became those of ",
+                        rule.class_name(), " in transformers 5: ", base::printable(before[first]),
+                        " is ", base::printable(m.tensors[first].target()), "."));
+  }
+  for (const auto& [reason, names] : excluded)
+    notes.push_back(cat("Left out: ", base::listed(names), ": ", reason, "."));
+  return {};
+}
+
+std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const Manifest& m) {
+  const Indexes names = by_target_name(m);
+  std::map<std::string, manifest::AliasGroup> groups;
+  for (const pb::Tied* tied : rule.tied_names(m)) {
+    const auto own = names.find(tied->to()), other = names.find(tied->name());
+    if (own == names.end() || other == names.end()) continue;
+    auto& tensors = groups[tied->to()].tensors;
+    if (tensors.empty()) tensors.push_back(own->second);
+    tensors.push_back(other->second);
+  }
+  std::vector<manifest::AliasGroup> out;
+  for (auto& [name, group] : groups) out.push_back(std::move(group));
+  return out;
+}
+
+std::vector<std::string> find_unknown(const ModuleRule& rule, const Manifest& m) {
+  std::vector<std::string> out;
+  for (const Tensor& t : m.tensors) {
+    if (!t.left_out.empty() || t.role != manifest::Role::kParameter) continue;
+    if (!rule.knows(t.target())) out.push_back(t.target());
+  }
+  return out;
+}
+
+std::string old_names_hint(const Manifest& m) {
+  // A plain "gamma" is a parameter of its own in many modules, so only LayerNorm's are old names.
+  struct Old {
+    std::string_view ending, rename;
+  };
+  constexpr Old kOld[] = {
+      {"LayerNorm.gamma", "'LayerNorm\\.gamma$=LayerNorm.weight'"},
+      {"LayerNorm.beta", "'LayerNorm\\.beta$=LayerNorm.bias'"},
+      {".weight_g", "'\\.weight_g$=.parametrizations.weight.original0'"},
+      {".weight_v", "'\\.weight_v$=.parametrizations.weight.original1'"},
+  };
+  std::string flags;
+  for (const Old& old : kOld) {
+    const auto is_old = [&](const Tensor& t) { return t.target().ends_with(old.ending); };
+    if (std::any_of(m.tensors.begin(), m.tensors.end(), is_old))
+      flags += cat(flags.empty() ? "" : " ", "--rename ", old.rename);
+  }
+  return flags;
+}
+
+}  // namespace crossdock::rules

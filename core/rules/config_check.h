@@ -1,0 +1,17 @@
+// Whether a model's tensors are those that its config.json speaks of.
+#pragma once
+
+#include "core/rules/module_rule.h"
+
+#include <crossdock/manifest_wire.hpp>
+
+namespace crossdock::rules {
+
+// By target names: the number of dimensions of each parameter, its sizes (vocab_size, hidden_size,
+// ...) and the number of layers. Names that the rule does not know and keys that config.json lacks
+// say nothing. `ignore_sizes`: only dimensions are counted, for those who changed the model and not
+// its config.json.
+Result<void> check_against_config(const ModuleRule& rule, const manifest::Manifest& m,
+                                  bool ignore_sizes);
+
+}  // namespace crossdock::rules

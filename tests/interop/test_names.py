@@ -1,0 +1,225 @@
+"""Files whose names are not those of the class: both writers give the names of the real class, with its values.
+
+The files are what the Hub has (no prefix of the base class, gamma and beta, weight_g and weight_v, embed_out), what
+save_model of safetensors leaves of tied names, and old buffers and heads. The real class is transformers'.
+"""
+import json
+import os
+
+import pytest
+import torch
+import transformers as t
+from safetensors.torch import save_file, save_model
+
+OPTIMIZER = ("--lr", 1e-3, "--weight-decay", 0.01)
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "max_position_embeddings": 32}
+GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
+OPT = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "ffn_dim": 48, "num_attention_heads": 4,
+       "max_position_embeddings": 32, "word_embed_proj_dim": 32}
+T5 = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+SPEECH = {"conv_dim": [8, 8, 8], "conv_kernel": [3, 3, 3], "conv_stride": [2, 2, 2], "num_feat_extract_layers": 3,
+          "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+
+
+def make(cls, config, **fields):
+    torch.manual_seed(1)
+    model = cls(config(**fields))
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms begin as ones, biases as zeros: then one could stand for another
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def save(folder, model, tensors):
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({n: x.detach().clone().contiguous() for n, x in tensors.items()}, folder / "model.safetensors")
+
+
+def universal(folder):
+    zero = folder / "global_step0/zero"
+    return {os.path.relpath(here, zero): torch.load(os.path.join(here, "fp32.pt"))["param"]
+            for here, _, files in os.walk(zero) if "fp32.pt" in files}
+
+
+def check_universal(crossdock, folder, out, model, *flags):
+    """Exactly named_parameters(), by name, shape and value; gives what was said."""
+    done = crossdock("convert", folder, out, "--to", "universal", "--no-sync", *flags)
+    found, want = universal(out), dict(model.named_parameters())
+    assert set(found) == set(want)
+    for name, parameter in want.items():
+        assert torch.equal(found[name], parameter.detach().float()), name
+    return done.stdout + done.stderr
+
+
+def check_both(crossdock, folder, out, model):
+    said = check_universal(crossdock, folder, out / "universal", model)
+    crossdock("convert", folder, out / "zero3", "--to", "zero3", "--world-size", 1, *OPTIMIZER, "--no-sync")
+    states = torch.load(out / "zero3/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)
+    optimizer = torch.load(out / "zero3/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
+    assert [n for shapes in states["param_shapes"] for n in shapes] == [n for n, _ in model.named_parameters()]
+    flat = torch.cat([p.detach().reshape(-1).float() for p in model.parameters()])
+    assert torch.equal(torch.cat(optimizer["optimizer_state_dict"]["fp32_flat_groups"]), flat)
+    return said
+
+
+def state_of(model, *without):
+    """The state dict with each parameter once, under its first name."""
+    own = {n for n, _ in model.named_parameters()}
+    return {n: x for n, x in model.state_dict().items() if n in own and n not in without}
+
+
+BASES = {
+    "gpt2": (t.GPT2LMHeadModel, t.GPT2Config, GPT2, "transformer."),
+    "bloom": (t.BloomForCausalLM, t.BloomConfig, {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4}, "transformer."),
+    "opt": (t.OPTForCausalLM, t.OPTConfig, OPT, "model."),
+    "llama": (t.LlamaForCausalLM, t.LlamaConfig, {**SMALL, "tie_word_embeddings": False}, "model."),
+    "bert": (t.BertForMaskedLM, t.BertConfig, SMALL, "bert."),
+    "mamba": (t.MambaForCausalLM, t.MambaConfig, {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4,
+                                                  "time_step_rank": 2}, "backbone."),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_names_of_the_base_class(crossdock, tmp_path, name):
+    cls, config, fields, prefix = BASES[name]
+    model = make(cls, config, **fields)
+    tensors = {n.removeprefix(prefix): x for n, x in state_of(model).items()}
+    assert set(tensors) != set(state_of(model))
+    save(tmp_path / "in", model, tensors)
+    said = check_both(crossdock, tmp_path / "in", tmp_path / "out", model)
+    assert f"names became those of {cls.__name__}" in said
+    report = json.loads((tmp_path / "out/universal/crossdock.json").read_text())
+    assert {(p["name"], p["source"]) for p in report["parameters"]} >= {(n, n.removeprefix(prefix)) for n in state_of(model)}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bloom", "opt", "llama", "mamba"])
+def test_the_base_class_itself(crossdock, tmp_path, name):
+    """config.json names the base class; the file is of the class with a head, or its own."""
+    cls, config, fields, prefix = BASES[name]
+    head = make(cls, config, **fields)
+    base = getattr(head, prefix[:-1])
+    save(tmp_path / "with-head", base, state_of(head))
+    said = check_both(crossdock, tmp_path / "with-head", tmp_path / "out1", base)
+    if not getattr(head.config, "tie_word_embeddings", True):
+        assert "Left out: lm_head.weight" in said
+    save(tmp_path / "own", base, state_of(base))
+    said = check_both(crossdock, tmp_path / "own", tmp_path / "out2", base)
+    assert "names became" not in said and "no rule" not in said
+
+
+@pytest.mark.parametrize("cls, config", [(t.BertForMaskedLM, t.BertConfig), (t.RobertaForMaskedLM, t.RobertaConfig),
+                                         (t.XLMRobertaForMaskedLM, t.XLMRobertaConfig), (t.CamembertForMaskedLM, t.CamembertConfig)])
+def test_gamma_and_beta_of_layernorm(crossdock, tmp_path, cls, config):
+    model = make(cls, config, **SMALL)
+    tensors = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x
+               for n, x in state_of(model).items()}
+    prefix = cls.base_model_prefix
+    tensors |= {f"{prefix}.embeddings.position_ids": torch.arange(32)[None], f"{prefix}.pooler.dense.weight": torch.ones(32, 32)}
+    save(tmp_path / "in", model, tensors)
+    said = check_both(crossdock, tmp_path / "in", tmp_path / "out", model)
+    assert f"Left out: {prefix}.pooler.dense.weight" in said
+
+
+def test_gamma_of_a_module_of_its_own_stays(crossdock, tmp_path):
+    """Without a rule nothing is renamed: a plain gamma is a parameter (layer scale), and the old names are told."""
+    save(tmp_path / "in", make(t.BertForSequenceClassification, t.BertConfig, **SMALL),
+         {"stage.gamma": torch.ones(2), "a.LayerNorm.gamma": torch.ones(2)})
+    done = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", "--no-sync")
+    assert set(universal(tmp_path / "out")) == {"stage.gamma", "a.LayerNorm.gamma"}
+    said = done.stdout + done.stderr
+    assert "were not compared" in said and "--target" in said
+    assert r"--rename 'LayerNorm\.gamma$=LayerNorm.weight'" in said and "weight_g" not in said
+
+
+@pytest.mark.parametrize("cls, config", [(t.Wav2Vec2ForCTC, t.Wav2Vec2Config), (t.HubertForCTC, t.HubertConfig)])
+def test_weight_norm_of_old(crossdock, tmp_path, cls, config):
+    model = make(cls, config, **SMALL, **SPEECH)
+    tensors = {n.replace("parametrizations.weight.original0", "weight_g").replace("parametrizations.weight.original1", "weight_v"): x
+               for n, x in state_of(model).items()}
+    assert any(n.endswith("weight_g") for n in tensors)
+    save(tmp_path / "in", model, tensors)
+    check_both(crossdock, tmp_path / "in", tmp_path / "out", model)
+
+
+def test_embed_out(crossdock, tmp_path):
+    model = make(t.GPTNeoXForCausalLM, t.GPTNeoXConfig, **SMALL)
+    tensors = {n.replace("lm_head.", "embed_out."): x for n, x in state_of(model).items()}
+    tensors |= {f"gpt_neox.layers.{i}.attention.{b}": torch.ones(1, dtype=torch.float16) for i in (0, 1) for b in ("masked_bias", "rotary_emb.inv_freq")}
+    save(tmp_path / "in", model, tensors)
+    said = check_both(crossdock, tmp_path / "in", tmp_path / "out", model)
+    assert "attention.masked_bias" in said and "inv_freq" in said
+
+
+TIED = {
+    "gpt2": (t.GPT2LMHeadModel, t.GPT2Config, GPT2),
+    "xlm-roberta": (t.XLMRobertaForMaskedLM, t.XLMRobertaConfig, SMALL),
+    "camembert": (t.CamembertForMaskedLM, t.CamembertConfig, SMALL),
+    "roberta": (t.RobertaForMaskedLM, t.RobertaConfig, SMALL),
+    "bert": (t.BertForMaskedLM, t.BertConfig, SMALL),
+    "t5": (t.T5ForConditionalGeneration, t.T5Config, T5),
+    "opt": (t.OPTForCausalLM, t.OPTConfig, OPT),
+}
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_one_of_the_tied_names_is_in_the_file(crossdock, tmp_path, name):
+    """save_model keeps one name of shared memory, in the order of the alphabet; here each of the names in turn."""
+    cls, config, fields = TIED[name]
+    model = make(cls, config, **fields)
+    save(tmp_path / "in", model, {})
+    save_model(model, str(tmp_path / "in/model.safetensors"))
+    check_both(crossdock, tmp_path / "in", tmp_path / "out", model)
+
+    first, names = {}, {}
+    for n, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(first.setdefault(id(p), n), []).append(n)
+    for own, others in names.items():
+        for other in others[1:]:
+            save(tmp_path / "one", model, {**state_of(model, own), other: dict(model.named_parameters())[own]})
+            check_universal(crossdock, tmp_path / "one", tmp_path / "out-one", model, "--overwrite")
+        both = {**state_of(model), **{n: dict(model.named_parameters())[own] for n in others}}
+        save(tmp_path / "all", model, both)
+        check_universal(crossdock, tmp_path / "all", tmp_path / "out-all", model, "--overwrite")
+
+
+def test_names_that_the_user_gives_are_kept(crossdock, tmp_path):
+    """A job of the base class by the user's word, though config.json names the class with a head."""
+    model = make(t.GPT2LMHeadModel, t.GPT2Config, **GPT2)
+    save(tmp_path / "in", model, state_of(model))
+    check_universal(crossdock, tmp_path / "in", tmp_path / "out", model.transformer, "--strip-prefix", "transformer.")
+
+
+def test_a_user_s_rule_gives_names(crossdock, tmp_path):
+    """--rules reaches the module: names, what is left out, and the order for zero3."""
+    model = make(t.BertForSequenceClassification, t.BertConfig, **SMALL)
+    state = state_of(model)
+    rule = ['model_type: "bert"', 'architecture: "BertForSequenceClassification"', 'base { prefix: "bert." }',
+            r'renamed { from: "^score\\." to: "classifier." }', r'excluded { name: "^cls\\." reason: "a head of pretraining" }']
+    for name in state:
+        if ".layer.1." not in name:
+            rule.append(f'parameter {{ name: "{name.replace(".layer.0.", ".layer.#.")}" }}')
+    (tmp_path / "mine.textproto").write_text("\n".join(rule))
+    old = {n.removeprefix("bert.").replace("classifier.", "score."): x for n, x in state.items()}
+    save(tmp_path / "in", model, {**old, "cls.predictions.bias": torch.ones(64)})
+    crossdock("convert", tmp_path / "in", tmp_path / "no", "--to", "zero3", "--world-size", 1, *OPTIMIZER, code=1)
+    said = check_universal(crossdock, tmp_path / "in", tmp_path / "out", model, "--rules", tmp_path / "mine.textproto")
+    assert "Left out: cls.predictions.bias: a head of pretraining" in said
+    crossdock("convert", tmp_path / "in", tmp_path / "zero3", "--to", "zero3", "--world-size", 1, *OPTIMIZER, "--no-sync",
+              "--rules", tmp_path / "mine.textproto")
+    states = torch.load(tmp_path / "zero3/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)
+    assert list(states["param_shapes"][0]) == [n for n, _ in model.named_parameters()]
+
+
+def test_what_the_class_does_not_know(crossdock, tmp_path):
+    model = make(t.LlamaForCausalLM, t.LlamaConfig, **SMALL)
+    save(tmp_path / "in", model, {**state_of(model), "v_head.weight": torch.ones(1, 32)})
+    done = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", "--no-sync")
+    assert "LlamaForCausalLM has no v_head.weight" in done.stdout + done.stderr
+    assert "v_head.weight" in universal(tmp_path / "out")
+    both = {**state_of(model), "norm.weight": torch.ones(32)}
+    save(tmp_path / "in", model, both)
+    error = crossdock("convert", tmp_path / "in", tmp_path / "no", "--to", "universal", code=1).stderr
+    assert "expected one tensor for model.norm.weight of LlamaForCausalLM, found model.norm.weight and norm.weight" in error

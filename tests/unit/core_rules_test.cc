@@ -1,0 +1,240 @@
+// Rules for the modules of classes: names, order, tied names, what is left out, and the optimizer's
+// groups.
+#include "core/rules/module.h"
+
+#include "core/rules/class_names.h"
+#include "core/rules/config_check.h"
+#include "core/rules/param_groups.h"
+
+#include "tests/unit/core_test_support.h"
+
+using namespace crossdock;
+using namespace crossdock::test;
+using manifest::DType;
+using manifest::Manifest;
+
+namespace {
+
+constexpr char kRule[] = R"(
+  model_type: "x" architecture: "XForCausalLM"
+  parameter { name: "x.in.weight" }
+  parameter { name: "x.h.#.ln.weight" }
+  parameter { name: "x.h.#.w" }
+  parameter { name: "x.h.#.bias" optional: true }
+  parameter { name: "out.weight" }
+  base { architecture: "XModel" prefix: "x." }
+  tied { name: "out.weight" to: "x.in.weight" when: "tie" by_default: true }
+  no_decay: "^x\\.h\\.\\d+\\.ln\\."
+  excluded { name: "inv_freq$" reason: "computed" }
+  excluded { name: "^pooler\\." reason: "a head of old" }
+  renamed { from: "^old\\." to: "x.in." }
+  renamed { from: "ln\\.gamma$" to: "ln.weight" })";
+
+Manifest of(std::initializer_list<const char*> names) {
+  Manifest m;
+  for (const char* name : names) {
+    m.tensors.push_back(tensor(name, DType::BF16, {4, 2}));
+    m.tensors.back().role = manifest::Role::kParameter;
+  }
+  return m;
+}
+
+Manifest model_of(std::initializer_list<const char*> names, std::optional<bool> tie = {},
+                  const char* class_name = "XForCausalLM") {
+  Manifest m = of(names);
+  manifest::ValueMap config;
+  config.entries = {{"model_type", {std::string("x")}},
+                    {"architectures", {manifest::ValueList{{{std::string(class_name)}}}}}};
+  if (tie) config.entries.push_back({"tie", {*tie}});
+  m.source.config.kind = std::move(config);
+  return m;
+}
+
+rules::RuleSet set_of(const std::string& text) {
+  const TempDir dir;
+  auto set = rules::RuleSet::load({{put(dir / "x.textproto", text)}, {dir / "none"}});
+  if (!set) FAIL(set.error().message);
+  return *std::move(set);
+}
+
+// The names that the tensors get, "-" for one that is left out, and the notes; or the refusal.
+std::string named(Manifest m, const std::string& text = kRule) {
+  const auto set = set_of(text);
+  const auto rule = rules::ModuleRule::find(set, m);
+  if (!rule) return rule.error().message;
+  if (!*rule) return "no rule";
+  std::vector<std::string> notes;
+  if (const auto r = rules::give_class_names(**rule, m, notes); !r) return r.error().message;
+  std::string out;
+  for (const auto& t : m.tensors)
+    out += (out.empty() ? "" : " ") + (t.left_out.empty() ? t.target() : "-");
+  for (const std::string& note : notes) out += " | " + note;
+  for (const auto& group : rules::find_tied(**rule, m)) {
+    out += " |";
+    for (const uint64_t i : group.tensors) out += cat(" ", i);
+  }
+  return out;
+}
+
+// The names of the module, and the parameters of each group of the Trainer; or the refusal.
+std::string described(Manifest m, const std::string& text = kRule) {
+  const auto set = set_of(text);
+  const auto rule = rules::ModuleRule::find(set, m);
+  if (!rule) return rule.error().message;
+  if (!*rule) return rules::no_module_rule(m).message;
+  std::vector<std::string> notes;
+  if (const auto r = rules::give_class_names(**rule, m, notes); !r) return r.error().message;
+  auto module = rules::describe_module(**rule, m);
+  if (!module) return module.error().message;
+  REQUIRE(rules::add_param_groups("hf-trainer", (*rule)->no_decay(), *module));
+  std::string out;
+  for (const auto& t : module->tensors) out += t.name + " ";
+  for (const auto& group : module->training.groups) {
+    out += "|";
+    for (const uint64_t i : group.tensors) out += cat(" ", i);
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("names of the base class get its prefix, and names of old today's") {
+  CHECK(named(model_of({"x.in.weight", "x.h.0.w"})) == "x.in.weight x.h.0.w");
+  CHECK(contains(named(model_of({"in.weight", "h.0.w", "h.10.ln.weight"})),
+                 "x.in.weight x.h.0.w x.h.10.ln.weight | 3 of 3 names became those of "
+                 "XForCausalLM in transformers 5: in.weight is x.in.weight."));
+  CHECK(named(model_of({"h.0.ln.gamma", "x.h.1.ln.gamma", "old.weight"}))
+            .starts_with("x.h.0.ln.weight x.h.1.ln.weight x.in.weight |"));
+  // Per tensor: what the class has under its own name stays, whatever its neighbours are called.
+  CHECK(named(model_of({"x.in.weight", "h.0.w"})).starts_with("x.in.weight x.h.0.w |"));
+  // What the rule does not know stays.
+  CHECK(named(model_of({"x.in.weight", "gamma", "more.ln.gamma"})) ==
+        "x.in.weight gamma more.ln.gamma");
+}
+
+TEST_CASE("the base class has the parameters below its prefix, and loses it") {
+  const auto base = [](std::initializer_list<const char*> names) {
+    return model_of(names, {}, "XModel");
+  };
+  CHECK(named(base({"in.weight", "h.0.w"})) == "in.weight h.0.w");
+  CHECK(named(base({"x.in.weight", "x.h.0.ln.gamma", "out.weight"})) ==
+        "in.weight h.0.ln.weight - | 2 of 3 names became those of XModel in transformers 5: "
+        "x.in.weight is in.weight. | Left out: out.weight: a parameter of XForCausalLM, which "
+        "XModel has not.");
+  CHECK(described(base({"h.0.w", "h.0.ln.weight", "in.weight"})) ==
+        "in.weight h.0.ln.weight h.0.w | 0 2| 1");
+  CHECK(named(model_of({"a"}, {}, "XForOther")) == "no rule");
+}
+
+TEST_CASE("a parameter under a tied name alone gets its own") {
+  CHECK(named(model_of({"out.weight", "h.0.w"})).starts_with("x.in.weight x.h.0.w |"));
+  CHECK(named(model_of({"out.weight"}, false)) == "out.weight");
+  CHECK(named(model_of({"out.weight", "in.weight"})).ends_with(" | 1 0"));
+  CHECK(named(model_of({"out.weight", "x.in.weight"}, false)) == "out.weight x.in.weight");
+}
+
+TEST_CASE("what the class has not is left out with the rule's reason") {
+  CHECK(named(model_of({"x.in.weight", "h.0.inv_freq", "pooler.w", "x.h.1.inv_freq"})) ==
+        "x.in.weight - - - | Left out: pooler.w: a head of old. | Left out: h.0.inv_freq, "
+        "x.h.1.inv_freq: computed.");
+}
+
+TEST_CASE("two tensors that are one parameter of the class are refused") {
+  CHECK(contains(named(model_of({"x.in.weight", "in.weight"})),
+                 "expected one tensor for x.in.weight of XForCausalLM, found x.in.weight and "
+                 "in.weight"));
+  CHECK(contains(named(model_of({"h.0.ln.gamma", "h.0.ln.weight"})),
+                 "expected one tensor for x.h.0.ln.weight"));
+}
+
+TEST_CASE("without a rule, only what transformers renames for every class is told") {
+  CHECK(rules::old_names_hint(of({"gamma", "beta", "stage.weight"})) == "");
+  CHECK(rules::old_names_hint(of({"a.LayerNorm.gamma", "conv.weight_v"})) ==
+        "--rename 'LayerNorm\\.gamma$=LayerNorm.weight' --rename "
+        "'\\.weight_v$=.parametrizations.weight.original1'");
+}
+
+TEST_CASE("a user's rule comes first, but only where it describes the module") {
+  const TempDir dir;
+  const auto mine = put(dir / "mine.textproto", "model_type: 'x' architecture: 'XForCausalLM'");
+  const auto shipped = dir / "shipped";
+  boost::filesystem::create_directory(shipped);
+  put(shipped / "x.textproto", kRule);
+  const Manifest m = model_of({"mine"});
+  CHECK((*rules::ModuleRule::find(*rules::RuleSet::load({{mine}, {shipped}}), m))
+            ->knows("out.weight"));
+  put(mine, "model_type: 'x' architecture: 'XForCausalLM' parameter { name: 'mine' }");
+  const auto set = rules::RuleSet::load({{mine}, {shipped}});
+  const auto rule = rules::ModuleRule::find(*set, m);
+  CHECK((*rule)->knows("mine"));
+  CHECK_FALSE((*rule)->knows("out.weight"));
+}
+
+TEST_CASE("a module by its rule: order, tied names, groups") {
+  CHECK(described(model_of(
+            {"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight", "in.weight"})) ==
+        "x.in.weight x.h.0.ln.weight x.h.0.w x.h.0.bias x.h.1.ln.weight x.h.1.w out.weight | 0 2 "
+        "5| 1 3 4");
+  CHECK(described(model_of({"out.weight", "old.weight", "x.inv_freq"}, false)) ==
+        "x.in.weight out.weight | 0 1|");
+  CHECK(described(model_of({"out.weight"})) == "x.in.weight out.weight | 0|");
+  CHECK(contains(described(model_of({"in.weight", "h.0.w"})),
+                 "expected the parameter x.h.0.ln.weight of XForCausalLM"));
+  CHECK(contains(described(model_of({"in.weight", "h.1.w", "h.1.ln.weight"})),
+                 "found x.h.1.ln.weight"));  // no layer 0
+  CHECK(contains(described(model_of({"in.weight", "more"})), "found more"));
+  CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
+}
+
+TEST_CASE("a module by its rule: names with an expert's number") {
+  const std::string counted =
+      R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
+    parameter { name: "h.#.n.##" } parameter { name: "h.#.m.##" optional: true })";
+  CHECK(described(model_of({"h.1.w", "h.1.n.0", "h.0.n.1", "h.0.n.0", "h.0.w", "h.1.m.0"}),
+                  counted) == "h.0.w h.0.n.0 h.0.n.1 h.1.w h.1.n.0 h.1.m.0 | 0 1 2 3 4 5|");
+  CHECK(contains(described(model_of({"h.0.w", "h.0.n.1"}), counted),
+                 "expected the parameter h.0.n.0"));
+}
+
+TEST_CASE("rules that are none") {
+  CHECK(contains(described(model_of({"y"}), std::string(kRule) + "excluded { name: '(' }"),
+                 "rule x: expected a regular expression, found ("));
+  const TempDir dir;
+  put(dir / "a.textproto", "model_type: 5");
+  CHECK(contains(rules::RuleSet::load({{}, {dir.path()}}).error().message,
+                 "a.textproto: expected a rule in protobuf's text format, found in line 1:"));
+}
+
+TEST_CASE("param groups: of a file") {
+  const TempDir dir;
+  const std::string path = (dir / "groups.textproto").string();
+  const auto groups_of = [&](const std::string& text) {
+    put(path, text);
+    Manifest m = of({"a.weight", "a.bias", "b.weight", "b.bias"});
+    m.tensors[3].train = manifest::Training::kFrozen;
+    m.alias_groups.push_back({{0, 2}});
+    const auto done = rules::add_param_groups(path, {}, m);
+    if (!done) return done.error().message;
+    std::string out;
+    for (const auto& group : m.training.groups) {
+      out += "|";
+      for (const auto& value : group.hyper_parameters) out += value.key + " ";
+      for (const uint64_t i : group.tensors) out += cat(i, " ");
+    }
+    return out;
+  };
+  CHECK(groups_of("group { lr: 1 } group { parameter: 'bias$' weight_decay: 0 }") ==
+        "|lr 0 |weight_decay 1 ");
+  CHECK(groups_of("group { parameter: ['x', 'a'] beta1: 0 beta2: 0.5 eps: 1 } group { parameter: "
+                  "'bias' }") == "|betas eps 0 1 |");
+  CHECK(contains(groups_of("group { parameter: 'bias' }"), "found none for a.weight: add a group"));
+  CHECK(
+      contains(groups_of("group {} group {}"), "expected at most one group without an expression"));
+  CHECK(contains(groups_of("group { beta1: 0 }"), "expected beta1 and beta2 together"));
+  CHECK(contains(groups_of("group { parameter: '(' }"),
+                 "groups.textproto: expected a regular expression, found ("));
+  CHECK(contains(groups_of("\ngroup { name: 'x' }"), "groups.textproto: expected --param-groups"));
+  CHECK(contains(groups_of("\ngroup { name: 'x' }"), "in line 2"));
+  CHECK(contains(rules::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message,
+                 "none: expected"));
+}
