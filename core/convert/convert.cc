@@ -1,6 +1,7 @@
 #include "core/convert/convert.h"
 
 #include "core/base/text.h"
+#include "core/convert/report.h"
 
 #include <chrono>
 #include <utility>
@@ -71,17 +72,9 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   XD_TRY(planned.writer.commit());
 
   outcome.plan.notes = session.notes.list();
-  Report report;
-  report.model = prepared.source.get();
-  report.target = &prepared.target;
-  report.writer = prepared.writer;
-  report.plan = &planned.plan;
-  report.options = prepared.options.pairs();
-  report.notes = outcome.plan.notes;
-  report.files = outputs.files();
-  report.tensor_digests = std::move(digests);
-  report.seconds = {{"plan", planned_after}, {"write", written_after}};
-  outcome.report = to_json(report);
+  outcome.report =
+      report::to_json(make_report(session, prepared, planned, outputs, std::move(digests),
+                                  {{"plan", planned_after}, {"write", written_after}}));
   if (callbacks.phase && request.sync) callbacks.phase("sync");
   if (cancelled) return Error{XD_CANCELLED, "cancelled"};
   XD_TRY(staging->commit(outcome.report, request.sync));

@@ -52,8 +52,8 @@ Result<void> Outputs::add_file(const std::string& path, uint64_t size,
   return {};
 }
 
-std::vector<FileEntry> Outputs::files() const {
-  std::vector<FileEntry> out;
+std::vector<report::File> Outputs::files() const {
+  std::vector<report::File> out;
   for (size_t i = 0; i < objects_.size(); ++i) {
     const plugin::PlanObject& planned = planned_.plan.objects[i];
     out.push_back({planned.path, planned.size, objects_[i].digest});

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/convert/planning.h"
-#include "core/convert/report.h"
 #include "core/io/staging.h"
+#include "core/report/report.h"
 
 #include <cstdint>
 #include <functional>
@@ -30,7 +30,7 @@ class Outputs {
                         const std::function<Result<void>(io::StagedObject&)>& write);
 
   // Once all are sealed: the plan's objects in its order, then what add_file() made.
-  std::vector<FileEntry> files() const;
+  std::vector<report::File> files() const;
 
  private:
   // Its items may run on several threads.
@@ -46,7 +46,7 @@ class Outputs {
   io::Staging& staging_;
   const Planned& planned_;
   std::vector<Object> objects_;
-  std::vector<FileEntry> added_;
+  std::vector<report::File> added_;
 };
 
 }  // namespace crossdock::convert

@@ -1,32 +1,18 @@
-// What a conversion did, for people and programs: DST/crossdock.json.
+// The report of a conversion, of what its stages made.
 #pragma once
 
-#include "core/convert/open_model.h"
-#include "core/plugin/plan.h"
+#include "core/convert/outputs.h"
+#include "core/report/report.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace crossdock::convert {
 
-struct FileEntry {
-  std::string path;
-  uint64_t size = 0;
-  std::string digest;
-};
-
-struct Report {
-  const OpenModel* model = nullptr;
-  const manifest::Manifest* target = nullptr;  // the model as the writer saw it
-  const plugin::Plugin* writer = nullptr;
-  const plugin::Plan* plan = nullptr;
-  std::vector<std::pair<std::string, std::string>> options;  // the writer's, as checked
-  std::vector<std::string> notes;
-  std::vector<FileEntry> files;
-  std::vector<std::string> tensor_digests;  // by index
-  std::vector<std::pair<std::string, double>> seconds;
-};
-
-std::string to_json(const Report& report);
+// `digests`: of the source's tensors, by index.
+report::Report make_report(const Session& session, const Prepared& prepared, const Planned& planned,
+                           const Outputs& outputs, std::vector<std::string> digests,
+                           std::vector<std::pair<std::string, double>> timings);
 
 }  // namespace crossdock::convert

@@ -1,12 +1,18 @@
 #include "core/io/paths.h"
 
-#include <simdjson.h>
+#include "core/io/small_file.h"
+#include "core/report/report.h"
 
 #include <boost/filesystem/operations.hpp>
 
 #include <algorithm>
 
 namespace crossdock::io {
+
+namespace {
+// Of a model with millions of tensors.
+constexpr uint64_t kMaxReportBytes = uint64_t{4} << 30;
+}  // namespace
 
 bool is_inside(const fs::path& path, const fs::path& folder) {
   const auto [end, _] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -65,19 +71,11 @@ Result<void> check_apart(const Input& source, const fs::path& destination) {
 
 Result<std::set<std::string>> listed_in_report(const fs::path& folder) {
   const std::string path = (folder / kReportName).string();
-  simdjson::dom::parser parser;
-  simdjson::dom::element root;
-  if (const auto error = parser.load(path).get(root)) {
-    return Error{XD_NOT_FOUND, cat(path, ": ", simdjson::error_message(error))};
-  }
+  XD_TRY_SET(const std::string text, read_small_file(path, kMaxReportBytes));
+  auto report = report::from_json(text);
+  if (!report) return std::move(report).error().in(path);
   std::set<std::string> names{kReportName};
-  simdjson::dom::array files;
-  if (root["files"].get(files)) return corrupt(cat(path, ": no list of files"));
-  for (const auto file : files) {
-    std::string_view name;
-    if (file["path"].get(name)) return corrupt(cat(path, ": a file without a path"));
-    names.emplace(name);
-  }
+  for (report::File& file : report->files) names.insert(std::move(file.path));
   return names;
 }
 

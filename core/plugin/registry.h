@@ -31,6 +31,7 @@ struct Plugin {
 
   bool is_reader() const { return desc.kind == XD_READER; }
   std::string id() const { return desc.id; }
+  std::string version() const { return desc.version ? desc.version : ""; }
   std::string format() const { return desc.formats && desc.formats[0] ? desc.formats[0] : ""; }
   bool concurrent() const { return desc.caps & XD_CAP_CONCURRENT; }
 };

@@ -91,7 +91,7 @@ class Job {
     if (scenario_.had_empty) fs::create_directories(out());
     if (scenario_.had_old) {
       put(out() / "old/fp32.pt", "old");
-      put(out() / "crossdock.json", R"({"files": [{"path": "old/fp32.pt"}]})");
+      put(out() / "crossdock.json", report_of({"old/fp32.pt"}));
     }
   }
   Result<convert::Outcome> run(FaultyOs& os, unsigned threads = 1) {

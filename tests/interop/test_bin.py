@@ -270,7 +270,7 @@ def test_frozen_parameters_stay_frozen(crossdock, tmp_path):
     crossdock.convert(tmp_path / "x.pt", tmp_path / "out")
     assert {f.name for f in (tmp_path / "out/global_step0/zero").iterdir()} == {"a", "c", "d", "optimizer_state.pt"}
     report = json.loads((tmp_path / "out/crossdock.json").read_text())
-    assert ["frozen" in t.get("dropped", "") for t in report["tensors"]] == [False, True, False, False]
+    assert ["frozen" in t.get("excluded", "") for t in report["tensors"]] == [False, True, False, False]
 
 
 # ---- nothing runs

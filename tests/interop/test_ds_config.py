@@ -207,4 +207,4 @@ def test_sources_are_told(crossdock, source, tmp_path):
     done = crossdock(*convert, "--ds-config", tmp_path / "job.json")
     assert "of DeepSpeed's FusedAdam, lr 2e-05, betas 0.9,0.999, eps 1e-08, weight_decay 0;" in done.stdout
     report = json.loads((tmp_path / "out/crossdock.json").read_text())
-    assert report["options"]["ds-config"] == str(tmp_path / "job.json")
+    assert report["writer"]["options"]["ds-config"] == str(tmp_path / "job.json")

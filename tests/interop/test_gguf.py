@@ -412,7 +412,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
         assert got[name].shape == x.shape and np.array_equal(got[name], x), name
     assert json.loads((tmp_path / "out/config.json").read_text()) == {"rope": {"type": "linear", "factor": 8}}
     report = json.loads((tmp_path / "out/crossdock.json").read_text())
-    assert [x["dropped"] for x in report["tensors"] if x["name"] == "gone"] == ["a test"]
+    assert [x["excluded"] for x in report["tensors"] if x["name"] == "gone"] == ["a test"]
 
     def refused(old, new):
         rules.write_text(text.replace(old, new))

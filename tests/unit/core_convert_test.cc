@@ -98,6 +98,14 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
   CHECK(std::string_view(root["tensors"].at(0)["digest"]) == source.finish());
   CHECK(std::string_view(root["files"].at(0)["digest"]) == target.finish());
   CHECK(simdjson::minify(root["notes"]) == R"(["a note of the writer"])");
+  const auto report = report::from_json(outcome->report);
+  REQUIRE(report);
+  CHECK(report->reader.id == "org.example.reader.fake");
+  CHECK(report->writer.id == "org.example.writer.fake");
+  CHECK_FALSE(report->writer.version.empty());
+  CHECK(report->tensors[0].objects == std::vector<std::string>{"t/w"});
+  CHECK(report->tensors[0].role == "parameter");
+  CHECK(report->tensors[2].excluded == "not a parameter");
 }
 
 TEST_CASE("the output does not depend on threads or memory, and the budget holds") {

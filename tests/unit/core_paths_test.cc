@@ -94,8 +94,7 @@ TEST_CASE("a single file as SRC may not lie in DST either") {
 TEST_CASE("a folder is ours when its report lists everything in it") {
   const TempDir dir;
   const fs::path out = dir / "out";
-  put(out / "crossdock.json",
-      R"({"files": [{"path": "latest"}, {"path": "tag/zero/w/fp32.pt"}, {"path": "gone"}]})");
+  put(out / "crossdock.json", report_of({"latest", "tag/zero/w/fp32.pt", "gone"}));
   put(out / "latest");
   put(out / "tag/zero/w/fp32.pt");
   CHECK(*listed_in_report(out) ==
@@ -146,7 +145,7 @@ TEST_CASE("a folder is ours when its report lists everything in it") {
 TEST_CASE("a folder without a report that can be read is not ours") {
   const TempDir dir;
   for (const char* text : {"", "{", "[]", "{}", R"({"files": 3})", R"({"files": [{}]})",
-                           R"({"files": ["a"]})", R"({"files": [{"path": 1}]})"}) {
+                           R"({"files": ["a"]})", R"({"files": [{"path": "a"}]})"}) {
     INFO(text);
     put(dir / "crossdock.json", text);
     CHECK(

@@ -1,108 +1,114 @@
 #include "core/convert/report.h"
 
-#include <simdjson.h>
-
 #include "core/io/paths.h"
-#include "tests/unit/core_fake_plugins.h"
+#include "core/report/report.h"
+#include "tests/unit/core_test_support.h"
+
+#include <simdjson.h>
 
 using namespace crossdock;
 using namespace crossdock::test;
-using manifest::DType;
 
 namespace {
 
-// A conversion of three tensors: "w" renamed and written to two files, "buf" a buffer, "tied" left
-// out.
-struct Made {
-  OpenFake fake{FakeModel()
-                    .add("w", DType::BF16, {2, 3}, std::string(12, 'w'))
-                    .add("buf", DType::I64, {1}, std::string(8, 'b'))
-                    .add("tied", DType::BF16, {1}, "tt")};
-  manifest::Manifest target = fake.model().manifest();
-  plugin::Plugin writer;
-  plugin::Plan plan;
-  convert::Report report;
-
-  Made() {
-    target.tensors[0].target_name = "model.w";
-    target.tensors[0].role = target.tensors[2].role = manifest::Role::kParameter;
-    target.tensors[1].role = manifest::Role::kBuffer;
-    target.tensors[2].left_out = "tied to w";
-    writer.desc = kFakeWriter;
-    plan.objects = {{"zero/model.w/fp32.pt", 24, 2}, {"states.pt", 9, 1}};
-    plan.items = {{0, 0, {{0, 0, 3}}, 12, 0},
-                  {0, 1, {{0, 3, 3}}, 12, 0},
-                  {1, 0, {{0, 0, 6}, {1, 0, 1}}, 9, 0}};
-    report.model = &fake.model();
-    report.target = &target;
-    report.writer = &writer;
-    report.plan = &plan;
-    report.options = {{"tag", "step0"}, {"pattern", "a"}};
-    report.notes = {"first note", "second \"note\""};
-    report.files = {{"zero/model.w/fp32.pt", 24, "xxh3:01"}, {"states.pt", 9, "xxh3:02"}};
-    report.tensor_digests = {"xxh3:aa", "xxh3:bb", "xxh3:cc"};
-    report.seconds = {{"plan", 0.25}, {"write", 1.5}};
-  }
-};
+report::Report made() {
+  report::Report r;
+  r.crossdock = "0.1.0";
+  r.source = {
+      "org/name", "/models/name", "gguf/3", {{"a.gguf", 22, ""}, {"b.gguf", 3, "sha256:1"}}};
+  r.reader = {"org.example.reader.fake", "1.0", {{"verify", {"true"}}}};
+  r.writer = {"org.example.writer.fake", "2.0", {{"pattern", {"a"}}, {"frozen", {"a", "b"}}}};
+  r.notes = {"first note", "second \"note\""};
+  r.tensors = {{"w",
+                "model.w",
+                "parameter",
+                "BF16",
+                {2, 3},
+                "tree:aa",
+                "transpose(w)",
+                {"zero/model.w/fp32.pt", "states.pt"},
+                ""},
+               {"buf", "buf", "buffer", "I64", {1}, "tree:bb", "", {"states.pt"}, ""},
+               {"tied", "tied", "parameter", "BF16", {}, "tree:cc", "", {}, "tied to w"}};
+  r.files = {{"zero/model.w/fp32.pt", 24, "tree:01"}, {"states.pt", 9, "tree:02"}};
+  r.timings = {{"plan", 0.25}, {"write", 1.5}};
+  return r;
+}
 
 }  // namespace
 
 TEST_CASE("the report says what went where") {
-  const Made made;
-  const std::string text = convert::to_json(made.report);
+  const std::string text = report::to_json(made());
   simdjson::dom::parser parser;
   simdjson::dom::element root;
   INFO(text);
   REQUIRE(parser.parse(text).get(root) == simdjson::SUCCESS);
-  CHECK(std::string_view(root["crossdock"]) == CROSSDOCK_VERSION);
-  CHECK(std::string_view(root["source"]["given"]) == made.fake.dir.path().string());
-  CHECK(std::string_view(root["source"]["path"]) == made.fake.dir.path().string());
-  CHECK(std::string_view(root["source"]["format"]) == "fake");
-  CHECK(std::string_view(root["source"]["reader"]) == "org.example.reader.fake");
-  CHECK(simdjson::minify(root["source"]["files"]) == R"([{"name":"values","size":22}])");
-  CHECK(std::string_view(root["writer"]) == "org.example.writer.fake");
-  CHECK(simdjson::minify(root["options"]) == R"({"pattern":"a","tag":"step0"})");
+  CHECK(std::string_view(root["crossdock"]) == "0.1.0");
+  CHECK(uint64_t(root["schema"]) == 2);
+  CHECK(simdjson::minify(root["source"]) ==
+        R"({"given":"org/name","path":"/models/name","format":"gguf/3","files":[)"
+        R"({"name":"a.gguf","size":22},{"name":"b.gguf","size":3,"hub_digest":"sha256:1"}]})");
+  CHECK(simdjson::minify(root["reader"]) ==
+        R"({"id":"org.example.reader.fake","version":"1.0","options":{"verify":"true"}})");
+  CHECK(simdjson::minify(root["writer"]) ==
+        R"({"id":"org.example.writer.fake","version":"2.0","options":)"
+        R"({"frozen":["a","b"],"pattern":"a"}})");
   CHECK(simdjson::minify(root["notes"]) == R"(["first note","second \"note\""])");
   CHECK(simdjson::minify(root["parameters"]) ==
         R"([{"name":"model.w","shape":[2,3],"source":"w"}])");
-  const std::string tensors = simdjson::minify(root["tensors"]);
-  CHECK(contains(
-      tensors,
-      R"({"name":"w","dtype":"BF16","shape":[2,3],"digest":"xxh3:aa","targets":["zero/model.w/fp32.pt","states.pt"]})"));
-  CHECK(contains(
-      tensors,
-      R"({"name":"buf","dtype":"I64","shape":[1],"digest":"xxh3:bb","targets":["states.pt"]})"));
-  CHECK(contains(
-      tensors,
-      R"({"name":"tied","dtype":"BF16","shape":[1],"digest":"xxh3:cc","dropped":"tied to w"})"));
-  CHECK(
-      simdjson::minify(root["files"]) ==
-      R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"xxh3:01"},{"path":"states.pt","size":9,"digest":"xxh3:02"}])");
+  CHECK(simdjson::minify(root["tensors"]) ==
+        R"([{"name":"w","target":"model.w","role":"parameter","dtype":"BF16","shape":[2,3],)"
+        R"_("digest":"tree:aa","expression":"transpose(w)",)_"
+        R"("objects":["zero/model.w/fp32.pt","states.pt"]},)"
+        R"({"name":"buf","role":"buffer","dtype":"I64","shape":[1],"digest":"tree:bb",)"
+        R"("objects":["states.pt"]},)"
+        R"({"name":"tied","role":"parameter","dtype":"BF16","shape":[],"digest":"tree:cc",)"
+        R"("excluded":"tied to w"}])");
+  CHECK(simdjson::minify(root["files"]) ==
+        R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"tree:01"},)"
+        R"({"path":"states.pt","size":9,"digest":"tree:02"}])");
   CHECK(double(root["timings"]["plan"]) == 0.25);
   CHECK(double(root["timings"]["write"]) == 1.5);
 }
 
-TEST_CASE("a tensor that the writer dropped has the writer's reason") {
-  Made made;
-  made.plan.items[2].needs.pop_back();
-  made.plan.drops = {{1, "no place for buffers"}};
-  CHECK(contains(convert::to_json(made.report), R"("dropped": "no place for buffers")"));
+TEST_CASE("a report that is read again is the same") {
+  const std::string text = report::to_json(made());
+  const auto again = report::from_json(text);
+  REQUIRE(again);
+  CHECK(report::to_json(*again) == text);
+  CHECK(again->tensors[0].shape == std::vector<uint64_t>{2, 3});
+  CHECK(again->tensors[1].target == "buf");
+  CHECK(again->writer.options.at("frozen") == std::vector<std::string>{"a", "b"});
 }
 
-TEST_CASE("an option that was given several times is a list") {
-  Made made;
-  made.report.options = {{"frozen", "a"}, {"tag", "step0"}, {"frozen", "b"}};
-  const std::string text = convert::to_json(made.report);
-  simdjson::dom::parser parser;
-  simdjson::dom::element root;
-  REQUIRE(parser.parse(text).get(root) == simdjson::SUCCESS);
-  CHECK(simdjson::minify(root["options"]) == R"({"frozen":["a","b"],"tag":"step0"})");
+TEST_CASE("a report that lacks something is refused by what it lacks") {
+  const auto refusal = [](const std::string& from, const std::string& to) {
+    std::string text = report::to_json(made());
+    const size_t at = text.rfind(from);
+    REQUIRE(at != std::string::npos);
+    const auto read = report::from_json(text.replace(at, from.size(), to));
+    return read ? "read" : read.error().message;
+  };
+  CHECK(refusal("\"digest\": \"tree:01\"", "\"other\": 1") ==
+        "files[0]: expected the member digest");
+  CHECK(refusal("\"size\": 24", "\"size\": \"24\"") == "files[0]: expected a whole number as size");
+  CHECK(refusal("\"size\": 22", "\"size\": -1") ==
+        "source.files[0]: expected a whole number as size");
+  CHECK(refusal("\"given\"", "\"given2\"") == "source: expected the member given");
+  CHECK(refusal("\"role\"", "\"rule\"") == "tensors[2]: expected the member role");
+  CHECK(refusal("[2, 3]", "[2, true]") == "tensors[0].shape[1]: expected a whole number");
+  CHECK(refusal("\"first note\"", "[]") == "notes[0]: expected a text");
+  CHECK(refusal("\"schema\": 2", "\"schema\": 3") ==
+        "expected a report of schema 2, found one of 3, which crossdock 0.1.0 wrote");
+  CHECK(refusal("\"plan\": 0.25", "\"plan\": null") == "timings.plan: expected a number");
+  CHECK(contains(refusal("}", "]"), "expected JSON"));
+  for (const char* text : {"", "{", "[]", "3", "{}", R"({"crossdock": "1", "schema": 2})"})
+    CHECK_FALSE(report::from_json(text));
 }
 
 TEST_CASE("the report makes its folder one that may be replaced") {
-  const Made made;
   const TempDir dir;
-  put(dir / "out/crossdock.json", convert::to_json(made.report));
+  put(dir / "out/crossdock.json", report::to_json(made()));
   put(dir / "out/zero/model.w/fp32.pt");
   put(dir / "out/states.pt");
   CHECK(io::check_is_all_ours(dir / "out").has_value());

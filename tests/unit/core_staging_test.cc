@@ -25,14 +25,6 @@ std::string digest_of(const std::string& bytes) {
   return digest.finish();
 }
 
-// A report as a conversion writes it, as far as staging reads it.
-std::string report_of(std::initializer_list<const char*> files) {
-  std::string list;
-  for (const char* file : files)
-    list += cat(list.empty() ? "" : ", ", R"({"path": ")", file, "\"}");
-  return cat(R"({"files": [)", list, "]}\n");
-}
-
 std::unique_ptr<Staging> opened(const fs::path& out, bool overwrite = false) {
   auto staging = Staging::open(Os::real(), out, overwrite);
   INFO((staging ? "" : staging.error().message));

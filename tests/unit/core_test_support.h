@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/report/report.h"
 #include "tests/catch.h"
 
 namespace crossdock::test {
@@ -51,6 +52,13 @@ inline fs::path put(const fs::path& path, const std::string& text = "x") {
 inline std::string get(const fs::path& path) {
   std::ifstream in(path.string(), std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// A report as a conversion writes it, of which only the files matter.
+inline std::string report_of(std::initializer_list<const char*> files) {
+  report::Report out;
+  for (const char* file : files) out.files.push_back({file, 1, "tree:0"});
+  return report::to_json(out);
 }
 
 // Every file, link and folder under `folder`, by relative name, with the files' bytes; empty when

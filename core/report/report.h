@@ -1,0 +1,71 @@
+// What a conversion did: DST/crossdock.json, for people and programs. A value, so that verifying a
+// folder, going on with one, and replacing one all read what a conversion wrote.
+#pragma once
+
+#include <crossdock/result.hpp>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace crossdock::report {
+
+// Goes up when a reader of the JSON must change.
+inline constexpr uint64_t kSchema = 2;
+
+struct SourceFile {
+  std::string name;  // relative to the source's folder
+  uint64_t size = 0;
+  std::string hub_digest;  // "sha256:...", by the Hub's cache; empty: it does not say
+};
+
+struct Source {
+  std::string given;   // as the user named it
+  std::string path;    // where that is
+  std::string format;  // "safetensors", "gguf/3"
+  std::vector<SourceFile> files;
+};
+
+struct Plugin {
+  std::string id, version;
+  std::map<std::string, std::vector<std::string>> options;  // its own, with the fallbacks it used
+};
+
+struct Tensor {
+  std::string name;    // the source's
+  std::string target;  // the job's
+  std::string role;    // "parameter", "buffer", "optimizer_state"
+  std::string dtype;   // "BF16"
+  std::vector<uint64_t> shape;
+  std::string digest;      // of the values in that type, dense and row-major
+  std::string expression;  // how the values are made of stored tensors; empty: they are stored so
+  std::vector<std::string> objects;  // paths of the files that it went into
+  std::string excluded;              // why it went into none; empty: it did
+};
+
+struct File {
+  std::string path;  // relative to the report's folder
+  uint64_t size = 0;
+  std::string digest;
+};
+
+struct Report {
+  std::string crossdock;  // the version
+  Source source;
+  Plugin reader, writer;
+  std::vector<std::string> notes;
+  std::vector<Tensor> tensors;                          // in the source's order
+  std::vector<File> files;                              // all but the report itself
+  std::vector<std::pair<std::string, double>> timings;  // seconds
+};
+
+std::string to_json(const Report& report);
+
+// What to_json() wrote. Errors: text that is no JSON, another schema, a field that lacks or is of
+// another type.
+Result<Report> from_json(std::string_view text);
+
+}  // namespace crossdock::report
