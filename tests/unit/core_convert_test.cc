@@ -105,7 +105,18 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
   CHECK_FALSE(report->writer.version.empty());
   CHECK(report->tensors[0].objects == std::vector<std::string>{"t/w"});
   CHECK(report->tensors[0].role == "parameter");
+}
+
+TEST_CASE("what a writer has no place for is excluded with its reason") {
+  Fixture f;
+  f.fake.add("buf", DType::I64, {1}, std::string(8, 'b'));
+  const auto outcome = f.run();
+  REQUIRE(outcome);
+  const auto report = report::from_json(outcome->report);
+  REQUIRE(report);
   CHECK(report->tensors[2].excluded == "not a parameter");
+  CHECK(report->tensors[2].role == "buffer");
+  CHECK(report->tensors[2].objects.empty());
 }
 
 TEST_CASE("the output does not depend on threads or memory, and the budget holds") {
