@@ -7,7 +7,7 @@
 #include <crossdock/plugin.hpp>
 
 #include "plugins/common/quote.h"
-#include "plugins/common/torch_stream.h"
+#include "plugins/torch/write/stream.h"
 #include "plugins/writer_zero3/hyper_parameters.h"
 #include "plugins/writer_zero3/states.h"
 
@@ -54,8 +54,9 @@ class Zero3Writer : public Writer {
 
   Result<std::string> write_item(const Host& host, uint32_t object, uint64_t,
                                  Object& out) override {
-    return common::write_item(host, content(object), out,
-                              settings_.dtype == manifest::DType::F16 ? &beyond_fp16_ : nullptr);
+    return torch_write::write_item(
+        host, content(object), out,
+        settings_.dtype == manifest::DType::F16 ? &beyond_fp16_ : nullptr);
   }
 
   // All values have been seen, and nothing is in place yet.
@@ -69,7 +70,7 @@ class Zero3Writer : public Writer {
   Result<void> seal(const Host& host, uint32_t object, Object& out,
                     std::span<const std::string_view> results) override {
     if (object == 2 * settings_.world_size) return out.write(0, as_bytes(settings_.tag));
-    return common::seal(host, content(object), out, results);
+    return torch_write::seal(host, content(object), out, results);
   }
 
  private:
@@ -80,17 +81,17 @@ class Zero3Writer : public Writer {
         layout_(std::move(layout)),
         notes_(std::move(notes)) {}
 
-  common::Content content(uint32_t object) const {
+  torch_write::Content content(uint32_t object) const {
     return object % 2 == 0 ? model_states(model_, layout_, settings_, object / 2)
                            : optimizer_states(model_, layout_, settings_, object / 2);
   }
 
   static Result<void> plan_file(Plan& out, const std::string& path,
-                                const common::Content& content) {
+                                const torch_write::Content& content) {
     XD_TRY_SET(const uint32_t object, out.object(path, content.file.size()));
-    if (!common::needs_item(content)) return {};
-    return out.item(object, common::needs(content), common::item_bytes(content),
-                    common::item_memory(content));
+    if (!torch_write::needs_item(content)) return {};
+    return out.item(object, torch_write::needs(content), torch_write::item_bytes(content),
+                    torch_write::item_memory(content));
   }
 
   Result<void> plan_notes(Plan& out) const {

@@ -1,4 +1,4 @@
-#include "plugins/common/torch_zip_for_test.h"
+#include "plugins/torch/write/unzip_for_test.h"
 #include "plugins/writer_zero3/layout.h"
 #include "tests/support/plugin_checks.h"
 
@@ -116,7 +116,7 @@ TEST_CASE("zero3: the files of three ranks, and every failing call of the host")
   CHECK(files->size() == 7);
   CHECK(files->at("latest") == "s");
   for (int rank = 0; rank < 3; ++rank) {
-    const auto records = common::read_zip(
+    const auto records = torch_write::read_zip(
         files->at(cat("s/bf16_zero_pp_rank_", rank, "_mp_rank_00_optim_states.pt")));
     const auto flat = std::find_if(records.begin(), records.end(),
                                    [](const auto& r) { return r.name.ends_with("/data/0"); });
