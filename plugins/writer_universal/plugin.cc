@@ -136,10 +136,10 @@ class UniversalWriter : public Writer {
     return {};
   }
 
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t,
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
                                  Object& out) override {
     return with_content(object, [&](const Content& content) {
-      return torch_write::write_item(host, content, out);
+      return torch_write::write_item(host, content, torch_write::cut(content).at(item), out);
     });
   }
 
@@ -202,9 +202,7 @@ class UniversalWriter : public Writer {
 
   Result<void> plan_file(Plan& out, File file, const std::string& path, const Content& content) {
     XD_TRY_SET(const uint32_t id, plan_object(out, file, path, content.file.size()));
-    if (!torch_write::needs_item(content)) return {};
-    return out.item(id, torch_write::needs(content), torch_write::item_bytes(content),
-                    torch_write::item_memory(content));
+    return torch_write::plan_items(out, id, content);
   }
 
   Result<void> plan_parameter(Plan& out, const std::string& folder, uint64_t index) {

@@ -100,7 +100,11 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
   // The flat groups first: all that comes from the source is then one run of the file.
   std::vector<StorageSource> storages;
   for (const SubGroup& sub : layout.sub_groups) {
-    StorageSource flat{StorageSource::From::kTensors, sub.n_elems * sizeof(float), DType::F32, {}};
+    StorageSource flat{StorageSource::From::kTensors,
+                       sub.n_elems * sizeof(float),
+                       DType::F32,
+                       {},
+                       settings.dtype == DType::F16};
     for (const uint64_t i : sub.parameters)
       flat.segments.push_back(piece(model, i, rank, settings.world_size, DType::F32));
     storages.push_back(std::move(flat));
@@ -181,9 +185,7 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
         if (t.role != manifest::Role::kBuffer) {
           p.put(nothing);
         } else {
-          StorageSource storage = torch_write::of_tensor(t, i, t.dtype);
-          storage.is_computed_with = false;
-          add(std::move(storage), t.shape);
+          add(torch_write::of_tensor(t, i, t.dtype), t.shape);
         }
       }
     });
@@ -196,7 +198,8 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
         add({StorageSource::From::kTensors,
              manifest::dense_bytes(settings.dtype, n).value_or(0),
              settings.dtype,
-             {piece(model, i, rank, settings.world_size, settings.dtype)}},
+             {piece(model, i, rank, settings.world_size, settings.dtype)},
+             settings.dtype == DType::F16},
             {n});
       }
     });

@@ -26,8 +26,9 @@ struct StorageSource {
   From from = From::kZeros;
   uint64_t n_bytes = 0;
   manifest::DType dtype = manifest::DType::F32;
-  std::vector<Segment> segments;  // of kTensors, one behind the other
-  bool is_computed_with = true;   // in the job's precision; false for buffers, which keep their own
+  std::vector<Segment> segments;    // of kTensors, one behind the other
+  bool counts_beyond_fp16 = false;  // values that a job in fp16 cannot hold: finite ones that round
+                                    // to infinity, and in what is written as fp16 infinities
 };
 
 inline StorageSource zeros(uint64_t n_elems,
@@ -54,11 +55,14 @@ struct Content {
   std::vector<StorageSource> storages;
 
   Content(std::string pickle, std::vector<StorageSource> from)
-      : file(std::move(pickle), sizes(from)), storages(std::move(from)) {}
+      : file(std::move(pickle), sizes_of(from)), storages(std::move(from)) {}
+
+  std::vector<uint64_t> sizes() const { return sizes_of(storages); }
 
  private:
-  static std::vector<uint64_t> sizes(const std::vector<StorageSource>& storages) {
+  static std::vector<uint64_t> sizes_of(const std::vector<StorageSource>& storages) {
     std::vector<uint64_t> out;
+    out.reserve(storages.size());
     for (const StorageSource& storage : storages) out.push_back(storage.n_bytes);
     return out;
   }
