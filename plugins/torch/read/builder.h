@@ -2,6 +2,7 @@
 // pickle.h. What Python would call here, it only describes.
 #pragma once
 
+#include "plugins/torch/read/globals.h"
 #include "plugins/torch/read/pickle.h"
 
 namespace crossdock::torch_read {
@@ -55,5 +56,9 @@ class Builder {
 };
 
 Error too_many(std::string_view what, size_t limit);
+
+inline bool is_global(const Value& v, Global what) {
+  return v.kind == Kind::kGlobal && v.data == static_cast<uint64_t>(what);
+}
 
 }  // namespace crossdock::torch_read
