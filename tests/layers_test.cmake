@@ -1,8 +1,10 @@
 # cmake -DSOURCE=<project root> -P layers_test.cmake
 #
-# Includes go one way: sdk < core/base < core/report < core/io < core/model < core/rules < core/layout < core/plugin < core/convert < apps. Plugins see the sdk and
-# plugins/common; examples see the sdk as installed; nothing outside the tests sees tests. A file of ours is included by
-# its path from the root, so the path says the layer; files of the sdk as <crossdock/...>.
+# Includes go one way: sdk < core/base < report < io < model < rules < layout < plugin < convert <
+# apps. Plugins see the sdk, plugins/common and plugins/torch; plugins/torch/read and
+# plugins/torch/write see the sdk and plugins/common, and not each other; examples see the sdk as
+# installed; nothing outside the tests sees tests. A file of ours is included by its path from the
+# root, so the path says the layer; files of the sdk as <crossdock/...>.
 cmake_minimum_required(VERSION 3.22)
 set(core_layers base report io model rules layout plugin convert)  # each may see those before it and itself
 set(test_file "(_test\\.(cc|h|c)|_for_test\\.(h|cc))$")
@@ -28,8 +30,12 @@ function(allowed_for file)
     endif()
   elseif(file MATCHES "^apps/([^/]+)/")
     set(allowed "^core/|^apps/${CMAKE_MATCH_1}/")
+  elseif(file MATCHES "^plugins/common/")
+    set(allowed "^plugins/common/")
+  elseif(file MATCHES "^plugins/torch/(read|write)/")
+    set(allowed "^plugins/common/|^plugins/torch/${CMAKE_MATCH_1}/")
   elseif(file MATCHES "^plugins/([^/]+)/")
-    set(allowed "^plugins/common/|^plugins/${CMAKE_MATCH_1}/")
+    set(allowed "^plugins/(common|torch/read|torch/write)/|^plugins/${CMAKE_MATCH_1}/")
   elseif(file MATCHES "^examples/")
     set(allowed "^[^/]+$")  # its neighbours
   endif()

@@ -1,7 +1,5 @@
 crossdock_test(plugin_common_test unit
   ${PROJECT_SOURCE_DIR}/plugins/common/crc32_test.cc
-  ${PROJECT_SOURCE_DIR}/plugins/common/torch_zip_test.cc
-  ${PROJECT_SOURCE_DIR}/plugins/common/pickle_emit_test.cc
   LIBS crossdock_plugin_common)
 crossdock_test(common_ds_config_test unit
   ${PROJECT_SOURCE_DIR}/plugins/common/ds_config_test.cc

@@ -12,12 +12,14 @@ namespace crossdock::reader_bin {
 namespace {
 
 using common::in_quotes;
+using torch_read::Record;
+using torch_read::TorchFile;
 
 constexpr std::string_view kOthers[] = {".pt", ".pth", ".ckpt", ".t7"};
 constexpr std::string_view kStems[] = {"pytorch_model", "diffusion_pytorch_model"};
 constexpr common::WeightNames kNames{kStems, ".bin", kOthers, "adapter_model.bin", 80, 70};
 
-Result<void> check_size(const StoredTensor& t, const Record& record) {
+Result<void> check_size(const BinTensor& t, const Record& record) {
   if (t.strides.empty()) return {};
   const uint64_t n_bytes = t.n_elems() * t.elem_bytes();
   if (n_bytes > record.n_bytes && n_bytes > kMaxRepeatedBytes) {
@@ -39,10 +41,10 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
   XD_TRY_SET(auto torch, TorchFile::open(host, source, options.verify_crc));
   XD_TRY_SET(const auto model, find_model(host, torch->pickle(), options.state_dict_path));
   for (const ModelTensor& m : model) {
-    const Tensor& t = *m.tensor;
-    StoredTensor stored{m.name, t.dtype,        t.shape,
-                        {},     t.offset,       static_cast<uint32_t>(out.files.size()),
-                        0,      t.is_parameter, t.is_parameter && !t.requires_grad};
+    const torch_read::Tensor& t = *m.tensor;
+    BinTensor stored{m.name, t.dtype,        t.shape,
+                     {},     t.offset,       static_cast<uint32_t>(out.files.size()),
+                     0,      t.is_parameter, t.is_parameter && !t.requires_grad};
     if (!is_dense({t.shape, t.strides, t.offset, 0})) stored.strides = t.strides;
     auto record = torch->find_storage(torch->pickle().storage(t.storage));
     if (!record) return std::move(record).error().in(cat("tensor ", in_quotes(m.name)));
@@ -62,7 +64,7 @@ void find_aliases(Checkpoint& c) {
                            std::vector<uint64_t>>;
   std::map<Place, std::vector<uint64_t>> by_place;
   for (uint64_t i = 0; i < c.tensors.size(); ++i) {
-    const StoredTensor& t = c.tensors[i];
+    const BinTensor& t = c.tensors[i];
     if (t.n_elems() > 0)
       by_place[{t.file, t.record, t.offset, t.dtype, t.shape, t.strides}].push_back(i);
   }
@@ -91,7 +93,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
   }
   std::vector<common::PlacedTensor> placed;
   uint64_t n_bytes = 0;
-  for (const StoredTensor& t : out.tensors) {
+  for (const BinTensor& t : out.tensors) {
     placed.push_back({t.name, t.file});
     n_bytes += t.n_elems() * t.elem_bytes();
   }
@@ -108,9 +110,9 @@ int score(const Host& host, const Input& input) {
   if (is_index_name(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
   // The content tells, whatever the name.
   const auto source = input.open(host, name);
-  if (source && looks_like_torch(host, *source)) return 90;
+  if (source && torch_read::looks_like_torch(host, *source)) return 90;
   if (common::has_suffix(name, kNames)) return 10;  // what is wrong with it is ours to say
-  return source && !what_it_is_instead(host, *source).empty() ? 1 : 0;
+  return source && !torch_read::what_it_is_instead(host, *source).empty() ? 1 : 0;
 }
 
 }  // namespace crossdock::reader_bin

@@ -1,7 +1,7 @@
 // What the files of a model hold together: one file, or shards (plugins/common/hf_weights.h).
 #pragma once
 
-#include "plugins/reader_bin/torch_file.h"
+#include "plugins/torch/read/torch_file.h"
 
 #include <map>
 #include <memory>
@@ -16,7 +16,7 @@ inline constexpr uint64_t kMaxRepeatedBytes = 1 << 30;
 // A strided view of a deflated record is read from memory. torch itself never deflates.
 inline constexpr uint64_t kMaxInflatedView = 64 << 20;
 
-struct StoredTensor {
+struct BinTensor {
   std::string name;
   manifest::DType dtype = manifest::DType::UNSPECIFIED;
   std::vector<uint64_t> shape;
@@ -32,12 +32,12 @@ struct StoredTensor {
 struct CheckpointFile {
   std::string name;
   uint64_t size = 0;
-  std::unique_ptr<TorchFile> torch;
+  std::unique_ptr<torch_read::TorchFile> torch;
 };
 
 struct Checkpoint {
   std::vector<CheckpointFile> files;  // sorted by name
-  std::vector<StoredTensor> tensors;  // in the order of the state dict, file by file
+  std::vector<BinTensor> tensors;     // in the order of the state dict, file by file
   std::vector<manifest::AliasGroup> aliases;
 };
 

@@ -1,8 +1,8 @@
 #include "plugins/reader_bin/choose.h"
 
 #include "plugins/common/quote.h"
-#include "plugins/reader_bin/globals.h"
-#include "plugins/reader_bin/tally.h"
+#include "plugins/torch/read/globals.h"
+#include "plugins/torch/read/tally.h"
 
 #include <algorithm>
 
@@ -11,6 +11,14 @@ namespace crossdock::reader_bin {
 namespace {
 
 using common::in_quotes;
+using torch_read::advice_on;
+using torch_read::Counter;
+using torch_read::is_name_of_parameter;
+using torch_read::key_of;
+using torch_read::Kind;
+using torch_read::kMaxEntries;
+using torch_read::name_of;
+using torch_read::Tally;
 
 constexpr std::string_view kModelKeys[] = {
     "state_dict",     "model_state_dict",

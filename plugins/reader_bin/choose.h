@@ -6,11 +6,14 @@
 // know, and the message lists what there is. FORMAT.md has the names.
 #pragma once
 
-#include "plugins/reader_bin/pickle.h"
+#include "plugins/torch/read/pickle.h"
 
 #include <string>
 
 namespace crossdock::reader_bin {
+
+using torch_read::Pickle;
+using torch_read::Value;
 
 struct Choice {
   Value dict;

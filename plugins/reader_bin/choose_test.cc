@@ -1,14 +1,14 @@
 #include "plugins/reader_bin/choose.h"
 
-#include "plugins/reader_bin/recipes_for_test.h"
 #include "plugins/reader_bin/state_dict.h"
+#include "plugins/torch/read/recipes_for_test.h"
 #include "tests/support/memory_host.h"
 #include "tests/support/plugin_checks.h"
 
 using namespace crossdock;
 using test::has;
 using namespace crossdock::reader_bin;
-using namespace crossdock::reader_bin::recipe;
+using namespace crossdock::torch_read::recipe;
 
 namespace {
 
@@ -16,7 +16,7 @@ namespace {
 std::string names_in(test::MemoryHost& host, const std::string& value,
                      const std::string& path = "") {
   const std::string bytes = pickle(value);
-  const auto p = read_pickle(bytes);
+  const auto p = torch_read::read_pickle(bytes);
   if (!p) return p.error().message;
   const Host api = host.api();
   const auto model = find_model(api, *p, path);

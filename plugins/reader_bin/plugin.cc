@@ -17,6 +17,9 @@ namespace {
 
 using manifest::DType;
 using manifest::Manifest;
+using torch_read::Record;
+using torch_read::RecordReader;
+using torch_read::TorchFile;
 
 constexpr uint64_t kBlockBytes = 1 << 20;
 
@@ -53,19 +56,19 @@ class BinReader : public Reader {
     for (const CheckpointFile& file : checkpoint_.files)
       out.source.files.push_back({file.name, file.size, {}});
     out.tensors.reserve(checkpoint_.tensors.size());
-    for (const StoredTensor& t : checkpoint_.tensors) describe(t, out.tensors.emplace_back());
+    for (const BinTensor& t : checkpoint_.tensors) describe(t, out.tensors.emplace_back());
     return out;
   }
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
     return common::read_one_of(
-        checkpoint_.tensors, range, [](const StoredTensor& t) { return t.name; },
-        [&](const StoredTensor& t) { return read(host, t, range, out); });
+        checkpoint_.tensors, range, [](const BinTensor& t) { return t.name; },
+        [&](const BinTensor& t) { return read(host, t, range, out); });
   }
 
  private:
   // Where the stored bytes lie: of a plain dense tensor exactly its own, else of its whole record.
-  void describe(const StoredTensor& t, manifest::Tensor& out) const {
+  void describe(const BinTensor& t, manifest::Tensor& out) const {
     const TorchFile& file = *checkpoint_.files[t.file].torch;
     const Record& record = file.record(t.record);
     out.name = t.name;
@@ -89,7 +92,7 @@ class BinReader : public Reader {
     }
   }
 
-  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range,
+  Result<void> read(const Host& host, const BinTensor& t, const xd_range& range,
                     std::span<std::byte> out) {
     XD_TRY(common::check_dense(range, t.dtype, t.n_elems(), out));
     if (range.count == 0) return {};
@@ -104,7 +107,7 @@ class BinReader : public Reader {
     return {};
   }
 
-  static Result<void> read_strided(const Host& host, const StoredTensor& t, const xd_range& range,
+  static Result<void> read_strided(const Host& host, const BinTensor& t, const xd_range& range,
                                    RecordReader& reader, const Record& record,
                                    std::span<std::byte> out) {
     const View view{t.shape, t.strides, t.offset, t.elem_bytes()};

@@ -1,5 +1,5 @@
 #include "plugins/reader_bin/checkpoint.h"
-#include "plugins/reader_bin/recipes_for_test.h"
+#include "plugins/torch/read/recipes_for_test.h"
 #include "tests/support/plugin_checks.h"
 
 #include <atomic>
@@ -9,7 +9,7 @@ using namespace crossdock;
 using test::has;
 using test::open;
 using namespace crossdock::reader_bin;
-using namespace crossdock::reader_bin::recipe;
+using namespace crossdock::torch_read::recipe;
 using manifest::DType;
 
 namespace {

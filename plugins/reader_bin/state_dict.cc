@@ -2,7 +2,7 @@
 
 #include "plugins/common/quote.h"
 #include "plugins/reader_bin/choose.h"
-#include "plugins/reader_bin/tally.h"
+#include "plugins/torch/read/tally.h"
 
 #include <algorithm>
 
@@ -11,6 +11,12 @@ namespace crossdock::reader_bin {
 namespace {
 
 using common::in_quotes;
+using torch_read::Counter;
+using torch_read::Kind;
+using torch_read::kMaxEntries;
+using torch_read::name_of;
+using torch_read::Tally;
+using torch_read::Value;
 
 // Dicts may hold one another in circles, or one dict a thousand times: all walks are bounded in
 // depth and in number.

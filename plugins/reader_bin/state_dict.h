@@ -4,7 +4,7 @@
 // inside it join their names with dots.
 #pragma once
 
-#include "plugins/reader_bin/pickle.h"
+#include "plugins/torch/read/pickle.h"
 
 #include <crossdock/plugin.hpp>
 
@@ -13,12 +13,14 @@
 
 namespace crossdock::reader_bin {
 
+using torch_read::Pickle;
+
 inline constexpr int kMaxNesting = 32;              // of dicts
 inline constexpr size_t kMaxNameBytes = 256 << 20;  // of all names; one text may be a million keys
 
 struct ModelTensor {
   std::string name;
-  const Tensor* tensor;  // of the pickle
+  const torch_read::Tensor* tensor;  // of the pickle
 };
 
 // In the order of the file. Entries that are no tensors are left out with a warning; tensors that

@@ -17,7 +17,7 @@ struct CheckpointFile {
   Source source;
 };
 
-struct StoredTensor {
+struct GgufTensor {
   uint32_t file = 0;
   TensorInfo info;
 };
@@ -27,7 +27,7 @@ struct Checkpoint {
   bool big_endian = false;
   std::vector<CheckpointFile> files;
   std::vector<manifest::KeyValue> metadata;  // of the first file
-  std::vector<StoredTensor> tensors;
+  std::vector<GgufTensor> tensors;
 };
 
 // How sure we are that the input is ours, from the names in a folder, or the first bytes of a file:

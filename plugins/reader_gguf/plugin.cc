@@ -26,7 +26,7 @@ class GgufReader : public Reader {
     out->floats_ = floats == "bf16" ? DType::BF16 : floats == "fp16" ? DType::F16 : DType::F32;
     XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input));
     if (out->checkpoint_.big_endian) {
-      for (const StoredTensor& t : out->checkpoint_.tensors) {
+      for (const GgufTensor& t : out->checkpoint_.tensors) {
         if (!can_swap(*t.info.type))
           return unsupported(
               cat("expected plain types, Q4_0, Q8_0, Q4_K, Q6_K, MXFP4 or NVFP4 in a big-endian "
@@ -59,8 +59,8 @@ class GgufReader : public Reader {
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
     return common::read_one_of(
-        checkpoint_.tensors, range, [](const StoredTensor& t) { return t.info.name; },
-        [&](const StoredTensor& t) { return read(host, t, range, out); });
+        checkpoint_.tensors, range, [](const GgufTensor& t) { return t.info.name; },
+        [&](const GgufTensor& t) { return read(host, t, range, out); });
   }
 
  private:
@@ -70,7 +70,7 @@ class GgufReader : public Reader {
     return type.plain == DType::F32 ? DType::F32 : value_type(type, floats_);
   }
 
-  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range,
+  Result<void> read(const Host& host, const GgufTensor& t, const xd_range& range,
                     std::span<std::byte> out) const {
     const DType dtype = type_of(*t.info.type);
     XD_TRY(common::check_dense(range, dtype, t.info.n_elems, out));

@@ -39,7 +39,7 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
   }
   const auto file = static_cast<uint32_t>(out.files.size());
   out.files.push_back({name, source.size(host), source});
-  for (StoredTensor& t : header->tensors) {
+  for (HeaderTensor& t : header->tensors) {
     t.file = file;
     out.tensors.push_back(std::move(t));
   }
@@ -75,7 +75,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
   }
   std::vector<common::PlacedTensor> placed;
   uint64_t n_bytes = 0;
-  for (const StoredTensor& t : out.tensors) {
+  for (const HeaderTensor& t : out.tensors) {
     placed.push_back({t.name, t.file});
     n_bytes += t.n_bytes;
   }

@@ -13,7 +13,7 @@ struct CheckpointFile {
 
 struct Checkpoint {
   std::vector<CheckpointFile> files;                          // sorted by name
-  std::vector<StoredTensor> tensors;                          // by file, then by offset
+  std::vector<HeaderTensor> tensors;                          // by file, then by offset
   std::vector<std::pair<std::string, std::string>> metadata;  // of all files, each pair once
 };
 

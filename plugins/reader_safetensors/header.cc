@@ -54,7 +54,7 @@ Result<DType> parse_dtype(dom::object object) {
 }
 
 // Sets n_elems and n_bytes from the dtype and the shape.
-Result<void> measure(StoredTensor& t) {
+Result<void> measure(HeaderTensor& t) {
   const auto n_elems = checked_product(t.shape);
   const auto n_bits = n_elems ? checked_mul(*n_elems, manifest::info(t.dtype).bits) : std::nullopt;
   if (!n_bits) return corrupt("expected a shape whose size fits 64 bits, found one that does not");
@@ -69,12 +69,12 @@ Result<void> measure(StoredTensor& t) {
 }
 
 // One entry of the header; its offset counts from the end of the header.
-Result<StoredTensor> parse_entry(dom::element element) {
+Result<HeaderTensor> parse_entry(dom::element element) {
   dom::object object;
   if (element.get(object) != simdjson::SUCCESS)
     return corrupt(cat("expected an object, found ", kind_of(element)));
   XD_TRY(common::check_unique_keys(object, "its entry"));
-  StoredTensor out;
+  HeaderTensor out;
   XD_TRY_SET(out.dtype, parse_dtype(object));
   XD_TRY_SET(const auto shape, array_member(object, "shape"));
   if (shape.size() > kMaxDimensions)
@@ -116,14 +116,14 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_metadata(dom::ele
 
 // The tensors must lie one after another, from the end of the header to the end of the file: no
 // holes, nothing shared, nothing left over. Sorts them by their bytes.
-Result<void> check_tiling(std::vector<StoredTensor>& tensors, uint64_t data_bytes) {
-  const auto by_place = [](const StoredTensor& a, const StoredTensor& b) {
+Result<void> check_tiling(std::vector<HeaderTensor>& tensors, uint64_t data_bytes) {
+  const auto by_place = [](const HeaderTensor& a, const HeaderTensor& b) {
     return std::pair(a.offset, a.n_bytes) < std::pair(b.offset, b.n_bytes);
   };
   if (!std::is_sorted(tensors.begin(), tensors.end(), by_place))
     std::stable_sort(tensors.begin(), tensors.end(), by_place);
   uint64_t at = 0;
-  for (const StoredTensor& t : tensors) {
+  for (const HeaderTensor& t : tensors) {
     if (t.offset != at) {
       return corrupt(cat("tensor ", in_quotes(t.name), ": expected its bytes to begin at ", at,
                          ", where ", at == 0 ? "the data begins" : "the tensor before it ends",
@@ -166,7 +166,7 @@ Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t fil
     out.tensors.push_back(*std::move(tensor));
   }
   XD_TRY(check_tiling(out.tensors, file_size - data_begin));
-  for (StoredTensor& t : out.tensors) t.offset += data_begin;
+  for (HeaderTensor& t : out.tensors) t.offset += data_begin;
   return out;
 }
 

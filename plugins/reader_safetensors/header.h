@@ -14,7 +14,7 @@ inline constexpr uint64_t kLengthBytes = 8;   // the header's length, little-end
 inline constexpr size_t kMaxDimensions = 64;  // torch's own limit
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 
-struct StoredTensor {
+struct HeaderTensor {
   std::string name;
   manifest::DType dtype = manifest::DType::UNSPECIFIED;
   std::vector<uint64_t> shape;
@@ -25,7 +25,7 @@ struct StoredTensor {
 };
 
 struct Header {
-  std::vector<StoredTensor>
+  std::vector<HeaderTensor>
       tensors;  // in the order of their bytes; those without bytes as the header lists them
   std::vector<std::pair<std::string, std::string>> metadata;
 };

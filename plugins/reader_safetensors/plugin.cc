@@ -38,7 +38,7 @@ class SafetensorsReader : public Reader {
     for (const auto& [key, value] : checkpoint_.metadata)
       out.source.metadata.push_back({key, {value}});
     out.tensors.reserve(checkpoint_.tensors.size());
-    for (const StoredTensor& t : checkpoint_.tensors) {
+    for (const HeaderTensor& t : checkpoint_.tensors) {
       auto& tensor = out.tensors.emplace_back();
       tensor.name = t.name;
       tensor.dtype = t.dtype;
@@ -50,13 +50,13 @@ class SafetensorsReader : public Reader {
 
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
     return common::read_one_of(
-        checkpoint_.tensors, range, [](const StoredTensor& t) { return t.name; },
-        [&](const StoredTensor& t) { return read(host, t, range, out); });
+        checkpoint_.tensors, range, [](const HeaderTensor& t) { return t.name; },
+        [&](const HeaderTensor& t) { return read(host, t, range, out); });
   }
 
  private:
   // The two forms differ in their unit only: the values are stored as they are.
-  Result<void> read(const Host& host, const StoredTensor& t, const xd_range& range,
+  Result<void> read(const Host& host, const HeaderTensor& t, const xd_range& range,
                     std::span<std::byte> out) const {
     const bool dense = range.form == XD_FORM_DENSE;
     if (!dense && range.form != XD_FORM_STORED)

@@ -5,21 +5,21 @@
 
 #include <algorithm>
 
-#include "plugins/common/deepspeed_states.h"
-#include "plugins/common/pickle_emit.h"
+#include "plugins/torch/write/deepspeed_states.h"
+#include "plugins/torch/write/pickle_writer.h"
 
 namespace crossdock::writer_universal {
 
-using common::element_count;
-using common::EmptyDict;
-using common::EmptyList;
-using common::None;
-using common::of_tensor;
-using common::Pickle;
-using common::Storage;
-using common::StoredTensor;
-using common::zeros;
 using manifest::DType;
+using torch_write::element_count;
+using torch_write::EmptyDict;
+using torch_write::EmptyList;
+using torch_write::None;
+using torch_write::of_tensor;
+using torch_write::PickledTensor;
+using torch_write::PickleWriter;
+using torch_write::StorageSource;
+using torch_write::zeros;
 
 namespace {
 
@@ -36,8 +36,8 @@ std::vector<uint64_t> stored_shape(const manifest::Tensor& tensor) {
   return tensor.shape.empty() ? std::vector<uint64_t>{1} : tensor.shape;
 }
 
-std::string param_pickle(const StoredTensor& tensor) {
-  Pickle p;
+std::string param_pickle(const PickledTensor& tensor) {
+  PickleWriter p;
   p.dict([&] {
     p.entry("param", tensor);
     p.entry("cat_dim", 0);
@@ -45,36 +45,37 @@ std::string param_pickle(const StoredTensor& tensor) {
   return std::move(p).finish();
 }
 
-StoredTensor zero_step() { return StoredTensor::dense(DType::F32, {}, 0); }
+PickledTensor zero_step() { return PickledTensor::dense(DType::F32, {}, 0); }
 
 }  // namespace
 
 Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype) {
   const DType dtype = keep_dtype ? tensor.dtype : DType::F32;
-  return {param_pickle(StoredTensor::dense(dtype, stored_shape(tensor), 0)),
+  return {param_pickle(PickledTensor::dense(dtype, stored_shape(tensor), 0)),
           {of_tensor(tensor, index, dtype)}};
 }
 
 Content moment(const manifest::Tensor& tensor, Moments how) {
   if (how == Moments::kZeroStride) {
-    return {param_pickle(StoredTensor::repeated(DType::F32, stored_shape(tensor), 0)), {zeros(1)}};
+    return {param_pickle(PickledTensor::repeated(DType::F32, stored_shape(tensor), 0)), {zeros(1)}};
   }
-  const auto from = how == Moments::kDense ? Storage::From::kWrittenZeros : Storage::From::kZeros;
-  return {param_pickle(StoredTensor::dense(DType::F32, stored_shape(tensor), 0)),
+  const auto from =
+      how == Moments::kDense ? StorageSource::From::kWrittenZeros : StorageSource::From::kZeros;
+  return {param_pickle(PickledTensor::dense(DType::F32, stored_shape(tensor), 0)),
           {zeros(element_count(tensor), from)}};
 }
 
 Content step() {
-  Pickle p;
+  PickleWriter p;
   p.put(zero_step());
   return {std::move(p).finish(), {zeros(1)}};
 }
 
 Content optimizer_state() {
-  Pickle p;
+  PickleWriter p;
   const auto empty_group = [&] { p.dict([&] { p.entry("params", EmptyList{}); }); };
   p.dict([&] {
-    p.entry("ds_version", common::kDeepSpeedVersion);
+    p.entry("ds_version", torch_write::kDeepSpeedVersion);
     p.entry("zero_stage", 3);
     p.entry("partition_count", 1);
     p.entry("param_groups", [&] {  // stages 1 and 2
@@ -95,13 +96,13 @@ Content optimizer_state() {
 }
 
 Content model_states(const manifest::Manifest& model, const Parts& parts) {
-  Pickle p;
-  std::vector<Storage> storages;
+  PickleWriter p;
+  std::vector<StorageSource> storages;
   const auto buffers = [&] {
     p.ordered_dict([&] {
       for (const uint64_t i : parts.buffers) {
         const manifest::Tensor& tensor = model.tensors[i];
-        p.entry(tensor.target(), StoredTensor::dense(tensor.dtype, tensor.shape, storages.size()));
+        p.entry(tensor.target(), PickledTensor::dense(tensor.dtype, tensor.shape, storages.size()));
         storages.push_back(of_tensor(tensor, i, tensor.dtype));
       }
     });
@@ -126,20 +127,20 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
     p.entry("mp_world_size", 1);  // the number of mp_rank files
     p.entry("global_steps", 0);
     p.entry("skipped_steps", 0);
-    p.entry("lr_scheduler", [&] { common::put_scheduler_state(p); });
+    p.entry("lr_scheduler", [&] { torch_write::put_scheduler_state(p); });
     p.entry("global_samples", 0);
     p.entry("module", buffers);
     p.entry("buffer_names", buffer_names);
     p.entry("param_shapes", shapes);
     p.entry("frozen_param_shapes", None{});
     p.entry("frozen_param_fragments", None{});
-    p.entry("shared_params", [&] { common::put_shared_params(p, model); });
+    p.entry("shared_params", [&] { torch_write::put_shared_params(p, model); });
     p.entry("optimizer", None{});
     p.entry("data_sampler", None{});
     p.entry("random_ltd", None{});
     p.entry("ds_config", EmptyDict{});
-    p.entry("ds_version", common::kDeepSpeedVersion);
-    common::put_parallel_dimensions(p);
+    p.entry("ds_version", torch_write::kDeepSpeedVersion);
+    torch_write::put_parallel_dimensions(p);
     p.entry("universal_checkpoint_info",
             [&] { p.dict([&] { p.entry("universal_checkpoint_version", kUniversalVersion); }); });
   });
@@ -147,8 +148,8 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
 }
 
 Content scheduler() {
-  Pickle p;
-  common::put_scheduler_state(p);
+  PickleWriter p;
+  torch_write::put_scheduler_state(p);
   return {std::move(p).finish(), {}};
 }
 

@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
-#include "plugins/common/torch_content.h"
+#include "plugins/torch/write/content.h"
 #include "plugins/writer_universal/settings.h"
 
 namespace crossdock::writer_universal {
 
-using common::Content;
+using torch_write::Content;
 
 // The manifest's tensors, by what becomes of them: indexes.
 struct Parts {

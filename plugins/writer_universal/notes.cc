@@ -74,7 +74,7 @@ void add_sub_groups(const manifest::Manifest& model, const Parts& parts, const S
         kCountsTwice));
   }
   uint64_t n_elems = 0;
-  for (const uint64_t i : parts.parameters) n_elems += common::element_count(model.tensors[i]);
+  for (const uint64_t i : parts.parameters) n_elems += torch_write::element_count(model.tensors[i]);
   const auto size =
       static_cast<uint64_t>(std::max<int64_t>(*settings.config->sub_group_size.value, 1));
   if (n_elems <= size) return;

@@ -11,9 +11,9 @@
 #include <limits>
 #include <utility>
 
-#include "plugins/common/pickle_emit.h"
 #include "plugins/common/quote.h"
-#include "plugins/common/torch_stream.h"
+#include "plugins/torch/write/pickle_writer.h"
+#include "plugins/torch/write/stream.h"
 #include "plugins/writer_universal/content.h"
 #include "plugins/writer_universal/notes.h"
 #include "plugins/writer_universal/settings.h"
@@ -78,7 +78,7 @@ bool fits_torch(const Tensor& tensor) {
 Result<void> check_for_torch(const manifest::Manifest& model, std::span<const uint64_t> indexes) {
   for (const uint64_t i : indexes) {
     const Tensor& tensor = model.tensors[i];
-    if (!common::torch_has(tensor.dtype)) {
+    if (!torch_write::torch_has(tensor.dtype)) {
       return unsupported(fmt::format(
           "tensor {}: expected an element type that torch.save can write, found {}: convert "
           "it in the source first",
@@ -136,10 +136,11 @@ class UniversalWriter : public Writer {
     return {};
   }
 
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t,
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
                                  Object& out) override {
-    return with_content(
-        object, [&](const Content& content) { return common::write_item(host, content, out); });
+    return with_content(object, [&](const Content& content) {
+      return torch_write::write_item(host, content, torch_write::cut(content).at(item), out);
+    });
   }
 
   Result<void> seal(const Host& host, uint32_t object, Object& out,
@@ -147,7 +148,7 @@ class UniversalWriter : public Writer {
     if (const std::string text = text_of(files_.at(object).kind); !text.empty())
       return out.write(0, as_bytes(text));
     return with_content(object,
-                        [&](const Content& c) { return common::seal(host, c, out, results); });
+                        [&](const Content& c) { return torch_write::seal(host, c, out, results); });
   }
 
  private:
@@ -201,9 +202,7 @@ class UniversalWriter : public Writer {
 
   Result<void> plan_file(Plan& out, File file, const std::string& path, const Content& content) {
     XD_TRY_SET(const uint32_t id, plan_object(out, file, path, content.file.size()));
-    if (!common::needs_item(content)) return {};
-    return out.item(id, common::needs(content), common::item_bytes(content),
-                    common::item_memory(content));
+    return torch_write::plan_items(out, id, content);
   }
 
   Result<void> plan_parameter(Plan& out, const std::string& folder, uint64_t index) {

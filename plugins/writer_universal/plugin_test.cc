@@ -7,18 +7,18 @@
 #include <string>
 #include <vector>
 
-#include "plugins/common/torch_zip_for_test.h"
+#include "plugins/torch/write/unzip_for_test.h"
 #include "tests/catch.h"
 #include "tests/support/memory_host.h"
 
 using namespace crossdock;
-using common::record_of;
 using manifest::DType;
 using manifest::Manifest;
 using manifest::Role;
 using manifest::Tensor;
 using test::Files;
 using test::MemoryHost;
+using torch_write::record_of;
 
 namespace {
 

@@ -1,7 +1,7 @@
 #include "plugins/writer_zero3/layout.h"
 
-#include "plugins/common/pickle_emit.h"
 #include "plugins/common/quote.h"
+#include "plugins/torch/write/pickle_writer.h"
 
 namespace crossdock::writer_zero3 {
 
@@ -36,7 +36,7 @@ Result<void> check_types(const Manifest& model, const std::vector<uint64_t>& ind
     const Tensor& t = model.tensors[i];
     const auto kind = manifest::info(t.dtype).kind;
     const bool casts = kind == manifest::Kind::kFloat && manifest::info(t.dtype).bits >= 16;
-    if (must_cast ? casts : common::torch_has(t.dtype)) continue;
+    if (must_cast ? casts : torch_write::torch_has(t.dtype)) continue;
     return unsupported(cat("tensor ", common::in_quotes(t.name), ": expected ",
                            must_cast ? "a floating-point type" : "a type that torch has",
                            ", found ", manifest::name(t.dtype)));
@@ -47,14 +47,14 @@ Result<void> check_types(const Manifest& model, const std::vector<uint64_t>& ind
 }  // namespace
 
 uint64_t elements_per_rank(const Tensor& tensor, uint64_t world_size) {
-  const uint64_t n = common::element_count(tensor);
+  const uint64_t n = torch_write::element_count(tensor);
   return n / world_size + (n % world_size != 0);
 }
 
-common::Segment piece(const Manifest& model, uint64_t index, uint64_t rank, uint64_t world_size,
-                      manifest::DType dtype) {
+torch_write::Segment piece(const Manifest& model, uint64_t index, uint64_t rank,
+                           uint64_t world_size, manifest::DType dtype) {
   const Tensor& tensor = model.tensors[index];
-  const uint64_t n = common::element_count(tensor),
+  const uint64_t n = torch_write::element_count(tensor),
                  per_rank = elements_per_rank(tensor, world_size);
   const uint64_t begin = std::min(n, rank * per_rank), count = std::min(n - begin, per_rank);
   return {index, begin, count, per_rank - count, dtype != tensor.dtype};

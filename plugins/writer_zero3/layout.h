@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "plugins/common/torch_content.h"
+#include "plugins/torch/write/content.h"
 #include "plugins/writer_zero3/settings.h"
 
 namespace crossdock::writer_zero3 {
@@ -15,8 +15,8 @@ namespace crossdock::writer_zero3 {
 uint64_t elements_per_rank(const manifest::Tensor& tensor, uint64_t world_size);
 
 // What rank `rank` holds of the tensor at `index`, of which all is `elements_per_rank` long.
-common::Segment piece(const manifest::Manifest& model, uint64_t index, uint64_t rank,
-                      uint64_t world_size, manifest::DType dtype);
+torch_write::Segment piece(const manifest::Manifest& model, uint64_t index, uint64_t rank,
+                           uint64_t world_size, manifest::DType dtype);
 
 // A flat buffer of the optimizer: parameters of one optimizer group.
 struct SubGroup {

@@ -7,7 +7,8 @@
 #include <crossdock/plugin.hpp>
 
 #include "plugins/common/quote.h"
-#include "plugins/common/torch_stream.h"
+#include "plugins/torch/write/results.h"
+#include "plugins/torch/write/stream.h"
 #include "plugins/writer_zero3/hyper_parameters.h"
 #include "plugins/writer_zero3/states.h"
 
@@ -52,24 +53,22 @@ class Zero3Writer : public Writer {
     return plan_notes(out);
   }
 
-  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t,
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
                                  Object& out) override {
-    return common::write_item(host, content(object), out,
-                              settings_.dtype == manifest::DType::F16 ? &beyond_fp16_ : nullptr);
+    const torch_write::Content made = content(object);
+    return torch_write::write_item(host, made, torch_write::cut(made).at(item), out);
   }
 
-  // All values have been seen, and nothing is in place yet.
-  Result<void> commit(const Host&) override {
-    const uint64_t n = beyond_fp16_;
-    if (n == 0) return {};
-    return unsupported(cat("--dtype fp16: expected values that fp16 can hold, up to 65504, found ",
-                           n, " beyond: use --dtype bf16 or fp32"));
-  }
-
+  // All values of the file have been seen, and nothing is in place yet.
   Result<void> seal(const Host& host, uint32_t object, Object& out,
                     std::span<const std::string_view> results) override {
     if (object == 2 * settings_.world_size) return out.write(0, as_bytes(settings_.tag));
-    return common::seal(host, content(object), out, results);
+    XD_TRY_SET(const auto all, torch_write::joined(results));
+    if (all.n_beyond_fp16 > 0)
+      return unsupported(
+          cat("--dtype fp16: expected values that fp16 can hold, up to 65504, found ",
+              all.n_beyond_fp16, " beyond: use --dtype bf16 or fp32"));
+    return torch_write::seal(host, content(object), out, results);
   }
 
  private:
@@ -80,17 +79,15 @@ class Zero3Writer : public Writer {
         layout_(std::move(layout)),
         notes_(std::move(notes)) {}
 
-  common::Content content(uint32_t object) const {
+  torch_write::Content content(uint32_t object) const {
     return object % 2 == 0 ? model_states(model_, layout_, settings_, object / 2)
                            : optimizer_states(model_, layout_, settings_, object / 2);
   }
 
   static Result<void> plan_file(Plan& out, const std::string& path,
-                                const common::Content& content) {
+                                const torch_write::Content& content) {
     XD_TRY_SET(const uint32_t object, out.object(path, content.file.size()));
-    if (!common::needs_item(content)) return {};
-    return out.item(object, common::needs(content), common::item_bytes(content),
-                    common::item_memory(content));
+    return torch_write::plan_items(out, object, content);
   }
 
   Result<void> plan_notes(Plan& out) const {
@@ -117,7 +114,6 @@ class Zero3Writer : public Writer {
   const manifest::Manifest model_;
   const Layout layout_;
   const std::vector<std::string> notes_;  // of the optimizer
-  std::atomic<uint64_t> beyond_fp16_ = 0;
 };
 
 constexpr xd_writer_api kApi = writer_api<Zero3Writer>();

@@ -1,4 +1,4 @@
-#include "plugins/common/torch_zip_for_test.h"
+#include "plugins/torch/write/unzip_for_test.h"
 #include "plugins/writer_zero3/layout.h"
 #include "tests/support/plugin_checks.h"
 
@@ -116,7 +116,7 @@ TEST_CASE("zero3: the files of three ranks, and every failing call of the host")
   CHECK(files->size() == 7);
   CHECK(files->at("latest") == "s");
   for (int rank = 0; rank < 3; ++rank) {
-    const auto records = common::read_zip(
+    const auto records = torch_write::read_zip(
         files->at(cat("s/bf16_zero_pp_rank_", rank, "_mp_rank_00_optim_states.pt")));
     const auto flat = std::find_if(records.begin(), records.end(),
                                    [](const auto& r) { return r.name.ends_with("/data/0"); });
@@ -124,4 +124,31 @@ TEST_CASE("zero3: the files of three ranks, and every failing call of the host")
     CHECK(flat->data.size() == 4 * (3 + 1334));
   }
   test::check_every_fault(run);
+}
+
+TEST_CASE(
+    "zero3: values beyond fp16 are refused when a file is sealed, whichever thread saw them") {
+  const Manifest m = model_of({7, 4000});
+  test::OptionValues given = kGiven;
+  for (auto& [key, value] : given) {
+    if (key == "dtype") value = "fp16";
+  }
+  for (const uint16_t bits : {uint16_t{0x3f80}, uint16_t{0x4780}}) {  // 1 and 65536 in bf16
+    test::MemoryHost host;
+    host.threads = 3;
+    host.tensor_bytes = [&](uint64_t tensor, uint64_t first, std::span<std::byte> out) {
+      for (size_t i = 0; i < out.size(); i += 2) {
+        const uint16_t value = tensor == 1 && (first + i) / 2 < 5 ? bits : 0;
+        std::memcpy(&out[i], &value, 2);
+      }
+    };
+    const auto files = test::run_writer(host, test::linked_plugin(host), m, given);
+    if (bits == 0x3f80) {
+      CHECK(files);
+      continue;
+    }
+    REQUIRE_FALSE(files);
+    CHECK(files.error().code == XD_UNSUPPORTED_DATA);
+    CHECK(files.error().message.find("found 5 beyond") != std::string::npos);
+  }
 }

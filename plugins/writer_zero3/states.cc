@@ -2,20 +2,20 @@
 // not begun. FORMAT.md says which keys loading needs.
 #include "plugins/writer_zero3/states.h"
 
-#include "plugins/common/deepspeed_states.h"
-#include "plugins/common/pickle_emit.h"
+#include "plugins/torch/write/deepspeed_states.h"
+#include "plugins/torch/write/pickle_writer.h"
 
 namespace crossdock::writer_zero3 {
 
-using common::Content;
-using common::EmptyDict;
-using common::EmptyList;
-using common::None;
-using common::Pickle;
-using common::Storage;
-using common::StoredTensor;
 using manifest::DType;
 using manifest::Manifest;
+using torch_write::Content;
+using torch_write::EmptyDict;
+using torch_write::EmptyList;
+using torch_write::None;
+using torch_write::PickledTensor;
+using torch_write::PickleWriter;
+using torch_write::StorageSource;
 
 namespace {
 
@@ -24,7 +24,7 @@ constexpr std::string_view kScalerModule = "deepspeed.runtime.fp16.loss_scaler";
 bool is_dynamic(const Settings& s) { return s.dtype == DType::F16 && s.loss_scale.fixed == 0; }
 
 // Loading assigns the object as it is, and every backward() uses it.
-void put_loss_scaler(Pickle& p, const Settings& s) {
+void put_loss_scaler(PickleWriter& p, const Settings& s) {
   const LossScale& scale = s.loss_scale;
   if (!is_dynamic(s)) {
     p.object(kScalerModule, "LossScaler", [&] {
@@ -50,7 +50,7 @@ void put_loss_scaler(Pickle& p, const Settings& s) {
   });
 }
 
-void put_value(Pickle& p, const manifest::Value& v) {
+void put_value(PickleWriter& p, const manifest::Value& v) {
   if (const auto* flag = v.get<bool>()) return p.put(*flag);
   if (const auto* number = v.get<int64_t>()) return p.put(*number);
   if (const auto* real = v.get<double>()) return p.put(*real);
@@ -64,7 +64,7 @@ void put_value(Pickle& p, const manifest::Value& v) {
 }
 
 // torch counts "parameters" through all groups; ZeRO-3's are the sub-groups.
-void put_param_groups(Pickle& p, const Manifest& model, const Layout& layout) {
+void put_param_groups(PickleWriter& p, const Manifest& model, const Layout& layout) {
   p.list([&] {
     for (size_t g = 0; g < model.training.groups.size(); ++g) {
       p.dict([&] {
@@ -84,7 +84,7 @@ void put_param_groups(Pickle& p, const Manifest& model, const Layout& layout) {
   });
 }
 
-void put_shapes(Pickle& p, const Manifest& model, const std::vector<uint64_t>& indexes) {
+void put_shapes(PickleWriter& p, const Manifest& model, const std::vector<uint64_t>& indexes) {
   p.ordered_dict([&] {
     for (const uint64_t i : indexes) {
       p.put(model.tensors[i].target());
@@ -98,32 +98,37 @@ void put_shapes(Pickle& p, const Manifest& model, const std::vector<uint64_t>& i
 Content optimizer_states(const Manifest& model, const Layout& layout, const Settings& settings,
                          uint64_t rank) {
   // The flat groups first: all that comes from the source is then one run of the file.
-  std::vector<Storage> storages;
+  std::vector<StorageSource> storages;
   for (const SubGroup& sub : layout.sub_groups) {
-    Storage flat{Storage::From::kTensors, sub.n_elems * sizeof(float), DType::F32, {}};
+    StorageSource flat{StorageSource::From::kTensors,
+                       sub.n_elems * sizeof(float),
+                       DType::F32,
+                       {},
+                       settings.dtype == DType::F16};
     for (const uint64_t i : sub.parameters)
       flat.segments.push_back(piece(model, i, rank, settings.world_size, DType::F32));
     storages.push_back(std::move(flat));
   }
   const auto moments =
-      settings.dense_moments ? Storage::From::kWrittenZeros : Storage::From::kZeros;
-  const auto add_zeros = [&](uint64_t n, Storage::From from) {
-    storages.push_back(common::zeros(n, from));
+      settings.dense_moments ? StorageSource::From::kWrittenZeros : StorageSource::From::kZeros;
+  const auto add_zeros = [&](uint64_t n, StorageSource::From from) {
+    storages.push_back(torch_write::zeros(n, from));
     return storages.size() - 1;
   };
   const bool counts_in_tensor =
       settings.optimizer == Optimizer::kAdamW || settings.optimizer == Optimizer::kAdam;
-  Pickle p;
+  PickleWriter p;
   const auto state_of = [&](const SubGroup& sub) {
     p.dict([&] {
       if (counts_in_tensor) {
-        p.entry("step", StoredTensor::dense(DType::F32, {}, add_zeros(1, Storage::From::kZeros)));
+        p.entry("step",
+                PickledTensor::dense(DType::F32, {}, add_zeros(1, StorageSource::From::kZeros)));
       } else {
         p.entry("step", 0);
       }
       for (const char* name : {"exp_avg", "exp_avg_sq"})
         p.entry(name,
-                StoredTensor::dense(DType::F32, {sub.n_elems}, add_zeros(sub.n_elems, moments)));
+                PickledTensor::dense(DType::F32, {sub.n_elems}, add_zeros(sub.n_elems, moments)));
     });
   };
   p.dict([&] {
@@ -149,27 +154,28 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
         p.entry("fp32_flat_groups", [&] {
           p.list([&] {
             for (size_t i = 0; i < layout.sub_groups.size(); ++i)
-              p.put(StoredTensor::dense(DType::F32, {layout.sub_groups[i].n_elems}, i));
+              p.put(PickledTensor::dense(DType::F32, {layout.sub_groups[i].n_elems}, i));
           });
         });
       });
     });
     p.entry("ds_config", EmptyDict{});
-    p.entry("ds_version", common::kDeepSpeedVersion);
+    p.entry("ds_version", torch_write::kDeepSpeedVersion);
   });
   return {std::move(p).finish(), std::move(storages)};
 }
 
 Content model_states(const Manifest& model, const Layout& layout, const Settings& settings,
                      uint64_t rank) {
-  // Storage 0 is the emptiness that stands for every parameter: at stage 3 they are elsewhere.
-  std::vector<Storage> storages{{Storage::From::kZeros, 0, settings.dtype, {}}};
-  const StoredTensor nothing = StoredTensor::dense(settings.dtype, {0}, 0);
-  Pickle p;
-  const auto add = [&](Storage storage, std::vector<uint64_t> shape) {
+  // StorageSource 0 is the emptiness that stands for every parameter: at stage 3 they are
+  // elsewhere.
+  std::vector<StorageSource> storages{{StorageSource::From::kZeros, 0, settings.dtype, {}}};
+  const PickledTensor nothing = PickledTensor::dense(settings.dtype, {0}, 0);
+  PickleWriter p;
+  const auto add = [&](StorageSource storage, std::vector<uint64_t> shape) {
     const DType dtype = storage.dtype;
     storages.push_back(std::move(storage));
-    p.put(StoredTensor::dense(dtype, std::move(shape), storages.size() - 1));
+    p.put(PickledTensor::dense(dtype, std::move(shape), storages.size() - 1));
   };
   const auto module = [&] {
     p.ordered_dict([&] {
@@ -179,9 +185,7 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
         if (t.role != manifest::Role::kBuffer) {
           p.put(nothing);
         } else {
-          Storage storage = common::of_tensor(t, i, t.dtype);
-          storage.is_computed_with = false;
-          add(std::move(storage), t.shape);
+          add(torch_write::of_tensor(t, i, t.dtype), t.shape);
         }
       }
     });
@@ -191,10 +195,11 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
       for (const uint64_t i : layout.frozen) {
         const uint64_t n = elements_per_rank(model.tensors[i], settings.world_size);
         p.put(model.tensors[i].target());
-        add({Storage::From::kTensors,
+        add({StorageSource::From::kTensors,
              manifest::dense_bytes(settings.dtype, n).value_or(0),
              settings.dtype,
-             {piece(model, i, rank, settings.world_size, settings.dtype)}},
+             {piece(model, i, rank, settings.world_size, settings.dtype)},
+             settings.dtype == DType::F16},
             {n});
       }
     });
@@ -214,12 +219,12 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
     });
     p.entry("frozen_param_shapes", [&] { put_shapes(p, model, layout.frozen); });
     if (rank == 0) {
-      p.entry("shared_params", [&] { common::put_shared_params(p, model); });
+      p.entry("shared_params", [&] { torch_write::put_shared_params(p, model); });
     } else {
       p.entry("shared_params", EmptyDict{});  // as DeepSpeed does
     }
     p.entry("frozen_param_fragments", fragments);
-    p.entry("lr_scheduler", [&] { common::put_scheduler_state(p); });
+    p.entry("lr_scheduler", [&] { torch_write::put_scheduler_state(p); });
     p.entry("data_sampler", None{});
     p.entry("random_ltd", None{});
     p.entry("skipped_steps", 0);
@@ -227,9 +232,9 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
     p.entry("global_samples", 0);
     p.entry("dp_world_size", settings.world_size);
     p.entry("mp_world_size", 1);
-    common::put_parallel_dimensions(p);
+    torch_write::put_parallel_dimensions(p);
     p.entry("ds_config", EmptyDict{});
-    p.entry("ds_version", common::kDeepSpeedVersion);
+    p.entry("ds_version", torch_write::kDeepSpeedVersion);
   });
   return {std::move(p).finish(), std::move(storages)};
 }

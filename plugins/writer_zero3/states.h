@@ -5,10 +5,10 @@
 
 namespace crossdock::writer_zero3 {
 
-common::Content model_states(const manifest::Manifest& model, const Layout& layout,
-                             const Settings& settings, uint64_t rank);
-common::Content optimizer_states(const manifest::Manifest& model, const Layout& layout,
-                                 const Settings& settings, uint64_t rank);
+torch_write::Content model_states(const manifest::Manifest& model, const Layout& layout,
+                                  const Settings& settings, uint64_t rank);
+torch_write::Content optimizer_states(const manifest::Manifest& model, const Layout& layout,
+                                      const Settings& settings, uint64_t rank);
 
 std::string model_states_name(uint64_t rank);
 std::string optimizer_states_name(const Settings& settings, uint64_t rank);

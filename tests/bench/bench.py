@@ -128,14 +128,16 @@ class Bench:
 
     def zero3(self):
         source, files = self.llama()
-        flags = ("--world-size", 8, "--lr", 2e-5, "--weight-decay", 0)
+        flags = lambda ranks: ("--world-size", ranks, "--lr", 2e-5, "--weight-decay", 0)
         self.cat_to_nothing(files)
         times = self.paired({
-            "zero3": lambda: self.convert(source, *flags, to="zero3").seconds,
+            "ranks": lambda: self.convert(source, *flags(8), to="zero3").seconds,
+            "one": lambda: self.convert(source, *flags(1), to="zero3").seconds,
             "cat": lambda: self.cat(files + files),
         })
-        self.ratio("zero3, 8 ranks / one cat of as many bytes", times, "zero3", "cat", 1.3)
-        peak = self.convert(source, *flags, "--memory", "256MiB", to="zero3").peak
+        self.ratio("zero3, 8 ranks / one cat of as many bytes", times, "ranks", "cat", 1.3)
+        self.ratio("zero3, 1 rank / one cat of as many bytes", times, "one", "cat", 0.8)
+        peak = max(self.convert(source, *flags(ranks), "--memory", "256MiB", to="zero3").peak for ranks in (1, 8))
         self.memory_line("zero3", peak)
 
     def memory(self):

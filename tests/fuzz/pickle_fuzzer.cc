@@ -5,7 +5,7 @@
 using namespace crossdock;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto pickle = reader_bin::read_pickle({reinterpret_cast<const char*>(data), size});
+  const auto pickle = torch_read::read_pickle({reinterpret_cast<const char*>(data), size});
   if (!pickle) return pickle.error().message.empty() ? (abort(), 0) : 0;
   test::MemoryHost host;
   const Host api = host.api();

@@ -4,10 +4,10 @@
 #include <fstream>
 #include <iostream>
 
-#include "plugins/reader_bin/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
+#include "plugins/torch/read/recipes_for_test.h"
 
-using namespace crossdock::reader_bin::recipe;
+using namespace crossdock::torch_read::recipe;
 
 namespace {
 
