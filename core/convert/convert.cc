@@ -2,6 +2,7 @@
 
 #include "core/base/text.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 #include <variant>
@@ -10,6 +11,10 @@
 namespace crossdock::convert {
 
 namespace {
+
+// Between the ranks of a job each tensor has some leaves of 4 KiB that meet in two files: room for
+// those of thousands of tensors.
+constexpr uint64_t kMaxSeamBytes = 16 << 20;
 
 class Stopwatch {
  public:
@@ -62,8 +67,9 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   XD_TRY(check_space(prepared, outcome.plan));
   const Stopwatch writing;
   Outputs outputs(*staging, planned);
-  XD_TRY_SET(auto digests, execute(session, prepared, planned, all_tasks(planned.plan), outputs,
-                                   callbacks.progress));
+  TensorDigests digests(prepared.source->manifest(), std::min(kMaxSeamBytes, request.memory / 16));
+  XD_TRY(execute(session, prepared, planned, all_tasks(planned.plan), outputs, digests,
+                 callbacks.progress));
   XD_TRY(digest_others(session, prepared, digests));
   XD_TRY(copy_aux_files(session, prepared, planned, outputs));
   const double written_after = writing.seconds();
@@ -79,7 +85,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   report.options = prepared.options.pairs();
   report.notes = outcome.plan.notes;
   report.files = outputs.files();
-  report.tensor_digests = std::move(digests);
+  report.tensor_digests = digests.texts();
   report.seconds = {{"plan", planned_after}, {"write", written_after}};
   outcome.report = to_json(report);
   if (callbacks.phase && request.sync) callbacks.phase("sync");

@@ -39,8 +39,8 @@ struct Made {
     report.plan = &plan;
     report.options = {{"tag", "step0"}, {"pattern", "a"}};
     report.notes = {"first note", "second \"note\""};
-    report.files = {{"zero/model.w/fp32.pt", 24, "xxh3:01"}, {"states.pt", 9, "xxh3:02"}};
-    report.tensor_digests = {"xxh3:aa", "xxh3:bb", "xxh3:cc"};
+    report.files = {{"zero/model.w/fp32.pt", 24, "tree:01"}, {"states.pt", 9, "tree:02"}};
+    report.tensor_digests = {"tree:aa", "tree:bb", "tree:cc"};
     report.seconds = {{"plan", 0.25}, {"write", 1.5}};
   }
 };
@@ -68,16 +68,16 @@ TEST_CASE("the report says what went where") {
   const std::string tensors = simdjson::minify(root["tensors"]);
   CHECK(contains(
       tensors,
-      R"({"name":"w","dtype":"BF16","shape":[2,3],"digest":"xxh3:aa","targets":["zero/model.w/fp32.pt","states.pt"]})"));
+      R"({"name":"w","dtype":"BF16","shape":[2,3],"digest":"tree:aa","targets":["zero/model.w/fp32.pt","states.pt"]})"));
   CHECK(contains(
       tensors,
-      R"({"name":"buf","dtype":"I64","shape":[1],"digest":"xxh3:bb","targets":["states.pt"]})"));
+      R"({"name":"buf","dtype":"I64","shape":[1],"digest":"tree:bb","targets":["states.pt"]})"));
   CHECK(contains(
       tensors,
-      R"({"name":"tied","dtype":"BF16","shape":[1],"digest":"xxh3:cc","dropped":"tied to w"})"));
+      R"({"name":"tied","dtype":"BF16","shape":[1],"digest":"tree:cc","dropped":"tied to w"})"));
   CHECK(
       simdjson::minify(root["files"]) ==
-      R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"xxh3:01"},{"path":"states.pt","size":9,"digest":"xxh3:02"}])");
+      R"([{"path":"zero/model.w/fp32.pt","size":24,"digest":"tree:01"},{"path":"states.pt","size":9,"digest":"tree:02"}])");
   CHECK(double(root["timings"]["plan"]) == 0.25);
   CHECK(double(root["timings"]["write"]) == 1.5);
 }

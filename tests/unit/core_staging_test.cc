@@ -19,12 +19,6 @@ using crossdock::Result;
 
 namespace {
 
-std::string digest_of(const std::string& bytes) {
-  Digest digest;
-  digest.update(as_bytes(bytes));
-  return digest.finish();
-}
-
 // A report as a conversion writes it, as far as staging reads it.
 std::string report_of(std::initializer_list<const char*> files) {
   std::string list;
@@ -48,7 +42,7 @@ void add(Staging& staging, const std::string& name, const std::string& bytes) {
   INFO((object ? "" : object.error().message));
   REQUIRE(object);
   REQUIRE((*object)->write(0, as_bytes(bytes)));
-  CHECK(*(*object)->seal() == digest_of(bytes));
+  CHECK(*(*object)->seal() == tree_digest_of(bytes));
 }
 
 // One whole run that makes OUT of one file.
@@ -292,7 +286,7 @@ TEST_CASE("the digest is the file's, whatever the order of the writes") {
     REQUIRE((hole ? (*object)->zero(p.begin, p.n)
                   : (*object)->write(p.begin, as_bytes(bytes).subspan(p.begin, p.n))));
   }
-  CHECK(*(*object)->seal() == digest_of(bytes));
+  CHECK(*(*object)->seal() == tree_digest_of(bytes));
   CHECK(get(dir / "out.partial/f") == bytes);
 }
 
@@ -311,7 +305,7 @@ TEST_CASE("several threads may write one object") {
   }
   for (auto& t : threads) t.join();
   CHECK(failures == 0);
-  CHECK(*object->seal() == digest_of(bytes));
+  CHECK(*object->seal() == tree_digest_of(bytes));
 }
 
 TEST_CASE("several threads may make objects, in the same new folders") {
@@ -347,7 +341,7 @@ TEST_CASE("a byte is written once and never outside") {
   CHECK(object->write(10, {}).has_value());
   REQUIRE(object->write(6, as_bytes("efgh")));
   REQUIRE(object->zero(0, 2));
-  CHECK(*object->seal() == digest_of(std::string("\0\0abcdefgh", 10)));
+  CHECK(*object->seal() == tree_digest_of(std::string("\0\0abcdefgh", 10)));
 }
 
 TEST_CASE("an object with bytes missing is not sealed") {
