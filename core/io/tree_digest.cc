@@ -25,20 +25,43 @@ constexpr int64_t kPartOverhead = 160;
 constexpr std::array<std::byte, kLeafBytes> kZeroLeaf{};
 
 TreeHash hash_of(const void* bytes, size_t n) {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, n));
-  TreeHash out;
-  std::memcpy(out.data(), canonical.digest, out.size());
-  return out;
+  const XXH128_hash_t hash = XXH3_128bits(bytes, n);
+  return {hash.high64, hash.low64};
 }
 
 TreeHash hash_of(std::span<const std::byte> bytes) { return hash_of(bytes.data(), bytes.size()); }
 
-TreeHash parent_of(const TreeHash& left, const TreeHash& right) {
+void put_be64(uint64_t value, unsigned char* to) {
+  if constexpr (std::endian::native == std::endian::little) value = __builtin_bswap64(value);
+  std::memcpy(to, &value, sizeof value);
+}
+
+TreeHash parent_of(TreeHash left, TreeHash right) {
   std::array<unsigned char, 32> both;
-  std::copy(left.begin(), left.end(), both.begin());
-  std::copy(right.begin(), right.end(), both.begin() + left.size());
+  put_be64(left.high, both.data());
+  put_be64(left.low, both.data() + 8);
+  put_be64(right.high, both.data() + 16);
+  put_be64(right.low, both.data() + 24);
   return hash_of(both.data(), both.size());
+}
+
+// The level of the largest subtree that begins at this leaf and has no more than n, which is not 0.
+unsigned level_at(uint64_t leaf, uint64_t n) {
+  return static_cast<unsigned>(
+      std::min(std::countr_zero(leaf), static_cast<int>(std::bit_width(n)) - 1));
+}
+
+// Of whole leaves. Level by level, for hashes that do not wait for each other overlap in the
+// processor.
+constexpr unsigned kMaxLevel = 6;
+TreeHash subtree_of(const std::byte* leaves, unsigned level) {
+  std::array<TreeHash, 1 << kMaxLevel> hashes;
+  size_t n = size_t{1} << level;
+  for (size_t i = 0; i < n; ++i) hashes[i] = hash_of(leaves + i * kLeafBytes, kLeafBytes);
+  for (; n > 1; n /= 2) {
+    for (size_t i = 0; i < n / 2; ++i) hashes[i] = parent_of(hashes[2 * i], hashes[2 * i + 1]);
+  }
+  return hashes[0];
 }
 
 // Of the subtrees of zeros, by level: as many as 64 bits of length can have.
@@ -51,10 +74,13 @@ const std::array<TreeHash, 53>& zero_hashes() {
   return all;
 }
 
-// Whether the second is the right child of a node whose left child is the first.
+// Whether a node that begins at `first` is the right child of one whose left child is `left`.
+bool are_siblings(const TreeNode& left, uint64_t first, unsigned level) {
+  return left.level == level && left.end() == first && (left.first >> level) % 2 == 0;
+}
+
 bool are_siblings(const TreeNode& left, const TreeNode& right) {
-  return left.level == right.level && left.end() == right.first &&
-         (left.first >> left.level) % 2 == 0;
+  return are_siblings(left, right.first, right.level);
 }
 
 TreeNode parent_of(const TreeNode& left, const TreeNode& right) {
@@ -82,11 +108,12 @@ std::string TreeDigest::text() const {
   if (known_ != n_leaves_) return "";
   TreeHash hash = nodes_.back().hash;
   for (size_t i = nodes_.size() - 1; i-- > 0;) hash = parent_of(nodes_[i].hash, hash);
-  std::array<unsigned char, sizeof(TreeHash) + 8> root;
-  std::copy(hash.begin(), hash.end(), root.begin());
-  for (unsigned i = 0; i < 8; ++i)
-    root[sizeof(TreeHash) + i] = static_cast<unsigned char>(n_bytes_ >> (8 * i));
-  return fmt::format("tree:{:02x}", fmt::join(hash_of(root.data(), root.size()), ""));
+  std::array<unsigned char, 24> root;
+  put_be64(hash.high, root.data());
+  put_be64(hash.low, root.data() + 8);
+  for (unsigned i = 0; i < 8; ++i) root[16 + i] = static_cast<unsigned char>(n_bytes_ >> (8 * i));
+  const TreeHash whole = hash_of(root.data(), root.size());
+  return fmt::format("tree:{:016x}{:016x}", whole.high, whole.low);
 }
 
 std::vector<ByteRange> TreeDigest::missing() const {
@@ -181,12 +208,27 @@ void TreeDigest::add_part(uint64_t leaf, uint64_t begin, std::span<const std::by
   insert({leaf, 0, hash_of(whole.data(), whole.size())});
 }
 
-void TreeDigest::Run::push(TreeNode node) {
-  while (!nodes_.empty() && are_siblings(nodes_.back(), node)) {
-    node = parent_of(nodes_.back(), node);
+void TreeDigest::Run::push(uint64_t first, unsigned level, TreeHash hash) {
+  while (!nodes_.empty() && are_siblings(nodes_.back(), first, level)) {
+    hash = parent_of(nodes_.back().hash, hash);
+    first = nodes_.back().first;
+    ++level;
     nodes_.pop_back();
   }
-  nodes_.push_back(node);
+  nodes_.push_back({first, level, hash});
+}
+
+void TreeDigest::Run::add_to_part(std::span<const std::byte> bytes, uint64_t leaf_bytes) {
+  const uint64_t leaf = position_ / kLeafBytes, end = position_ % kLeafBytes + bytes.size();
+  std::copy(bytes.begin(), bytes.end(), part_.begin() + (end - bytes.size()));
+  if (end < leaf_bytes) return;
+  const std::span<const std::byte> part(part_.data() + part_begin_, end - part_begin_);
+  if (part_begin_ == 0) {
+    push(leaf, 0, hash_of(part));
+  } else {
+    digest_.add_part(leaf, part_begin_, part);
+  }
+  part_begin_ = 0;
 }
 
 void TreeDigest::Run::add(std::span<const std::byte> bytes) {
@@ -194,23 +236,16 @@ void TreeDigest::Run::add(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const uint64_t leaf = position_ / kLeafBytes, at = position_ % kLeafBytes;
     const uint64_t size = digest_.leaf_bytes(leaf);
-    const auto taken = bytes.first(std::min(bytes.size(), size - at));
-    if (taken.size() == size) {
-      push({leaf, 0, hash_of(taken)});
+    uint64_t taken = std::min(bytes.size(), size - at);
+    if (taken == kLeafBytes) {
+      const unsigned level = std::min(level_at(leaf, bytes.size() / kLeafBytes), kMaxLevel);
+      push(leaf, level, subtree_of(bytes.data(), level));
+      taken <<= level;
     } else {
-      std::copy(taken.begin(), taken.end(), part_.begin() + at);
-      if (at + taken.size() == size) {
-        const std::span<const std::byte> part(part_.data() + part_begin_, size - part_begin_);
-        if (part_begin_ == 0) {
-          push({leaf, 0, hash_of(part)});
-        } else {
-          digest_.add_part(leaf, part_begin_, part);
-        }
-        part_begin_ = 0;
-      }
+      add_to_part(bytes.first(taken), size);
     }
-    position_ += taken.size();
-    bytes = bytes.subspan(taken.size());
+    position_ += taken;
+    bytes = bytes.subspan(taken);
   }
   if (position_ == digest_.n_bytes_) hand_in();
 }
@@ -221,9 +256,8 @@ void TreeDigest::Run::add_zeros(uint64_t n) {
   n -= to_edge;
   while (n >= kLeafBytes) {
     const uint64_t leaf = position_ / kLeafBytes;
-    const auto level = static_cast<unsigned>(
-        std::min(std::countr_zero(leaf), static_cast<int>(std::bit_width(n / kLeafBytes)) - 1));
-    push({leaf, level, zero_hashes()[level]});
+    const unsigned level = level_at(leaf, n / kLeafBytes);
+    push(leaf, level, zero_hashes()[level]);
     position_ += kLeafBytes << level;
     n -= kLeafBytes << level;
   }

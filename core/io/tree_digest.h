@@ -2,10 +2,10 @@
 // "tree:<32 hex>".
 //
 // The bytes are cut into leaves of 4 KiB, the last one shorter; no bytes at all are one empty leaf.
-// A leaf's hash is the XXH3-128 of its bytes, in canonical form (big endian). Above, as in BLAKE3:
+// A leaf's hash is the XXH3-128 of its bytes. Above, as in BLAKE3:
 // of n leaves the left subtree has the largest power of two below n, and an inner node's hash is
 // the XXH3-128 of its two children's, 32 bytes. The digest is the XXH3-128 of the root's hash and
-// the number of all bytes (64 bits, little endian).
+// the number of all bytes (64 bits, little endian). Hashes are in their canonical form, big endian.
 //
 //   TreeDigest digest(n_bytes);
 //   TreeDigest::Run run(digest, offset);   // a reader's, of consecutive bytes
@@ -32,13 +32,18 @@ namespace crossdock::io {
 
 inline constexpr uint64_t kLeafBytes = 4096;
 
-using TreeHash = std::array<unsigned char, 16>;
+// Its canonical form is the 16 bytes of both, big endian. As numbers it stays in registers: a copy
+// of bytes just written would wait for the hash before it, and take longer than the hash.
+struct TreeHash {
+  uint64_t high = 0, low = 0;
+  bool operator==(const TreeHash&) const = default;
+};
 
 // A subtree of 2^level leaves. `first`, its first leaf, is a multiple of as many.
 struct TreeNode {
   uint64_t first = 0;
   unsigned level = 0;
-  TreeHash hash{};
+  TreeHash hash;
   uint64_t end() const { return first + (uint64_t{1} << level); }
 };
 
@@ -105,7 +110,9 @@ class TreeDigest::Run {
   void hand_in();
 
  private:
-  void push(TreeNode node);
+  void push(uint64_t first, unsigned level, TreeHash hash);
+  // Of one leaf, which has `leaf_bytes`.
+  void add_to_part(std::span<const std::byte> bytes, uint64_t leaf_bytes);
 
   TreeDigest& digest_;
   uint64_t position_;
