@@ -133,7 +133,8 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
     fmt::print(stderr, "note: {}\n", laid_out.error().message);
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
-    const auto kind = wishes.digest == "sha256" ? io::DigestKind::kSha256 : io::DigestKind::kXxh3;
+    const auto kind =
+        wishes.digest == "sha256" ? convert::DigestKind::kSha256 : convert::DigestKind::kTree;
     XD_TRY_SET(digests, convert::digest_tensors(
                             *model, kind, wishes.threads, cancelled,
                             [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
@@ -158,7 +159,7 @@ void add_common(po::options_description& options, Wishes& wishes) {
       ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")  //
       ("json", po::bool_switch(&wishes.json),
        "tensors with sha256 digests of their values, as JSON")  //
-      ("digest", po::value(&wishes.digest)->value_name("xxh3|sha256|none"),
+      ("digest", po::value(&wishes.digest)->value_name("tree|sha256|none"),
        "digest of every tensor's values (reads them all)")  //
       ("manifest", po::value(&wishes.manifest_path)->value_name("FILE"),
        "write the manifest: protobuf, or its JSON form to FILE.json")  //
@@ -200,8 +201,8 @@ int inspect(const std::vector<std::string>& args) {
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
     wishes.source = values["source"].as<std::string>();
     if (wishes.digest.empty()) wishes.digest = wishes.json ? "sha256" : "none";
-    if (wishes.digest != "none" && wishes.digest != "xxh3" && wishes.digest != "sha256")
-      return usage_error("--digest: expected xxh3, sha256 or none", "inspect");
+    if (wishes.digest != "none" && wishes.digest != "tree" && wishes.digest != "sha256")
+      return usage_error("--digest: expected tree, sha256 or none", "inspect");
     if (wishes.threads == 0 || wishes.threads > 1024)
       return usage_error("--threads: expected 1 to 1024", "inspect");
     if (!Progress::parse(values["progress"].as<std::string>(), style))

@@ -3,6 +3,7 @@
 #include "core/base/text.h"
 #include "core/convert/report.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 #include <variant>
@@ -11,6 +12,10 @@
 namespace crossdock::convert {
 
 namespace {
+
+// Between the ranks of a job each tensor has some leaves of 4 KiB that meet in two files: room for
+// those of thousands of tensors.
+constexpr uint64_t kMaxSeamBytes = 16 << 20;
 
 class Stopwatch {
  public:
@@ -63,8 +68,9 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   XD_TRY(check_space(prepared, outcome.plan));
   const Stopwatch writing;
   Outputs outputs(*staging, planned);
-  XD_TRY_SET(auto digests, execute(session, prepared, planned, all_tasks(planned.plan), outputs,
-                                   callbacks.progress));
+  TensorDigests digests(prepared.source->manifest(), std::min(kMaxSeamBytes, request.memory / 16));
+  XD_TRY(execute(session, prepared, planned, all_tasks(planned.plan), outputs, digests,
+                 callbacks.progress));
   XD_TRY(digest_others(session, prepared, digests));
   XD_TRY(copy_aux_files(session, prepared, planned, outputs));
   const double written_after = writing.seconds();
@@ -73,7 +79,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
 
   outcome.plan.notes = session.notes.list();
   outcome.report =
-      report::to_json(make_report(session, prepared, planned, outputs, std::move(digests),
+      report::to_json(make_report(session, prepared, planned, outputs, digests.texts(),
                                   {{"plan", planned_after}, {"write", written_after}}));
   if (callbacks.phase && request.sync) callbacks.phase("sync");
   if (cancelled) return Error{XD_CANCELLED, "cancelled"};

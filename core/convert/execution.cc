@@ -1,6 +1,5 @@
 #include "core/convert/execution.h"
 
-#include "core/convert/inspect.h"
 #include "core/convert/scheduler.h"
 #include "core/convert/tensor_service.h"
 
@@ -46,10 +45,10 @@ std::vector<Task> all_tasks(const plugin::Plan& plan) {
   return tasks;
 }
 
-Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared,
-                                         const Planned& planned, std::span<const Task> tasks,
-                                         Outputs& outputs, const Progress& progress) {
-  TensorService service(*prepared.source, session.window_bytes());
+Result<void> execute(Session& session, const Prepared& prepared, const Planned& planned,
+                     std::span<const Task> tasks, Outputs& outputs, TensorDigests& digests,
+                     const Progress& progress) {
+  TensorService service(*prepared.source, digests, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
 
   Schedule schedule;
@@ -70,27 +69,19 @@ Result<std::vector<std::string>> execute(Session& session, const Prepared& prepa
   };
   XD_TRY(run_schedule(schedule, session.memory, session.cancelled));
   if (progress) progress(total, total);
-
-  std::vector<std::string> digests;
-  for (uint64_t i = 0; i < prepared.target.tensors.size(); ++i)
-    digests.push_back(service.digest_of(i));
-  return digests;
+  return {};
 }
 
-Result<void> digest_others(Session& session, const Prepared& prepared,
-                           std::vector<std::string>& digests) {
+Result<void> digest_others(Session& session, const Prepared& prepared, TensorDigests& digests) {
   std::vector<uint64_t> others;
   for (uint64_t i = 0; i < digests.size(); ++i) {
-    if (digests[i].empty()) others.push_back(i);
+    if (!digests[i].missing().empty()) others.push_back(i);
   }
   Schedule schedule;
   schedule.threads = session.request.threads;
-  schedule.memory.assign(others.size(), (1 << 20) + prepared.source->scratch_bytes());
-  schedule.run = [&](size_t task) -> Result<void> {
-    const uint64_t tensor = others[task];
-    XD_TRY_SET(digests[tensor],
-               digest_tensor(*prepared.source, tensor, io::DigestKind::kXxh3, session.cancelled));
-    return {};
+  schedule.memory.assign(others.size(), kDigestMemory + prepared.source->scratch_bytes());
+  schedule.run = [&](size_t task) {
+    return read_missing(*prepared.source, others[task], digests[others[task]], session.cancelled);
   };
   return run_schedule(schedule, session.memory, session.cancelled);
 }

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "core/convert/outputs.h"
+#include "core/convert/tensor_digests.h"
 
 #include <cstdint>
 #include <functional>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace crossdock::convert {
@@ -25,16 +25,15 @@ struct Task {
 // end.
 std::vector<Task> all_tasks(const plugin::Plan& plan);
 
-// Runs any of a plan's tasks, each once; an object is sealed when its last item is done. Gives the
-// digests of the source's tensors, by index; empty ones where no item read the tensor whole and in
-// order. After an error, or a cancel, the outputs are worth nothing.
-Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared,
-                                         const Planned& planned, std::span<const Task> tasks,
-                                         Outputs& outputs, const Progress& progress);
+// Runs any of a plan's tasks, each once; an object is sealed when its last item is done. What items
+// read is added to `digests`. After an error, or a cancel, the outputs are worth nothing.
+Result<void> execute(Session& session, const Prepared& prepared, const Planned& planned,
+                     std::span<const Task> tasks, Outputs& outputs, TensorDigests& digests,
+                     const Progress& progress);
 
-// Fills in the digests that are empty.
-Result<void> digest_others(Session& session, const Prepared& prepared,
-                           std::vector<std::string>& digests);
+// Reads what is missing in the digests: tensors that no item needs, and leaves that none read
+// whole.
+Result<void> digest_others(Session& session, const Prepared& prepared, TensorDigests& digests);
 
 // Copies the source's files that are no tensors (config.json, the tokenizer).
 Result<void> copy_aux_files(Session& session, const Prepared& prepared, const Planned& planned,

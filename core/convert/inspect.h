@@ -3,7 +3,6 @@
 #pragma once
 
 #include "core/convert/open_model.h"
-#include "core/io/digest.h"
 
 #include <atomic>
 #include <functional>
@@ -12,13 +11,13 @@
 
 namespace crossdock::convert {
 
-Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind,
-                                  const std::atomic<bool>& cancelled);
+// "tree:..." (io/tree_digest.h), which is also a conversion's report's; or "sha256:...".
+enum class DigestKind { kTree, kSha256 };
 
 // One digest per tensor, in order. `progress`: bytes done and in all, about five times a second;
 // may be empty.
 Result<std::vector<std::string>> digest_tensors(
-    OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+    OpenModel& model, DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
     const std::function<void(uint64_t done, uint64_t total)>& progress);
 
 }  // namespace crossdock::convert

@@ -1,7 +1,6 @@
 #include "core/convert/tensor_service.h"
 
 #include "core/convert/cast.h"
-#include "core/model/check.h"
 
 #include <algorithm>
 
@@ -13,9 +12,6 @@ thread_local TensorService::ItemScope* current = nullptr;
 std::string range_text(const xd_range& r) { return cat("elements ", r.begin, " + ", r.count); }
 }  // namespace
 
-TensorService::TensorService(OpenModel& model, uint64_t window_bytes)
-    : model_(model), window_bytes_(window_bytes), digests_(model.manifest().tensors.size()) {}
-
 TensorService::ItemScope::ItemScope(TensorService& service, const plugin::PlanItem& item)
     : service_(service), item_(item) {
   current = this;
@@ -23,6 +19,7 @@ TensorService::ItemScope::ItemScope(TensorService& service, const plugin::PlanIt
 
 TensorService::ItemScope::~ItemScope() {
   current = nullptr;
+  if (run_) run_->hand_in();
   service_.model_.host().memory().dealloc(window_);
 }
 
@@ -53,14 +50,11 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
   if (!out_bytes || *out_bytes != out.size())
     return fail({XD_INVALID_ARGUMENT, cat("expected a buffer for ", range_text(range), ", found ",
                                           out.size(), " bytes")});
-  if (range.count == 0) {
-    digest(scope, t, range.tensor, range.begin, 0, {});
-    return {};
-  }
+  if (range.count == 0) return {};
   if (wanted == t.dtype) {
     if (auto r = model_.read(range.tensor, range.begin, range.count, out); !r)
       return fail(std::move(r).error());
-    digest(scope, t, range.tensor, range.begin, range.count, out);
+    digest(scope, range.tensor, range.begin, out);
     return {};
   }
   const CastFunction cast = find_cast(t.dtype, wanted);
@@ -91,7 +85,7 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     const uint64_t skip = begin - scope.window_begin_;
     const uint64_t count = std::min(end - begin, scope.window_count_ - skip);
     const std::byte* from = scope.window_ + skip * elem_bytes;
-    digest(scope, t, range.tensor, begin, count, {from, count * elem_bytes});
+    digest(scope, range.tensor, begin, {from, count * elem_bytes});
     cast(from, out.data() + (begin - range.begin) * out_elem_bytes, count);
     begin += count;
   }
@@ -108,31 +102,21 @@ xd_status TensorService::view(const xd_range& range, xd_view* out, xd_error* err
   const bool whole = status == XD_OK && range.form == XD_FORM_DENSE &&
                      manifest::dense_bytes(t.dtype, range.count) == out->size;
   if (whole)
-    digest(*current, t, range.tensor, range.begin, range.count,
+    digest(*current, range.tensor, range.begin,
            {static_cast<const std::byte*>(out->data), out->size});
   return status;
 }
 
-void TensorService::digest(ItemScope& scope, const manifest::Tensor& t, uint64_t tensor,
-                           uint64_t begin, uint64_t count, std::span<const std::byte> bytes) {
-  if (begin == 0) {
-    scope.digest_.emplace();
-    scope.digest_tensor_ = tensor;
-    scope.digest_next_ = 0;
+void TensorService::digest(ItemScope& scope, uint64_t tensor, uint64_t begin,
+                           std::span<const std::byte> bytes) {
+  const auto offset = manifest::dense_bytes(model_.manifest().tensors[tensor].dtype, begin);
+  if (!offset) return;  // sub-byte elements that begin within a byte
+  io::TreeDigest& digest = digests_[tensor];
+  if (!scope.run_ || &scope.run_->digest() != &digest || scope.run_->position() != *offset) {
+    if (scope.run_) scope.run_->hand_in();
+    scope.run_.emplace(digest, *offset);
   }
-  if (!scope.digest_ || tensor != scope.digest_tensor_ || begin != scope.digest_next_) return;
-  scope.digest_->update(bytes);
-  scope.digest_next_ += count;
-  if (scope.digest_next_ != model::element_count(t)) return;
-  std::string text = scope.digest_->finish();
-  scope.digest_.reset();
-  const std::lock_guard lock(mutex_);
-  digests_[tensor] = std::move(text);
-}
-
-std::string TensorService::digest_of(uint64_t tensor) const {
-  const std::lock_guard lock(mutex_);
-  return digests_[tensor];
+  scope.run_->add(bytes);
 }
 
 }  // namespace crossdock::convert

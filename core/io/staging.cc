@@ -6,21 +6,13 @@
 
 #include <boost/filesystem/operations.hpp>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
-#include <vector>
 
 namespace crossdock::io {
 
 namespace {
 // Marks an OUT.partial as ours from its first moment on, so that a later run may clear it.
 constexpr char kMarker[] = ".crossdock-partial";
-
-// An object with more than this written into it is digested as it comes. Headers of a .pt file take
-// about 1 KiB.
-constexpr uint64_t kMostHollowBytes = 16 << 10;
-constexpr size_t kMostHollowDigests = 1000;
 
 // Whether a folder that stands in OUT.partial's place is the rest of a run of ours: marked, empty,
 // or an old OUT that was exchanged and not yet removed.
@@ -76,137 +68,6 @@ Result<bool> check_destination(const fs::path& destination, bool overwrite) {
   }
   XD_TRY(check_is_all_ours(destination));
   return true;
-}
-
-Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
-  const auto end = checked_add(offset, n);
-  if (!end || *end > size_)
-    return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ",
-                                      n, " at ", offset)};
-  if (n == 0) return {};
-  auto next = written_.upper_bound({offset, 0});
-  if ((next != written_.end() && next->begin < *end) ||
-      (next != written_.begin() && std::prev(next)->end > offset)) {
-    return Error{
-        XD_INTERNAL,
-        cat(name_, ": expected each byte to be written once, found a second write at ", offset)};
-  }
-  Written merged{offset, *end};
-  if (next != written_.end() && next->begin == *end) {
-    merged.end = next->end;
-    next = written_.erase(next);
-  }
-  if (next != written_.begin() && std::prev(next)->end == offset) {
-    merged.begin = std::prev(next)->begin;
-    written_.erase(std::prev(next));
-  }
-  written_.insert(merged);
-  return {};
-}
-
-Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> bytes) {
-  {
-    const std::lock_guard lock(mutex_);
-    XD_TRY(claim(offset, bytes.size()));
-    digest(offset, bytes);
-  }
-  if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r)
-    return std::move(r).error().in(name_);
-  return {};
-}
-
-Result<void> StagedObject::zero(uint64_t offset, uint64_t n) {
-  const std::lock_guard lock(mutex_);
-  XD_TRY(claim(offset, n));
-  digest_zeros(offset, n);
-  return {};
-}
-
-void StagedObject::digest(uint64_t offset, std::span<const std::byte> bytes) {
-  if (offset != digested_ || bytes.empty()) return;
-  digested_ += bytes.size();
-  if (hollow_so_far_ && pending_bytes_ + bytes.size() <= kMostHollowBytes) {
-    if (pending_.empty() || pending_.back().zeros != 0) pending_.push_back({});
-    pending_.back().bytes += as_text(bytes);
-    pending_bytes_ += bytes.size();
-    return;
-  }
-  digest_pending();
-  digest_.update(bytes);
-}
-
-void StagedObject::digest_zeros(uint64_t offset, uint64_t n) {
-  if (offset != digested_ || n == 0) return;
-  digested_ += n;
-  if (!hollow_so_far_) return digest_.update_zeros(n);
-  if (pending_.empty()) pending_.push_back({});
-  pending_.back().zeros += n;
-}
-
-void StagedObject::digest_pending() {
-  hollow_so_far_ = false;
-  for (const Step& step : pending_) {
-    digest_.update(as_bytes(step.bytes));
-    digest_.update_zeros(step.zeros);
-  }
-  pending_.clear();
-}
-
-Result<void> StagedObject::read_back() {
-  std::vector<std::byte> buffer(std::min<uint64_t>(size_ - digested_, 256 << 10));
-  while (digested_ < size_) {
-    const std::span<std::byte> piece(buffer.data(),
-                                     std::min<uint64_t>(buffer.size(), size_ - digested_));
-    if (auto r = read_exact(os_, fd_.get(), digested_, piece); !r)
-      return std::move(r).error().in(name_);
-    digest_.update(piece);
-    digested_ += piece.size();
-  }
-  return {};
-}
-
-// Network file systems and quotas may tell only now that bytes were not taken.
-Result<void> StagedObject::close() {
-  if (os_.close(fd_.release()) != 0) return os_error(name_);
-  return {};
-}
-
-Result<std::string> StagedObject::seal() {
-  const std::lock_guard lock(mutex_);
-  const bool whole = size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 &&
-                                    written_.begin()->end == size_);
-  if (!whole) {
-    const uint64_t gap =
-        written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
-    return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_,
-                                  " bytes to be written, found none at ", gap)};
-  }
-  if (digested_ == size_ && hollow_so_far_) {
-    XD_TRY(close());
-    std::string recipe;
-    for (const Step& step : pending_)
-      recipe += cat(step.bytes.size(), '+', step.zeros, ':', step.bytes);
-    if (auto known = hollow_.find(recipe)) return *std::move(known);
-    digest_pending();
-    const std::string digest = digest_.finish();
-    hollow_.add(recipe, digest);
-    return digest;
-  }
-  digest_pending();
-  XD_TRY(read_back());
-  XD_TRY(close());
-  return digest_.finish();
-}
-
-std::optional<std::string> HollowDigests::find(const std::string& recipe) const {
-  const std::lock_guard lock(mutex_);
-  const auto it = digests_.find(recipe);
-  return it == digests_.end() ? std::nullopt : std::optional(it->second);
-}
-
-void HollowDigests::add(const std::string& recipe, const std::string& digest) {
-  const std::lock_guard lock(mutex_);
-  if (digests_.size() < kMostHollowDigests) digests_.emplace(recipe, digest);
 }
 
 Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destination,
@@ -303,7 +164,7 @@ Result<std::unique_ptr<StagedObject>> Staging::create(const std::string& name, u
   if (!fd.valid()) return os_error("make " + (partial_ / name).string());
   if (os_.ftruncate(fd.get(), size) != 0)
     return os_error(cat("make ", (partial_ / name).string(), " of ", size, " bytes"));
-  return std::make_unique<StagedObject>(os_, hollow_, std::move(fd), name, size);
+  return std::make_unique<StagedObject>(os_, std::move(fd), name, size);
 }
 
 Result<void> Staging::commit(const std::string& report, bool sync) {

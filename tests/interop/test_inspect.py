@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from recipes import PLAIN, SOURCES, read_folder, write_model
+from tree_digest import LEAF, tree_digest
 
 
 def inspected(crossdock, *args, **kwargs):
@@ -70,8 +71,17 @@ def test_default_digest_and_dtype(crossdock, source):
     assert all(tensor["digest"].startswith("sha256:") and tensor["dtype"] == "BF16" for tensor in first)
 
 
-def test_xxh3_is_the_digest_of_reports(crossdock, source, converted):
-    args = "inspect", "--json", "--digest", "xxh3", source(PLAIN)
+def test_tree_digests_of_many_lengths(crossdock, tmp_path):
+    lengths = [0, 1, 255, LEAF - 1, LEAF, LEAF + 1, *(n * LEAF + d for n in (2, 3, 5, 8, 33) for d in (-1, 0, 1)), 3_000_001, 1 << 22]
+    tensors = {str(n): torch.randint(256, (n,), dtype=torch.uint8) for n in lengths}
+    save_file(tensors, tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "model.safetensors")
+    found = json.loads(crossdock("inspect", "--json", "--digest", "tree", tmp_path).stdout)["tensors"]
+    assert {t["name"]: t["digest"] for t in found} == {n: tree_digest(t.numpy().tobytes()) for n, t in tensors.items()}
+
+
+def test_tree_is_the_digest_of_reports(crossdock, source, converted):
+    args = "inspect", "--json", "--digest", "tree", source(PLAIN)
     actual = {tensor["name"]: tensor["digest"] for tensor in json.loads(crossdock(*args).stdout)["tensors"]}
     report = json.loads((converted(PLAIN) / "crossdock.json").read_text())
     assert actual == {tensor["name"]: tensor["digest"] for tensor in report["tensors"]}

@@ -25,7 +25,7 @@ crossdock::manifest::v1::Manifest read_back(const std::string& json) {
 TEST_CASE("protobuf reads the JSON as the same manifest") {
   manifest::Manifest m;
   m.source.format = "safetensors";
-  m.source.files = {{"a.safetensors", uint64_t{1} << 53, "xxh3:00"}};
+  m.source.files = {{"a.safetensors", uint64_t{1} << 53, "tree:00"}};
   m.source.metadata = {{"format", {std::string("pt")}},
                        {"n", {int64_t{-1}}},
                        {"none", {manifest::Null{}}},

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "core/convert/inspect.h"
+#include "core/io/sha256.h"
 #include "tests/unit/core_fake_plugins.h"
 
 using namespace crossdock;
@@ -180,11 +181,11 @@ TEST_CASE("digests of all tensors, over their values") {
   for (const unsigned threads : {1u, 4u}) {
     uint64_t done = 0, total = 0;
     const auto digests =
-        convert::digest_tensors(*model, io::DigestKind::kSha256, threads, f.cancelled,
+        convert::digest_tensors(*model, convert::DigestKind::kSha256, threads, f.cancelled,
                                 [&](uint64_t d, uint64_t t) { done = d, total = t; });
     REQUIRE(digests);
     REQUIRE(digests->size() == 4);
-    io::Digest whole(io::DigestKind::kSha256);
+    io::Sha256 whole;
     whole.update(as_bytes(large));
     // printf 0123456789abcdef | sha256sum; printf xyz | sha256sum
     CHECK((*digests)[0] ==
@@ -194,8 +195,15 @@ TEST_CASE("digests of all tensors, over their values") {
     CHECK((*digests)[2] == whole.finish());
     CHECK((*digests)[3] ==
           "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    const auto trees =
+        convert::digest_tensors(*model, convert::DigestKind::kTree, threads, f.cancelled, {});
+    REQUIRE(trees);
+    CHECK(*trees == std::vector<std::string>{tree_digest_of("0123456789abcdef"),
+                                             tree_digest_of("xyz"), tree_digest_of(large),
+                                             tree_digest_of("")});
   }
   f.cancelled = true;
-  CHECK(convert::digest_tensors(*model, io::DigestKind::kXxh3, 2, f.cancelled, {}).error().code ==
-        XD_CANCELLED);
+  CHECK(convert::digest_tensors(*model, convert::DigestKind::kTree, 2, f.cancelled, {})
+            .error()
+            .code == XD_CANCELLED);
 }

@@ -19,12 +19,6 @@ using crossdock::Result;
 
 namespace {
 
-std::string digest_of(const std::string& bytes) {
-  Digest digest;
-  digest.update(as_bytes(bytes));
-  return digest.finish();
-}
-
 std::unique_ptr<Staging> opened(const fs::path& out, bool overwrite = false) {
   auto staging = Staging::open(Os::real(), out, overwrite);
   INFO((staging ? "" : staging.error().message));
@@ -40,7 +34,7 @@ void add(Staging& staging, const std::string& name, const std::string& bytes) {
   INFO((object ? "" : object.error().message));
   REQUIRE(object);
   REQUIRE((*object)->write(0, as_bytes(bytes)));
-  CHECK(*(*object)->seal() == digest_of(bytes));
+  CHECK(*(*object)->seal() == tree_digest_of(bytes));
 }
 
 // One whole run that makes OUT of one file.
@@ -284,7 +278,7 @@ TEST_CASE("the digest is the file's, whatever the order of the writes") {
     REQUIRE((hole ? (*object)->zero(p.begin, p.n)
                   : (*object)->write(p.begin, as_bytes(bytes).subspan(p.begin, p.n))));
   }
-  CHECK(*(*object)->seal() == digest_of(bytes));
+  CHECK(*(*object)->seal() == tree_digest_of(bytes));
   CHECK(get(dir / "out.partial/f") == bytes);
 }
 
@@ -303,7 +297,7 @@ TEST_CASE("several threads may write one object") {
   }
   for (auto& t : threads) t.join();
   CHECK(failures == 0);
-  CHECK(*object->seal() == digest_of(bytes));
+  CHECK(*object->seal() == tree_digest_of(bytes));
 }
 
 TEST_CASE("several threads may make objects, in the same new folders") {
@@ -339,7 +333,7 @@ TEST_CASE("a byte is written once and never outside") {
   CHECK(object->write(10, {}).has_value());
   REQUIRE(object->write(6, as_bytes("efgh")));
   REQUIRE(object->zero(0, 2));
-  CHECK(*object->seal() == digest_of(std::string("\0\0abcdefgh", 10)));
+  CHECK(*object->seal() == tree_digest_of(std::string("\0\0abcdefgh", 10)));
 }
 
 TEST_CASE("an object with bytes missing is not sealed") {

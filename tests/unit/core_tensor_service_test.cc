@@ -9,6 +9,7 @@
 
 using namespace crossdock;
 using namespace crossdock::test;
+using convert::TensorDigests;
 using convert::TensorService;
 using manifest::DType;
 using plugin::PlanItem;
@@ -17,6 +18,7 @@ using Scope = TensorService::ItemScope;
 namespace {
 
 constexpr uint64_t kWindow = 4096;
+constexpr uint64_t kSeams = 1 << 20;
 
 std::string random_bytes(size_t n, unsigned seed = 1) {
   std::mt19937 random(seed);
@@ -38,12 +40,6 @@ Result<std::string> read(TensorService& service, const xd_range& r, uint64_t n_b
   return out;
 }
 
-std::string digest_of(const std::string& bytes) {
-  io::Digest digest;
-  digest.update(as_bytes(bytes));
-  return digest.finish();
-}
-
 // BF16 bytes as F32 bytes, by the format's definition.
 std::string widened(const std::string& bytes) {
   std::string out;
@@ -56,7 +52,8 @@ std::string widened(const std::string& bytes) {
 TEST_CASE("values are read as they are, or cast") {
   const std::string a = random_bytes(20'000, 1), b = random_bytes(24, 2);
   OpenFake fake(FakeModel().add("a", DType::BF16, {100, 100}, a).add("b", DType::I32, {6}, b));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 10'000}, {1, 0, 6}});
   const Scope scope(service, item);
   CHECK(*read(service, range(0, 0, 10'000), 20'000) == a);
@@ -70,7 +67,8 @@ TEST_CASE("values are read as they are, or cast") {
 TEST_CASE("pieces in any order and of any size give the same values") {
   const std::string a = random_bytes(20'000);
   OpenFake fake(FakeModel().add("a", DType::BF16, {10'000}, a));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 10'000}});
   const Scope scope(service, item);
   const std::string wanted = widened(a);
@@ -86,7 +84,8 @@ TEST_CASE("pieces in any order and of any size give the same values") {
 
 TEST_CASE("a cast of small pieces reads the source in whole windows, once") {
   OpenFake fake(FakeModel().add("a", DType::BF16, {10'240}, random_bytes(20'480)));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 10'240}});
   const Scope scope(service, item);
   fake.os.reads = 0;
@@ -100,69 +99,114 @@ TEST_CASE("a window does not reach beyond the item's need") {
   const std::string a = random_bytes(20'000);
   OpenFake fake(FakeModel().add("a", DType::BF16, {10'000}, a));
   fs::resize_file(fake.dir / "values", 200);
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 100}});
   const Scope scope(service, item);
   CHECK(*read(service, range(0, 0, 10, DType::F32), 40) == widened(a.substr(0, 20)));
 }
 
-TEST_CASE("a digest is taken of a tensor that is read whole and in order, over its own values") {
+TEST_CASE("a digest is taken of all that is read, in any order, over the tensor's own values") {
   const std::string a = random_bytes(20'000), b = random_bytes(64);
   OpenFake fake(FakeModel()
                     .add("a", DType::BF16, {10'000}, a)
                     .add("b", DType::F32, {16}, b)
                     .add("none", DType::F32, {0, 4}, ""));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 10'000}, {1, 0, 16}, {2, 0, 0}});
-  const Scope scope(service, item);
-  CHECK(service.digest_of(0).empty());
+  CHECK(digests[2].text() == tree_digest_of(""));  // of no elements, nothing need be read
+  CHECK(digests.texts() == std::vector<std::string>{"", "", digests[2].text()});
+  std::optional<Scope> scope(std::in_place, service, item);
   SECTION("as it is") {
     for (uint64_t at = 0; at < 10'000; at += 100) REQUIRE(read(service, range(0, at, 100), 200));
-    CHECK(service.digest_of(0) == digest_of(a));
+    CHECK(digests[0].text() == tree_digest_of(a));
   }
   SECTION("cast: not of what it was cast to") {
     for (uint64_t at = 0; at < 10'000; at += 100)
       REQUIRE(read(service, range(0, at, 100, DType::F32), 400));
-    CHECK(service.digest_of(0) == digest_of(a));
+    CHECK(digests[0].text() == tree_digest_of(a));
   }
   SECTION("several tensors in turn") {
     REQUIRE(read(service, range(0, 0, 10'000), 20'000));
     REQUIRE(read(service, range(1, 0, 16), 64));
-    CHECK(service.digest_of(0) == digest_of(a));
-    CHECK(service.digest_of(1) == digest_of(b));
+    CHECK(digests[0].text() == tree_digest_of(a));
+    CHECK(digests[1].text() == tree_digest_of(b));
   }
   SECTION("a second time from the start after a break") {
     REQUIRE(read(service, range(1, 0, 4), 16));
     REQUIRE(read(service, range(1, 8, 4), 16));
-    CHECK(service.digest_of(1).empty());
+    CHECK(digests[1].text().empty());
     REQUIRE(read(service, range(1, 0, 16), 64));
-    CHECK(service.digest_of(1) == digest_of(b));
+    CHECK(digests[1].text() == tree_digest_of(b));
   }
-  SECTION("not when a piece is missing or out of order") {
+  SECTION("not when a piece is missing") {
     REQUIRE(read(service, range(1, 8, 8), 32));
-    REQUIRE(read(service, range(1, 0, 8), 32));
-    CHECK(service.digest_of(1).empty());
+    REQUIRE(read(service, range(1, 0, 7), 28));
+    REQUIRE(read(service, range(1, 0, 0), 0));
+    scope.reset();
+    CHECK(digests[1].text().empty());
   }
-  SECTION("no elements are read by a read of none") {
-    REQUIRE(read(service, range(2, 0, 0), 0));
-    CHECK(service.digest_of(2) == digest_of(""));
+  SECTION("backwards, two tensors in turn, cast or not") {
+    for (uint64_t at = 10'000; at > 0; at -= 50) {
+      const bool casts = at % 100 == 0;
+      REQUIRE(read(service, range(0, at - 50, 50, casts ? DType::F32 : DType::UNSPECIFIED),
+                   casts ? 200 : 100));
+      if (at % 2'000 == 0) REQUIRE(read(service, range(1, at / 2'000 - 1, 1), 4));
+    }
+    REQUIRE(read(service, range(1, 11, 5), 20));
+    REQUIRE(read(service, range(1, 5, 6), 24));
+    scope.reset();
+    CHECK(digests[0].text() == tree_digest_of(a));
+    CHECK(digests[1].text() == tree_digest_of(b));
+  }
+  SECTION("by several items, whose ranges meet anywhere") {
+    scope.reset();
+    for (const auto& [begin, count] : {std::pair{6'001, 3'999}, std::pair{0, 3'333},
+                                       std::pair{3'333, 7}, std::pair{3'340, 2'661}}) {
+      CHECK(digests[0].text().empty());
+      const PlanItem part =
+          needing({{0, static_cast<uint64_t>(begin), static_cast<uint64_t>(count)}});
+      const Scope inside(service, part);
+      REQUIRE(read(service, range(0, begin, count), 2 * count));
+    }
+    CHECK(digests[0].text() == tree_digest_of(a));
   }
 }
 
-TEST_CASE("a read of nothing at the start does not make a digest of a tensor that has elements") {
-  OpenFake fake(FakeModel().add("b", DType::F32, {16}, random_bytes(64)));
-  TensorService service(fake.model(), kWindow);
-  const PlanItem item = needing({{0, 0, 16}});
-  const Scope scope(service, item);
-  REQUIRE(read(service, range(0, 0, 0), 0));
-  CHECK(service.digest_of(0).empty());
+TEST_CASE("what no item saw whole is read in the end, and only that") {
+  const std::string a = random_bytes(40'000);
+  OpenFake fake(
+      FakeModel().add("a", DType::BF16, {20'000}, a).add("other", DType::U8, {5}, "abcde"));
+  TensorDigests digests(fake.model().manifest(), 0);  // no room for seams
+  TensorService service(fake.model(), digests, kWindow);
+  for (const uint64_t begin : {0u, 5'000u, 10'000u, 15'000u}) {
+    const PlanItem item = needing({{0, begin, 5'000}});
+    const Scope scope(service, item);
+    REQUIRE(read(service, range(0, begin, 5'000), 10'000));
+  }
+  // 10000, 20000 and 30000 lie within the leaves from 8192, 16384 and 28672.
+  CHECK(digests[0].missing() ==
+        std::vector<io::ByteRange>{{8'192, 12'288}, {16'384, 20'480}, {28'672, 32'768}});
+  const std::atomic<bool> never{false}, cancelled{true};
+  CHECK(convert::read_missing(fake.model(), 0, digests[0], cancelled).error().code == XD_CANCELLED);
+  fake.os.reads = 0;
+  const uint64_t done_before = fake.host().done_bytes();
+  REQUIRE(convert::read_missing(fake.model(), 0, digests[0], never));
+  CHECK(fake.os.reads == 3);
+  CHECK(fake.host().done_bytes() - done_before == 3 * 4'096);
+  REQUIRE(convert::read_missing(fake.model(), 0, digests[0], never));
+  CHECK(fake.os.reads == 3);
+  REQUIRE(convert::read_missing(fake.model(), 1, digests[1], never));
+  CHECK(digests.texts() == std::vector<std::string>{tree_digest_of(a), tree_digest_of("abcde")});
 }
 
 TEST_CASE("an item reads only what its plan says") {
   OpenFake fake(FakeModel()
                     .add("a", DType::F32, {100}, random_bytes(400))
                     .add("b", DType::F32, {4}, random_bytes(16)));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 10, 20}, {0, 50, 10}});
   const Scope scope(service, item);
   CHECK(read(service, range(0, 10, 20), 80).has_value());
@@ -181,7 +225,8 @@ TEST_CASE("a wrong buffer, form or cast is refused with the tensor's name") {
   OpenFake fake(FakeModel()
                     .add("a", DType::F32, {100}, random_bytes(400))
                     .add("i", DType::I64, {4}, random_bytes(32)));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 100}, {1, 0, 4}});
   const Scope scope(service, item);
   CHECK(message(read(service, range(0, 0, 10), 39)) ==
@@ -199,7 +244,8 @@ TEST_CASE("a wrong buffer, form or cast is refused with the tensor's name") {
 
 TEST_CASE("tensors are read inside an item only") {
   OpenFake fake(FakeModel().add("a", DType::F32, {4}, random_bytes(16)));
-  TensorService service(fake.model(), kWindow), other(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow), other(fake.model(), digests, kWindow);
   CHECK(message(read(service, range(0, 0, 4), 16)) == "tensors are read in write_item only");
   const PlanItem item = needing({{0, 0, 4}});
   {
@@ -215,7 +261,8 @@ TEST_CASE(
     "it") {
   const std::string a = random_bytes(20'000);
   OpenFake fake(FakeModel().add("a", DType::BF16, {10'000}, a));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 10'000}});
   const Scope scope(service, item);
   REQUIRE(read(service, range(0, 0, 10, DType::F32), 40));
@@ -231,7 +278,8 @@ TEST_CASE(
 
 TEST_CASE("a window is charged to the budget and given back") {
   OpenFake fake(FakeModel().add("a", DType::BF16, {100}, random_bytes(200)), kWindow);
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 100}});
   {
     const base::Block all(fake.host().memory(), kWindow);
@@ -256,7 +304,8 @@ TEST_CASE("threads read their own items at the same time") {
     made.add(cat("t", i), DType::BF16, {kCount}, values.back());
   }
   OpenFake fake(made);
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < 4; ++t) {
@@ -273,12 +322,13 @@ TEST_CASE("threads read their own items at the same time") {
   }
   for (auto& t : threads) t.join();
   CHECK(wrong == 0);
-  for (uint64_t i = 0; i < kTensors; ++i) CHECK(service.digest_of(i) == digest_of(values[i]));
+  for (uint64_t i = 0; i < kTensors; ++i) CHECK(digests[i].text() == tree_digest_of(values[i]));
 }
 
 TEST_CASE("a reader without views says so, and the item's limits hold for views too") {
   OpenFake fake(FakeModel().add("a", DType::F32, {4}, random_bytes(16)));
-  TensorService service(fake.model(), kWindow);
+  TensorDigests digests(fake.model().manifest(), kSeams);
+  TensorService service(fake.model(), digests, kWindow);
   const PlanItem item = needing({{0, 0, 2}});
   const Scope scope(service, item);
   xd_view view{XD_INIT_SIZE(xd_view), 0, nullptr, 0, nullptr, nullptr};

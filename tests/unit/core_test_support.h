@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/io/tree_digest.h"
 #include "core/report/report.h"
 #include "tests/catch.h"
 
@@ -87,6 +88,13 @@ template <class T>
 std::string message(const Result<T>& result) {
   REQUIRE_FALSE(result.has_value());
   return result.error().message;
+}
+
+// Of bytes that are added whole.
+inline std::string tree_digest_of(const std::string& bytes) {
+  io::TreeDigest digest(bytes.size());
+  io::TreeDigest::Run(digest, 0).add(as_bytes(bytes));
+  return digest.text();
 }
 
 inline bool contains(const std::string& text, const std::string& part) {

@@ -1,0 +1,115 @@
+#include "core/io/staged_object.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace crossdock::io {
+
+namespace {
+// As many writers may take turns at one object, each in order, and still share no leaf with
+// themselves.
+constexpr size_t kMaxRuns = 16;
+constexpr uint64_t kReadBackBytes = 256 << 10;
+}  // namespace
+
+Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
+  const auto end = checked_add(offset, n);
+  if (!end || *end > size_)
+    return Error{XD_OUT_OF_RANGE, cat(name_, ": expected a write inside ", size_, " bytes, found ",
+                                      n, " at ", offset)};
+  if (n == 0) return {};
+  auto next = written_.upper_bound({offset, 0});
+  if ((next != written_.end() && next->begin < *end) ||
+      (next != written_.begin() && std::prev(next)->end > offset)) {
+    return Error{
+        XD_INTERNAL,
+        cat(name_, ": expected each byte to be written once, found a second write at ", offset)};
+  }
+  Written merged{offset, *end};
+  if (next != written_.end() && next->begin == *end) {
+    merged.end = next->end;
+    next = written_.erase(next);
+  }
+  if (next != written_.begin() && std::prev(next)->end == offset) {
+    merged.begin = std::prev(next)->begin;
+    written_.erase(std::prev(next));
+  }
+  written_.insert(merged);
+  return {};
+}
+
+std::unique_ptr<TreeDigest::Run> StagedObject::take_run(uint64_t offset) {
+  const auto it = std::find_if(runs_.rbegin(), runs_.rend(),
+                               [offset](const auto& run) { return run->position() == offset; });
+  if (it == runs_.rend()) return std::make_unique<Run>(digest_, offset);
+  auto run = std::move(*it);
+  runs_.erase(std::next(it).base());
+  return run;
+}
+
+void StagedObject::give_back(std::unique_ptr<Run> run) {
+  if (run->position() == size_) return;  // it has handed in all
+  runs_.push_back(std::move(run));
+  if (runs_.size() <= kMaxRuns) return;
+  runs_.front()->hand_in();
+  runs_.erase(runs_.begin());
+}
+
+// `add`: adds the n bytes to a run.
+template <class Add>
+Result<void> StagedObject::add(uint64_t offset, uint64_t n, Add&& add) {
+  std::unique_lock lock(mutex_);
+  XD_TRY(claim(offset, n));
+  if (n == 0) return {};
+  auto run = take_run(offset);
+  lock.unlock();
+  add(*run);
+  lock.lock();
+  give_back(std::move(run));
+  return {};
+}
+
+Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> bytes) {
+  XD_TRY(add(offset, bytes.size(), [&](Run& run) { run.add(bytes); }));
+  if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r)
+    return std::move(r).error().in(name_);
+  return {};
+}
+
+Result<void> StagedObject::zero(uint64_t offset, uint64_t n) {
+  return add(offset, n, [&](Run& run) { run.add_zeros(n); });
+}
+
+Result<void> StagedObject::read_back(ByteRange range) {
+  std::vector<std::byte> buffer(std::min(range.end - range.begin, kReadBackBytes));
+  Run run(digest_, range.begin);
+  while (run.position() < range.end) {
+    const auto piece =
+        std::span(buffer).first(std::min<uint64_t>(buffer.size(), range.end - run.position()));
+    if (auto r = read_exact(os_, fd_.get(), run.position(), piece); !r)
+      return std::move(r).error().in(name_);
+    run.add(piece);
+  }
+  run.hand_in();
+  return {};
+}
+
+Result<std::string> StagedObject::seal() {
+  const std::lock_guard lock(mutex_);
+  const bool whole = size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 &&
+                                    written_.begin()->end == size_);
+  if (!whole) {
+    const uint64_t gap =
+        written_.empty() || written_.begin()->begin != 0 ? 0 : written_.begin()->end;
+    return Error{XD_INTERNAL, cat(name_, ": expected all of ", size_,
+                                  " bytes to be written, found none at ", gap)};
+  }
+  for (const auto& run : runs_) run->hand_in();
+  runs_.clear();
+  for (const ByteRange& range : digest_.missing()) XD_TRY(read_back(range));
+  // Network file systems and quotas may tell only now that bytes were not taken.
+  if (os_.close(fd_.release()) != 0) return os_error(name_);
+  return digest_.text();
+}
+
+}  // namespace crossdock::io

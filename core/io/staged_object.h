@@ -1,0 +1,63 @@
+// One output file of a size known beforehand, while it is written under OUT.partial (staging.h).
+//
+// Every byte must be written, or declared zero, exactly once, in any order and by several threads.
+// Its digest is taken on the way: whoever writes on where an earlier write ended goes on with that
+// one's run of leaves, so that only the leaves that two runs share are read back when it is sealed.
+//
+// Threads: write() and zero() may be called from any; seal() from one, after all of them.
+#pragma once
+
+#include "core/io/os.h"
+#include "core/io/tree_digest.h"
+
+#include <crossdock/bytes.hpp>
+
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace crossdock::io {
+
+class StagedObject {
+ public:
+  // `fd`: of the file, which has its size already, to write and to read. `os` outlives it.
+  StagedObject(Os& os, Fd fd, std::string name, uint64_t size)
+      : os_(os), fd_(std::move(fd)), name_(std::move(name)), size_(size), digest_(size) {}
+
+  const std::string& name() const { return name_; }
+  uint64_t size() const { return size_; }
+
+  Result<void> write(uint64_t offset, std::span<const std::byte> bytes);
+  Result<void> zero(uint64_t offset, uint64_t n);  // a hole where the file system has them
+  // Checks that nothing is missing, and gives the file's digest, "tree:...". Closes the file.
+  Result<std::string> seal();
+
+ private:
+  struct Written {
+    uint64_t begin, end;
+    bool operator<(const Written& other) const { return begin < other.begin; }
+  };
+  using Run = TreeDigest::Run;
+  // Under mutex_, all three. A run that was taken is the caller's, who hashes without the lock.
+  Result<void> claim(uint64_t offset, uint64_t n);
+  std::unique_ptr<Run> take_run(uint64_t offset);
+  void give_back(std::unique_ptr<Run> run);
+
+  template <class Add>
+  Result<void> add(uint64_t offset, uint64_t n, Add&& add);
+  Result<void> read_back(ByteRange range);
+
+  Os& os_;
+  Fd fd_;
+  const std::string name_;
+  const uint64_t size_;
+  TreeDigest digest_;
+
+  std::mutex mutex_;
+  std::set<Written> written_;               // disjoint, adjacent ones merged
+  std::vector<std::unique_ptr<Run>> runs_;  // idle, the one used last at the end
+};
+
+}  // namespace crossdock::io
