@@ -76,22 +76,22 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
       used[need.tensor].push_back(need);
     }
   }
-  std::unordered_set<uint64_t> dropped;
-  for (const auto& [tensor, reason] : plan.drops) {
+  std::unordered_set<uint64_t> excluded;
+  for (const auto& [tensor, reason] : plan.excluded) {
     if (reason.empty())
       return invalid(
           cat("plan: expected a reason to leave out ", m.tensors[tensor].name, ", found none"));
-    dropped.insert(tensor);
+    excluded.insert(tensor);
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
-    const bool left_out = !m.tensors[i].left_out.empty() || dropped.contains(i);
+    const bool left_out = !m.tensors[i].left_out.empty() || excluded.contains(i);
     const auto it = used.find(i);
     if (left_out && it == used.end()) continue;
     if (left_out)
       return invalid(cat("plan: expected ", m.tensors[i].name, " to be left out, found it used"));
     if (it == used.end() || !covers(it->second, model::element_count(m.tensors[i]))) {
       return invalid(cat("plan: expected every element of ", m.tensors[i].name,
-                         " to be used, or the tensor dropped with a reason, found neither"));
+                         " to be used, or the tensor excluded with a reason, found neither"));
     }
   }
   return {};

@@ -25,11 +25,11 @@ std::string encode(Prepared& prepared) {
 
 void count_tensors(const Prepared& prepared, const plugin::Plan& plan, PlanSummary& s) {
   const auto& tensors = prepared.target.tensors;
-  std::vector<bool> dropped(tensors.size());
-  for (const auto& [tensor, reason] : plan.drops) dropped[tensor] = true;
+  std::vector<bool> excluded(tensors.size());
+  for (const auto& [tensor, reason] : plan.excluded) excluded[tensor] = true;
   s.tensors = tensors.size();
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].left_out.empty() || dropped[i]) {
+    if (!tensors[i].left_out.empty() || excluded[i]) {
       ++s.left_out;
     } else if (tensors[i].role == manifest::Role::kParameter) {
       ++s.parameters;

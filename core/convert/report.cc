@@ -54,7 +54,7 @@ std::vector<report::Tensor> tensors_of(const Prepared& prepared, const plugin::P
       if (std::find(objects.begin(), objects.end(), path) == objects.end()) objects.push_back(path);
     }
   }
-  for (const auto& [tensor, reason] : plan.drops) out[tensor].excluded = reason;
+  for (const auto& [tensor, reason] : plan.excluded) out[tensor].excluded = reason;
   return out;
 }
 

@@ -99,8 +99,8 @@ Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
   for (const manifest::ModuleName& entry : target.module) {
     const auto other = left_out.find(entry.name);
     if (other == left_out.end() || other->second == entry.tensor) continue;
-    const Tensor &kept = target.tensors[entry.tensor], &dropped = target.tensors[other->second];
-    bool same = kept.dtype == dropped.dtype && kept.shape == dropped.shape;
+    const Tensor &kept = target.tensors[entry.tensor], &copy = target.tensors[other->second];
+    bool same = kept.dtype == copy.dtype && kept.shape == copy.shape;
     if (same) {
       XD_TRY_SET(same, are_equal(entry.tensor, other->second));
     }

@@ -129,12 +129,12 @@ struct HostCalls {
       return xd_status{XD_OK};
     });
   }
-  static xd_status plan_drop(void*, xd_plan* p, uint64_t tensor, const char* reason,
+  static xd_status plan_exclude(void*, xd_plan* p, uint64_t tensor, const char* reason,
                              xd_error* err) {
     return shielded(err, [&]() -> xd_status {
       if (tensor >= p->n_tensors)
-        return plugin::fail(err, XD_OUT_OF_RANGE, "plan: a dropped tensor that does not exist");
-      p->plan.drops.emplace_back(tensor, reason);
+        return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an excluded tensor that does not exist");
+      p->plan.excluded.emplace_back(tensor, reason);
       return XD_OK;
     });
   }
@@ -196,7 +196,7 @@ Host::Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled)
             C::plan_object,
             C::plan_item,
             C::plan_aux,
-            C::plan_drop,
+            C::plan_exclude,
             C::plan_note,
             C::tensor_view,
             C::tensor_read,

@@ -33,7 +33,7 @@ struct Plan {
   std::vector<PlanObject> objects;
   std::vector<PlanItem> items;
   std::vector<std::pair<std::string, uint64_t>> aux;    // path, index in the manifest's aux_files
-  std::vector<std::pair<uint64_t, std::string>> drops;  // tensor, reason
+  std::vector<std::pair<uint64_t, std::string>> excluded;  // tensor, reason
   std::vector<std::string> notes;
 };
 

@@ -77,7 +77,7 @@ std::string without_path(const fs::path& path, std::string message) {
 
 }  // namespace
 
-void Registry::load_module(const fs::path& path, const xd_host* host) {
+void Registry::load_library(const fs::path& path, const xd_host* host) {
   const auto refuse = [&](std::string reason) { refusals_.push_back({path, std::move(reason)}); };
   namespace dll = boost::dll;
   boost::dll::fs::error_code ec;
@@ -96,19 +96,19 @@ void Registry::load_module(const fs::path& path, const xd_host* host) {
     return refuse("expected the symbol " XD_ENTRY_SYMBOL
                   ", found none: it is not a plugin, or of another ABI");
   const auto entry =
-      library->get<xd_status(const xd_host*, const xd_module**, xd_error*)>(XD_ENTRY_SYMBOL);
-  const xd_module* given = nullptr;
+      library->get<xd_status(const xd_host*, const xd_library**, xd_error*)>(XD_ENTRY_SYMBOL);
+  const xd_library* given = nullptr;
   xd_error slot;
   if (entry(host, &given, &slot) != XD_OK)
     return refuse(slot.message.empty() ? "it refused to load" : slot.message);
-  xd_module module{};
-  if (!copy_known(given, module) || !module.plugins) return refuse("it describes no module");
-  if (module.needs_minor > XD_ABI_MINOR) {
+  xd_library offered{};
+  if (!copy_known(given, offered) || !offered.plugins) return refuse("it describes no plugins");
+  if (offered.needs_minor > XD_ABI_MINOR) {
     return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR,
-                      " or lower, found one that needs 1.", module.needs_minor,
+                      " or lower, found one that needs 1.", offered.needs_minor,
                       ": update crossdock"));
   }
-  for (const xd_plugin_desc* const* p = module.plugins; *p; ++p) add(path, *p);
+  for (const xd_plugin_desc* const* p = offered.plugins; *p; ++p) add(path, *p);
 }
 
 void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
@@ -152,15 +152,15 @@ Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* hos
     const fs::path real = fs::canonical(folder, ec);
     if (ec || std::find(seen.begin(), seen.end(), real) != seen.end()) continue;
     seen.push_back(real);
-    std::vector<fs::path> modules;
+    std::vector<fs::path> libraries;
     for (fs::directory_iterator it(real, ec); !ec && it != fs::directory_iterator();
          it.increment(ec)) {
       const std::string name = it->path().filename().string();
       if (name.size() > 6 && name.compare(name.size() - 6, 6, ".xd.so") == 0)
-        modules.push_back(it->path());
+        libraries.push_back(it->path());
     }
-    std::sort(modules.begin(), modules.end());
-    for (const fs::path& module : modules) registry.load_module(module, host);
+    std::sort(libraries.begin(), libraries.end());
+    for (const fs::path& library : libraries) registry.load_library(library, host);
   }
   return registry;
 }

@@ -1,11 +1,11 @@
-// Finds and loads plugin modules, and keeps what they offer.
+// Finds and loads plugin libraries, and keeps what they offer.
 //
 // Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated),
-// the one beside the executable, the installed one. Never the current directory. A module is any
-// NAME.xd.so there. The first plugin with an id is used; later ones with the same id, and modules
+// the one beside the executable, the installed one. Never the current directory. A library is any
+// NAME.xd.so there. The first plugin with an id is used; later ones with the same id, and libraries
 // that cannot be used, are listed with their paths and reasons. An option's name may be used by
 // several plugins. Where two can be asked for at once (two readers, a reader and a writer) it must
-// be of one type; it is then one flag, given to both. Modules are never unloaded. Threads:
+// be of one type; it is then one flag, given to both. Libraries are never unloaded. Threads:
 // immutable after load() and add().
 #pragma once
 
@@ -50,8 +50,8 @@ class Registry {
   static Registry load(const std::vector<fs::path>& folders, const xd_host* host,
                        std::vector<std::string> reserved = {});
 
-  // One plugin, as if the module at `path` had offered it. For programs that link their plugins in,
-  // and for tests.
+  // One plugin, as if the library at `path` had offered it. For programs that link their plugins
+  // in, and for tests.
   void add(const fs::path& path, const xd_plugin_desc* desc);
 
   const std::vector<Plugin>& plugins() const { return plugins_; }
@@ -64,7 +64,7 @@ class Registry {
  private:
   const Plugin* find(uint32_t kind, const std::string& format) const;
   std::string option_clash(const Plugin& plugin) const;
-  void load_module(const fs::path& path, const xd_host* host);
+  void load_library(const fs::path& path, const xd_host* host);
   std::vector<Plugin> plugins_;
   std::vector<Refusal> refusals_;
   std::vector<std::string> reserved_;

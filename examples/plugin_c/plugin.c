@@ -1,4 +1,4 @@
-/* The module: which plugins it has. */
+/* The library: which plugins it has. */
 #include "toy.h"
 
 static const xd_plugin_desc* const plugins[] = {&toy_reader, &toy_writer, NULL};
@@ -9,11 +9,11 @@ static const void* get_extension(const char* id) {
 }
 
 /* needs_minor is 0: only what ABI 1.0 has is used. */
-static const xd_module module = {XD_INIT_SIZE(xd_module), 0, plugins, get_extension};
+static const xd_library library = {XD_INIT_SIZE(xd_library), 0, plugins, get_extension};
 
-xd_status xd_plugin_v1(const xd_host* host, const xd_module** out, xd_error* err) {
+xd_status xd_plugin_v1(const xd_host* host, const xd_library** out, xd_error* err) {
   (void)host;
   (void)err;
-  *out = &module;
+  *out = &library;
   return XD_OK;
 }

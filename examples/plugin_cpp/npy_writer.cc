@@ -81,7 +81,7 @@ class NpyWriter : public Writer {
       const bool widen = t.dtype == DType::BF16;
       const DType dtype = widen ? DType::F32 : t.dtype;
       if (!descr(dtype)) {
-        XD_TRY(out.drop(i, cat("numpy has no type for ", manifest::name(t.dtype))));
+        XD_TRY(out.exclude(i, cat("numpy has no type for ", manifest::name(t.dtype))));
         continue;
       }
       n_widened += widen;
@@ -180,11 +180,11 @@ constexpr xd_plugin_desc kPlugin{XD_INIT_SIZE(xd_plugin_desc),
                                  nullptr,
                                  &kWriter};
 constexpr const xd_plugin_desc* kPlugins[] = {&kPlugin, nullptr};
-constexpr xd_module kModule{XD_INIT_SIZE(xd_module), 0, kPlugins, nullptr};
+constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), 0, kPlugins, nullptr};
 
 }  // namespace
 
-xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
-  *out = &kModule;
+xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &kLibrary;
   return XD_OK;
 }

@@ -107,13 +107,13 @@ constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
                                &kApi,
                                nullptr};
 constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_module kModule{XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
 
 }  // namespace crossdock::reader_gguf
 
-xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
-  *out = &crossdock::reader_gguf::kModule;
+xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &crossdock::reader_gguf::kLibrary;
   return XD_OK;
 }

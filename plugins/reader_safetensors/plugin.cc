@@ -114,13 +114,13 @@ constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
                                &kApi,
                                nullptr};
 constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_module kModule{XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
 
 }  // namespace crossdock::reader_safetensors
 
-xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
-  *out = &crossdock::reader_safetensors::kModule;
+xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &crossdock::reader_safetensors::kLibrary;
   return XD_OK;
 }

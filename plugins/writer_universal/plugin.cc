@@ -131,7 +131,7 @@ class UniversalWriter : public Writer {
       XD_TRY(plan_file(out, {Kind::kScheduler}, std::string(kScheduler), scheduler()));
     }
     XD_TRY(plan_aux(out));
-    XD_TRY(plan_drops(out));
+    XD_TRY(plan_excludes(out));
     for (const std::string& text : notes(model_, parts_, settings_)) XD_TRY(out.note(text));
     return {};
   }
@@ -230,13 +230,13 @@ class UniversalWriter : public Writer {
     return {};
   }
 
-  Result<void> plan_drops(Plan& out) {
+  Result<void> plan_excludes(Plan& out) {
     for (const uint64_t i : parts_.frozen) {
-      XD_TRY(out.drop(
+      XD_TRY(out.exclude(
           i, "frozen: DeepSpeed restores no frozen parameters from a universal checkpoint"));
     }
     for (const uint64_t i : parts_.optimizer_states) {
-      XD_TRY(out.drop(i, "optimizer state: training begins at step 0 with zero moments"));
+      XD_TRY(out.exclude(i, "optimizer state: training begins at step 0 with zero moments"));
     }
     return {};
   }
@@ -264,12 +264,12 @@ const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
                                 nullptr,
                                 &kApi};
 const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
-const xd_module kModule = {XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
 }  // namespace crossdock::writer_universal
 
-extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
-  *out = &crossdock::writer_universal::kModule;
+extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &crossdock::writer_universal::kLibrary;
   return XD_OK;
 }

@@ -269,7 +269,7 @@ TEST_CASE("buffers go to the model states, never under zero/") {
   CHECK(s.noted("does not restore (4: \"ids\", \"running_mean\", \"mask\", ...)"));
 }
 
-TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
+TEST_CASE("frozen parameters and optimizer states are excluded with a reason") {
   Job s;
   add_bf16(s, "a");
   add_bf16(s, "b");
@@ -278,9 +278,9 @@ TEST_CASE("frozen parameters and optimizer states are dropped with a reason") {
   const Files files = s.write();
   CHECK(files.contains(kZero + "a/fp32.pt"));
   CHECK_FALSE(files.contains(kZero + "b/fp32.pt"));
-  REQUIRE(s.host.plan.drops.size() == 2);
-  CHECK(s.host.plan.drops[0].first == 1);
-  CHECK(holds(s.host.plan.drops[0].second, "frozen"));
+  REQUIRE(s.host.plan.excluded.size() == 2);
+  CHECK(s.host.plan.excluded[0].first == 1);
+  CHECK(holds(s.host.plan.excluded[0].second, "frozen"));
   CHECK(s.noted("Frozen parameters are left out, for DeepSpeed would not restore them (1: \"b\")"));
   CHECK_FALSE(holds(record_of(files.at(kStates), "data.pkl"), bytes("X\1\0\0\0b")));
 }
@@ -305,7 +305,7 @@ TEST_CASE("tied names are told, targets are used") {
   const Files files = s.write();
   CHECK(files.contains(kZero + "model.embed/fp32.pt"));
   CHECK_FALSE(files.contains(kZero + "model.head/fp32.pt"));
-  CHECK(s.host.plan.drops.empty());
+  CHECK(s.host.plan.excluded.empty());
   CHECK(holds(record_of(files.at(kStates), "data.pkl"),
               bytes("shared_params}(X\x0a\0\0\0model.headX\x0b\0\0\0model.embedu")));
 }

@@ -132,12 +132,12 @@ const xd_plugin_desc kPlugin = {
     nullptr,
     &kApi};
 const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
-const xd_module kModule = {XD_INIT_SIZE(xd_module), XD_ABI_MINOR, kPlugins, nullptr};
+const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
 }  // namespace crossdock::writer_zero3
 
-extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
-  *out = &crossdock::writer_zero3::kModule;
+extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &crossdock::writer_zero3::kLibrary;
   return XD_OK;
 }

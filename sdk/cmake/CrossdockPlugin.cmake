@@ -1,6 +1,6 @@
 # crossdock_add_plugin(NAME SOURCES...)
 #
-# A plugin module NAME.xd.so that exports xd_plugin_v1 and nothing else, and fails to link rather than to load when a
+# A shared library NAME.xd.so that exports xd_plugin_v1 and nothing else, and fails to link rather than to load when a
 # symbol is missing. In crossdock's own tree it goes to the build's plugin folder and is installed.
 
 function(crossdock_add_plugin name)

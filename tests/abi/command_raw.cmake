@@ -1,6 +1,6 @@
 # The smallest plugin, of sdk/ABI.md.
 include(${CMAKE_CURRENT_LIST_DIR}/command.cmake)
-set(plugins --plugin-path ${MODULES}/raw)
+set(plugins --plugin-path ${LIBRARIES}/raw)
 file(WRITE ${WORK}/values.raw "abcdefghijkl")
 
 run(0 inspect values.raw --json ${plugins})

@@ -1,6 +1,6 @@
 # A C++ plugin that throws, anywhere: an error with its text, exit code 1, and nothing left behind.
 include(${CMAKE_CURRENT_LIST_DIR}/command.cmake)
-set(plugins --plugin-path ${MODULES}/throwing)
+set(plugins --plugin-path ${LIBRARIES}/throwing)
 file(WRITE ${WORK}/in/nowhere "8 bytes.")
 
 foreach(case "open|boom in open" "manifest|boom in manifest" "read|boom in read" "read-memory|memory")

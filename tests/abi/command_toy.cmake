@@ -1,6 +1,6 @@
 # A reader and a writer in C, in the real host: conversions that must give the same bytes back.
 include(${CMAKE_CURRENT_LIST_DIR}/command.cmake)
-set(plugins --plugin-path ${MODULES}/toy)
+set(plugins --plugin-path ${LIBRARIES}/toy)
 set(quick --no-sync --progress none)
 
 # A matrix, a scalar, an empty tensor, and one that is larger than what the reader can view.

@@ -81,7 +81,7 @@ static void print_xd_host(void) {
   FIELD(xd_host, plan_object, xd_status (*)(void*, xd_plan*, const char*, uint64_t, uint32_t*, xd_error*));
   FIELD(xd_host, plan_item, xd_status (*)(void*, xd_plan*, uint32_t, const xd_range* const*, uint64_t, uint64_t, xd_error*));
   FIELD(xd_host, plan_aux, xd_status (*)(void*, xd_plan*, const char*, uint64_t, xd_error*));
-  FIELD(xd_host, plan_drop, xd_status (*)(void*, xd_plan*, uint64_t, const char*, xd_error*));
+  FIELD(xd_host, plan_exclude, xd_status (*)(void*, xd_plan*, uint64_t, const char*, xd_error*));
   FIELD(xd_host, plan_note, xd_status (*)(void*, xd_plan*, const char*, xd_error*));
   FIELD(xd_host, tensor_view, xd_status (*)(void*, const xd_range*, xd_view*, xd_error*));
   FIELD(xd_host, tensor_read, xd_status (*)(void*, const xd_range*, void*, uint64_t, xd_error*));
@@ -149,11 +149,11 @@ static void print_xd_plugin_desc(void) {
 }
 
 static void print_xd_module(void) {
-  FIELD(xd_module, struct_size, uint32_t);
-  FIELD(xd_module, needs_minor, uint32_t);
-  FIELD(xd_module, plugins, const xd_plugin_desc* const*);
-  FIELD(xd_module, get_extension, const void* (*)(const char*));
-  END(xd_module);
+  FIELD(xd_library, struct_size, uint32_t);
+  FIELD(xd_library, needs_minor, uint32_t);
+  FIELD(xd_library, plugins, const xd_plugin_desc* const*);
+  FIELD(xd_library, get_extension, const void* (*)(const char*));
+  END(xd_library);
 }
 
 /* clang-format on */

@@ -16,10 +16,10 @@ const std::string kSums = "000000000000004e\n00000000000000bf\n0000000000000000\
 const std::string kFile = kHeader + kWeight + kScale + kSums;
 
 const xd_plugin_desc& toy(const MemoryHost& host, uint32_t kind) {
-  const xd_module* module = nullptr;
-  REQUIRE(xd_plugin_v1(host.table(), &module, nullptr) == XD_OK);
-  REQUIRE(module->struct_size == sizeof(xd_module));
-  for (const xd_plugin_desc* const* p = module->plugins; *p; ++p) {
+  const xd_library* library = nullptr;
+  REQUIRE(xd_plugin_v1(host.table(), &library, nullptr) == XD_OK);
+  REQUIRE(library->struct_size == sizeof(xd_library));
+  for (const xd_plugin_desc* const* p = library->plugins; *p; ++p) {
     if ((*p)->kind == kind) return **p;
   }
   throw std::runtime_error("no such plugin");

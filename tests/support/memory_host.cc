@@ -236,13 +236,13 @@ struct Calls {
     return XD_OK;
   }
 
-  static xd_status plan_drop(void* ctx, xd_plan* p, uint64_t tensor, const char* reason,
+  static xd_status plan_exclude(void* ctx, xd_plan* p, uint64_t tensor, const char* reason,
                              xd_error* err) {
     MemoryHost& host = self(ctx);
-    if (host.fault()) return error(err, XD_IO, "plan_drop: injected fault");
+    if (host.fault()) return error(err, XD_IO, "plan_exclude: injected fault");
     if (tensor >= host.manifest.tensors.size())
-      return error(err, XD_INVALID_ARGUMENT, cat("plan_drop: no tensor ", tensor));
-    plan_of(p).drops.emplace_back(tensor, reason);
+      return error(err, XD_INVALID_ARGUMENT, cat("plan_exclude: no tensor ", tensor));
+    plan_of(p).excluded.emplace_back(tensor, reason);
     return XD_OK;
   }
 
@@ -409,7 +409,7 @@ MemoryHost::MemoryHost()
              Calls::input_name,     Calls::input_size,   Calls::source_open,
              Calls::source_size,    Calls::source_read,  Calls::bytes_append,
              Calls::plan_object,    Calls::plan_item,    Calls::plan_aux,
-             Calls::plan_drop,      Calls::plan_note,    Calls::tensor_view,
+             Calls::plan_exclude,      Calls::plan_note,    Calls::tensor_view,
              Calls::tensor_read,    Calls::object_write, Calls::object_zero,
              Calls::input_named} {}
 

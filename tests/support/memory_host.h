@@ -73,7 +73,7 @@ inline thread_local ItemWatch item_watch;
 struct Plan {
   std::vector<std::unique_ptr<PlanObject>> objects;
   std::vector<std::pair<std::string, uint64_t>> aux;    // path, index in the manifest
-  std::vector<std::pair<uint64_t, std::string>> drops;  // tensor, reason
+  std::vector<std::pair<uint64_t, std::string>> excluded;  // tensor, reason
   std::vector<std::string> notes;
 };
 
@@ -135,7 +135,7 @@ class MemoryHost {
 
 // The first plugin of the module that is linked into the test.
 inline const xd_plugin_desc& linked_plugin(const MemoryHost& host) {
-  const xd_module* module = nullptr;
+  const xd_library* module = nullptr;
   if (xd_plugin_v1(host.table(), &module, nullptr) != XD_OK)
     throw std::runtime_error("xd_plugin_v1 failed");
   return *module->plugins[0];

@@ -71,7 +71,7 @@ class FakeWriter : public Writer {
       const auto& t = m_.tensors[i];
       if (!t.left_out.empty()) continue;
       if (t.role != manifest::Role::kParameter) {
-        XD_TRY(out.drop(i, "not a parameter"));
+        XD_TRY(out.exclude(i, "not a parameter"));
         continue;
       }
       const uint64_t n = *checked_product(t.shape);

@@ -125,11 +125,11 @@ TEST_CASE("a plan is gathered; what refers to nothing is refused") {
   CHECK(f.table.plan_item(f.table.ctx, &plan, 0, bad_needs, 0, 0, &slot) == XD_OUT_OF_RANGE);
   CHECK(slot.message == "plan: an item of a tensor that does not exist");
   CHECK(plan.plan.objects[0].n_items == 2);  // a refused item takes no number
-  CHECK(f.table.plan_drop(f.table.ctx, &plan, 2, "x", &slot) == XD_OUT_OF_RANGE);
-  CHECK(f.table.plan_drop(f.table.ctx, &plan, 0, "why", &slot) == XD_OK);
+  CHECK(f.table.plan_exclude(f.table.ctx, &plan, 2, "x", &slot) == XD_OUT_OF_RANGE);
+  CHECK(f.table.plan_exclude(f.table.ctx, &plan, 0, "why", &slot) == XD_OK);
   CHECK(f.table.plan_note(f.table.ctx, &plan, "note", &slot) == XD_OK);
   CHECK(f.table.plan_aux(f.table.ctx, &plan, "config.json", 3, &slot) == XD_OK);
-  CHECK(plan.plan.drops[0].second == "why");
+  CHECK(plan.plan.excluded[0].second == "why");
   CHECK(plan.plan.notes[0] == "note");
   CHECK(plan.plan.aux[0].second == 3);
 }

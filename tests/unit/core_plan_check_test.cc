@@ -112,7 +112,7 @@ TEST_CASE("items need elements that exist") {
 
 TEST_CASE("every element of every tensor is used") {
   const std::string lost =
-      "plan: expected every element of a to be used, or the tensor dropped with a reason, found "
+      "plan: expected every element of a to be used, or the tensor excluded with a reason, found "
       "neither";
   CHECK(verdict([](Plan& p) { p.items[0].needs.clear(); }) == lost);
   CHECK(verdict([](Plan& p) { p.items[0].needs = {{0, 0, 9}}; }) == lost);
@@ -137,15 +137,15 @@ TEST_CASE("a tensor without elements must be used too") {
 TEST_CASE("a tensor is used, or left out with a reason, not both") {
   const auto drop_a = [](Plan& p) {
     p.items[0].needs.clear();
-    p.drops = {{0, "a buffer"}};
+    p.excluded = {{0, "a buffer"}};
   };
   CHECK(verdict(drop_a) == "accepted");
   CHECK(verdict([](Plan& p) {
-          p.drops = {{0, "a buffer"}};
+          p.excluded = {{0, "a buffer"}};
         }) == "plan: expected a to be left out, found it used");
   CHECK(contains(verdict([&](Plan& p) {
                    drop_a(p);
-                   p.drops[0].second = "";
+                   p.excluded[0].second = "";
                  }),
                  "expected a reason"));
   Manifest m = model();

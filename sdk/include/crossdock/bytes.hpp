@@ -1,8 +1,9 @@
 // Bounded reading and checked arithmetic: the only way that file bytes become numbers.
 //
-// A Cursor borrows its bytes and never reads past them: the first read that would fail marks it `failed()`, and from
-// then on every read gives zero or nothing. So a parser may read a group of fields and test once. All integers in files
-// that we meet are little-endian; the host is too (checked below), so loads are plain copies.
+// A Cursor borrows its bytes and never reads past them: the first read that would fail marks it
+// `failed()`, and from then on every read gives zero or nothing. So a parser may read a group of
+// fields and test once. All integers in files that we meet are little-endian; the host is too
+// (checked below), so loads are plain copies.
 #pragma once
 
 #include <bit>
@@ -17,7 +18,8 @@
 
 namespace crossdock {
 
-static_assert(std::endian::native == std::endian::little, "crossdock is written for little-endian hosts");
+static_assert(std::endian::native == std::endian::little,
+              "crossdock is written for little-endian hosts");
 
 inline std::optional<uint64_t> checked_add(uint64_t a, uint64_t b) {
   uint64_t sum;
@@ -31,7 +33,8 @@ inline std::optional<uint64_t> checked_mul(uint64_t a, uint64_t b) {
   return product;
 }
 
-// Elements of a shape, multiplied from the left as the safetensors reference does: {0, huge} is 0, {huge, 2, 0} overflows.
+// Elements of a shape, multiplied from the left as the safetensors reference does: {0, huge} is 0,
+// {huge, 2, 0} overflows.
 inline std::optional<uint64_t> checked_product(std::span<const uint64_t> shape) {
   uint64_t product = 1;
   for (uint64_t dim : shape) {
@@ -40,7 +43,9 @@ inline std::optional<uint64_t> checked_product(std::span<const uint64_t> shape) 
   return product;
 }
 
-constexpr uint64_t round_up(uint64_t n, uint64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr uint64_t round_up(uint64_t n, uint64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -70,7 +75,8 @@ class Cursor {
   template <class T>
   T le() {
     T value{};
-    if (const auto raw = take(sizeof(T)); raw.size() == sizeof(T)) std::memcpy(&value, raw.data(), sizeof(T));
+    if (const auto raw = take(sizeof(T)); raw.size() == sizeof(T))
+      std::memcpy(&value, raw.data(), sizeof(T));
     return value;
   }
   uint8_t u8() { return le<uint8_t>(); }

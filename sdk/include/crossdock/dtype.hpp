@@ -1,6 +1,8 @@
-// Element types: their names, sizes and kinds, in one table. The numbers are DType's of manifest.proto.
+// Element types: their names, sizes and kinds, in one table. The numbers are DType's of
+// manifest.proto.
 //
-// Source of the names: safetensors 0.8 (`Dtype` in its tensor.rs); C32 and C128 exist only in torch.
+// Source of the names: safetensors 0.8 (`Dtype` in its tensor.rs); C32 and C128 exist only in
+// torch.
 #pragma once
 
 #include <crossdock/bytes.hpp>
@@ -14,8 +16,31 @@
 namespace crossdock::manifest {
 
 enum class DType : uint32_t {
-  UNSPECIFIED, BOOL, U8, I8, U16, I16, U32, I32, U64, I64, F16, BF16, F32, F64, F8_E4M3, F8_E5M2, F8_E4M3FNUZ,
-  F8_E5M2FNUZ, F8_E8M0, C32, C64, C128, F4, F6_E2M3, F6_E3M2
+  UNSPECIFIED,
+  BOOL,
+  U8,
+  I8,
+  U16,
+  I16,
+  U32,
+  I32,
+  U64,
+  I64,
+  F16,
+  BF16,
+  F32,
+  F64,
+  F8_E4M3,
+  F8_E5M2,
+  F8_E4M3FNUZ,
+  F8_E5M2FNUZ,
+  F8_E8M0,
+  C32,
+  C64,
+  C128,
+  F4,
+  F6_E2M3,
+  F6_E3M2
 };
 
 enum class Kind : uint8_t { kNone, kBool, kInteger, kFloat, kFloat8, kSubByte, kComplex };
@@ -27,14 +52,18 @@ struct DTypeInfo {
 };
 
 inline constexpr std::array<DTypeInfo, 25> kDTypes{{
-    {"unspecified", 0, Kind::kNone},   {"BOOL", 8, Kind::kBool},           {"U8", 8, Kind::kInteger},
-    {"I8", 8, Kind::kInteger},         {"U16", 16, Kind::kInteger},        {"I16", 16, Kind::kInteger},
-    {"U32", 32, Kind::kInteger},       {"I32", 32, Kind::kInteger},        {"U64", 64, Kind::kInteger},
-    {"I64", 64, Kind::kInteger},       {"F16", 16, Kind::kFloat},          {"BF16", 16, Kind::kFloat},
-    {"F32", 32, Kind::kFloat},         {"F64", 64, Kind::kFloat},          {"F8_E4M3", 8, Kind::kFloat8},
-    {"F8_E5M2", 8, Kind::kFloat8},     {"F8_E4M3FNUZ", 8, Kind::kFloat8},  {"F8_E5M2FNUZ", 8, Kind::kFloat8},
-    {"F8_E8M0", 8, Kind::kFloat8},     {"C32", 32, Kind::kComplex},        {"C64", 64, Kind::kComplex},
-    {"C128", 128, Kind::kComplex},     {"F4", 4, Kind::kSubByte},          {"F6_E2M3", 6, Kind::kSubByte},
+    {"unspecified", 0, Kind::kNone},   {"BOOL", 8, Kind::kBool},
+    {"U8", 8, Kind::kInteger},         {"I8", 8, Kind::kInteger},
+    {"U16", 16, Kind::kInteger},       {"I16", 16, Kind::kInteger},
+    {"U32", 32, Kind::kInteger},       {"I32", 32, Kind::kInteger},
+    {"U64", 64, Kind::kInteger},       {"I64", 64, Kind::kInteger},
+    {"F16", 16, Kind::kFloat},         {"BF16", 16, Kind::kFloat},
+    {"F32", 32, Kind::kFloat},         {"F64", 64, Kind::kFloat},
+    {"F8_E4M3", 8, Kind::kFloat8},     {"F8_E5M2", 8, Kind::kFloat8},
+    {"F8_E4M3FNUZ", 8, Kind::kFloat8}, {"F8_E5M2FNUZ", 8, Kind::kFloat8},
+    {"F8_E8M0", 8, Kind::kFloat8},     {"C32", 32, Kind::kComplex},
+    {"C64", 64, Kind::kComplex},       {"C128", 128, Kind::kComplex},
+    {"F4", 4, Kind::kSubByte},         {"F6_E2M3", 6, Kind::kSubByte},
     {"F6_E3M2", 6, Kind::kSubByte},
 }};
 

@@ -1,9 +1,11 @@
-// The messages of manifest.proto as plain structs, and their protobuf wire form, without libprotobuf.
+// The messages of manifest.proto as plain structs, and their protobuf wire form, without
+// libprotobuf.
 //
-// Two copies of protobuf's generated code in one process abort at load, so a plugin must not bring its own; it uses this
-// instead, and so does the host for its model. manifest.proto says what each field means. Every struct lists its fields
-// once, in fields(); the encoder, the decoder and operator== all walk that list. A test walks libprotobuf's descriptors
-// and sends every field through both implementations, so a field that is missing here cannot go unseen.
+// Two copies of protobuf's generated code in one process abort at load, so a plugin must not bring
+// its own; it uses this instead, and so does the host for its model. manifest.proto says what each
+// field means. Every struct lists its fields once, in fields(); the encoder, the decoder and
+// operator== all walk that list. A test walks libprotobuf's descriptors and sends every field
+// through both implementations, so a field that is missing here cannot go unseen.
 //
 //   std::string bytes = manifest::encode(m);
 //   Result<manifest::Manifest> m = manifest::decode<manifest::Manifest>(bytes);
@@ -52,16 +54,23 @@ struct ValueMap {
   bool operator==(const ValueMap&) const = default;
 };
 struct Value {
-  std::variant<std::monostate, Null, bool, int64_t, uint64_t, double, std::string, Bytes, ValueList, ValueMap> kind;
+  std::variant<std::monostate, Null, bool, int64_t, uint64_t, double, std::string, Bytes, ValueList,
+               ValueMap>
+      kind;
   static void fields(auto& self, auto&& f) { f.one_of(1, self.kind); }
   template <class T>
-  const T* get() const { return std::get_if<T>(&kind); }
+  const T* get() const {
+    return std::get_if<T>(&kind);
+  }
   bool operator==(const Value&) const = default;
 };
 struct KeyValue {
   std::string key;
   Value value;
-  static void fields(auto& self, auto&& f) { f(1, self.key); f(2, self.value); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.key);
+    f(2, self.value);
+  }
   bool operator==(const KeyValue&) const = default;
 };
 inline const Value* ValueMap::find(std::string_view key) const {
@@ -75,7 +84,11 @@ struct File {
   std::string name;
   uint64_t size = 0;
   std::string digest;
-  static void fields(auto& self, auto&& f) { f(1, self.name); f(2, self.size); f(3, self.digest); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.name);
+    f(2, self.size);
+    f(3, self.digest);
+  }
   bool operator==(const File&) const = default;
 };
 struct Source {
@@ -84,7 +97,10 @@ struct Source {
   std::vector<KeyValue> metadata;
   Value config;
   static void fields(auto& self, auto&& f) {
-    f(1, self.format); f(2, self.files); f(3, self.metadata); f(4, self.config);
+    f(1, self.format);
+    f(2, self.files);
+    f(3, self.metadata);
+    f(4, self.config);
   }
   bool operator==(const Source&) const = default;
 };
@@ -92,7 +108,11 @@ struct Extent {
   uint32_t file = 0;
   uint64_t offset = 0;
   uint64_t length = 0;
-  static void fields(auto& self, auto&& f) { f(1, self.file); f(2, self.offset); f(3, self.length); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.file);
+    f(2, self.offset);
+    f(3, self.length);
+  }
   bool operator==(const Extent&) const = default;
 };
 struct Parallel {
@@ -101,7 +121,10 @@ struct Parallel {
   std::vector<uint64_t> sub_sizes;
   uint64_t experts = 0;
   static void fields(auto& self, auto&& f) {
-    f(1, self.pattern); f(2, self.dim); f(3, self.sub_sizes); f(4, self.experts);
+    f(1, self.pattern);
+    f(2, self.dim);
+    f(3, self.sub_sizes);
+    f(4, self.experts);
   }
   bool operator==(const Parallel&) const = default;
 };
@@ -120,9 +143,19 @@ struct Tensor {
   std::string target_name;
   std::string layout;
   static void fields(auto& self, auto&& f) {
-    f(1, self.name); f(2, self.dtype); f(3, self.shape); f(4, self.extents); f(5, self.encoding); f(6, self.strides);
-    f(7, self.storage_offset); f(8, self.role); f(9, self.train); f(10, self.parallel); f(11, self.left_out);
-    f(12, self.target_name); f(13, self.layout);
+    f(1, self.name);
+    f(2, self.dtype);
+    f(3, self.shape);
+    f(4, self.extents);
+    f(5, self.encoding);
+    f(6, self.strides);
+    f(7, self.storage_offset);
+    f(8, self.role);
+    f(9, self.train);
+    f(10, self.parallel);
+    f(11, self.left_out);
+    f(12, self.target_name);
+    f(13, self.layout);
   }
   // The name in the target model.
   const std::string& target() const { return target_name.empty() ? name : target_name; }
@@ -136,14 +169,21 @@ struct AliasGroup {
 struct ParameterGroup {
   std::vector<uint64_t> tensors;
   std::vector<KeyValue> hyper_parameters;
-  static void fields(auto& self, auto&& f) { f(1, self.tensors); f(2, self.hyper_parameters); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.tensors);
+    f(2, self.hyper_parameters);
+  }
   bool operator==(const ParameterGroup&) const = default;
 };
 struct Moment {
   std::string kind;
   uint64_t parameter = 0;
   uint64_t state = 0;
-  static void fields(auto& self, auto&& f) { f(1, self.kind); f(2, self.parameter); f(3, self.state); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.kind);
+    f(2, self.parameter);
+    f(3, self.state);
+  }
   bool operator==(const Moment&) const = default;
 };
 struct TrainingState {
@@ -152,28 +192,43 @@ struct TrainingState {
   std::vector<ParameterGroup> groups;
   std::vector<Moment> moments;
   static void fields(auto& self, auto&& f) {
-    f(1, self.step); f(2, self.optimizer); f(3, self.groups); f(4, self.moments);
+    f(1, self.step);
+    f(2, self.optimizer);
+    f(3, self.groups);
+    f(4, self.moments);
   }
   bool operator==(const TrainingState&) const = default;
 };
 struct AuxFile {
   AuxKind kind = AuxKind::kUnspecified;
   std::string name;
-  std::variant<std::monostate, std::string, Bytes> content;  // the input object's name, or the bytes
-  static void fields(auto& self, auto&& f) { f(1, self.kind); f(2, self.name); f.one_of(3, self.content); }
+  std::variant<std::monostate, std::string, Bytes>
+      content;  // the input object's name, or the bytes
+  static void fields(auto& self, auto&& f) {
+    f(1, self.kind);
+    f(2, self.name);
+    f.one_of(3, self.content);
+  }
   bool operator==(const AuxFile&) const = default;
 };
 struct Provenance {
   std::string tool;
   std::string plugin;
   std::string input;
-  static void fields(auto& self, auto&& f) { f(1, self.tool); f(2, self.plugin); f(3, self.input); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.tool);
+    f(2, self.plugin);
+    f(3, self.input);
+  }
   bool operator==(const Provenance&) const = default;
 };
 struct ModuleName {
   std::string name;
   uint64_t tensor = 0;
-  static void fields(auto& self, auto&& f) { f(1, self.name); f(2, self.tensor); }
+  static void fields(auto& self, auto&& f) {
+    f(1, self.name);
+    f(2, self.tensor);
+  }
   bool operator==(const ModuleName&) const = default;
 };
 struct Manifest {
@@ -186,8 +241,14 @@ struct Manifest {
   std::vector<Provenance> provenance;
   std::vector<ModuleName> module;
   static void fields(auto& self, auto&& f) {
-    f(1, self.schema_version); f(2, self.source); f(3, self.tensors); f(4, self.alias_groups); f(5, self.training);
-    f(6, self.aux_files); f(7, self.provenance); f(8, self.module);
+    f(1, self.schema_version);
+    f(2, self.source);
+    f(3, self.tensors);
+    f(4, self.alias_groups);
+    f(5, self.training);
+    f(6, self.aux_files);
+    f(7, self.provenance);
+    f(8, self.module);
   }
   bool operator==(const Manifest&) const = default;
 };
@@ -219,15 +280,19 @@ class Encoder {
   explicit Encoder(std::string& out) : out_(out) {}
 
   template <class T>
-  void operator()(uint32_t number, const T& field) { put(number, field, /*always=*/false); }
+  void operator()(uint32_t number, const T& field) {
+    put(number, field, /*always=*/false);
+  }
 
   template <class... Ts>
   void one_of(uint32_t first, const std::variant<Ts...>& field) {
-    std::visit([&](const auto& value) {
-      if constexpr (!std::is_same_v<std::decay_t<decltype(value)>, std::monostate>) {
-        put(first + static_cast<uint32_t>(field.index()) - 1, value, /*always=*/true);
-      }
-    }, field);
+    std::visit(
+        [&](const auto& value) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(value)>, std::monostate>) {
+            put(first + static_cast<uint32_t>(field.index()) - 1, value, /*always=*/true);
+          }
+        },
+        field);
   }
 
  private:
@@ -265,7 +330,9 @@ class Encoder {
     } else if constexpr (is_text<T>) {
       body(number, always, [&] { out_ += text_of(field); });
     } else if constexpr (is_scalar_vector<T>) {
-      body(number, false, [&] { for (const auto& v : field) varint(static_cast<uint64_t>(v)); });
+      body(number, false, [&] {
+        for (const auto& v : field) varint(static_cast<uint64_t>(v));
+      });
     } else if constexpr (is_vector<T>) {
       for (const auto& element : field) put(number, element, /*always=*/true);
     } else {
@@ -276,10 +343,12 @@ class Encoder {
   std::string& out_;
 };
 
-// Decodes one field of a message: fields() calls it for every member, and the one with the right number takes the bytes.
+// Decodes one field of a message: fields() calls it for every member, and the one with the right
+// number takes the bytes.
 class Decoder {
  public:
-  Decoder(Cursor& in, uint32_t number, Type type, int depth) : in_(in), number_(number), type_(type), depth_(depth) {}
+  Decoder(Cursor& in, uint32_t number, Type type, int depth)
+      : in_(in), number_(number), type_(type), depth_(depth) {}
 
   bool taken() const { return taken_; }
 
@@ -300,7 +369,8 @@ class Decoder {
     ((I != 0 && I == index ? alternative<I>(field) : void()), ...);
   }
 
-  // A kind that is set already merges, another one is replaced, and a wrong wire type changes nothing: as protobuf.
+  // A kind that is set already merges, another one is replaced, and a wrong wire type changes
+  // nothing: as protobuf.
   template <size_t I, class Variant>
   void alternative(Variant& field) {
     if (auto* held = std::get_if<I>(&field)) {
@@ -350,8 +420,10 @@ class Decoder {
 
   template <class T>
   static T scalar(uint64_t v) {
-    if constexpr (std::is_same_v<T, bool>) return v != 0;
-    else return static_cast<T>(v);
+    if constexpr (std::is_same_v<T, bool>)
+      return v != 0;
+    else
+      return static_cast<T>(v);
   }
 
   template <class T>
@@ -366,10 +438,18 @@ class Decoder {
 
 inline void skip(Cursor& in, Type type) {
   switch (type) {
-    case kVarint: in.varint(); return;
-    case kFixed64: in.take(8); return;
-    case kLength: in.take(in.varint()); return;
-    case kFixed32: in.take(4); return;
+    case kVarint:
+      in.varint();
+      return;
+    case kFixed64:
+      in.take(8);
+      return;
+    case kLength:
+      in.take(in.varint());
+      return;
+    case kFixed32:
+      in.take(4);
+      return;
   }
   in.fail();  // groups: not of proto3
 }
@@ -412,7 +492,8 @@ Result<Message> decode(std::span<const std::byte> bytes) {
   Cursor in(bytes);
   wire::decode_fields(in, out, 1);
   if (in.failed()) {
-    return corrupt(cat("manifest: expected protobuf bytes, found a broken field near byte ", in.offset(), " of ", bytes.size()));
+    return corrupt(cat("manifest: expected protobuf bytes, found a broken field near byte ",
+                       in.offset(), " of ", bytes.size()));
   }
   return out;
 }

@@ -1,5 +1,5 @@
-// Names of files that say which part of a whole they are, "model-00001-of-00003.safetensors", "weights_1-of-2.bin", and of
-// indexes of such files.
+// Names of files that say which part of a whole they are, "model-00001-of-00003.safetensors",
+// "weights_1-of-2.bin", and of indexes of such files.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,9 @@ struct PartName {
   std::string_view behind;  // "-of-00003.safetensors"
   uint64_t number = 0, total = 0;
 
-  bool is_sibling(const PartName& other) const { return before == other.before && behind == other.behind; }
+  bool is_sibling(const PartName& other) const {
+    return before == other.before && behind == other.behind;
+  }
   // The name of another part of the same whole.
   std::string sibling(uint64_t other) const {
     const std::string text = std::to_string(other);
@@ -26,7 +28,8 @@ struct PartName {
   }
 };
 
-// Any number of digits, "-of-", "_of_" or "of" between them, in any case, and '-', '_' or '.' in front. Borrows the name.
+// Any number of digits, "-of-", "_of_" or "of" between them, in any case, and '-', '_' or '.' in
+// front. Borrows the name.
 inline std::optional<PartName> part_name(std::string_view name) {
   constexpr size_t kMaxDigits = 9;
   constexpr std::string_view kDigits = "0123456789";
@@ -42,11 +45,12 @@ inline std::optional<PartName> part_name(std::string_view name) {
     const size_t begin = last == std::string_view::npos ? 0 : last + 1;
     const size_t total = at + of.size();
     const size_t end = std::min(name.find_first_not_of(kDigits, total), name.size());
-    const bool fits = begin > 0 && begin < at && at - begin <= kMaxDigits && end > total && end - total <= kMaxDigits;
+    const bool fits = begin > 0 && begin < at && at - begin <= kMaxDigits && end > total &&
+                      end - total <= kMaxDigits;
     if (!fits || std::string_view("-_.").find(name[begin - 1]) == std::string_view::npos) continue;
     if (end < name.size() && name[end] != '.') continue;
-    return PartName{name.substr(0, begin), at - begin, name.substr(at), value(name.substr(begin, at - begin)),
-                    value(name.substr(total, end - total))};
+    return PartName{name.substr(0, begin), at - begin, name.substr(at),
+                    value(name.substr(begin, at - begin)), value(name.substr(total, end - total))};
   }
   return std::nullopt;
 }

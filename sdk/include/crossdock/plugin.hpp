@@ -3,18 +3,20 @@
 //   class MyReader : public crossdock::Reader {
 //    public:
 //     static int probe(const Host& host, const Input& input);
-//     static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const Options& options);
-//     Result<manifest::Manifest> manifest(const Host& host) override;
-//     Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override;
+//     static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const
+//     Options& options); Result<manifest::Manifest> manifest(const Host& host) override;
+//     Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out)
+//     override;
 //   };
 //   static constexpr xd_reader_api kApi = crossdock::reader_api<MyReader>();
 //
-// A Host is one call's view of the host: it carries the call's error slot, so pass on the one you were given and do not
-// keep it. Handles (Source, Input) may be kept; the host closes them after the reader. Threads: as plugin.h tags them.
+// A Host is one call's view of the host: it carries the call's error slot, so pass on the one you
+// were given and do not keep it. Handles (Source, Input) may be kept; the host closes them after
+// the reader. Threads: as plugin.h tags them.
 #pragma once
 
-#include <crossdock/manifest_wire.hpp>
 #include <crossdock/plugin.h>
+#include <crossdock/manifest_wire.hpp>
 #include <crossdock/result.hpp>
 
 #include <cstdlib>
@@ -41,7 +43,9 @@ class Host {
   }
   bool cancelled() const { return host_->cancelled(host_->ctx) != 0; }
   uint64_t piece_bytes() const { return host_->piece_bytes(host_->ctx); }
-  void log(int32_t level, const std::string& text) const { host_->log(host_->ctx, level, text.c_str()); }
+  void log(int32_t level, const std::string& text) const {
+    host_->log(host_->ctx, level, text.c_str());
+  }
 
  private:
   const xd_host* host_;
@@ -53,10 +57,14 @@ class Buffer {
  public:
   static Result<Buffer> make(const Host& host, uint64_t size) {
     void* data = host.table()->alloc(host.table()->ctx, size, 64);
-    if (!data) return Error{XD_NO_MEMORY, cat("expected ", size, " bytes within the memory budget, which is used up: raise --memory")};
+    if (!data)
+      return Error{XD_NO_MEMORY,
+                   cat("expected ", size,
+                       " bytes within the memory budget, which is used up: raise --memory")};
     return Buffer(host.table(), data, size);
   }
-  Buffer(Buffer&& other) noexcept : host_(other.host_), data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+  Buffer(Buffer&& other) noexcept
+      : host_(other.host_), data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
   Buffer& operator=(Buffer&&) = delete;
   ~Buffer() {
     if (data_) host_->dealloc(host_->ctx, data_);
@@ -73,9 +81,12 @@ class Buffer {
 class Source {
  public:
   explicit Source(xd_source* handle) : handle_(handle) {}
-  uint64_t size(const Host& host) const { return host.table()->source_size(host.table()->ctx, handle_); }
+  uint64_t size(const Host& host) const {
+    return host.table()->source_size(host.table()->ctx, handle_);
+  }
   Result<void> read(const Host& host, uint64_t offset, std::span<std::byte> out) const {
-    return host.check(host.table()->source_read(host.table()->ctx, handle_, offset, out.data(), out.size(), host.slot()));
+    return host.check(host.table()->source_read(host.table()->ctx, handle_, offset, out.data(),
+                                                out.size(), host.slot()));
   }
 
  private:
@@ -85,9 +96,15 @@ class Source {
 class Input {
  public:
   explicit Input(const xd_input* handle) : handle_(handle) {}
-  uint64_t count(const Host& host) const { return host.table()->input_count(host.table()->ctx, handle_); }
-  std::string name(const Host& host, uint64_t i) const { return host.table()->input_name(host.table()->ctx, handle_, i); }
-  uint64_t size(const Host& host, uint64_t i) const { return host.table()->input_size(host.table()->ctx, handle_, i); }
+  uint64_t count(const Host& host) const {
+    return host.table()->input_count(host.table()->ctx, handle_);
+  }
+  std::string name(const Host& host, uint64_t i) const {
+    return host.table()->input_name(host.table()->ctx, handle_, i);
+  }
+  uint64_t size(const Host& host, uint64_t i) const {
+    return host.table()->input_size(host.table()->ctx, handle_, i);
+  }
   std::vector<std::string> names(const Host& host) const {
     std::vector<std::string> out;
     for (uint64_t i = 0, n = count(host); i < n; ++i) out.push_back(name(host, i));
@@ -101,7 +118,8 @@ class Input {
   }
   Result<Source> open(const Host& host, const std::string& name) const {
     xd_source* source = nullptr;
-    XD_TRY(host.check(host.table()->source_open(host.table()->ctx, handle_, name.c_str(), &source, host.slot())));
+    XD_TRY(host.check(
+        host.table()->source_open(host.table()->ctx, handle_, name.c_str(), &source, host.slot())));
     return Source(source);
   }
 
@@ -109,7 +127,8 @@ class Input {
   const xd_input* handle_;
 };
 
-// The plugin's options as the host checked them: every one of the schema is there, unless it is an empty list.
+// The plugin's options as the host checked them: every one of the schema is there, unless it is an
+// empty list.
 class Options {
  public:
   explicit Options(const xd_option* const* options) {
@@ -120,7 +139,9 @@ class Options {
     return it == values_.end() || it->second.empty() ? std::string() : it->second.back();
   }
   bool flag(const std::string& key) const { return text(key) == "true"; }
-  uint64_t number(const std::string& key) const { return std::strtoull(text(key).c_str(), nullptr, 10); }
+  uint64_t number(const std::string& key) const {
+    return std::strtoull(text(key).c_str(), nullptr, 10);
+  }
   std::vector<std::string> list(const std::string& key) const {
     const auto it = values_.find(key);
     return it == values_.end() ? std::vector<std::string>() : it->second;
@@ -133,8 +154,9 @@ class Options {
 class Reader {
  public:
   virtual ~Reader() = default;
-  virtual Result<manifest::Manifest> manifest(const Host& host) = 0;                                        // [serial]
-  virtual Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) = 0;  // [any]
+  virtual Result<manifest::Manifest> manifest(const Host& host) = 0;  // [serial]
+  virtual Result<void> read(const Host& host, const xd_range& range,
+                            std::span<std::byte> out) = 0;  // [any]
 };
 
 // What a writer says in plan(): see plugin.h.
@@ -144,23 +166,29 @@ class Plan {
 
   Result<uint32_t> object(const std::string& path, uint64_t size) {
     uint32_t id = 0;
-    XD_TRY(host_.check(host_.table()->plan_object(host_.table()->ctx, plan_, path.c_str(), size, &id, host_.slot())));
+    XD_TRY(host_.check(host_.table()->plan_object(host_.table()->ctx, plan_, path.c_str(), size,
+                                                  &id, host_.slot())));
     return id;
   }
-  Result<void> item(uint32_t object, std::span<const xd_range> needs, uint64_t out_bytes, uint64_t memory) {
+  Result<void> item(uint32_t object, std::span<const xd_range> needs, uint64_t out_bytes,
+                    uint64_t memory) {
     std::vector<const xd_range*> list;
     for (const xd_range& range : needs) list.push_back(&range);
     list.push_back(nullptr);
-    return host_.check(host_.table()->plan_item(host_.table()->ctx, plan_, object, list.data(), out_bytes, memory, host_.slot()));
+    return host_.check(host_.table()->plan_item(host_.table()->ctx, plan_, object, list.data(),
+                                                out_bytes, memory, host_.slot()));
   }
   Result<void> aux(const std::string& path, uint64_t index) {
-    return host_.check(host_.table()->plan_aux(host_.table()->ctx, plan_, path.c_str(), index, host_.slot()));
+    return host_.check(
+        host_.table()->plan_aux(host_.table()->ctx, plan_, path.c_str(), index, host_.slot()));
   }
-  Result<void> drop(uint64_t tensor, const std::string& reason) {
-    return host_.check(host_.table()->plan_drop(host_.table()->ctx, plan_, tensor, reason.c_str(), host_.slot()));
+  Result<void> exclude(uint64_t tensor, const std::string& reason) {
+    return host_.check(host_.table()->plan_exclude(host_.table()->ctx, plan_, tensor,
+                                                   reason.c_str(), host_.slot()));
   }
   Result<void> note(const std::string& text) {
-    return host_.check(host_.table()->plan_note(host_.table()->ctx, plan_, text.c_str(), host_.slot()));
+    return host_.check(
+        host_.table()->plan_note(host_.table()->ctx, plan_, text.c_str(), host_.slot()));
   }
 
  private:
@@ -174,10 +202,12 @@ class Object {
   Object(const Host& host, xd_object* object) : host_(host), object_(object) {}
 
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes) {
-    return host_.check(host_.table()->object_write(host_.table()->ctx, object_, offset, bytes.data(), bytes.size(), host_.slot()));
+    return host_.check(host_.table()->object_write(host_.table()->ctx, object_, offset,
+                                                   bytes.data(), bytes.size(), host_.slot()));
   }
   Result<void> zero(uint64_t offset, uint64_t n) {
-    return host_.check(host_.table()->object_zero(host_.table()->ctx, object_, offset, n, host_.slot()));
+    return host_.check(
+        host_.table()->object_zero(host_.table()->ctx, object_, offset, n, host_.slot()));
   }
 
  private:
@@ -185,12 +215,15 @@ class Object {
   xd_object* object_;
 };
 
-inline xd_range dense_range(uint64_t tensor, uint64_t begin, uint64_t count, manifest::DType dtype = manifest::DType::UNSPECIFIED) {
-  return {XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, static_cast<uint32_t>(dtype), 0};
+inline xd_range dense_range(uint64_t tensor, uint64_t begin, uint64_t count,
+                            manifest::DType dtype = manifest::DType::UNSPECIFIED) {
+  return {
+      XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, static_cast<uint32_t>(dtype), 0};
 }
 
 inline Result<void> read_tensor(const Host& host, const xd_range& range, std::span<std::byte> out) {
-  return host.check(host.table()->tensor_read(host.table()->ctx, &range, out.data(), out.size(), host.slot()));
+  return host.check(
+      host.table()->tensor_read(host.table()->ctx, &range, out.data(), out.size(), host.slot()));
 }
 
 class Writer {
@@ -198,12 +231,15 @@ class Writer {
   virtual ~Writer() = default;
   virtual Result<void> plan(const Host& host, Plan& out) = 0;  // [serial]
   // Gives the item's result, which seal() receives.
-  virtual Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item, Object& out) = 0;  // [any]
-  virtual Result<void> seal(const Host& host, uint32_t object, Object& out, std::span<const std::string_view> results) = 0;  // [any]
-  virtual Result<void> commit(const Host&) { return {}; }  // [serial]
+  virtual Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
+                                         Object& out) = 0;  // [any]
+  virtual Result<void> seal(const Host& host, uint32_t object, Object& out,
+                            std::span<const std::string_view> results) = 0;  // [any]
+  virtual Result<void> commit(const Host&) { return {}; }                    // [serial]
 };
 
-// Runs a call of the plugin: its Error, or whatever it throws, becomes a status and a message of the host.
+// Runs a call of the plugin: its Error, or whatever it throws, becomes a status and a message of
+// the host.
 template <class Call>
 xd_status guard(const Host& host, Call&& call) noexcept {
   const xd_host* h = host.table();
@@ -212,7 +248,8 @@ xd_status guard(const Host& host, Call&& call) noexcept {
     if (result) return XD_OK;
     const Error& e = result.error();
     const char* text = e.message.empty() ? nullptr : e.message.c_str();
-    return e.held_by_host ? h->fail(h->ctx, host.slot(), e.code, text, nullptr) : h->fail(h->ctx, host.slot(), e.code, nullptr, text ? text : "failed");
+    return e.held_by_host ? h->fail(h->ctx, host.slot(), e.code, text, nullptr)
+                          : h->fail(h->ctx, host.slot(), e.code, nullptr, text ? text : "failed");
   } catch (const std::bad_alloc&) {
     return h->fail(h->ctx, host.slot(), XD_NO_MEMORY, nullptr, "out of memory");
   } catch (const std::exception& e) {
@@ -230,7 +267,9 @@ struct Handle {  // what xd_reader and xd_writer point to
   std::unique_ptr<T> impl;
 };
 template <class T, class Opaque>
-Handle<T>& handle(Opaque* p) { return *reinterpret_cast<Handle<T>*>(p); }
+Handle<T>& handle(Opaque* p) {
+  return *reinterpret_cast<Handle<T>*>(p);
+}
 
 template <class R>
 struct ReaderCalls {
@@ -241,7 +280,8 @@ struct ReaderCalls {
       return 0;
     }
   }
-  static xd_status open(const xd_host* h, const xd_input* in, const xd_option* const* options, xd_reader** out, xd_error* err) noexcept {
+  static xd_status open(const xd_host* h, const xd_input* in, const xd_option* const* options,
+                        xd_reader** out, xd_error* err) noexcept {
     const Host host(h, err);
     return guard(host, [&]() -> Result<void> {
       XD_TRY_SET(auto reader, R::open(host, Input(in), Options(options)));
@@ -255,23 +295,29 @@ struct ReaderCalls {
     return guard(host, [&]() -> Result<void> {
       XD_TRY_SET(const auto manifest, self.impl->manifest(host));
       const std::string bytes = manifest::encode(manifest);
-      return host.check(self.host->bytes_append(self.host->ctx, out, bytes.data(), bytes.size(), err));
+      return host.check(
+          self.host->bytes_append(self.host->ctx, out, bytes.data(), bytes.size(), err));
     });
   }
-  static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t size, xd_error* err) noexcept {
+  static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t size,
+                        xd_error* err) noexcept {
     auto& self = handle<Reader>(r);
     const Host host(self.host, err);
-    return guard(host, [&] { return self.impl->read(host, *range, {static_cast<std::byte*>(dst), size}); });
+    return guard(host, [&] {
+      return self.impl->read(host, *range, {static_cast<std::byte*>(dst), size});
+    });
   }
   static void close(xd_reader* r) noexcept { delete &handle<Reader>(r); }
 };
 
 template <class W>
 struct WriterCalls {
-  static xd_status open(const xd_host* h, const void* bytes, uint64_t size, const xd_option* const* options, xd_writer** out, xd_error* err) noexcept {
+  static xd_status open(const xd_host* h, const void* bytes, uint64_t size,
+                        const xd_option* const* options, xd_writer** out, xd_error* err) noexcept {
     const Host host(h, err);
     return guard(host, [&]() -> Result<void> {
-      XD_TRY_SET(auto model, manifest::decode<manifest::Manifest>({static_cast<const std::byte*>(bytes), size}));
+      XD_TRY_SET(auto model, manifest::decode<manifest::Manifest>(
+                                 {static_cast<const std::byte*>(bytes), size}));
       XD_TRY_SET(auto writer, W::open(host, std::move(model), Options(options)));
       *out = reinterpret_cast<xd_writer*>(new Handle<Writer>{h, std::move(writer)});
       return {};
@@ -285,22 +331,26 @@ struct WriterCalls {
       return self.impl->plan(host, out);
     });
   }
-  static xd_status write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o, xd_bytes* result, xd_error* err) noexcept {
+  static xd_status write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o,
+                              xd_bytes* result, xd_error* err) noexcept {
     auto& self = handle<Writer>(w);
     const Host host(self.host, err);
     return guard(host, [&]() -> Result<void> {
       Object out(host, o);
       XD_TRY_SET(const std::string bytes, self.impl->write_item(host, object, item, out));
-      return host.check(self.host->bytes_append(self.host->ctx, result, bytes.data(), bytes.size(), err));
+      return host.check(
+          self.host->bytes_append(self.host->ctx, result, bytes.data(), bytes.size(), err));
     });
   }
-  static xd_status seal(xd_writer* w, uint32_t object, xd_object* o, const xd_view* const* results, xd_error* err) noexcept {
+  static xd_status seal(xd_writer* w, uint32_t object, xd_object* o, const xd_view* const* results,
+                        xd_error* err) noexcept {
     auto& self = handle<Writer>(w);
     const Host host(self.host, err);
     return guard(host, [&] {
       Object out(host, o);
       std::vector<std::string_view> list;
-      for (; *results; ++results) list.emplace_back(static_cast<const char*>((*results)->data), (*results)->size);
+      for (; *results; ++results)
+        list.emplace_back(static_cast<const char*>((*results)->data), (*results)->size);
       return self.impl->seal(host, object, out, list);
     });
   }
@@ -315,11 +365,13 @@ struct WriterCalls {
 }  // namespace detail
 
 // The C table of a reader class. Besides Reader's methods it has
-//   static int probe(const Host&, const Input&);   static Result<std::unique_ptr<Reader>> open(const Host&, const Input&, const Options&);
+//   static int probe(const Host&, const Input&);   static Result<std::unique_ptr<Reader>>
+//   open(const Host&, const Input&, const Options&);
 template <class R>
 constexpr xd_reader_api reader_api() {
   using C = detail::ReaderCalls<R>;
-  return {XD_INIT_SIZE(xd_reader_api), 0, C::probe, C::open, C::manifest, C::read, nullptr, C::close};
+  return {
+      XD_INIT_SIZE(xd_reader_api), 0, C::probe, C::open, C::manifest, C::read, nullptr, C::close};
 }
 
 // The C table of a writer class. Besides Writer's methods it has
@@ -327,7 +379,14 @@ constexpr xd_reader_api reader_api() {
 template <class W>
 constexpr xd_writer_api writer_api() {
   using C = detail::WriterCalls<W>;
-  return {XD_INIT_SIZE(xd_writer_api), 0, C::open, C::plan, C::write_item, C::seal, C::commit, C::close};
+  return {XD_INIT_SIZE(xd_writer_api),
+          0,
+          C::open,
+          C::plan,
+          C::write_item,
+          C::seal,
+          C::commit,
+          C::close};
 }
 
 }  // namespace crossdock

@@ -1,14 +1,16 @@
 // Result<T>: how everything that input, disk or a plugin can make fail says so.
 //
-// The spelling is std::expected's (has_value, operator*, error), which C++20 lacks. Exceptions are never control flow:
-// they are caught in two places only, the SDK's guard() and the host's worker pool.
+// The spelling is std::expected's (has_value, operator*, error), which C++20 lacks. Exceptions are
+// never control flow: they are caught in two places only, the SDK's guard() and the host's worker
+// pool.
 //
 //   Result<uint64_t> size = source.size();
 //   if (!size) return std::move(size).error();
 //   XD_TRY(writer.flush());                 // returns the error of a Result<void>
 //   XD_TRY_SET(auto bytes, source.read());  // declares `bytes`, or returns the error
 //
-// A message says what was expected, what was found, where, and what to try. Each layer adds its place once, in front:
+// A message says what was expected, what was found, where, and what to try. Each layer adds its
+// place once, in front:
 //   return std::move(e).in("tensor \"h.3.weight\"");
 #pragma once
 
@@ -26,7 +28,8 @@ namespace crossdock {
 struct [[nodiscard]] Error {
   xd_status code = XD_INTERNAL;
   std::string message;
-  bool held_by_host = false;  // in a plugin: a host call failed and its message is in the error slot; ours are places only
+  bool held_by_host = false;  // in a plugin: a host call failed and its message is in the error
+                              // slot; ours are places only
 
   // Puts the place in front: "place: message".
   Error in(std::string_view place) && {
@@ -112,11 +115,11 @@ class [[nodiscard]] Result<void> {
 
 #define XD_TRY_CAT_(a, b) a##b
 #define XD_TRY_NAME_(line) XD_TRY_CAT_(xd_result_, line)
-#define XD_TRY(expression)                                                  \
-  do {                                                                      \
+#define XD_TRY(expression)                                                              \
+  do {                                                                                  \
     if (auto xd_result = (expression); !xd_result) return std::move(xd_result).error(); \
   } while (false)
-#define XD_TRY_SET(declaration, expression)                                              \
-  auto XD_TRY_NAME_(__LINE__) = (expression);                                            \
-  if (!XD_TRY_NAME_(__LINE__)) return std::move(XD_TRY_NAME_(__LINE__)).error();         \
+#define XD_TRY_SET(declaration, expression)                                      \
+  auto XD_TRY_NAME_(__LINE__) = (expression);                                    \
+  if (!XD_TRY_NAME_(__LINE__)) return std::move(XD_TRY_NAME_(__LINE__)).error(); \
   declaration = *std::move(XD_TRY_NAME_(__LINE__))

@@ -107,11 +107,11 @@ constexpr xd_plugin_desc kWriterPlugin{XD_INIT_SIZE(xd_plugin_desc),
                                        nullptr,
                                        &kWriter};
 constexpr const xd_plugin_desc* kPlugins[] = {&kReaderPlugin, &kWriterPlugin, nullptr};
-constexpr xd_module kModule{XD_INIT_SIZE(xd_module), 0, kPlugins, nullptr};
+constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), 0, kPlugins, nullptr};
 
 }  // namespace
 
-xd_status xd_plugin_v1(const xd_host*, const xd_module** out, xd_error*) {
-  *out = &kModule;
+xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &kLibrary;
   return XD_OK;
 }

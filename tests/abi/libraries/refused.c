@@ -1,4 +1,4 @@
-/* One module per case (-DCASE_name), each wrong in one way: the host must refuse it, say why, and
+/* One library per case (-DCASE_name), each wrong in one way: the host must refuse it, say why, and
  * go on without it. The two cases `older` and `newer` are right, with structs of another length:
  * the host must take them. */
 #include <crossdock/plugin.h>
@@ -47,28 +47,28 @@ static struct {
              "A reader for tests", formats, NULL, options, &reader, NULL},
             {0}};
 static const xd_plugin_desc* plugins[] = {&plugin.desc, NULL};
-static xd_module module = {XD_INIT_SIZE(xd_module), 0, plugins, NULL};
+static xd_library library = {XD_INIT_SIZE(xd_library), 0, plugins, NULL};
 
 #if defined(CASE_no_symbol)
 #define xd_plugin_v1 xd_plugin_v0
-XD_EXPORT xd_status xd_plugin_v0(const xd_host* host, const xd_module** out, xd_error* err);
+XD_EXPORT xd_status xd_plugin_v0(const xd_host* host, const xd_library** out, xd_error* err);
 #elif defined(CASE_missing_symbol)
 extern void xd_test_symbol_that_nobody_has(void);
 #endif
 
 /* What the entry point gives. */
-static xd_status break_it(const xd_host* host, const xd_module** out, xd_error* err) {
+static xd_status break_it(const xd_host* host, const xd_library** out, xd_error* err) {
   (void)host;
   (void)err;
-  *out = &module;
+  *out = &library;
 #if defined(CASE_needs_minor)
-  module.needs_minor = XD_ABI_MINOR + 1;
+  library.needs_minor = XD_ABI_MINOR + 1;
 #elif defined(CASE_missing_symbol)
   xd_test_symbol_that_nobody_has();
-#elif defined(CASE_module_size_0)
-  module.struct_size = 0;
+#elif defined(CASE_library_size_0)
+  library.struct_size = 0;
 #elif defined(CASE_no_plugins)
-  module.plugins = NULL;
+  library.plugins = NULL;
 #elif defined(CASE_null_id)
   plugin.desc.id = NULL;
 #elif defined(CASE_empty_id)
@@ -99,19 +99,19 @@ static xd_status break_it(const xd_host* host, const xd_module** out, xd_error* 
 #elif defined(CASE_older)
   plugin.desc.id = "org.example.reader.older";
   plugin.desc.struct_size = offsetof(xd_plugin_desc, writer);
-  plugin.desc.writer = (const xd_writer_api*)&module; /* behind its end: not to be seen */
+  plugin.desc.writer = (const xd_writer_api*)&library; /* behind its end: not to be seen */
 #elif defined(CASE_newer)
   plugin.desc.id = "org.example.reader.newer";
   plugin.desc.struct_size = sizeof plugin;
   memset(plugin.appended, 0xff, sizeof plugin.appended);
 #elif defined(CASE_fails)
   return host->fail(host->ctx, err, XD_UNSUPPORTED_DATA, NULL, "it is Sunday");
-#elif defined(CASE_no_module)
+#elif defined(CASE_no_library)
   *out = NULL;
 #endif
   return XD_OK;
 }
 
-xd_status xd_plugin_v1(const xd_host* host, const xd_module** out, xd_error* err) {
+xd_status xd_plugin_v1(const xd_host* host, const xd_library** out, xd_error* err) {
   return break_it(host, out, err);
 }
