@@ -49,7 +49,7 @@ std::vector<Task> all_tasks(const plugin::Plan& plan) {
 Result<std::vector<std::string>> execute(Session& session, const Prepared& prepared,
                                          const Planned& planned, std::span<const Task> tasks,
                                          Outputs& outputs, const Progress& progress) {
-  TensorService service(*prepared.source, session.window_bytes());
+  TensorService service(*prepared.tensors, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
 
   Schedule schedule;
@@ -85,11 +85,11 @@ Result<void> digest_others(Session& session, const Prepared& prepared,
   }
   Schedule schedule;
   schedule.threads = session.request.threads;
-  schedule.memory.assign(others.size(), (1 << 20) + prepared.source->scratch_bytes());
+  schedule.memory.assign(others.size(), (1 << 20) + prepared.tensors->scratch_bytes());
   schedule.run = [&](size_t task) -> Result<void> {
     const uint64_t tensor = others[task];
     XD_TRY_SET(digests[tensor],
-               digest_tensor(*prepared.source, tensor, io::DigestKind::kXxh3, session.cancelled));
+               digest_tensor(*prepared.tensors, tensor, io::DigestKind::kXxh3, session.cancelled));
     return {};
   };
   return run_schedule(schedule, session.memory, session.cancelled);

@@ -11,7 +11,7 @@ namespace {
 constexpr uint64_t kPieceBytes = 1 << 20;
 }  // namespace
 
-Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind,
+Result<std::string> digest_tensor(TensorSource& model, uint64_t index, io::DigestKind kind,
                                   const std::atomic<bool>& cancelled) {
   const manifest::Tensor& t = model.manifest().tensors[index];
   const base::Block piece(model.host().memory(), kPieceBytes);
@@ -34,7 +34,7 @@ Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKi
 }
 
 Result<std::vector<std::string>> digest_tensors(
-    OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+    TensorSource& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
     const std::function<void(uint64_t done, uint64_t total)>& progress) {
   const auto& tensors = model.manifest().tensors;
   std::vector<std::string> digests(tensors.size());

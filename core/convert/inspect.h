@@ -2,7 +2,7 @@
 // give the same digest in every format, so people compare two checkpoints with them.
 #pragma once
 
-#include "core/convert/open_model.h"
+#include "core/convert/tensor_source.h"
 #include "core/io/digest.h"
 
 #include <atomic>
@@ -12,13 +12,13 @@
 
 namespace crossdock::convert {
 
-Result<std::string> digest_tensor(OpenModel& model, uint64_t index, io::DigestKind kind,
+Result<std::string> digest_tensor(TensorSource& model, uint64_t index, io::DigestKind kind,
                                   const std::atomic<bool>& cancelled);
 
 // One digest per tensor, in order. `progress`: bytes done and in all, about five times a second;
 // may be empty.
 Result<std::vector<std::string>> digest_tensors(
-    OpenModel& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+    TensorSource& model, io::DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
     const std::function<void(uint64_t done, uint64_t total)>& progress);
 
 }  // namespace crossdock::convert

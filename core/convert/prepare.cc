@@ -14,6 +14,7 @@
 #include <boost/filesystem/operations.hpp>
 
 #include <optional>
+#include <utility>
 
 namespace crossdock::convert {
 
@@ -39,8 +40,13 @@ Result<void> open_source(Session& session, Prepared& out) {
   XD_TRY(io::check_apart(input, out.destination));
   XD_TRY_SET(out.source, OpenModel::open(session.host, session.registry, std::move(input),
                                          request.from, request.reader_options));
-  XD_TRY(out.source->lay_out(request.layout));
+  XD_TRY_SET(Manifest m, out.source->describe());
+  XD_TRY_SET(auto laid_out, layout::lay_out(request.layout, reader_of(*out.source), m));
   session.notes.add(out.source->notes());
+  session.notes.add(std::move(laid_out.notes));
+  out.metadata = std::exchange(m.source.metadata, {});
+  out.tensors =
+      std::make_unique<TensorSource>(*out.source, std::move(m), std::move(laid_out.expressions));
   const fs::path& root = out.source->input().root();
   if (boost::system::error_code ec;
       !fs::is_directory(root, ec) && fs::exists(root.parent_path() / "config.json", ec)) {
@@ -142,8 +148,7 @@ Result<Prepared> prepare(Session& session) {
   XD_TRY_SET(out.options,
              plugin::CheckedOptions::check(out.writer->desc.options, request.writer_options));
   XD_TRY(open_source(session, out));
-  out.metadata = out.source->take_metadata();
-  out.target = out.source->manifest();
+  out.target = out.tensors->manifest();
   if (out.target.tensors.empty())
     return unsupported(cat("expected a model, found no tensors in ", request.source));
   XD_TRY(refuse_codes(*out.source, out.target, request.source));
@@ -152,7 +157,8 @@ Result<Prepared> prepare(Session& session) {
   XD_TRY_SET(const auto module, find_module(session, out, options));
   std::vector<std::string> notes;
   XD_TRY(model::apply_target(options, module ? &*module : nullptr, out.target, notes));
-  XD_TRY(leave_out_tied(*out.source, out.target, session.window_bytes(), session.cancelled, notes));
+  XD_TRY(
+      leave_out_tied(*out.tensors, out.target, session.window_bytes(), session.cancelled, notes));
   session.notes.add(std::move(notes));
   return out;
 }

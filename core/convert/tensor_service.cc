@@ -1,7 +1,7 @@
 #include "core/convert/tensor_service.h"
 
-#include "core/convert/cast.h"
 #include "core/model/check.h"
+#include "core/transform/cast.h"
 
 #include <algorithm>
 
@@ -13,7 +13,7 @@ thread_local TensorService::ItemScope* current = nullptr;
 std::string range_text(const xd_range& r) { return cat("elements ", r.begin, " + ", r.count); }
 }  // namespace
 
-TensorService::TensorService(OpenModel& model, uint64_t window_bytes)
+TensorService::TensorService(TensorSource& model, uint64_t window_bytes)
     : model_(model), window_bytes_(window_bytes), digests_(model.manifest().tensors.size()) {}
 
 TensorService::ItemScope::ItemScope(TensorService& service, const plugin::PlanItem& item)
@@ -63,7 +63,7 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     digest(scope, t, range.tensor, range.begin, range.count, out);
     return {};
   }
-  const CastFunction cast = find_cast(t.dtype, wanted);
+  const transform::CastFunction cast = transform::find_cast(t.dtype, wanted);
   if (!cast)
     return fail({XD_UNSUPPORTED_DATA, cat("expected a type that casts to ", manifest::name(wanted),
                                           ", found ", manifest::name(t.dtype))});

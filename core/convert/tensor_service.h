@@ -10,7 +10,7 @@
 // Threads: read() and view() from any thread that holds an ItemScope.
 #pragma once
 
-#include "core/convert/open_model.h"
+#include "core/convert/tensor_source.h"
 #include "core/io/digest.h"
 #include "core/plugin/plan.h"
 
@@ -23,7 +23,7 @@ namespace crossdock::convert {
 
 class TensorService {
  public:
-  TensorService(OpenModel& model, uint64_t window_bytes);
+  TensorService(TensorSource& model, uint64_t window_bytes);
 
   // The thread works on this item while the scope lives; read() checks ranges against the item's
   // declared needs.
@@ -57,7 +57,7 @@ class TensorService {
   void digest(ItemScope& scope, const manifest::Tensor& t, uint64_t tensor, uint64_t begin,
               uint64_t count, std::span<const std::byte> bytes);
 
-  OpenModel& model_;
+  TensorSource& model_;
   const uint64_t window_bytes_;
   mutable std::mutex mutex_;
   std::vector<std::string> digests_;

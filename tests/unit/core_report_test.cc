@@ -33,7 +33,7 @@ struct Made {
     plan.items = {{0, 0, {{0, 0, 3}}, 12, 0},
                   {0, 1, {{0, 3, 3}}, 12, 0},
                   {1, 0, {{0, 0, 6}, {1, 0, 1}}, 9, 0}};
-    report.model = &fake.model();
+    report.model = &fake.opened();
     report.target = &target;
     report.writer = &writer;
     report.plan = &plan;

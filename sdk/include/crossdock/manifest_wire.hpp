@@ -118,11 +118,12 @@ struct Tensor {
   Parallel parallel;
   std::string left_out;
   std::string target_name;
-  std::string layout;
+  std::string expression;
+  uint64_t storage_elements = 0;
   static void fields(auto& self, auto&& f) {
     f(1, self.name); f(2, self.dtype); f(3, self.shape); f(4, self.extents); f(5, self.encoding); f(6, self.strides);
     f(7, self.storage_offset); f(8, self.role); f(9, self.train); f(10, self.parallel); f(11, self.left_out);
-    f(12, self.target_name); f(13, self.layout);
+    f(12, self.target_name); f(13, self.expression); f(14, self.storage_elements);
   }
   // The name in the target model.
   const std::string& target() const { return target_name.empty() ? name : target_name; }

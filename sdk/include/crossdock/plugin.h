@@ -126,7 +126,7 @@ typedef struct {
   int32_t (*probe)(const xd_host* h, const xd_input* in);
   xd_status (*open)(const xd_host* h, const xd_input* in, const xd_option* const* options, xd_reader** out, xd_error* err); /* [any] `h` and `in` live as long as the reader */
   xd_status (*manifest)(xd_reader* r, xd_bytes* out, xd_error* err); /* protobuf wire bytes [serial] */
-  xd_status (*read)(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size, xd_error* err); /* [any] if CAP_CONCURRENT */
+  xd_status (*read)(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size, xd_error* err); /* [any] if CAP_CONCURRENT; with Tensor.strides: the storage's elements */
   xd_status (*view)(xd_reader* r, const xd_range* range, xd_view* out, xd_error* err);  /* may be NULL; as read */
   void (*close)(xd_reader* r);                                                               /* [serial] */
 } xd_reader_api;
