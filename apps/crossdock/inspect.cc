@@ -35,8 +35,9 @@ std::string value_text(const manifest::Value& value) {
   return "...";
 }
 
-void print_summary(const convert::OpenModel& model) {
-  const Manifest& m = model.manifest();
+void print_summary(const convert::TensorSource& tensors) {
+  const convert::OpenModel& model = tensors.model();
+  const Manifest& m = tensors.manifest();
   uint64_t elems = 0, bytes = 0;
   std::map<std::string_view, uint64_t> types;
   for (const auto& t : m.tensors) {
@@ -64,13 +65,16 @@ void print_summary(const convert::OpenModel& model) {
 void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    fmt::print("{}  {}  {}{}{}\n", base::printable(t.target()), manifest::name(t.dtype),
-               shape_text(t), digests.empty() ? "" : "  ", digests.empty() ? "" : digests[i]);
+    fmt::print("{}  {}  {}", base::printable(t.target()), manifest::name(t.dtype), shape_text(t));
+    if (!digests.empty()) fmt::print("  {}", digests[i]);
+    if (!t.expression.empty()) fmt::print("  = {}", base::printable(t.expression));
+    fmt::print("\n");
   }
 }
 
-void print_json(const convert::OpenModel& model, const std::vector<std::string>& digests) {
-  const Manifest& m = model.manifest();
+void print_json(const convert::TensorSource& tensors, const std::vector<std::string>& digests) {
+  const convert::OpenModel& model = tensors.model();
+  const Manifest& m = tensors.manifest();
   base::JsonWriter json;
   json.begin_object()
       .member("path", model.input().root().string())
@@ -88,6 +92,7 @@ void print_json(const convert::OpenModel& model, const std::vector<std::string>&
         .member("dtype", manifest::name(t.dtype))
         .member("shape", t.shape);
     if (!t.target_name.empty()) json.member("source", t.name);
+    if (!t.expression.empty()) json.member("expression", t.expression);
     if (!digests.empty()) json.member("digest", digests[i]);
     json.end_object();
   }
@@ -121,33 +126,39 @@ struct Wishes {
 };
 
 Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
-  XD_TRY_SET(const auto rules, rules::RuleSet::load(wishes.rules));
+  const auto loaded = rules::RuleSet::load(wishes.rules);
+  if (!loaded) fmt::print(stderr, "note: {}\n", loaded.error().message);
+  const rules::RuleSet rules = loaded ? *loaded : rules::RuleSet();
   XD_TRY_SET(auto input, io::open_input(wishes.source));
   XD_TRY_SET(const auto model,
              convert::OpenModel::open(session.host(), session.registry(), std::move(input),
                                       wishes.from, wishes.reader_options));
+  XD_TRY_SET(Manifest m, model->describe());
   for (const std::string& note : model->notes())
     fmt::print(stderr, "note: {}\n", base::printable(note));
   // What the file holds is shown under its own names when the rules make no model of it.
-  if (const auto laid_out = model->lay_out(rules, wishes.keep_unmatched); !laid_out)
-    fmt::print(stderr, "note: {}\n", laid_out.error().message);
+  auto laid_out = layout::lay_out(rules, wishes.keep_unmatched, convert::reader_of(*model), m);
+  if (!laid_out) fmt::print(stderr, "note: {}\n", laid_out.error().message);
+  convert::TensorSource tensors(
+      *model, std::move(m),
+      laid_out ? std::move(laid_out->expressions) : std::vector<transform::Expression>());
   std::vector<std::string> digests;
   if (wishes.digest != "none") {
     const auto kind =
         wishes.digest == "sha256" ? convert::DigestKind::kSha256 : convert::DigestKind::kTree;
     XD_TRY_SET(digests, convert::digest_tensors(
-                            *model, kind, wishes.threads, cancelled,
+                            tensors, kind, wishes.threads, cancelled,
                             [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
     progress.clear();
   }
   if (!wishes.manifest_path.empty())
-    XD_TRY(write_manifest(model->manifest(), wishes.manifest_path));
+    XD_TRY(write_manifest(tensors.manifest(), wishes.manifest_path));
   if (wishes.json) {
-    print_json(*model, digests);
+    print_json(tensors, digests);
   } else if (wishes.tensors || !digests.empty()) {
-    print_tensors(model->manifest(), digests);
+    print_tensors(tensors.manifest(), digests);
   } else {
-    print_summary(*model);
+    print_summary(tensors);
   }
   return {};
 }

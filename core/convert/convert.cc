@@ -68,7 +68,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   XD_TRY(check_space(prepared, outcome.plan));
   const Stopwatch writing;
   Outputs outputs(*staging, planned);
-  TensorDigests digests(prepared.source->manifest(), std::min(kMaxSeamBytes, request.memory / 16));
+  TensorDigests digests(prepared.tensors->manifest(), std::min(kMaxSeamBytes, request.memory / 16));
   XD_TRY(execute(session, prepared, planned, all_tasks(planned.plan), outputs, digests,
                  callbacks.progress));
   XD_TRY(digest_others(session, prepared, digests));

@@ -48,7 +48,7 @@ std::vector<Task> all_tasks(const plugin::Plan& plan) {
 Result<void> execute(Session& session, const Prepared& prepared, const Planned& planned,
                      std::span<const Task> tasks, Outputs& outputs, TensorDigests& digests,
                      const Progress& progress) {
-  TensorService service(*prepared.source, digests, session.window_bytes());
+  TensorService service(*prepared.tensors, digests, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
 
   Schedule schedule;
@@ -79,9 +79,9 @@ Result<void> digest_others(Session& session, const Prepared& prepared, TensorDig
   }
   Schedule schedule;
   schedule.threads = session.request.threads;
-  schedule.memory.assign(others.size(), kDigestMemory + prepared.source->scratch_bytes());
+  schedule.memory.assign(others.size(), kDigestMemory + prepared.tensors->scratch_bytes());
   schedule.run = [&](size_t task) {
-    return read_missing(*prepared.source, others[task], digests[others[task]], session.cancelled);
+    return read_missing(*prepared.tensors, others[task], digests[others[task]], session.cancelled);
   };
   return run_schedule(schedule, session.memory, session.cancelled);
 }

@@ -11,7 +11,7 @@ namespace crossdock::convert {
 
 namespace {
 
-Result<std::string> sha256_of(OpenModel& model, uint64_t tensor,
+Result<std::string> sha256_of(TensorSource& model, uint64_t tensor,
                               const std::atomic<bool>& cancelled) {
   const manifest::Tensor& t = model.manifest().tensors[tensor];
   const base::Block piece(model.host().memory(), kDigestMemory);
@@ -33,7 +33,8 @@ Result<std::string> sha256_of(OpenModel& model, uint64_t tensor,
   return sum.finish();
 }
 
-Result<std::string> tree_of(OpenModel& model, uint64_t tensor, const std::atomic<bool>& cancelled) {
+Result<std::string> tree_of(TensorSource& model, uint64_t tensor,
+                            const std::atomic<bool>& cancelled) {
   io::TreeDigest digest(model::value_bytes(model.manifest().tensors[tensor]));
   XD_TRY(read_missing(model, tensor, digest, cancelled));
   return digest.text();
@@ -42,7 +43,7 @@ Result<std::string> tree_of(OpenModel& model, uint64_t tensor, const std::atomic
 }  // namespace
 
 Result<std::vector<std::string>> digest_tensors(
-    OpenModel& model, DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+    TensorSource& model, DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
     const std::function<void(uint64_t done, uint64_t total)>& progress) {
   const auto& tensors = model.manifest().tensors;
   std::vector<std::string> digests(tensors.size());

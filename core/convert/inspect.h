@@ -2,7 +2,7 @@
 // give the same digest in every format, so people compare two checkpoints with them.
 #pragma once
 
-#include "core/convert/open_model.h"
+#include "core/convert/tensor_source.h"
 
 #include <atomic>
 #include <functional>
@@ -17,7 +17,7 @@ enum class DigestKind { kTree, kSha256 };
 // One digest per tensor, in order. `progress`: bytes done and in all, about five times a second;
 // may be empty.
 Result<std::vector<std::string>> digest_tensors(
-    OpenModel& model, DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
+    TensorSource& model, DigestKind kind, unsigned threads, const std::atomic<bool>& cancelled,
     const std::function<void(uint64_t done, uint64_t total)>& progress);
 
 }  // namespace crossdock::convert

@@ -4,12 +4,9 @@
 #include "core/convert/source_hints.h"
 #include "core/model/check.h"
 
-#include <algorithm>
-
 namespace crossdock::convert {
 
 namespace {
-constexpr uint64_t kMostScratch = 4 << 20;
 // Scores of a reader, 0 to 100: of a model under the format's standard name; of something that it
 // takes for a model.
 constexpr int32_t kStandard = 80, kSure = 50;
@@ -51,12 +48,7 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
                                       &self->opened_, err);
   });
   if (!opened) return self->explain(registry, opened.error());
-  XD_TRY(self->load_manifest());
-  if (std::string note = unread_weights(self->input_, self->manifest_, weight_patterns(registry));
-      !note.empty())
-    self->notes_.push_back(std::move(note));
-  if (const std::string links = broken_links(self->input_); !links.empty())
-    self->notes_.push_back(cat("SRC has ", links, "."));
+  self->weight_patterns_ = weight_patterns(registry);
   return self;
 }
 
@@ -138,12 +130,8 @@ Error OpenModel::several_models(const std::vector<const plugin::Plugin*>& reader
                      names_of(input_), "): name the file, or choose with ", choices));
 }
 
-Result<void> OpenModel::load_manifest() {
-  xd_bytes bytes;
-  XD_TRY(host_.call([&](xd_error* err) { return reader_->reader.manifest(opened_, &bytes, err); }));
-  XD_TRY_SET(manifest_, manifest::decode<manifest::Manifest>(as_bytes(bytes.data)));
-  if (auto r = model::check(manifest_); !r) return std::move(r).error().in(input_.given());
-  for (const auto& file : manifest_.aux_files) {
+Result<void> OpenModel::check_aux_files(const manifest::Manifest& m) const {
+  for (const auto& file : m.aux_files) {
     if (!io::is_safe_name(file.name))
       return corrupt(cat("expected a plain relative name for an auxiliary file, found ",
                          base::printable(file.name)));
@@ -152,62 +140,39 @@ Result<void> OpenModel::load_manifest() {
       return corrupt(cat("expected the auxiliary file ", base::printable(*source),
                          " in the source, found none"));
   }
-  for (auto& file : manifest_.source.files) {
+  return {};
+}
+
+Result<manifest::Manifest> OpenModel::describe() {
+  xd_bytes bytes;
+  XD_TRY(host_.call([&](xd_error* err) { return reader_->reader.manifest(opened_, &bytes, err); }));
+  XD_TRY_SET(auto m, manifest::decode<manifest::Manifest>(as_bytes(bytes.data)));
+  if (auto r = model::check(m); !r) return std::move(r).error().in(input_.given());
+  for (const auto& t : m.tensors) {
+    if (!t.expression.empty())
+      return corrupt(
+          cat("expected tensors without expressions, which are the host's, found one in ",
+              base::printable(t.name)));
+  }
+  XD_TRY(check_aux_files(m));
+  for (auto& file : m.source.files) {
     const io::InputEntry* entry = input_.find(file.name);
     if (!entry) continue;
     XD_TRY(input_.check_as_published(*entry));
     if (file.digest.empty()) file.digest = entry->digest;
   }
-  manifest_.provenance.push_back({"crossdock " CROSSDOCK_VERSION,
-                                  cat(reader_->id(), " ", reader_->desc.version),
-                                  base::printable(input_.given())});
-  return {};
-}
-
-Result<void> OpenModel::lay_out(const rules::RuleSet& rules, bool keep_unmatched) {
-  const layout::ReadTensor read = [this](uint64_t tensor, std::span<std::byte> out) {
-    return read_stored(tensor, 0, model::element_count(manifest_.tensors[tensor]), out);
-  };
-  XD_TRY_SET(layout::LaidOut made, layout::lay_out(rules, keep_unmatched, manifest_, read));
-  if (made.programs.empty()) return {};
-  auto stored = std::exchange(manifest_.tensors, std::move(made.tensors));
-  if (auto r = model::check(manifest_); !r) {
-    manifest_.tensors = std::move(stored);
-    return std::move(r).error().in("layout rules");
-  }
-  if (made.config) {
-    manifest_.source.config = std::move(made.config->value);
-    manifest_.aux_files.push_back(
-        {manifest::AuxKind::kConfig, "config.json", manifest::Bytes{std::move(made.config->text)}});
-  }
-  programs_ = std::move(made.programs);
-  notes_.insert(notes_.end(), made.notes.begin(), made.notes.end());
-  moves_elements_ =
-      std::any_of(programs_.begin(), programs_.end(), [](const auto& p) { return !p.is_plain(); });
-  return {};
-}
-
-uint64_t OpenModel::scratch_bytes() const {
-  return moves_elements_ ? std::min(kMostScratch, 2 * host_.piece_bytes()) : 0;
+  m.provenance.push_back({"crossdock " CROSSDOCK_VERSION,
+                          cat(reader_->id(), " ", reader_->desc.version),
+                          base::printable(input_.given())});
+  if (std::string note = unread_weights(input_, m, weight_patterns_); !note.empty())
+    notes_.push_back(std::move(note));
+  if (const std::string links = broken_links(input_); !links.empty())
+    notes_.push_back(cat("SRC has ", links, "."));
+  return m;
 }
 
 Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count,
                              std::span<std::byte> out) {
-  if (programs_.empty()) return read_stored(tensor, begin, count, out);
-  const layout::Program& program = programs_[tensor];
-  if (program.is_plain()) return read_stored(program.pieces[0].tensor, begin, count, out);
-  const uint64_t elem_bytes = manifest::info(manifest_.tensors[tensor].dtype).bits / 8;
-  const base::Block scratch(host_.memory(), scratch_bytes());
-  if (!scratch.data)
-    return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};
-  const layout::Program::Read stored = [&](uint64_t from, uint64_t at, std::span<std::byte> to) {
-    return read_stored(from, at, to.size() / elem_bytes, to);
-  };
-  return program.run(elem_bytes, begin, out, {scratch.data, scratch_bytes()}, stored);
-}
-
-Result<void> OpenModel::read_stored(uint64_t tensor, uint64_t begin, uint64_t count,
-                                    std::span<std::byte> out) {
   const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, 0, 0};
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
@@ -218,7 +183,6 @@ Result<void> OpenModel::read_stored(uint64_t tensor, uint64_t begin, uint64_t co
 
 xd_status OpenModel::view(const xd_range& range, xd_view* out, xd_error* err) {
   if (!reader_->reader.view || !(reader_->desc.caps & XD_CAP_VIEW)) return XD_UNIMPLEMENTED;
-  if (!programs_.empty()) return XD_UNIMPLEMENTED;
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
   return reader_->reader.view(opened_, &range, out, err);

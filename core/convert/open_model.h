@@ -1,9 +1,8 @@
-// A source that a reader plugin has opened: its checked manifest, and its tensors' values. It has
-// the source's own names until layout rules make it a model of Hugging Face's.
+// A source that a reader plugin has opened: what it says of the model, its stored tensors' elements
+// and its auxiliary files. tensor_source.h makes the tensors of the target from them.
 #pragma once
 
 #include "core/io/input.h"
-#include "core/layout/layout.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
 #include "core/plugin/registry.h"
@@ -12,7 +11,7 @@
 
 #include <memory>
 #include <mutex>
-#include <utility>
+#include <string>
 #include <vector>
 
 namespace crossdock::convert {
@@ -27,28 +26,21 @@ class OpenModel {
                                                  const plugin::GivenOptions& given);
   ~OpenModel();
 
-  // By layout rules, before anything is read. After an error all is as it was.
-  Result<void> lay_out(const rules::RuleSet& rules, bool keep_unmatched);
-
   const io::Input& input() const { return input_; }
   const plugin::Plugin& reader() const { return *reader_; }
   const plugin::CheckedOptions& reader_options() const { return options_; }
-  // As the reader gave it and layout rules made it. The conversion works on a copy whose tensors
-  // have the same indexes.
-  const manifest::Manifest& manifest() const { return manifest_; }
-  // The source's metadata, which the manifest has no longer: a vocabulary takes tens of megabytes.
-  std::vector<manifest::KeyValue> take_metadata() {
-    return std::exchange(manifest_.source.metadata, {});
-  }
-  // For the user: what of the source is not read, and what layout rules say (layout.h).
+  plugin::Host& host() { return host_; }
+  // For the user: what of the source is not read.
   const std::vector<std::string>& notes() const { return notes_; }
 
-  // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
+  // The reader's manifest, checked, with what the host knows of the files. Errors: one that breaks
+  // its promises (manifest.proto).
+  Result<manifest::Manifest> describe();
+
+  // Stored elements [begin, begin + count) of a tensor in its own type, as its manifest counts
+  // them: those of its storage where it has strides. [any]
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
   xd_status view(const xd_range& range, xd_view* out, xd_error* err);
-  plugin::Host& host() { return host_; }
-  // That read() takes of the budget for a moment, where tensors are laid out anew.
-  uint64_t scratch_bytes() const;
 
   // An auxiliary file: bytes that the reader made, or an input object.
   uint64_t aux_size(const manifest::AuxFile& file) const;
@@ -60,9 +52,7 @@ class OpenModel {
   Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
   Error several_models(const std::vector<const plugin::Plugin*>& readers) const;
   Error explain(const plugin::Registry& registry, Error error) const;
-  Result<void> load_manifest();
-  Result<void> read_stored(uint64_t tensor, uint64_t begin, uint64_t count,
-                           std::span<std::byte> out);
+  Result<void> check_aux_files(const manifest::Manifest& m) const;
 
   plugin::Host& host_;
   const io::Input input_;
@@ -72,12 +62,10 @@ class OpenModel {
   bool is_sure_ = true;  // of the reader: it was named, or takes the input for a model of its own
   std::vector<const plugin::Plugin*>
       others_;  // readers that find a model of theirs in the input too
+  std::vector<std::string> weight_patterns_;  // of all readers
   std::vector<std::string> notes_;
   xd_reader* opened_ = nullptr;
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
-  manifest::Manifest manifest_;
-  std::vector<layout::Program> programs_;  // of the layout; empty: none
-  bool moves_elements_ = false;            // any of them does more than to name a tensor
 };
 
 }  // namespace crossdock::convert

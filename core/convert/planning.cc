@@ -86,7 +86,7 @@ Result<Planned> make_plan(Session& session, Prepared& prepared) {
   session.notes.add(plan.notes);
   Planned out{std::move(writer),
               std::move(plan),
-              session.window_bytes() + prepared.source->scratch_bytes(),
+              session.window_bytes() + prepared.tensors->scratch_bytes(),
               {}};
   std::vector<std::string> notes;
   const Request& request = session.request;

@@ -15,6 +15,7 @@
 #include <boost/filesystem/operations.hpp>
 
 #include <optional>
+#include <utility>
 
 namespace crossdock::convert {
 
@@ -40,8 +41,14 @@ Result<void> open_source(Session& session, Prepared& out) {
   XD_TRY(io::check_apart(input, out.destination));
   XD_TRY_SET(out.source, OpenModel::open(session.host, session.registry, std::move(input),
                                          request.from, request.reader_options));
-  XD_TRY(out.source->lay_out(session.rules, request.keep_unmatched));
+  XD_TRY_SET(Manifest m, out.source->describe());
+  XD_TRY_SET(auto laid_out,
+             layout::lay_out(session.rules, request.keep_unmatched, reader_of(*out.source), m));
   session.notes.add(out.source->notes());
+  session.notes.add(std::move(laid_out.notes));
+  out.metadata = std::exchange(m.source.metadata, {});
+  out.tensors =
+      std::make_unique<TensorSource>(*out.source, std::move(m), std::move(laid_out.expressions));
   const fs::path& root = out.source->input().root();
   if (boost::system::error_code ec;
       !fs::is_directory(root, ec) && fs::exists(root.parent_path() / "config.json", ec)) {
@@ -149,7 +156,7 @@ Result<void> make_target(Session& session, Prepared& prepared) {
   XD_TRY(model::apply_module(options, module ? &*module : nullptr, m, notes));
   const auto tied = rule ? rules::find_tied(*rule, m) : model::tied_embeddings(m, notes);
   XD_TRY(
-      leave_out_tied(*prepared.source, tied, m, session.window_bytes(), session.cancelled, notes));
+      leave_out_tied(*prepared.tensors, tied, m, session.window_bytes(), session.cancelled, notes));
   session.notes.add(std::move(notes));
   return {};
 }
@@ -168,8 +175,7 @@ Result<Prepared> prepare(Session& session) {
   XD_TRY_SET(out.options,
              plugin::CheckedOptions::check(out.writer->desc.options, request.writer_options));
   XD_TRY(open_source(session, out));
-  out.metadata = out.source->take_metadata();
-  out.target = out.source->manifest();
+  out.target = out.tensors->manifest();
   if (out.target.tensors.empty())
     return unsupported(cat("expected a model, found no tensors in ", request.source));
   XD_TRY(refuse_codes(*out.source, out.target, request.source));

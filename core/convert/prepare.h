@@ -3,8 +3,8 @@
 // what config.json is made from).
 #pragma once
 
-#include "core/convert/open_model.h"
 #include "core/convert/session.h"
+#include "core/convert/tensor_source.h"
 
 #include <boost/filesystem/path.hpp>
 
@@ -18,6 +18,7 @@ struct Prepared {
   plugin::CheckedOptions options;          // the writer's
   boost::filesystem::path destination;
   std::unique_ptr<OpenModel> source;
+  std::unique_ptr<TensorSource> tensors;  // of the source
   // The model as the writer gets it, its tensors under the source's indexes; without the source's
   // metadata, which stand beside it until the writer has them.
   manifest::Manifest target;

@@ -44,7 +44,7 @@ std::vector<report::Tensor> tensors_of(const Prepared& prepared, const plugin::P
     one.dtype = manifest::name(t.dtype);
     one.shape = t.shape;
     one.digest = std::move(digests[out.size() - 1]);
-    one.expression = t.layout;
+    one.expression = t.expression;
     one.excluded = t.left_out;
   }
   for (const plugin::PlanItem& item : plan.items) {

@@ -18,7 +18,7 @@ std::vector<std::string> TensorDigests::texts() const {
   return out;
 }
 
-Result<void> read_missing(OpenModel& model, uint64_t tensor, io::TreeDigest& digest,
+Result<void> read_missing(TensorSource& model, uint64_t tensor, io::TreeDigest& digest,
                           const std::atomic<bool>& cancelled) {
   const auto missing = digest.missing();
   if (missing.empty()) return {};

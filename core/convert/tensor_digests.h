@@ -5,7 +5,7 @@
 // read_missing().
 #pragma once
 
-#include "core/convert/open_model.h"
+#include "core/convert/tensor_source.h"
 #include "core/io/tree_digest.h"
 
 #include <atomic>
@@ -36,7 +36,7 @@ class TensorDigests {
 inline constexpr uint64_t kDigestMemory = 1 << 20;
 
 // Reads what `digest` of this tensor lacks. [any]
-Result<void> read_missing(OpenModel& model, uint64_t tensor, io::TreeDigest& digest,
+Result<void> read_missing(TensorSource& model, uint64_t tensor, io::TreeDigest& digest,
                           const std::atomic<bool>& cancelled);
 
 }  // namespace crossdock::convert

@@ -1,6 +1,7 @@
 #include "core/convert/tensor_service.h"
 
-#include "core/convert/cast.h"
+#include "core/model/check.h"
+#include "core/transform/cast.h"
 
 #include <algorithm>
 
@@ -57,7 +58,7 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     digest(scope, range.tensor, range.begin, out);
     return {};
   }
-  const CastFunction cast = find_cast(t.dtype, wanted);
+  const transform::CastFunction cast = transform::find_cast(t.dtype, wanted);
   if (!cast)
     return fail({XD_UNSUPPORTED_DATA, cat("expected a type that casts to ", manifest::name(wanted),
                                           ", found ", manifest::name(t.dtype))});

@@ -10,8 +10,8 @@
 // Threads: read() and view() from any thread that holds an ItemScope.
 #pragma once
 
-#include "core/convert/open_model.h"
 #include "core/convert/tensor_digests.h"
+#include "core/convert/tensor_source.h"
 #include "core/plugin/plan.h"
 
 #include <optional>
@@ -21,7 +21,7 @@ namespace crossdock::convert {
 class TensorService {
  public:
   // Both outlive it. `digests`: of this model.
-  TensorService(OpenModel& model, TensorDigests& digests, uint64_t window_bytes)
+  TensorService(TensorSource& model, TensorDigests& digests, uint64_t window_bytes)
       : model_(model), digests_(digests), window_bytes_(window_bytes) {}
 
   // The thread works on this item while the scope lives; read() checks ranges against the item's
@@ -53,7 +53,7 @@ class TensorService {
   // `bytes`: the values of elements from `begin` on.
   void digest(ItemScope& scope, uint64_t tensor, uint64_t begin, std::span<const std::byte> bytes);
 
-  OpenModel& model_;
+  TensorSource& model_;
   TensorDigests& digests_;
   const uint64_t window_bytes_;
 };

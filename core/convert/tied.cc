@@ -20,7 +20,7 @@ namespace {
 using AreEqual = std::function<Result<bool>(uint64_t, uint64_t)>;
 
 // Two tensors of one type and shape.
-Result<bool> equal_values(OpenModel& model, uint64_t a, uint64_t b, uint64_t piece_bytes,
+Result<bool> equal_values(TensorSource& model, uint64_t a, uint64_t b, uint64_t piece_bytes,
                           const std::atomic<bool>& cancelled) {
   base::Memory& memory = model.host().memory();
   const base::Block first(memory, piece_bytes), second(memory, piece_bytes);
@@ -117,7 +117,7 @@ Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
 
 }  // namespace
 
-Result<void> leave_out_tied(OpenModel& model, std::span<const manifest::AliasGroup> tied,
+Result<void> leave_out_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
                             Manifest& target, uint64_t piece_bytes,
                             const std::atomic<bool>& cancelled, std::vector<std::string>& notes) {
   const AreEqual are_equal = [&](uint64_t a, uint64_t b) {

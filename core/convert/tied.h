@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/base/memory.h"
-#include "core/convert/open_model.h"
+#include "core/convert/tensor_source.h"
 
 #include <atomic>
 #include <span>
@@ -16,7 +16,7 @@ namespace crossdock::convert {
 // where the values are equal (else a note says so). Where the job's module is known, it says what
 // is tied: then its names are only checked to hold the same values. Comparing takes two blocks of
 // piece_bytes from the budget.
-Result<void> leave_out_tied(OpenModel& model, std::span<const manifest::AliasGroup> tied,
+Result<void> leave_out_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
                             manifest::Manifest& target, uint64_t piece_bytes,
                             const std::atomic<bool>& cancelled, std::vector<std::string>& notes);
 

@@ -118,11 +118,12 @@ Result<std::vector<float>> values_of(const std::string& name, const Manifest& m,
   const auto* t = find_tensor(m, name);
   if (!t) return std::vector<float>();
   const auto n = checked_product(t->shape);
-  if (t->dtype != manifest::DType::F32 || !n || *n > kMost)
-    return unsupported(
-        cat("expected ", name, " to be at most ", kMost, " F32 values, found something else"));
+  if (t->dtype != manifest::DType::F32 || !t->strides.empty() || !n || *n > kMost)
+    return unsupported(cat("expected ", name, " to be at most ", kMost,
+                           " dense F32 values, found something else"));
   std::vector<float> out(*n);
-  XD_TRY(read(static_cast<uint64_t>(t - m.tensors.data()), std::as_writable_bytes(std::span(out))));
+  XD_TRY(read(static_cast<uint64_t>(t - m.tensors.data()), *n,
+              std::as_writable_bytes(std::span(out))));
   return out;
 }
 
@@ -141,7 +142,7 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
   const auto some = [](auto v) { return std::optional<Value>(Value{std::move(v)}); };
   switch (entry.value_case()) {
     case pb::ConfigEntry::kFrom: {
-      const auto* found = variables.find(entry.from());
+      const auto found = variables.find(entry.from());
       if (!found) return std::optional<Value>();
       XD_TRY_SET(const Value* v, in_layer(*found, kNoLayer));
       return v ? std::optional<Value>(*v) : std::nullopt;
@@ -180,8 +181,8 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
     }
     case pb::ConfigEntry::kLlama3Scaling: {
       XD_TRY_SET(const auto factors, values_of(entry.llama3_scaling().factors(), m, read));
-      const auto* base = variables.find(entry.llama3_scaling().base());
-      const double* theta = base ? base->value.get<double>() : nullptr;
+      const auto base = variables.find(entry.llama3_scaling().base());
+      const double* theta = base ? base->value->get<double>() : nullptr;
       const auto found = theta ? find_llama3_scaling(factors, *theta) : std::nullopt;
       return found ? some(to_map(*found)) : std::nullopt;
     }
@@ -192,9 +193,9 @@ Result<std::optional<Value>> value_of(const pb::ConfigEntry& entry, const Variab
       return invalid("expected a value, found none");
   }
   const std::string& key = entry.has_greatest_of() ? entry.greatest_of() : entry.positive_in();
-  const auto* found = variables.find(key);
+  const auto found = variables.find(key);
   if (!found) return std::optional<Value>();
-  XD_TRY_SET(const auto list, integers(found->value, key));
+  XD_TRY_SET(const auto list, integers(*found->value, key));
   if (entry.has_greatest_of())
     return list.empty() ? std::nullopt : some(*std::max_element(list.begin(), list.end()));
   ValueList indexes;
@@ -239,7 +240,7 @@ Result<Config> make_config(const pb::Layout& layout, const Variables& variables,
   for (const pb::ConfigEntry& entry : layout.config()) {
     // The first that gives a value counts, be it of a field or of the whole map that it belongs to.
     if (flat.find(entry.key()) || flat.find(entry.key().substr(0, entry.key().find('.')))) continue;
-    if (!all_hold(entry.when(), m.source.metadata)) continue;
+    if (!all_hold(entry.when(), Facts(m))) continue;
     if (!entry.if_has().empty() && !find_tensor(m, entry.if_has())) continue;
     auto v = value_of(entry, variables, m, read);
     const bool lacks_key = !v && v.error().code == XD_NOT_FOUND;

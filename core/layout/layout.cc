@@ -2,8 +2,11 @@
 
 #include "core/base/text.h"
 #include "core/layout/config.h"
+#include "core/layout/renumber.h"
 #include "core/layout/tensor_rules.h"
 #include "core/layout/variables.h"
+#include "core/model/check.h"
+#include "core/rules/rules.pb.h"
 
 #include <algorithm>
 #include <utility>
@@ -28,24 +31,25 @@ std::string architecture_of(const Manifest& m) {
   return "no general.architecture";
 }
 
-// Nothing: the format has no layouts. Errors: a source that is no model, or of an architecture
-// without a layout.
+// Nothing: the source is left as it is. Errors: a source that is no model, or of an architecture
+// without a layout where the format's must have one.
 Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_unmatched,
                                          const Manifest& m) {
+  const Facts facts(m);
   const std::string format = m.source.format.substr(0, m.source.format.find('/'));
-  bool any = false;
+  bool must_fit = false;
   std::optional<Found> best;
   for (const pb::Architecture& rule : rules.all()) {
     for (const pb::Layout& layout : rule.layout()) {
       if (layout.format() != format) continue;
-      any = true;
-      if (!all_hold(layout.when(), m.source.metadata)) continue;
+      must_fit = must_fit || (!layout.partial() && layout.refused().empty());
+      if (!all_hold(layout.when(), facts)) continue;
       if (!layout.refused().empty())
         return unsupported(cat("expected a model, found ", layout.refused()));
       if (!best || layout.when().size() > best->layout->when().size()) best = Found{&rule, &layout};
     }
   }
-  if (!any || best) return best;
+  if (!must_fit || best) return best;
   if (keep_unmatched) return std::optional<Found>();
   return unsupported(cat(
       "expected an architecture that there is a layout rule for, found ", architecture_of(m),
@@ -54,40 +58,68 @@ Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_
       "with --keep-unmatched"));
 }
 
+// The tensors, and what refers to them; what is there already stays as it is when they do not pass.
+Result<void> replace_tensors(NewTensors& made, Manifest& m) {
+  Manifest before;
+  before.alias_groups = m.alias_groups;
+  before.training = m.training;
+  before.module = m.module;
+  for (size_t i = 0; i < made.tensors.size(); ++i)
+    transform::describe(made.expressions[i], m.tensors, made.tensors[i]);
+  auto changed = renumber(made.expressions, m);
+  before.tensors = std::exchange(m.tensors, std::move(made.tensors));
+  if (changed) changed = model::check(m);
+  if (changed) return {};
+  m.tensors = std::move(before.tensors);
+  m.alias_groups = std::move(before.alias_groups);
+  m.training = std::move(before.training);
+  m.module = std::move(before.module);
+  return std::move(changed).error().in("layout rules");
+}
+
+void take_config(Config config, Manifest& m) {
+  m.source.config = std::move(config.value);
+  m.aux_files.push_back(
+      {manifest::AuxKind::kConfig, "config.json", manifest::Bytes{std::move(config.text)}});
+}
+
 }  // namespace
 
-Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const Manifest& m,
-                        const ReadTensor& read) {
+Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const ReadTensor& read,
+                        Manifest& m) {
   LaidOut out;
   XD_TRY_SET(const auto found, find_layout(rules, keep_unmatched, m));
   if (!found) return out;
-  if (m.tensors.empty())
+  const pb::Layout& layout = *found->layout;
+  if (m.tensors.empty()) {
+    if (layout.partial()) return out;
     return unsupported(
         "expected a model, found no tensors, only metadata such as a vocabulary: name the file of "
         "weights");
-  const Variables variables(m.source.metadata, *found->layout);
+  }
+  const Facts facts(m);
+  const Variables variables(facts, layout);
   const auto where = [&](Error e) {
     return std::move(e).in(cat("rule ", found->rule->model_type()));
   };
-  auto config = make_config(*found->layout, variables, m, read);
+  auto config = make_config(layout, variables, m, read);
   if (!config) return where(std::move(config).error());
-  auto made = apply_tensor_rules(*found->rule, *found->layout, variables, keep_unmatched, m);
+  auto made = apply_tensor_rules(*found->rule, layout, variables, facts, keep_unmatched, m);
   if (!made) return where(std::move(made).error());
-  out.programs = std::move(made->programs);
-  out.tensors = std::move(made->tensors);
-  for (const auto& t : out.tensors) {
+  XD_TRY(replace_tensors(*made, m));
+  out.expressions = std::move(made->expressions);
+  for (const auto& t : m.tensors) {
     if (!t.left_out.empty())
       out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.left_out));
   }
   if (m.source.config.kind.index() != 0 || config->text.empty()) return out;
   std::string list;
-  config->missing.insert(config->missing.begin(), found->layout->untold().begin(),
-                         found->layout->untold().end());
+  config->missing.insert(config->missing.begin(), layout.untold().begin(), layout.untold().end());
   for (const std::string& what : config->missing) list += cat(list.empty() ? "" : ", ", what);
   out.notes.push_back(cat("config.json was made from the metadata",
                           list.empty() ? "" : ", which does not tell ", list,
                           ": compare it with the original model's. Tokenizer files are not made."));
-  out.config = *std::move(config);
+  take_config(*std::move(config), m);
   return out;
 }
 

@@ -8,6 +8,23 @@
 
 namespace crossdock::layout {
 
+using transform::Expression;
+using transform::list_text;
+using transform::View;
+
+Operand Operand::of(Expression whole) {
+  View view = View::of(whole.root().shape);
+  return {std::move(whole), std::move(view), {}, {}};
+}
+
+Result<Expression> Operand::finish() && {
+  Expression out = Expression::view(std::move(base), view, std::move(steps));
+  for (const Map& map : maps) {
+    XD_TRY_SET(out, Expression::map(std::move(out), map.mapping, map.operand));
+  }
+  return out;
+}
+
 Result<void> Operations::check_bound(
     const google::protobuf::RepeatedPtrField<pb::Operation>& ops) const {
   for (const pb::Operation& op : ops) {
@@ -45,7 +62,8 @@ Result<std::vector<uint64_t>> Operations::sizes(
 }
 
 // llama.cpp's pairs of neighbours, [head][pair][2], to Hugging Face's [head][2][pair].
-Result<void> Operations::unpermute(View& view, const std::string& heads, uint64_t layer) const {
+Result<std::string> Operations::unpermute(View& view, const std::string& heads,
+                                          uint64_t layer) const {
   XD_TRY_SET(const uint64_t n_heads, variables_.number(heads, layer));
   const uint64_t rows = view.rank() > 0 ? view.size(0) : 1;
   if (n_heads == 0 || rows % n_heads != 0 || rows / n_heads % 2 != 0)
@@ -56,34 +74,43 @@ Result<void> Operations::unpermute(View& view, const std::string& heads, uint64_
   for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
   std::swap(order[1], order[2]);
   XD_TRY(view.permute(order));
-  return view.merge(0, 3);
+  XD_TRY(view.merge(0, 3));
+  return std::to_string(n_heads);
 }
 
-Result<void> Operations::change(View& view, const pb::Operation& op, uint64_t layer) const {
+// Gives the arguments as the text of an expression has them.
+Result<std::string> Operations::change(View& view, const pb::Operation& op, uint64_t layer) const {
   switch (op.kind_case()) {
     case pb::Operation::kSplit: {
       const uint64_t whole = op.split().dim() < view.rank() ? view.size(op.split().dim()) : 1;
       XD_TRY_SET(const auto parts, sizes(op.split().size(), whole, layer));
-      return view.split(op.split().dim(), parts);
+      XD_TRY(view.split(op.split().dim(), parts));
+      return cat(op.split().dim(), ", ", list_text(parts));
     }
     case pb::Operation::kMerge:
-      return view.merge(op.merge().dim(), op.merge().count());
+      XD_TRY(view.merge(op.merge().dim(), op.merge().count()));
+      return cat(op.merge().dim(), ", ", op.merge().count());
     case pb::Operation::kPermute: {
       const std::vector<uint64_t> order(op.permute().dim().begin(), op.permute().dim().end());
-      return view.permute(order);
+      XD_TRY(view.permute(order));
+      return list_text(order);
     }
     case pb::Operation::kSlice: {
       XD_TRY_SET(const uint64_t begin, variables_.number(op.slice().begin(), layer));
       XD_TRY_SET(const uint64_t size, variables_.number(op.slice().size(), layer));
-      return view.slice(op.slice().dim(), begin, size);
+      XD_TRY(view.slice(op.slice().dim(), begin, size));
+      return cat(op.slice().dim(), ", ", begin, ", ", size);
     }
     case pb::Operation::kUnsqueeze:
-      return view.unsqueeze(op.unsqueeze());
+      XD_TRY(view.unsqueeze(op.unsqueeze()));
+      return cat(op.unsqueeze());
     case pb::Operation::kSqueeze:
-      return view.squeeze(op.squeeze());
+      XD_TRY(view.squeeze(op.squeeze()));
+      return cat(op.squeeze());
     case pb::Operation::kTranspose: {
       const uint64_t order[] = {1, 0};
-      return view.permute(order);
+      XD_TRY(view.permute(order));
+      return std::string();
     }
     case pb::Operation::kUnpermuteRows:
       return unpermute(view, op.unpermute_rows(), layer);
@@ -91,27 +118,27 @@ Result<void> Operations::change(View& view, const pb::Operation& op, uint64_t la
       if (view.rank() > 1) XD_TRY(view.merge(0, view.rank()));
       XD_TRY_SET(const auto parts,
                  sizes(op.reshape().size(), view.rank() > 0 ? view.size(0) : 1, layer));
-      return view.split(0, parts);
+      XD_TRY(view.split(0, parts));
+      return list_text(parts);
     }
     default:
-      return invalid(
-          "expected an operation on a shape: add, log_of_negated and unstack are the rule's own, "
-          "not a part's");
+      return invalid("expected an operation, found unstack in a part, or none that is known");
   }
 }
 
-Result<View> Operations::view_of(const manifest::Tensor& t, const pb::Part& part,
-                                 uint64_t layer) const {
-  View view = View::of(t.shape);
-  if (manifest::info(t.dtype).bits % 8 != 0 || *checked_product(t.shape) == 0)
-    return unsupported(cat("expected elements of whole bytes to lay out, found ",
-                           base::printable(t.name), " of ", manifest::name(t.dtype),
-                           " or without elements"));
-  for (const pb::Operation& op : part.op()) {
-    if (auto r = change(view, op, layer); !r)
-      return std::move(r).error().in(cat("from ", base::printable(t.name)));
+Result<void> Operations::apply(Operand& operand, const pb::Operation& op, uint64_t layer) const {
+  if (op.has_add()) {
+    if (op.add() != 0) operand.maps.push_back({transform::Mapping::kAdd, op.add()});
+    return {};
   }
-  return view;
+  if (op.has_log_of_negated()) {
+    if (op.log_of_negated()) operand.maps.push_back({transform::Mapping::kLogOfNegated, 0});
+    return {};
+  }
+  XD_TRY_SET(std::string arguments, change(operand.view, op, layer));
+  const auto* field = op.GetDescriptor()->FindFieldByNumber(op.kind_case());
+  operand.steps.push_back({field->name(), std::move(arguments)});
+  return {};
 }
 
 }  // namespace crossdock::layout

@@ -1,8 +1,7 @@
 #include "core/layout/tensor_rules.h"
 
 #include "core/base/text.h"
-#include "core/layout/names.h"
-#include "core/layout/operations.h"
+#include "core/layout/parts.h"
 
 #include <algorithm>
 #include <map>
@@ -12,25 +11,31 @@ namespace crossdock::layout {
 
 using manifest::Manifest;
 using manifest::Tensor;
+using transform::Expression;
 
 namespace {
 
-constexpr uint64_t kMaxExperts = 1'024;
 constexpr size_t kMaxMade = 2'000'000;  // tensors
+
+bool has_condition(const pb::TensorRule& rule) {
+  return !rule.if_has().empty() || !rule.if_lacks().empty() || !rule.when().empty();
+}
 
 class Applier {
  public:
   Applier(const pb::Architecture& rule, const pb::Layout& layout, const Variables& variables,
-          const Manifest& m)
+          const Facts& facts, const Manifest& m)
       : model_type_(rule.model_type()),
         layout_(layout),
         variables_(variables),
+        facts_(facts),
         operations_(variables),
         m_(m),
         stored_(layout, m.tensors),
+        parts_(m, stored_, operations_, variables),
         used_(m.tensors.size()) {}
 
-  Result<std::vector<Program>> run(bool keep_unmatched, std::vector<Tensor>& tensors) {
+  Result<NewTensors> run(bool keep_unmatched) {
     for (const pb::TensorRule& rule : layout_.tensor()) {
       if (auto ok = check(rule); !ok) return std::move(ok).error().in(rule.to());
     }
@@ -43,7 +48,7 @@ class Applier {
     if (!missing_.empty()) return incomplete(unused);
     for (uint64_t i = unused; i < m_.tensors.size(); ++i) {
       if (used_[i]) continue;
-      if (!keep_unmatched) {
+      if (!keep_unmatched && !layout_.partial()) {
         return unsupported(cat("expected a rule for every tensor, found none for \"",
                                base::printable(m_.tensors[i].name),
                                "\": add one with --rules, or keep such tensors under their own "
@@ -54,53 +59,50 @@ class Applier {
     // In the source's order, each where its first stored tensor is.
     std::stable_sort(made_.begin(), made_.end(),
                      [](const Made& a, const Made& b) { return a.first < b.first; });
-    std::vector<Program> programs;
+    NewTensors out;
     for (Made& made : made_) {
-      tensors.push_back(std::move(made.tensor));
-      programs.push_back(std::move(made.program));
+      out.tensors.push_back(std::move(made.tensor));
+      out.expressions.push_back(std::move(made.expression));
     }
-    return programs;
+    return out;
   }
 
  private:
   struct Made {
     uint64_t first;  // index of its first stored tensor
     Tensor tensor;
-    Program program;
+    Expression expression;
   };
 
-  // Of every rule, so that one which this file has no tensor for is found out too.
+  // Checks all rules, those included that this file has no tensors for.
   Result<void> check(const pb::TensorRule& rule) const {
     if (rule.to().empty() || rule.part().empty())
       return invalid("expected a rule with `to` and a part");
     const bool unstacks = std::any_of(rule.op().begin(), rule.op().end(),
                                       [](const auto& op) { return op.unstack(); });
     const bool numbered =
-        has_expert(rule.part(0).from()) && rule.join_case() != pb::TensorRule::kStack;
+        !rule.stack() && std::any_of(rule.part().begin(), rule.part().end(), has_free_expert);
     if ((unstacks || numbered) != has_expert(rule.to()) || (unstacks && numbered))
       return invalid(
-          "expected '##' in the name of what unstack makes or what has it in the name of its part, "
-          "and only there");
-    if (numbered && rule.part().size() > 1)
-      return invalid("expected one part for each '##', found several");
-    const bool may_lack =
-        !rule.if_has().empty() || !rule.if_lacks().empty() || !rule.when().empty();
+          "expected '##' in the name of what unstack makes or what has it in the names of its "
+          "parts, and only there");
+    const bool may_lack = has_condition(rule) || layout_.partial();
     if (!may_lack) XD_TRY(operations_.check_bound(rule.op()));
-    for (const pb::Part& part : rule.part()) {
+    return for_each_leaf(rule.part(), [&](const pb::Part& part) -> Result<void> {
+      if (part.from().empty()) return invalid("expected a part with `from` or with parts");
       if (has_layer(part.from()) != has_layer(rule.to()))
         return invalid(
             cat("expected '#' for the layer in both names or in none, found ", part.from()));
-      if (!may_lack) XD_TRY(operations_.check_bound(part.op()));
-    }
-    return {};
+      return may_lack ? Result<void>() : operations_.check_bound(part.op());
+    });
   }
 
+  // A stored tensor as it is.
   void keep(uint64_t i, std::string left_out) {
-    Made& made = made_.emplace_back(Made{i, m_.tensors[i], {}});
-    made.tensor.left_out = std::move(left_out);
-    made.program.pieces = {{i, View::of(made.tensor.shape)}};
-    made.program.prepare();
     used_[i] = true;
+    Made& made =
+        made_.emplace_back(Made{i, m_.tensors[i], transform::stored_tensor(i, m_.tensors[i])});
+    made.tensor.left_out = std::move(left_out);
   }
 
   void drop() {
@@ -115,7 +117,7 @@ class Applier {
   // What the rules ask for and the file has not: of a file cut short, or of one that the rules do
   // not know.
   Error incomplete(uint64_t unused) const {
-    if (unused == m_.tensors.size())
+    if (unused == m_.tensors.size() || layout_.partial())
       return corrupt(cat(missing_, ": the file is incomplete, download or convert it again"));
     return unsupported(
         cat(missing_, ", and no rule for \"", base::printable(m_.tensors[unused].name),
@@ -124,29 +126,40 @@ class Applier {
 
   // Only the first is told. The others show which tensors no rule takes, so they end when nothing
   // can come of it.
-  Result<void> miss(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer,
-                    uint64_t expert) {
-    if (++n_missing_ > m_.tensors.size() + kMaxExperts) return incomplete(m_.tensors.size());
+  Result<void> miss(const pb::TensorRule& rule, const Joined& found, uint64_t layer) {
+    n_missing_ += found.n_missing;
+    if (n_missing_ > m_.tensors.size() + kMaxExperts) return incomplete(m_.tensors.size());
     if (!missing_.empty()) return {};
-    const bool always = rule.if_has().empty() && rule.if_lacks().empty() && rule.when().empty();
     const auto option = options_.find(rule.optional());
-    const std::string whose = option != options_.end() ? cat("comes with ", option->second)
-                              : layer == kNoLayer      ? cat("every model of ", model_type_, " has")
-                              : always                 ? cat("every layer of ", model_type_, " has")
-                                       : cat("such a layer of ", model_type_, " has");
-    missing_ = cat("expected ", with_numbers(part.from(), layer, expert), ", which ", whose,
-                   ", found none");
+    const std::string whose = layout_.partial() ? cat("comes with ", first_present(rule, layer))
+                              : option != options_.end() ? cat("comes with ", option->second)
+                              : layer == kNoLayer    ? cat("every model of ", model_type_, " has")
+                              : !has_condition(rule) ? cat("every layer of ", model_type_, " has")
+                                                     : cat("such a layer of ", model_type_, " has");
+    missing_ = cat("expected ", found.missing, ", which ", whose, ", found none");
     return {};
   }
 
   bool applies(const pb::TensorRule& rule, uint64_t layer) const {
     return (rule.if_has().empty() || stored_.has(rule.if_has(), layer)) &&
            (rule.if_lacks().empty() || !stored_.has(rule.if_lacks(), layer)) &&
-           all_hold(rule.when(), m_.source.metadata, layer);
+           all_hold(rule.when(), facts_, layer) &&
+           (!layout_.partial() || !first_present(rule, layer).empty());
+  }
+
+  // The name of the first of the rule's tensors in the layer that the source has; empty: none.
+  std::string first_present(const pb::TensorRule& rule, uint64_t layer) const {
+    std::string found;
+    (void)for_each_leaf(rule.part(), [&](const pb::Part& part) -> Result<void> {
+      if (found.empty() && stored_.has(part.from(), layer))
+        found = with_numbers(part.from(), layer, 0);
+      return {};
+    });
+    return found;
   }
 
   std::vector<uint64_t> layers_of(const pb::TensorRule& rule) const {
-    std::vector<uint64_t> out = stored_.layers_of(rule.part(0).from());
+    std::vector<uint64_t> out = stored_.layers_of(first_name(rule.part(0)));
     std::erase_if(out, [&](uint64_t layer) { return !applies(rule, layer); });
     return out;
   }
@@ -155,8 +168,9 @@ class Applier {
   void find_optional(const pb::TensorRule& rule) {
     if (rule.optional().empty() || options_.contains(rule.optional())) return;
     for (const uint64_t layer : layers_of(rule)) {
-      if (!stored_.has(rule.part(0).from(), layer)) continue;
-      options_.emplace(rule.optional(), with_numbers(rule.part(0).from(), layer, 0));
+      const std::string& name = first_name(rule.part(0));
+      if (!stored_.has(name, layer)) continue;
+      options_.emplace(rule.optional(), with_numbers(name, layer, 0));
       return;
     }
   }
@@ -171,130 +185,37 @@ class Applier {
   }
 
   Result<void> apply(const pb::TensorRule& rule, uint64_t layer) {
-    if (!has_expert(rule.to()) || !has_expert(rule.part(0).from())) return make(rule, layer, 0);
-    XD_TRY_SET(const uint64_t n, count(rule, rule.part(0), layer));
-    for (uint64_t expert = 0; expert < n; ++expert) XD_TRY(make(rule, layer, expert));
+    const auto numbered = std::find_if(rule.part().begin(), rule.part().end(), has_free_expert);
+    if (rule.stack() || numbered == rule.part().end()) return make(rule, {layer, 0});
+    XD_TRY_SET(const uint64_t n, parts_.count_experts(rule, first_name(*numbered), layer));
+    for (uint64_t expert = 0; expert < n; ++expert) XD_TRY(make(rule, {layer, expert}));
     return {};
   }
 
-  // How many '##' there are in the name of a part: what the rule says, or as many as the file has.
-  Result<uint64_t> count(const pb::TensorRule& rule, const pb::Part& part, uint64_t layer) const {
-    if (rule.count().empty()) {
-      uint64_t n = 1;  // which the file must have
-      while (n < kMaxExperts && stored_.find(part.from(), layer, n)) ++n;
-      return n;
-    }
-    XD_TRY_SET(const uint64_t n, variables_.number(rule.count(), layer));
-    if (n > 0 && n <= kMaxExperts) return n;
-    return unsupported(cat("expected ", rule.count(), " to be 1 to ", kMaxExperts, ", found ", n));
-  }
-
   // The tensor of one name, or those that unstack makes.
-  Result<void> make(const pb::TensorRule& rule, uint64_t layer, uint64_t expert) {
-    Program program;
-    for (const pb::Part& part : rule.part()) {
-      const bool many = has_expert(part.from()) && !has_expert(rule.to());
-      XD_TRY_SET(const uint64_t n, many ? count(rule, part, layer) : Result<uint64_t>(1));
-      for (uint64_t i = 0; i < n; ++i) {
-        const auto tensor = stored_.find(part.from(), layer, many ? i : expert);
-        if (!tensor) {
-          XD_TRY(miss(rule, part, layer, many ? i : expert));
-          continue;
-        }
-        used_[*tensor] = true;
-        XD_TRY_SET(View view, operations_.view_of(m_.tensors[*tensor], part, layer));
-        if (rule.join_case() == pb::TensorRule::kStack) XD_TRY(view.unsqueeze(0));
-        program.pieces.push_back({*tensor, std::move(view)});
-      }
-    }
-    if (!missing_.empty()) return {};
-    return finish(rule, layer, expert, std::move(program));
-  }
-
-  // The shape of the joined pieces.
-  Result<std::vector<uint64_t>> join(const pb::TensorRule& rule, Program& program) const {
-    std::vector<uint64_t> shape = program.pieces[0].view.shape();
-    if (rule.join_case() == pb::TensorRule::JOIN_NOT_SET && program.pieces.size() > 1)
-      return invalid(
-          cat("expected concat or stack for ", program.pieces.size(), " tensors, found neither"));
-    program.join_dim = rule.concat();
-    if (program.join_dim >= shape.size() && program.pieces.size() > 1)
-      return invalid(
-          cat("expected a dimension below ", shape.size(), " to join, found ", program.join_dim));
-    for (size_t i = 1; i < program.pieces.size(); ++i) {
-      const auto other = program.pieces[i].view.shape();
-      for (size_t dim = 0; dim < shape.size(); ++dim) {
-        if (other.size() == shape.size() && (dim == program.join_dim || other[dim] == shape[dim]))
-          continue;
-        return invalid(
-            "expected tensors whose shapes differ along the joined dimension alone, found others");
-      }
-      if (m_.tensors[program.pieces[i].tensor].dtype != m_.tensors[program.pieces[0].tensor].dtype)
-        return invalid("expected tensors of one type to join, found two");
-      shape[program.join_dim] += other[program.join_dim];
-    }
-    return shape;
-  }
-
-  Result<void> finish(const pb::TensorRule& rule, uint64_t layer, uint64_t expert,
-                      Program program) {
-    XD_TRY_SET(const auto joined, join(rule, program));
-    Tensor t = m_.tensors[program.pieces[0].tensor];
-    for (size_t i = 1; i < program.pieces.size(); ++i) {
-      const Tensor& other = m_.tensors[program.pieces[i].tensor];
-      if (program.pieces[i].tensor == program.pieces[i - 1].tensor) continue;
-      t.name += "+" + other.name;
-      t.extents.insert(t.extents.end(), other.extents.begin(), other.extents.end());
-      if (other.encoding != t.encoding) t.encoding += "+" + other.encoding;
-    }
-    // Operations on the whole only count elements, so a view of a dense tensor of its shape stands
-    // for it. Of one piece it is the piece's own view.
-    const bool alone = program.pieces.size() == 1;
-    View view = alone ? program.pieces[0].view : View::of(joined);
+  Result<void> make(const pb::TensorRule& rule, Place place) {
+    XD_TRY_SET(Joined found, parts_.join(rule, place));
+    for (const uint64_t i : found.stored) used_[i] = true;
+    if (!found.operand) return miss(rule, found, place.layer);
+    Operand& operand = *found.operand;
     bool unstacks = false;
     for (const pb::Operation& op : rule.op()) {
-      const bool is_of_values = op.has_add() || op.has_log_of_negated();
-      if (unstacks && !is_of_values)
+      if (unstacks && !op.has_add() && !op.has_log_of_negated())
         return invalid("expected unstack as the last operation on the shape");
-      switch (op.kind_case()) {
-        case pb::Operation::kAdd:
-          program.add += op.add();
-          break;
-        case pb::Operation::kLogOfNegated:
-          if (program.add != 0)
-            return invalid("expected log_of_negated before add, found it after");
-          program.log_of_negated = op.log_of_negated();
-          break;
-        case pb::Operation::kUnstack:
-          unstacks = op.unstack();
-          break;
-        case pb::Operation::kSplit:
-        case pb::Operation::kMerge:
-        case pb::Operation::kReshape:
-          XD_TRY(operations_.change(view, op, layer));
-          break;
-        default:
-          if (!alone)
-            return invalid(
-                "expected only split, merge, reshape, add or log_of_negated after a join");
-          XD_TRY(operations_.change(view, op, layer));
+      if (op.has_unstack()) {
+        unstacks = op.unstack();
+      } else {
+        XD_TRY(operations_.apply(operand, op, place.layer));
       }
     }
-    if ((program.add != 0 || program.log_of_negated) && t.dtype != manifest::DType::F32)
-      return unsupported(cat("expected F32 values to compute on, found ", manifest::name(t.dtype),
-                             " in ", base::printable(t.name)));
-    t.shape = view.shape();
-    if (alone) program.pieces[0].view = view;
-    if (unstacks) return unstack(rule, layer, t, program);
-    return add(rule, layer, expert, std::move(t), std::move(program));
+    return unstacks ? unstack(rule, place.layer, operand) : add(rule, place, std::move(operand));
   }
 
   // A tensor for each element of the first dimension.
-  Result<void> unstack(const pb::TensorRule& rule, uint64_t layer, const Tensor& t,
-                       const Program& program) {
-    if (program.pieces.size() != 1 || t.shape.empty())
-      return invalid("expected one tensor with a first dimension to unstack");
-    const uint64_t n = t.shape[0];
+  Result<void> unstack(const pb::TensorRule& rule, uint64_t layer, const Operand& operand) {
+    if (operand.view.rank() == 0)
+      return invalid("expected a first dimension to unstack, found none");
+    const uint64_t n = operand.view.size(0);
     if (n > kMaxExperts)
       return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", n));
     if (!rule.count().empty()) {
@@ -303,40 +224,47 @@ class Applier {
         return corrupt(cat("expected ", wanted, " (", rule.count(), ") to unstack, found ", n));
     }
     for (uint64_t expert = 0; expert < n; ++expert) {
-      Program one = program;
-      Tensor part = t;
-      part.name = cat(t.name, "[", expert, "]");
-      XD_TRY(one.pieces[0].view.slice(0, expert, 1));
-      XD_TRY(one.pieces[0].view.squeeze(0));
-      part.shape = one.pieces[0].view.shape();
-      XD_TRY(add(rule, layer, expert, std::move(part), std::move(one)));
+      Operand one = operand;
+      XD_TRY(one.view.slice(0, expert, 1));
+      XD_TRY(one.view.squeeze(0));
+      one.steps.push_back({"select", cat("0, ", expert)});
+      XD_TRY(add(rule, {layer, expert}, std::move(one), cat("[", expert, "]")));
     }
     return {};
   }
 
-  Result<void> add(const pb::TensorRule& rule, uint64_t layer, uint64_t expert, Tensor t,
-                   Program program) {
+  Result<void> add(const pb::TensorRule& rule, Place place, Operand operand,
+                   const std::string& index = {}) {
     if (made_.size() >= kMaxMade)
       return unsupported(cat("expected at most ", kMaxMade, " tensors, found more"));
-    const std::string name = with_numbers(rule.to(), layer, expert);
+    const std::vector<uint64_t> stored = operand.base.tensors();
+    Tensor t = describe(m_, stored);
+    auto expression = std::move(operand).finish();
+    if (!expression)
+      return Error{expression.error().code,
+                   cat(expression.error().message, " in ", base::printable(t.name))};
+    t.name += index;
+    t.dtype = expression->root().dtype;
+    t.shape = expression->root().shape;
+    const std::string name = with_numbers(rule.to(), place.layer, place.expert);
     if (const auto [it, fresh] = targets_.emplace(name, t.name); !fresh)
       return invalid(cat("expected one rule for ", name, ", found it made of both ",
                          base::printable(it->second), " and ", base::printable(t.name)));
     // A stored tensor may be a part of several: names stay different.
     if (!names_.insert(t.name).second) t.name += " as " + name;
     t.target_name = name == t.name ? "" : name;
-    program.prepare();
-    if (!program.is_plain()) t.layout = rule.ShortDebugString();
-    made_.push_back({program.pieces[0].tensor, std::move(t), std::move(program)});
+    made_.push_back({stored[0], std::move(t), *std::move(expression)});
     return {};
   }
 
   const std::string model_type_;
   const pb::Layout& layout_;
   const Variables& variables_;
+  const Facts& facts_;
   const Operations operations_;
   const Manifest& m_;
   const StoredNames stored_;
+  const Parts parts_;
   std::map<std::string, std::string> options_;  // that the file has, each with a tensor of it
   std::string missing_;                         // the first that the file lacks
   uint64_t n_missing_ = 0;
@@ -349,11 +277,9 @@ class Applier {
 }  // namespace
 
 Result<NewTensors> apply_tensor_rules(const pb::Architecture& rule, const pb::Layout& layout,
-                                      const Variables& variables, bool keep_unmatched,
-                                      const Manifest& m) {
-  NewTensors out;
-  XD_TRY_SET(out.programs, Applier(rule, layout, variables, m).run(keep_unmatched, out.tensors));
-  return out;
+                                      const Variables& variables, const Facts& facts,
+                                      bool keep_unmatched, const Manifest& m) {
+  return Applier(rule, layout, variables, facts, m).run(keep_unmatched);
 }
 
 }  // namespace crossdock::layout

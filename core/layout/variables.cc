@@ -1,6 +1,7 @@
 #include "core/layout/variables.h"
 
 #include "core/base/text.h"
+#include "core/model/config.h"
 
 #include <crossdock/bytes.hpp>
 
@@ -9,25 +10,17 @@
 
 namespace crossdock::layout {
 
-using manifest::KeyValue;
 using manifest::Value;
 
 namespace {
 
 constexpr int kMaxLets = 256;
 
-const KeyValue* find_key(const std::vector<KeyValue>& metadata, std::string_view key) {
-  const auto it = std::find_if(metadata.begin(), metadata.end(),
-                               [key](const auto& entry) { return entry.key == key; });
-  return it == metadata.end() ? nullptr : &*it;
-}
-
-bool holds(const pb::Condition& condition, const std::vector<KeyValue>& metadata, uint64_t layer) {
+bool holds(const pb::Condition& condition, const Facts& facts, uint64_t layer) {
   using pb::Condition;
-  const KeyValue* entry = find_key(metadata, condition.key());
-  if (condition.test_case() == Condition::kPresent)
-    return (entry != nullptr) == condition.present();
-  const auto element = entry ? in_layer(*entry, layer) : Result<const Value*>(nullptr);
+  const auto fact = facts.find(condition.key());
+  if (condition.test_case() == Condition::kPresent) return fact.has_value() == condition.present();
+  const auto element = fact ? in_layer(*fact, layer) : Result<const Value*>(nullptr);
   const Value* v = element ? *element : nullptr;
   const std::string* text = v ? v->get<std::string>() : nullptr;
   const int64_t* number = v ? v->get<int64_t>() : nullptr;
@@ -48,9 +41,9 @@ bool holds(const pb::Condition& condition, const std::vector<KeyValue>& metadata
 
 }  // namespace
 
-Result<const Value*> in_layer(const KeyValue& entry, uint64_t layer) {
-  const auto* list = entry.value.get<manifest::ValueList>();
-  if (!list) return &entry.value;
+Result<const Value*> in_layer(const Fact& fact, uint64_t layer) {
+  const auto* list = fact.value->get<manifest::ValueList>();
+  if (!list) return fact.value;
   if (layer == kNoLayer) {
     if (list->values.empty()) return nullptr;
     const auto other =
@@ -58,40 +51,39 @@ Result<const Value*> in_layer(const KeyValue& entry, uint64_t layer) {
                      [&](const Value& element) { return element != list->values[0]; });
     if (other == list->values.end()) return &list->values[0];
     return unsupported(
-        cat("expected ", entry.key,
+        cat("expected ", fact.key,
             " to be the same for all layers, as it is in this architecture, found that of layer ",
             other - list->values.begin(), " to differ from that of layer 0"));
   }
   if (layer < list->values.size()) return &list->values[layer];
-  return invalid(cat("expected ", entry.key, " to have an element for layer ", layer, ", found ",
+  return invalid(cat("expected ", fact.key, " to have an element for layer ", layer, ", found ",
                      list->values.size()));
 }
 
 bool all_hold(const google::protobuf::RepeatedPtrField<pb::Condition>& conditions,
-              const std::vector<KeyValue>& metadata, uint64_t layer) {
+              const Facts& facts, uint64_t layer) {
   return std::all_of(conditions.begin(), conditions.end(),
-                     [&](const auto& c) { return holds(c, metadata, layer); });
+                     [&](const auto& c) { return holds(c, facts, layer); });
 }
 
-const KeyValue* Variables::find(const std::string& keys) const {
+std::optional<Fact> Variables::find(std::string_view keys) const {
   for (size_t begin = 0; begin <= keys.size();) {
     const size_t end = std::min(keys.find('|', begin), keys.size());
-    if (const KeyValue* e = find_key(metadata_, std::string_view(keys).substr(begin, end - begin)))
-      return e;
+    if (const auto fact = facts_.find(keys.substr(begin, end - begin))) return fact;
     begin = end + 1;
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 Result<uint64_t> Variables::value(const std::string& name, uint64_t layer, const Lets& lets) const {
   for (size_t i = 0; i < lets.size(); ++i) {
     if (lets_[static_cast<int>(i)].name() == name) return lets[i];
   }
-  const KeyValue* found = find(name);
+  const auto found = find(name);
   if (!found) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found none")};
   XD_TRY_SET(const Value* v, in_layer(*found, layer));
   if (!v) return Error{XD_NOT_FOUND, cat("expected the metadata ", name, ", found an empty list")};
-  if (const auto* n = v->get<int64_t>(); n && *n >= 0) return static_cast<uint64_t>(*n);
+  if (const auto n = model::number_of(v)) return *n;
   return invalid(cat("expected ", name, " to be an integer of 0 or more, found something else"));
 }
 

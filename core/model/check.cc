@@ -37,26 +37,35 @@ Result<void> check_value(const manifest::Value& value, int depth) {
   return {};
 }
 
-// The elements that a strided view touches: [first, last] of the storage.
-Result<void> check_strides(const Tensor& t, uint64_t storage_bytes) {
+// No value of a tensor with strides is outside of its storage, and in plain encoding that is inside
+// the extents.
+Result<void> check_strides(const Tensor& t, uint64_t extent_bytes) {
   if (t.strides.size() != t.shape.size()) {
     return corrupt(cat("expected one stride for each of ", t.shape.size(), " dimensions, found ",
                        t.strides.size()));
   }
-  uint64_t last = t.storage_offset;
+  if (manifest::info(t.dtype).bits % 8 != 0)
+    return corrupt(
+        cat("expected strides of elements of whole bytes, found ", manifest::name(t.dtype)));
+  const auto storage_bytes = manifest::dense_bytes(t.dtype, t.storage_elements);
+  if (t.storage_elements > kMaxElements || !storage_bytes ||
+      (t.encoding.empty() && *storage_bytes > extent_bytes))
+    return corrupt(cat("expected a storage inside its extents of ", extent_bytes, " bytes, found ",
+                       t.storage_elements, " elements"));
+  for (const int64_t stride : t.strides) {
+    if (stride < 0) return corrupt(cat("expected strides of 0 or more, found ", stride));
+  }
+  if (*checked_product(t.shape) == 0) return {};
+  uint64_t last = t.storage_offset;  // the farthest element
   for (size_t i = 0; i < t.shape.size(); ++i) {
-    if (t.shape[i] == 0) return {};
-    if (t.strides[i] < 0)
-      return corrupt(cat("expected strides of 0 or more, found ", t.strides[i]));
-    const auto step = checked_mul(t.shape[i] - 1, static_cast<uint64_t>(t.strides[i]));
-    const auto sum = step ? checked_add(last, *step) : std::nullopt;
-    if (!sum) return corrupt("strides that reach past 2^64 elements");
+    const auto reach = checked_mul(t.shape[i] - 1, static_cast<uint64_t>(t.strides[i]));
+    const auto sum = reach ? checked_add(last, *reach) : std::nullopt;
+    if (!sum) return corrupt("expected strides inside the storage, found ones that overflow");
     last = *sum;
   }
-  const auto end = last == UINT64_MAX ? std::nullopt : manifest::dense_bytes(t.dtype, last + 1);
-  if (!end || *end > storage_bytes)
-    return corrupt(cat("expected a view inside its storage of ", storage_bytes,
-                       " bytes, found element ", last));
+  if (last >= t.storage_elements)
+    return corrupt(cat("expected a view inside its storage of ", t.storage_elements,
+                       " elements, found element ", last));
   return {};
 }
 
@@ -76,25 +85,27 @@ Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& fi
   const auto n_bytes = n_elems ? manifest::dense_bytes(t.dtype, *n_elems) : std::nullopt;
   if (!n_bytes)
     return corrupt("expected a size below 2^64 bytes in whole bytes, found a shape that overflows");
-  uint64_t storage_bytes = 0;
+  uint64_t extent_bytes = 0;
   for (const manifest::Extent& extent : t.extents) {
     if (extent.file >= files.size())
       return corrupt(cat("expected one of ", files.size(), " files, found number ", extent.file));
     const auto end = checked_add(extent.offset, extent.length);
-    const auto sum = checked_add(storage_bytes, extent.length);
+    const auto sum = checked_add(extent_bytes, extent.length);
     if (!end || !sum || *end > files[extent.file].size) {
       return corrupt(cat("expected bytes inside ", files[extent.file].name, " of ",
                          files[extent.file].size, " bytes, found ", extent.length, " at ",
                          extent.offset));
     }
-    storage_bytes = *sum;
+    extent_bytes = *sum;
   }
-  if (!t.encoding.empty()) return check_text(t.encoding, "an encoding");
-  if (!t.strides.empty()) return check_strides(t, storage_bytes);
-  const auto begin = manifest::dense_bytes(t.dtype, t.storage_offset);
-  const auto end = begin ? checked_add(*begin, *n_bytes) : std::nullopt;
-  if (!end || *end > storage_bytes)
-    return corrupt(cat("expected ", *n_bytes, " bytes of values, found ", storage_bytes));
+  XD_TRY(check_text(t.encoding, "an encoding"));
+  XD_TRY(check_text(t.expression, "an expression"));
+  if (!t.strides.empty()) return check_strides(t, extent_bytes);
+  if (t.storage_offset != 0 || t.storage_elements != 0)
+    return corrupt("expected a storage's offset and elements with strides only, found them alone");
+  // What is made of others may repeat values of theirs.
+  if (t.encoding.empty() && t.expression.empty() && *n_bytes > extent_bytes)
+    return corrupt(cat("expected ", *n_bytes, " bytes of values, found ", extent_bytes));
   return {};
 }
 

@@ -58,14 +58,18 @@ constexpr Part kCodes[] = {{"W_q", "HQQ"},
                            {"blocks", "MXFP4", "scales"},
                            {"packed", "a packed format", "scale"}};
 
+// Of a tensor that rules made of others, the one that they gave it.
+const std::string& name_of(const Tensor& t) { return t.expression.empty() ? t.name : t.target(); }
+
 bool is_integer(const Tensor& t) { return manifest::info(t.dtype).kind == Kind::kInteger; }
 
 using Tensors = std::unordered_map<std::string_view, const Tensor*>;  // by name
 
 // The method whose part or codes a tensor is by its name; empty for other tensors.
 std::string_view method_of(const Tensor& t, const Tensors& tensors) {
-  const std::string_view name = leaf(t.name);
-  const std::string module = t.name.substr(0, t.name.size() - name.size());
+  const std::string& whole = name_of(t);
+  const std::string_view name = leaf(whole);
+  const std::string module = whole.substr(0, whole.size() - name.size());
   const auto is_called = [&](const Part& part) { return part.leaf == name; };
   if (const auto it = std::find_if(std::begin(kParts), std::end(kParts), is_called);
       it != std::end(kParts)) {
@@ -76,13 +80,13 @@ std::string_view method_of(const Tensor& t, const Tensors& tensors) {
   const auto it = std::find_if(std::begin(kCodes), std::end(kCodes), is_called);
   const bool is_code = it != std::end(kCodes) && is_integer(t) && t.shape.size() >= 2;
   if (is_code && (it->codes.empty() || tensors.contains(cat(module, it->codes)))) return it->method;
-  return t.name.find(".quant_state.") != std::string::npos ? "bitsandbytes" : std::string_view();
+  return whole.find(".quant_state.") != std::string::npos ? "bitsandbytes" : std::string_view();
 }
 
 // Masks, ids and counters, which are integers by nature.
 bool is_index_like(const Tensor& t) {
   constexpr std::string_view kWords[] = {"mask", "ids", "index", "indices", "bias"};
-  const std::string_view name = leaf(t.name);
+  const std::string_view name = leaf(name_of(t));
   return base::is_one_of(name.substr(name.rfind('_') + 1), kWords);
 }
 
@@ -90,7 +94,7 @@ bool is_index_like(const Tensor& t) {
 bool is_integer_matrix(const Tensor& t) {
   constexpr std::string_view kMatrices[] = {"kernel", "embedding", "w1", "w2", "w3"};
   if (!is_integer(t) || t.shape.size() < 2 || is_index_like(t)) return false;
-  const std::string_view name = leaf(t.name);
+  const std::string_view name = leaf(name_of(t));
   return name.find("weight") != std::string_view::npos || name.ends_with("_proj") ||
          base::is_one_of(name, kMatrices);
 }
@@ -104,8 +108,9 @@ std::string named_sign(const Tensor& t, const Tensors& tensors) {
     return cat(tensor, " of type ", manifest::name(t.dtype));
   std::string_view method = method_of(t, tensors);
   constexpr std::string_view kBlocks = "_blocks";
-  if (t.name.ends_with(kBlocks) &&
-      tensors.contains(t.name.substr(0, t.name.size() - kBlocks.size()) + "_scales"))
+  const std::string& name = name_of(t);
+  if (name.ends_with(kBlocks) &&
+      tensors.contains(name.substr(0, name.size() - kBlocks.size()) + "_scales"))
     method = "MXFP4";
   return method.empty()
              ? ""
@@ -115,7 +120,8 @@ std::string named_sign(const Tensor& t, const Tensors& tensors) {
 // The same by integers where a matrix should be.
 std::string integer_sign(const Tensor& t, const Tensors& tensors) {
   if (!is_integer_matrix(t)) return {};
-  const std::string before = t.name.substr(0, t.name.size() - leaf(t.name).size());
+  const std::string& name = name_of(t);
+  const std::string before = name.substr(0, name.size() - leaf(name).size());
   const bool is_mlx = tensors.contains(before + "scales") && tensors.contains(before + "biases");
   return cat("tensor ", base::printable(t.name), " of type ", manifest::name(t.dtype),
              ", whose integers are codes of a quantisation", is_mlx ? " (MLX)" : "");
@@ -124,9 +130,12 @@ std::string integer_sign(const Tensor& t, const Tensors& tensors) {
 // The first sign of all tensors: a name that only one method uses says more than integers do.
 std::string sign_of_codes(const Manifest& m) {
   Tensors tensors;
-  for (const Tensor& t : m.tensors) tensors.emplace(t.name, &t);
+  for (const Tensor& t : m.tensors) {
+    if (t.left_out.empty()) tensors.emplace(name_of(t), &t);
+  }
   for (const auto sign : {named_sign, integer_sign}) {
     for (const Tensor& t : m.tensors) {
+      if (!t.left_out.empty()) continue;
       if (std::string found = sign(t, tensors); !found.empty()) return found;
     }
   }
@@ -266,7 +275,7 @@ bool is_placeholder(const Tensor& t) {
 
 bool has_integer_values(const Manifest& m) {
   return std::any_of(m.tensors.begin(), m.tensors.end(), [](const Tensor& t) {
-    return is_integer(t) && !t.shape.empty() && !is_index_like(t);
+    return t.left_out.empty() && is_integer(t) && !t.shape.empty() && !is_index_like(t);
   });
 }
 

@@ -9,7 +9,9 @@
 namespace crossdock::model {
 
 // Refuses what is stored as quantised codes: by config.json's quantization_config, by element type,
-// by integer "weights", by the names that the known methods give their parts.
+// by integer "weights", by the names that the known methods give their parts. What counts is what
+// layout rules leave: a tensor that they made has the name that they gave it, and one that is left
+// out is none.
 Result<void> refuse_quantised(const manifest::Manifest& m);
 
 // Whether there are integers that are no mask, ids or counter: with a quantization_config, codes.

@@ -1,13 +1,13 @@
 // org.crossdock.reader.bin: reads the checkpoints of torch.save: pytorch_model.bin, its shards,
 // .pt, .pth and .ckpt.
 //
-// open() reads directories and pickles only, one file at a time. read() is one read of the file for
-// a dense tensor; a strided one is gathered in blocks. What open() made is immutable but for the
+// open() reads directories and pickles only, one file at a time. read() is one read of the file: of
+// a dense tensor's values, or of the storage of a strided one, from which the host picks them. What
+// open() made is immutable but for the
 // streams of deflated records, which have a lock, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
 #include "plugins/reader_bin/checkpoint.h"
-#include "plugins/reader_bin/gather.h"
 
 #include <algorithm>
 
@@ -20,8 +20,6 @@ using manifest::Manifest;
 using torch_read::Record;
 using torch_read::RecordReader;
 using torch_read::TorchFile;
-
-constexpr uint64_t kBlockBytes = 1 << 20;
 
 // Each element's bytes the other way round; a complex one is two numbers.
 void swap_bytes(DType dtype, std::span<std::byte> values) {
@@ -78,6 +76,11 @@ class BinReader : public Reader {
       out.role = manifest::Role::kParameter;
       out.train = t.is_frozen ? manifest::Training::kFrozen : manifest::Training::kTrainable;
     }
+    if (!t.strides.empty()) {
+      out.strides.assign(t.strides.begin(), t.strides.end());
+      out.storage_offset = t.offset;
+      out.storage_elements = record.n_bytes / t.elem_bytes();
+    }
     const bool swapped = file.big_endian() && t.elem_bytes() > 1;
     if (record.deflated || swapped) {
       out.encoding = record.deflated ? swapped ? "deflate, big-endian" : "deflate" : "big-endian";
@@ -87,48 +90,21 @@ class BinReader : public Reader {
           {t.file, record.offset + t.offset * t.elem_bytes(), t.n_elems() * t.elem_bytes()}};
     } else {
       out.extents = {{t.file, record.offset, record.n_stored}};
-      out.strides.assign(t.strides.begin(), t.strides.end());
-      out.storage_offset = t.offset;
     }
   }
 
   Result<void> read(const Host& host, const BinTensor& t, const xd_range& range,
                     std::span<std::byte> out) {
-    XD_TRY(common::check_dense(range, t.dtype, t.n_elems(), out));
-    if (range.count == 0) return {};
     TorchFile& file = *checkpoint_.files[t.file].torch;
     const Record& record = file.record(t.record);
-    if (t.strides.empty()) {
-      XD_TRY(file.reader().read(host, record, (t.offset + range.begin) * t.elem_bytes(), out));
-    } else {
-      XD_TRY(read_strided(host, t, range, file.reader(), record, out));
-    }
+    const bool whole = !t.strides.empty();  // elements are counted from the storage's first
+    XD_TRY(common::check_dense(range, t.dtype,
+                               whole ? record.n_bytes / t.elem_bytes() : t.n_elems(), out));
+    if (range.count == 0) return {};
+    const uint64_t first = whole ? range.begin : t.offset + range.begin;
+    XD_TRY(file.reader().read(host, record, first * t.elem_bytes(), out));
     if (file.big_endian() && t.elem_bytes() > 1) swap_bytes(t.dtype, out);
     return {};
-  }
-
-  static Result<void> read_strided(const Host& host, const BinTensor& t, const xd_range& range,
-                                   RecordReader& reader, const Record& record,
-                                   std::span<std::byte> out) {
-    const View view{t.shape, t.strides, t.offset, t.elem_bytes()};
-    // A deflated record comes whole, into memory, where one block can be anywhere.
-    const uint64_t most =
-        record.deflated ? record.n_bytes : std::min(kBlockBytes, host.piece_bytes());
-    XD_TRY_SET(const Buffer block,
-               Buffer::make(host, std::clamp<uint64_t>(most, t.elem_bytes(), record.n_bytes)));
-    if (!record.deflated) {
-      const auto from_file = [&](uint64_t offset, std::span<std::byte> piece) {
-        return reader.read(host, record, offset, piece);
-      };
-      return gather(view, range.begin, range.count, block.span(), from_file, out);
-    }
-    XD_TRY(reader.read(host, record, 0, block.span()));
-    std::vector<std::byte> piece(std::min(kBlockBytes, record.n_bytes));
-    const auto from_memory = [&](uint64_t offset, std::span<std::byte> to) -> Result<void> {
-      std::copy_n(block.span().begin() + static_cast<ptrdiff_t>(offset), to.size(), to.begin());
-      return {};
-    };
-    return gather(view, range.begin, range.count, piece, from_memory, out);
   }
 
   Checkpoint checkpoint_;

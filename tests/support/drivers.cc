@@ -250,7 +250,21 @@ Result<std::string> OpenReader::read(const xd_range& range, uint64_t dst_size) c
 Result<std::string> OpenReader::read(uint64_t tensor) const {
   const manifest::Tensor& t = manifest.tensors.at(tensor);
   const uint64_t n = checked_product(t.shape).value();
-  return read(dense_range(tensor, 0, n), manifest::dense_bytes(t.dtype, n).value());
+  if (t.strides.empty())
+    return read(dense_range(tensor, 0, n), manifest::dense_bytes(t.dtype, n).value());
+  // The host's part: picks the values out of the storage, one at a time.
+  XD_TRY_SET(const std::string storage,
+             read(dense_range(tensor, 0, t.storage_elements),
+                  manifest::dense_bytes(t.dtype, t.storage_elements).value()));
+  const uint64_t size = manifest::info(t.dtype).bits / 8;
+  std::string out;
+  for (uint64_t i = 0; i < n; ++i) {
+    uint64_t at = t.storage_offset, rest = i;
+    for (size_t d = t.shape.size(); d-- > 0; rest /= t.shape[d])
+      at += rest % t.shape[d] * static_cast<uint64_t>(t.strides[d]);
+    out += storage.substr(at * size, size);
+  }
+  return out;
 }
 
 Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin,

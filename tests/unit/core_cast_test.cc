@@ -1,6 +1,6 @@
 // The judge is arithmetic on doubles, from the definitions of the formats (IEEE 754; bfloat16 is
 // binary32's upper half): no bit tricks shared with the code under test.
-#include "core/convert/cast.h"
+#include "core/transform/cast.h"
 
 #include <crossdock/bytes.hpp>
 
@@ -12,10 +12,10 @@
 
 #include "tests/catch.h"
 
-using crossdock::convert::CastFunction;
-using crossdock::convert::find_cast;
 using crossdock::manifest::DType;
 using crossdock::manifest::info;
+using crossdock::transform::CastFunction;
+using crossdock::transform::find_cast;
 
 namespace {
 

@@ -145,9 +145,13 @@ TEST_CASE("extents lie in their files and hold the values") {
           t.extents.assign(1000, {0, 0, 48});
         }) == "accepted");  // more than the values
   CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = 1; }),
-                 "expected 24 bytes of values, found 24"));
-  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_offset = UINT64_MAX; }),
-                 "expected 24 bytes of values"));
+                 "expected a storage's offset and elements with strides only, found them alone"));
+  CHECK(contains(verdict_of_tensor([](Tensor& t) { t.storage_elements = 6; }), "found them alone"));
+  // What the host made of others may repeat their values.
+  CHECK(verdict_of_tensor([](Tensor& t) {
+          t.shape = {200, 3};
+          t.expression = "strided([0, 1], w)";
+        }) == "accepted");
 }
 
 TEST_CASE("all elements together stay far below 2^64 bytes") {
@@ -155,6 +159,7 @@ TEST_CASE("all elements together stay far below 2^64 bytes") {
   const auto repeated = [](Tensor& t, uint64_t n) {
     t.shape = {n};
     t.strides = {0};
+    t.storage_elements = 6;
   };
   CHECK(verdict_of_tensor([&](Tensor& t) { repeated(t, uint64_t{1} << 56); }) == "accepted");
   CHECK(contains(verdict_of_tensor([&](Tensor& t) { repeated(t, (uint64_t{1} << 56) + 1); }),
@@ -193,11 +198,13 @@ TEST_CASE("an encoded tensor's storage is its encoding's matter") {
 
 TEST_CASE("a strided view lies in its storage") {
   const auto strided = [](std::vector<uint64_t> shape, std::vector<int64_t> strides,
-                          uint64_t offset = 0) {
+                          uint64_t offset = 0, uint64_t storage = 6, DType dtype = DType::F32) {
     return verdict_of_tensor([&](Tensor& t) {
+      t.dtype = dtype;
       t.shape = std::move(shape);
       t.strides = std::move(strides);
       t.storage_offset = offset;
+      t.storage_elements = storage;
     });
   };
   CHECK(strided({2, 3}, {3, 1}) == "accepted");
@@ -205,13 +212,39 @@ TEST_CASE("a strided view lies in its storage") {
   CHECK(strided({1'000'000, 6}, {0, 1}) == "accepted");     // expanded
   CHECK(strided({2, 2}, {3, 1}, 1) == "accepted");          // a part: elements 1, 2, 4, 5
   CHECK(strided({0, 9}, {1, 1}, 1'000'000) == "accepted");  // nothing is touched
+  CHECK(strided({1, 6}, {INT64_MAX, 1}) == "accepted");     // no step is made
   CHECK(contains(strided({2, 2}, {3, 1}, 2),
-                 "expected a view inside its storage of 24 bytes, found element 6"));
+                 "expected a view inside its storage of 6 elements, found element 6"));
   CHECK(contains(strided({2, 3}, {4, 1}), "found element 6"));
+  CHECK(contains(strided({2, 3}, {3, 1}, 0, 5), "storage of 5 elements, found element 5"));
+  CHECK(contains(strided({1}, {1}, UINT64_MAX), "found element 18446744073709551615"));
   CHECK(contains(strided({2, 3}, {3}), "expected one stride for each of 2 dimensions, found 1"));
   CHECK(contains(strided({2, 3}, {-3, 1}), "expected strides of 0 or more, found -3"));
+  CHECK(contains(strided({0, 3}, {-3, 1}), "expected strides of 0 or more, found -3"));
   CHECK(contains(strided({3, 2}, {INT64_MAX, 1}), "found element"));
-  CHECK(contains(strided({4, 2}, {INT64_MAX, 1}), "strides that reach past 2^64 elements"));
+  CHECK(contains(strided({4, 2}, {INT64_MAX, 1}), "found ones that overflow"));
+  CHECK(contains(strided({2}, {1}, UINT64_MAX), "found ones that overflow"));
+  // The storage itself lies in its extents.
+  CHECK(contains(strided({2}, {1}, 0, 7),
+                 "expected a storage inside its extents of 24 bytes, found 7 elements"));
+  CHECK(contains(strided({2}, {1}, 0, UINT64_MAX), "expected a storage inside its extents"));
+  CHECK(contains(strided({2}, {1}, 0, (UINT64_MAX >> 2) + 1), "expected a storage inside"));
+  CHECK(
+      contains(strided({4}, {1}, 0, 6, DType::F4), "expected strides of elements of whole bytes"));
+}
+
+TEST_CASE("the storage of an encoded tensor is as large as the reader says") {
+  const auto encoded = [](uint64_t storage) {
+    return verdict_of_tensor([&](Tensor& t) {
+      t.encoding = "deflate";
+      t.shape = {2};
+      t.strides = {999};
+      t.storage_elements = storage;
+    });
+  };
+  CHECK(encoded(1000) == "accepted");
+  CHECK(contains(encoded(999), "expected a view inside its storage of 999 elements"));
+  CHECK(contains(encoded(UINT64_MAX), "expected a storage inside its extents"));
 }
 
 TEST_CASE("indexes of tensors exist") {

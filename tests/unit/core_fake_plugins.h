@@ -5,7 +5,7 @@
 
 #include <functional>
 
-#include "core/convert/open_model.h"
+#include "core/convert/tensor_source.h"
 #include "tests/unit/core_test_support.h"
 
 namespace crossdock::test {
@@ -156,8 +156,13 @@ class OpenFake {
     INFO((opened ? "" : opened.error().message));
     REQUIRE(opened);
     model_ = *std::move(opened);
+    auto described = model_->describe();
+    INFO((described ? "" : described.error().message));
+    REQUIRE(described);
+    source_ = std::make_unique<convert::TensorSource>(*model_, *std::move(described));
   }
-  convert::OpenModel& model() { return *model_; }
+  convert::TensorSource& model() { return *source_; }
+  convert::OpenModel& opened() { return *model_; }
   plugin::Host& host() { return host_; }
 
   TempDir dir;
@@ -169,6 +174,7 @@ class OpenFake {
   plugin::Host host_;
   plugin::Registry registry_;
   std::unique_ptr<convert::OpenModel> model_;
+  std::unique_ptr<convert::TensorSource> source_;
 };
 
 }  // namespace crossdock::test

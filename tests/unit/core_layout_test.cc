@@ -1,70 +1,16 @@
-#include "core/layout/gather.h"
 #include "core/layout/layout.h"
-#include "core/layout/program.h"
 #include "core/layout/rope.h"
 #include "core/layout/variables.h"
-#include "core/layout/view.h"
 
 #include "tests/unit/core_test_support.h"
 
 #include <cmath>
 #include <cstring>
-#include <random>
 
 using namespace crossdock;
 using namespace crossdock::layout;
 
 namespace {
-
-// The stored elements are their own indexes.
-std::vector<uint32_t> iota(uint64_t n) {
-  std::vector<uint32_t> out(n);
-  for (uint32_t i = 0; i < n; ++i) out[i] = i;
-  return out;
-}
-
-// One element at a time, by the definition.
-std::vector<uint32_t> naive(const View& view) {
-  const auto factors = view.factors();
-  uint64_t n = 1;
-  for (const Factor& f : factors) n *= f.size;
-  std::vector<uint32_t> out;
-  for (uint64_t i = 0; i < n; ++i) {
-    uint64_t at = view.offset(), rest = i;
-    for (size_t k = factors.size(); k-- > 0;) {
-      at += rest % factors[k].size * factors[k].stride;
-      rest /= factors[k].size;
-    }
-    out.push_back(static_cast<uint32_t>(at));
-  }
-  return out;
-}
-
-struct Stored {
-  std::vector<uint32_t> values;
-  uint64_t reads = 0;
-  ReadStored read() {
-    return [this](uint64_t begin, std::span<std::byte> out) -> Result<void> {
-      ++reads;
-      REQUIRE(begin + out.size() / 4 <= values.size());
-      std::memcpy(out.data(), values.data() + begin, out.size());
-      return {};
-    };
-  }
-};
-
-std::vector<uint32_t> gathered(const View& view, Stored& stored, uint64_t begin, uint64_t count,
-                               uint64_t scratch) {
-  std::vector<uint32_t> out(count);
-  std::vector<std::byte> room(scratch * 4);
-  REQUIRE(gather(view.factors(), view.offset(), 4, begin, std::as_writable_bytes(std::span(out)),
-                 room, stored.read()));
-  return out;
-}
-
-View view_of(std::initializer_list<uint64_t> shape) {
-  return View::of(std::vector<uint64_t>(shape));
-}
 
 bool contains(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;
@@ -75,129 +21,9 @@ std::vector<uint64_t> list(T... v) {
   return {static_cast<uint64_t>(v)...};
 }
 
-std::string message(const Result<void>& r) { return r ? "" : r.error().message; }
 std::string message(const Result<uint64_t>& r) {
   return r ? std::to_string(*r) : r.error().message;
 }
-
-}  // namespace
-
-TEST_CASE("view: split, permute, merge, slice") {
-  View v = view_of({6, 4});
-  REQUIRE(v.split(0, list(3, 2)));
-  REQUIRE(v.permute(list(1, 0, 2)));
-  REQUIRE(v.merge(0, 2));
-  CHECK(v.shape() == list(6, 4));
-  CHECK(naive(v) == std::vector<uint32_t>{0, 1, 2, 3, 8,  9,  10, 11, 16, 17, 18, 19,
-                                          4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23});
-  REQUIRE(v.split(0, list(2, 3)));  // along the parts that it was merged of
-  REQUIRE(v.permute(list(1, 0, 2)));
-  REQUIRE(v.merge(0, 3));
-  CHECK(naive(v) == iota(24));
-  CHECK(v.factors() == std::vector<Factor>{{24, 1}});
-  REQUIRE(v.slice(0, 5, 2));
-  CHECK(naive(v) == std::vector<uint32_t>{5, 6});
-  REQUIRE(v.unsqueeze(1));
-  REQUIRE(v.unsqueeze(0));
-  CHECK(v.shape() == list(1, 2, 1));
-  REQUIRE(v.squeeze(2));
-  REQUIRE(v.squeeze(0));
-  CHECK(v.shape() == list(2));
-}
-
-TEST_CASE("view: what does not fit") {
-  View v = view_of({6, 4});
-  CHECK(
-      contains(message(v.split(0, list(4, 2))), "expected sizes whose product is 6, found [4, 2]"));
-  CHECK(contains(message(v.split(2, list(1))),
-                 "expected a dimension below 2 of the shape [6, 4], found 2"));
-  CHECK(contains(message(v.split(0, list(UINT64_MAX, 2))), "expected sizes whose product is 6"));
-  CHECK(contains(message(v.merge(1, 2)), "expected to merge 1 to 1 dimensions"));
-  CHECK(
-      contains(message(v.permute(list(0, 0))), "expected each of 2 dimensions once, found [0, 0]"));
-  CHECK(contains(message(v.slice(0, 6, 1)), "expected a part of 6 elements, found 1 at 6"));
-  CHECK(contains(message(v.slice(0, UINT64_MAX, 2)), "expected a part of 6 elements"));
-  CHECK(contains(message(v.slice(0, 2, 0)), "expected a part of 6 elements"));
-  CHECK(contains(message(v.squeeze(0)), "expected a dimension of size 1, found 6"));
-  CHECK(contains(message(v.unsqueeze(3)), "expected a dimension below 3"));
-  REQUIRE(v.permute(list(1, 0)));
-  REQUIRE(v.merge(0, 2));
-  CHECK(contains(message(v.slice(0, 1, 2)), "before it is merged"));
-  CHECK(contains(message(v.split(0, list(3, 8))), "expected to split whole parts"));
-}
-
-TEST_CASE("gather: any view, any range, any room, as one element at a time") {
-  std::mt19937 random(7);
-  const auto pick = [&](uint64_t n) { return random() % n; };
-  for (int round = 0; round < 3000; ++round) {
-    View v = view_of({2 + 2 * pick(4), 2 + 2 * pick(4), 2 + 2 * pick(5)});
-    Stored stored{iota(v.size(0) * v.size(1) * v.size(2))};
-    for (int step = 0; step < 4; ++step) {
-      const uint64_t dim = pick(v.rank());
-      std::vector<uint64_t> order(v.rank());
-      for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
-      std::shuffle(order.begin(), order.end(), random);
-      // Some do not fit, which must leave a view that works.
-      if (const uint64_t what = pick(5); what == 0) {
-        (void)v.split(dim, list(v.size(dim) / 2, 2));
-      } else if (what == 1) {
-        (void)v.merge(dim, 1 + pick(v.rank() - dim));
-      } else if (what == 2) {
-        (void)v.slice(dim, pick(v.size(dim)), 1 + pick(v.size(dim)));
-      } else {
-        REQUIRE(v.permute(order));
-      }
-    }
-    const auto want = naive(v);
-    const uint64_t begin = pick(want.size()), count = 1 + pick(want.size() - begin);
-    const auto got = gathered(v, stored, begin, count, 1 + pick(3) * pick(100));
-    REQUIRE(got == std::vector<uint32_t>(want.begin() + static_cast<ptrdiff_t>(begin),
-                                         want.begin() + static_cast<ptrdiff_t>(begin + count)));
-  }
-}
-
-TEST_CASE("gather: few reads where the stored elements are near each other") {
-  View heads = view_of({8 * 64, 32});  // rows of 8 heads, un-permuted
-  REQUIRE(heads.split(0, list(8, 32, 2)));
-  REQUIRE(heads.permute(list(0, 2, 1, 3)));
-  Stored stored{iota(8 * 64 * 32)};
-  CHECK(gathered(heads, stored, 0, 8 * 64 * 32, 64 * 32) == naive(heads));
-  CHECK(stored.reads == 8);
-  View turned = view_of({512, 256});
-  REQUIRE(turned.permute(list(1, 0)));
-  Stored matrix{iota(512 * 256)};
-  CHECK(gathered(turned, matrix, 0, 512 * 256, 16384) == naive(turned));
-  CHECK(matrix.reads <= 512 * 256 / 16);
-}
-
-TEST_CASE("program: joined pieces, and a change of each value") {
-  Program p;
-  View a = view_of({2, 3}), b = view_of({2, 2});
-  REQUIRE(a.permute(list(0, 1)));
-  p.pieces = {{0, a}, {1, b}};
-  p.join_dim = 1;
-  p.add = 0.5f;
-  p.prepare();
-  const float stored[2][6] = {{0, 1, 2, 3, 4, 5}, {10, 11, 12, 13}};
-  const Program::Read read = [&](uint64_t tensor, uint64_t begin,
-                                 std::span<std::byte> out) -> Result<void> {
-    std::memcpy(out.data(), stored[tensor] + begin, out.size());
-    return {};
-  };
-  const std::vector<float> want{0.5, 1.5, 2.5, 10.5, 11.5, 3.5, 4.5, 5.5, 12.5, 13.5};
-  std::byte scratch[16];
-  for (size_t begin = 0; begin < want.size(); ++begin) {
-    for (size_t end = begin + 1; end <= want.size(); ++end) {
-      std::vector<float> out(end - begin);
-      REQUIRE(p.run(4, begin, std::as_writable_bytes(std::span(out)), scratch, read));
-      CHECK(out == std::vector<float>(want.begin() + static_cast<ptrdiff_t>(begin),
-                                      want.begin() + static_cast<ptrdiff_t>(end)));
-    }
-  }
-  CHECK_FALSE(p.is_plain());
-}
-
-namespace {
 
 manifest::Value list_of(std::initializer_list<int64_t> numbers) {
   manifest::ValueList out;
@@ -230,14 +56,18 @@ struct Laid {
       t.name = name;
       t.dtype = manifest::DType::F32;
       t.shape = name.back() == 's' ? list(4, 2) : list(2);
+      t.extents = {{0, 0, 64}};
     }
-    const auto made = lay_out(*rules, keep_unmatched, m,
-                              [](uint64_t, std::span<std::byte>) -> Result<void> { return {}; });
+    m.source.files = {{"x", 64, ""}};
+    const auto made = lay_out(
+        *rules, keep_unmatched,
+        [](uint64_t, uint64_t, std::span<std::byte>) -> Result<void> { return {}; }, m);
     if (!made) return made.error().message;
-    std::string out = made->config ? made->config->text : "";
+    std::string out;
+    if (!m.aux_files.empty()) out = std::get<manifest::Bytes>(m.aux_files[0].content).data;
     std::erase_if(out, [](char c) { return c == ' ' || c == '\n'; });
     if (!out.empty()) out += ' ';
-    for (const auto& t : made->tensors) out += (&t == &made->tensors[0] ? "" : " ") + t.target();
+    for (const auto& t : m.tensors) out += (&t == &m.tensors[0] ? "" : " ") + t.target();
     return out;
   }
 };
@@ -389,11 +219,12 @@ TEST_CASE("layout: what is no model") {
 TEST_CASE("variables: numbers of metadata") {
   manifest::ValueList heads;
   for (const int64_t n : {8, 0, 4}) heads.values.push_back({n});
-  const std::vector<manifest::KeyValue> metadata{{"a", {int64_t{12}}},
-                                                 {"b", {int64_t{4}}},
-                                                 {"list", {heads}},
-                                                 {"text", {std::string("x")}},
-                                                 {"minus", {int64_t{-1}}}};
+  manifest::Manifest m;
+  m.source.metadata = {{"a", {int64_t{12}}},
+                       {"b", {int64_t{4}}},
+                       {"list", {heads}},
+                       {"text", {std::string("x")}},
+                       {"minus", {int64_t{-1}}}};
   rules::v1::Layout layout;
   const auto let = [&](const char* name, const char* value) {
     auto* added = layout.add_let();
@@ -403,7 +234,8 @@ TEST_CASE("variables: numbers of metadata") {
   let("self", "{self}");
   let("size", "{a}/{b}");
   let("twice", "2*{size}");
-  const Variables v(metadata, layout);
+  const Facts facts(m);
+  const Variables v(facts, layout);
   const auto number = [&](const std::string& text, uint64_t layer = 0) {
     return message(v.number(text, layer));
   };

@@ -4,7 +4,7 @@
 #include <random>
 #include <thread>
 
-#include "core/convert/cast.h"
+#include "core/transform/cast.h"
 #include "tests/unit/core_fake_plugins.h"
 
 using namespace crossdock;

@@ -141,7 +141,8 @@ struct Tensor {
   Parallel parallel;
   std::string left_out;
   std::string target_name;
-  std::string layout;
+  std::string expression;
+  uint64_t storage_elements = 0;
   static void fields(auto& self, auto&& f) {
     f(1, self.name);
     f(2, self.dtype);
@@ -155,7 +156,8 @@ struct Tensor {
     f(10, self.parallel);
     f(11, self.left_out);
     f(12, self.target_name);
-    f(13, self.layout);
+    f(13, self.expression);
+    f(14, self.storage_elements);
   }
   // The name in the target model.
   const std::string& target() const { return target_name.empty() ? name : target_name; }

@@ -176,7 +176,7 @@ typedef struct {
                     xd_reader** out, xd_error* err);
   /* [serial] protobuf wire bytes */
   xd_status (*manifest)(xd_reader* r, xd_bytes* out, xd_error* err);
-  /* [any] if XD_CAP_CONCURRENT */
+  /* [any] if XD_CAP_CONCURRENT.  Of a tensor with strides: elements of its storage. */
   xd_status (*read)(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size,
                     xd_error* err);
   /* As read; may be NULL. */

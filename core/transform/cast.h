@@ -10,7 +10,7 @@
 
 #include <cstddef>
 
-namespace crossdock::convert {
+namespace crossdock::transform {
 
 // Reads n elements at `from`, writes n at `to`; the ranges do not overlap. Any alignment.
 using CastFunction = void (*)(const std::byte* from, std::byte* to, size_t n);
@@ -18,4 +18,4 @@ using CastFunction = void (*)(const std::byte* from, std::byte* to, size_t n);
 // nullptr when there is no such cast; equal types give a copy.
 CastFunction find_cast(manifest::DType from, manifest::DType to);
 
-}  // namespace crossdock::convert
+}  // namespace crossdock::transform

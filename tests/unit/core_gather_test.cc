@@ -1,12 +1,14 @@
-#include "plugins/reader_bin/gather.h"
+// Views by strides, as torch's files have them.
+#include "core/transform/gather.h"
 
 #include "tests/catch.h"
 
+#include <crossdock/bytes.hpp>
+
 #include <numeric>
-#include <random>
 
 using namespace crossdock;
-using namespace crossdock::reader_bin;
+using namespace crossdock::transform;
 
 namespace {
 
@@ -16,9 +18,10 @@ struct Storage {
   uint64_t reads = 0, most = 0;
 
   explicit Storage(size_t n) : values(n) { std::iota(values.begin(), values.end(), T{1}); }
-  ReadBytes reader() {
-    return [this](uint64_t offset, std::span<std::byte> out) -> Result<void> {
+  ReadBelow reader(uint64_t elem_bytes = sizeof(T)) {
+    return [this, elem_bytes](uint64_t begin, std::span<std::byte> out) -> Result<void> {
       const auto bytes = std::as_bytes(std::span(values));
+      const uint64_t offset = begin * elem_bytes;
       REQUIRE(offset + out.size() <= bytes.size());
       std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(offset), out.size(), out.begin());
       ++reads;
@@ -28,16 +31,22 @@ struct Storage {
   }
 };
 
+struct Strided {
+  std::vector<uint64_t> shape;
+  std::vector<int64_t> strides;
+  uint64_t offset = 0;
+  View view() const { return View::strided(shape, strides, offset); }
+};
+
 // Element by element: what gather must equal.
 template <class T>
-std::vector<T> plain(const std::vector<T>& values, const View& view) {
+std::vector<T> plain(const std::vector<T>& values, const Strided& view) {
   std::vector<T> out;
-  std::vector<uint64_t> index(view.shape.size(), 0);
   const uint64_t n = *checked_product(view.shape);
   for (uint64_t i = 0; i < n; ++i) {
     uint64_t at = view.offset, rest = i;
     for (size_t d = view.shape.size(); d-- > 0;) {
-      at += rest % view.shape[d] * view.strides[d];
+      at += rest % view.shape[d] * static_cast<uint64_t>(view.strides[d]);
       rest /= view.shape[d];
     }
     out.push_back(values[at]);
@@ -46,22 +55,20 @@ std::vector<T> plain(const std::vector<T>& values, const View& view) {
 }
 
 template <class T>
-std::vector<T> range(Storage<T>& s, const View& view, uint64_t begin, uint64_t count,
+std::vector<T> range(Storage<T>& s, const Strided& strided, uint64_t begin, uint64_t count,
                      size_t block_bytes) {
   std::vector<T> out(count);
   std::vector<std::byte> block(block_bytes);
-  REQUIRE(gather(view, begin, count, block, s.reader(), std::as_writable_bytes(std::span(out))));
+  const View view = strided.view();
+  REQUIRE(gather(view.factors(), view.offset(), sizeof(T), begin,
+                 std::as_writable_bytes(std::span(out)), block, s.reader()));
   return out;
 }
 
 }  // namespace
 
 TEST_CASE("gather: every range of views of every kind, with blocks of every size") {
-  struct Shape {
-    std::vector<uint64_t> shape, strides;
-    uint64_t offset;
-  };
-  for (const Shape& s : std::vector<Shape>{
+  for (const Strided& view : std::vector<Strided>{
            {{3, 4}, {1, 3}, 0},               // transposed
            {{6}, {10}, 3},                    // a column
            {{3, 3}, {20, 3}, 0},              // every second row, every third column
@@ -72,7 +79,6 @@ TEST_CASE("gather: every range of views of every kind, with blocks of every size
            {{}, {}, 5},
            {{3, 2, 2}, {4, 4, 1}, 0},  // overlapping
        }) {
-    const View view{s.shape, s.strides, s.offset, 4};
     Storage<uint32_t> storage(80);
     const auto expected = plain(storage.values, view);
     for (const size_t block : {size_t{4}, size_t{12}, size_t{4096}}) {
@@ -89,10 +95,9 @@ TEST_CASE("gather: every range of views of every kind, with blocks of every size
 }
 
 TEST_CASE("gather: elements of every size") {
-  const std::vector<uint64_t> shape{5, 3}, strides{1, 5};
+  const Strided view{{5, 3}, {1, 5}};
   const auto check = [&]<class T>(T) {
     Storage<T> s(15);
-    const View view{shape, strides, 0, sizeof(T)};
     CHECK(range(s, view, 0, 15, 64) == plain(s.values, view));
   };
   check(uint8_t{});
@@ -102,15 +107,14 @@ TEST_CASE("gather: elements of every size") {
   Storage<uint64_t> s(30);  // as pairs of 16 bytes
   std::vector<uint64_t> out(30);
   std::vector<std::byte> block(64);
-  REQUIRE(gather({shape, strides, 0, 16}, 0, 15, block, s.reader(),
-                 std::as_writable_bytes(std::span(out))));
+  REQUIRE(gather(view.view().factors(), 0, 16, 0, std::as_writable_bytes(std::span(out)), block,
+                 s.reader(16)));
   for (uint64_t i = 0; i < 15; ++i) CHECK(out[2 * i] == s.values[2 * (i % 3 * 5 + i / 3)]);
 }
 
 TEST_CASE("gather: a large transposed matrix in few reads of little more than it needs") {
-  const std::vector<uint64_t> shape{512, 512}, strides{1, 512};
+  const Strided view{{512, 512}, {1, 512}};
   Storage<uint16_t> s(512 * 512);
-  const View view{shape, strides, 0, 2};
   const auto expected = plain(s.values, view);
   CHECK(range(s, view, 0, 512 * 512, 1 << 20) == expected);
   CHECK(s.reads == 1);
@@ -121,26 +125,42 @@ TEST_CASE("gather: a large transposed matrix in few reads of little more than it
   CHECK(s.reads <= 64);
 }
 
-TEST_CASE("gather: what is dense") {
-  const auto dense = [](std::vector<uint64_t> shape, std::vector<uint64_t> strides) {
-    return is_dense({shape, strides, 3, 4});
+TEST_CASE("view: strides that are none") {
+  const auto whole = [](std::vector<uint64_t> shape, std::vector<int64_t> strides,
+                        uint64_t offset = 0) {
+    return View::strided(shape, strides, offset).is_all_of(shape);
   };
-  CHECK(dense({}, {}));
-  CHECK(dense({4, 5}, {5, 1}));
-  CHECK(dense({4, 1, 5}, {5, 77, 1}));
-  CHECK(dense({0, 5}, {9, 9}));
-  CHECK_FALSE(dense({4, 5}, {1, 4}));
-  CHECK_FALSE(dense({4}, {0}));
-  CHECK_FALSE(dense({2, 2}, {4, 1}));
+  CHECK(whole({}, {}));
+  CHECK(whole({4, 5}, {5, 1}));
+  CHECK(whole({4, 1, 5}, {5, 77, 1}));
+  CHECK_FALSE(whole({4, 5}, {5, 1}, 3));
+  CHECK_FALSE(whole({4, 5}, {1, 4}));
+  CHECK_FALSE(whole({4}, {0}));
+  CHECK_FALSE(whole({2, 2}, {4, 1}));
+}
+
+TEST_CASE("gather: a column of a large matrix skips what lies between") {
+  Storage<uint32_t> s(64 * 100'000);
+  const Strided column{{64, 50'000}, {100'000, 1}};
+  CHECK(range(s, column, 0, 64 * 50'000, 4 << 20) == plain(s.values, column));
+  CHECK(s.reads == 64);
+  CHECK(s.most == 4 * 50'000);
+}
+
+TEST_CASE("gather: an element that is repeated is read once") {
+  Storage<uint32_t> s(8);
+  const Strided repeated{{1'000'000}, {0}, 3};
+  CHECK(range(s, repeated, 7, 999'000, 4) == std::vector<uint32_t>(999'000, 4));
+  CHECK(s.reads == 1);
 }
 
 TEST_CASE("gather: an error of the source is passed on") {
-  const std::vector<uint64_t> shape{2, 2}, strides{1, 2};
   std::vector<std::byte> block(64), out(16);
   const auto failing = [](uint64_t, std::span<std::byte>) -> Result<void> {
     return Error{XD_IO, "gone"};
   };
-  const auto r = gather({shape, strides, 0, 4}, 0, 4, block, failing, out);
+  const auto factors = Strided{{2, 2}, {1, 2}}.view().factors();
+  const auto r = gather(factors, 0, 4, 0, out, block, failing);
   REQUIRE_FALSE(r);
   CHECK(r.error().message == "gone");
 }

@@ -1,4 +1,4 @@
-#include "core/convert/cast.h"
+#include "core/transform/cast.h"
 
 #include <cstdint>
 #include <cstring>
@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-namespace crossdock::convert {
+namespace crossdock::transform {
 
 namespace {
 
@@ -171,4 +171,4 @@ CastFunction find_cast(DType from, DType to) {
   return nullptr;
 }
 
-}  // namespace crossdock::convert
+}  // namespace crossdock::transform

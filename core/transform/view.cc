@@ -1,10 +1,10 @@
-#include "core/layout/view.h"
+#include "core/transform/view.h"
 
 #include <crossdock/bytes.hpp>
 
 #include <algorithm>
 
-namespace crossdock::layout {
+namespace crossdock::transform {
 
 namespace {
 
@@ -57,6 +57,23 @@ View View::of(std::span<const uint64_t> shape) {
   for (size_t i = shape.size(); i-- > 0; stride *= shape[i])
     out.dims_.insert(out.dims_.begin(), {{shape[i], stride}});
   return out;
+}
+
+View View::strided(std::span<const uint64_t> shape, std::span<const int64_t> strides,
+                   uint64_t offset) {
+  View out;
+  for (size_t i = 0; i < shape.size(); ++i)
+    out.dims_.push_back({{shape[i], static_cast<uint64_t>(strides[i])}});
+  out.offset_ = offset;
+  return out;
+}
+
+bool View::is_all_of(std::span<const uint64_t> whole) const {
+  const auto all = factors();
+  const bool in_order = all.empty() || (all.size() == 1 && all[0].stride == 1);
+  const auto mine = shape();
+  return offset_ == 0 && in_order &&
+         std::equal(mine.begin(), mine.end(), whole.begin(), whole.end());
 }
 
 uint64_t View::size(uint64_t dim) const {
@@ -152,4 +169,4 @@ Result<void> View::squeeze(uint64_t dim) {
   return {};
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::transform

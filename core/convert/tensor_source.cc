@@ -1,0 +1,72 @@
+#include "core/convert/tensor_source.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace crossdock::convert {
+
+using transform::Expression;
+
+namespace {
+
+constexpr uint64_t kMaxScratch = 4 << 20;
+
+// Nothing when all tensors are read as they are.
+std::vector<Expression> as_stored(manifest::Manifest& m) {
+  std::vector<Expression> out;
+  const auto is_strided = [](const manifest::Tensor& t) { return !t.strides.empty(); };
+  if (std::none_of(m.tensors.begin(), m.tensors.end(), is_strided)) return out;
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    out.push_back(transform::stored_tensor(i, m.tensors[i]));
+    transform::describe(out.back(), m.tensors, m.tensors[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
+TensorSource::TensorSource(OpenModel& model, manifest::Manifest m, std::vector<Expression> made)
+    : model_(model),
+      manifest_(std::move(m)),
+      expressions_(made.empty() ? as_stored(manifest_) : std::move(made)),
+      gathers_(std::any_of(expressions_.begin(), expressions_.end(),
+                           [](const Expression& e) { return e.scratch_blocks() > 0; })) {}
+
+uint64_t TensorSource::scratch_bytes() const {
+  return gathers_ ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;
+}
+
+Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
+                                std::span<std::byte> out) {
+  if (expressions_.empty()) return model_.read(tensor, begin, count, out);
+  const Expression& expression = expressions_[tensor];
+  if (const auto* stored = expression.as_stored())
+    return model_.read(stored->tensor, begin, count, out);
+  if (count == 0) return {};
+  const uint64_t n_scratch = expression.scratch_blocks() > 0 ? scratch_bytes() : 0;
+  const base::Block scratch(model_.host().memory(), n_scratch);
+  if (n_scratch > 0 && !scratch.data)
+    return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};
+  return expression.evaluate(
+      begin, out, {scratch.data, n_scratch},
+      [this](uint64_t stored, uint64_t from, uint64_t n, std::span<std::byte> to) {
+        return model_.read(stored, from, n, to);
+      });
+}
+
+xd_status TensorSource::view(const xd_range& range, xd_view* out, xd_error* err) {
+  if (expressions_.empty()) return model_.view(range, out, err);
+  const auto* stored = expressions_[range.tensor].as_stored();
+  if (!stored) return XD_UNIMPLEMENTED;
+  xd_range of_stored = range;
+  of_stored.tensor = stored->tensor;
+  return model_.view(of_stored, out, err);
+}
+
+layout::ReadTensor reader_of(OpenModel& model) {
+  return [&model](uint64_t tensor, uint64_t count, std::span<std::byte> out) {
+    return model.read(tensor, 0, count, out);
+  };
+}
+
+}  // namespace crossdock::convert

@@ -1,0 +1,40 @@
+// The tensors of a model by ranges of their elements: an open model's own, or what layout rules
+// make of them.
+#pragma once
+
+#include "core/convert/open_model.h"
+#include "core/layout/layout.h"
+
+namespace crossdock::convert {
+
+class TensorSource {
+ public:
+  // `m` is what the model says of itself, or what lay_out() made of that and then `made` of it: one
+  // expression for each of its tensors, or none at all. `model` outlives it.
+  TensorSource(OpenModel& model, manifest::Manifest m,
+               std::vector<transform::Expression> made = {});
+
+  // The conversion works on a copy whose tensors have the same indexes.
+  const manifest::Manifest& manifest() const { return manifest_; }
+  plugin::Host& host() { return model_.host(); }
+  const OpenModel& model() const { return model_; }
+
+  // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
+  Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
+  // XD_UNIMPLEMENTED where the values are not the reader's own.
+  xd_status view(const xd_range& range, xd_view* out, xd_error* err);
+  // What read() needs of the budget for a moment: none where all tensors are read as they are.
+  uint64_t scratch_bytes() const;
+
+ private:
+  OpenModel& model_;
+  manifest::Manifest manifest_;
+  // One for each tensor; none when all are stored ones under the same indexes.
+  std::vector<transform::Expression> expressions_;
+  bool gathers_ = false;  // any of them needs scratch
+};
+
+// Reads what config.json is made from, for lay_out().
+layout::ReadTensor reader_of(OpenModel& model);
+
+}  // namespace crossdock::convert

@@ -1,0 +1,131 @@
+#include "core/layout/parts.h"
+
+#include "core/base/text.h"
+
+#include <crossdock/bytes.hpp>
+
+#include <algorithm>
+#include <set>
+
+namespace crossdock::layout {
+
+using manifest::Tensor;
+using transform::Expression;
+
+Result<void> for_each_leaf(const google::protobuf::RepeatedPtrField<pb::Part>& parts,
+                           const std::function<Result<void>(const pb::Part&)>& visit) {
+  for (const pb::Part& part : parts)
+    XD_TRY(part.part().empty() ? visit(part) : for_each_leaf(part.part(), visit));
+  return {};
+}
+
+const std::string& first_name(const pb::Part& part) {
+  return part.part().empty() ? part.from() : first_name(part.part(0));
+}
+
+bool has_free_expert(const pb::Part& part) {
+  if (part.part().empty()) return has_expert(part.from());
+  return !part.stack() && std::any_of(part.part().begin(), part.part().end(), has_free_expert);
+}
+
+Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored) {
+  constexpr size_t kMax = 4;
+  Tensor t = m.tensors[stored[0]];
+  std::set<std::string> encodings{t.encoding};
+  for (size_t i = 1; i < stored.size(); ++i) {
+    const Tensor& other = m.tensors[stored[i]];
+    if (stored.size() <= kMax || i + 1 == stored.size())
+      t.name += (stored.size() <= kMax ? "+" : "+...+") + other.name;
+    t.extents.insert(t.extents.end(), other.extents.begin(), other.extents.end());
+    if (encodings.insert(other.encoding).second) t.encoding += "+" + other.encoding;
+  }
+  return t;
+}
+
+Result<uint64_t> Parts::count_experts(const pb::TensorRule& rule, const std::string& name,
+                                      uint64_t layer) const {
+  if (rule.count().empty()) {
+    uint64_t n = 1;
+    while (n < kMaxExperts && stored_.find(name, layer, n)) ++n;
+    return n;
+  }
+  XD_TRY_SET(const uint64_t n, variables_.number(rule.count(), layer));
+  if (n > 0 && n <= kMaxExperts) return n;
+  return unsupported(cat("expected ", rule.count(), " to be 1 to ", kMaxExperts, ", found ", n));
+}
+
+Result<std::optional<Operand>> Parts::leaf(const pb::Part& part, Place place, Joined& found) const {
+  const auto index = stored_.find(part.from(), place.layer, place.expert);
+  if (!index) {
+    if (found.n_missing++ == 0)
+      found.missing = with_numbers(part.from(), place.layer, place.expert);
+    return std::optional<Operand>();
+  }
+  found.stored.push_back(*index);
+  const Tensor& t = m_.tensors[*index];
+  if (manifest::info(t.dtype).bits % 8 != 0 || *checked_product(t.shape) == 0)
+    return unsupported(cat("expected elements of whole bytes to lay out, found ",
+                           base::printable(t.name), " of ", manifest::name(t.dtype),
+                           " or without elements"));
+  Operand operand{transform::stored_elements(*index, t),
+                  transform::stored_view(t),
+                  transform::stored_steps(t),
+                  {}};
+  for (const pb::Operation& op : part.op()) {
+    if (auto r = operations_.apply(operand, op, place.layer); !r)
+      return std::move(r).error().in(cat("from ", base::printable(t.name)));
+  }
+  return std::optional(std::move(operand));
+}
+
+Result<std::optional<Operand>> Parts::make(const pb::TensorRule& rule, const pb::Part& part,
+                                           Place place, Joined& found) const {
+  if (part.part().empty()) return leaf(part, place, found);
+  XD_TRY_SET(auto operand, join_parts(rule, part, place, found));
+  if (!operand) return operand;
+  for (const pb::Operation& op : part.op()) XD_TRY(operations_.apply(*operand, op, place.layer));
+  return operand;
+}
+
+template <class Whole>
+Result<std::optional<Operand>> Parts::join_parts(const pb::TensorRule& rule, const Whole& whole,
+                                                 Place place, Joined& found) const {
+  std::vector<Operand> operands;
+  for (const pb::Part& part : whole.part()) {
+    uint64_t n = 1;
+    const bool numbered = whole.stack() && has_free_expert(part);
+    if (numbered) {
+      XD_TRY_SET(n, count_experts(rule, first_name(part), place.layer));
+    }
+    for (uint64_t i = 0; i < n; ++i) {
+      const Place at{place.layer, numbered ? i : place.expert};
+      XD_TRY_SET(auto operand, make(rule, part, at, found));
+      if (operand && whole.stack()) {
+        pb::Operation new_dimension;
+        new_dimension.set_unsqueeze(0);
+        XD_TRY(operations_.apply(*operand, new_dimension, place.layer));
+      }
+      if (operand) operands.push_back(*std::move(operand));
+    }
+  }
+  if (found.n_missing > 0) return std::optional<Operand>();
+  if (operands.size() == 1) return std::optional(std::move(operands[0]));
+  if (!whole.has_concat() && !whole.stack())
+    return invalid(
+        cat("expected concat or stack for ", operands.size(), " tensors, found neither"));
+  std::vector<Expression> joined;
+  for (Operand& operand : operands) {
+    XD_TRY_SET(Expression one, std::move(operand).finish());
+    joined.push_back(std::move(one));
+  }
+  XD_TRY_SET(Expression all, Expression::concat(std::move(joined), whole.concat()));
+  return std::optional(Operand::of(std::move(all)));
+}
+
+Result<Joined> Parts::join(const pb::TensorRule& rule, Place place) const {
+  Joined found;
+  XD_TRY_SET(found.operand, join_parts(rule, rule, place, found));
+  return found;
+}
+
+}  // namespace crossdock::layout

@@ -1,0 +1,93 @@
+#include "core/transform/expression.h"
+
+#include <crossdock/dtype.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace crossdock::transform {
+
+namespace {
+
+float mapped(const Node::Map& map, float value) {
+  // Rounded once: the same on every machine.
+  if (map.mapping == Mapping::kLogOfNegated) return static_cast<float>(std::log(-double{value}));
+  return value + map.operand;
+}
+
+class Evaluation {
+ public:
+  Evaluation(const std::vector<Node>& nodes, const ReadStored& read) : nodes_(nodes), read_(read) {}
+
+  // `scratch` is all that the node and those below it may use.
+  Result<void> run(uint32_t index, uint64_t begin, std::span<std::byte> out,
+                   std::span<std::byte> scratch) const {
+    const Node& node = nodes_[index];
+    if (const auto* stored = std::get_if<Node::Stored>(&node.what))
+      return read_(stored->tensor, begin, out.size() / elem_bytes(node), out);
+    if (const auto* viewed = std::get_if<Node::Viewed>(&node.what))
+      return run_view(node, *viewed, begin, out, scratch);
+    if (const auto* concat = std::get_if<Node::Concat>(&node.what))
+      return run_concat(node, *concat, begin, out, scratch);
+    const auto& map = std::get<Node::Map>(node.what);
+    XD_TRY(run(map.of, begin, out, scratch));
+    for (size_t at = 0; at < out.size(); at += sizeof(float)) {
+      float value;
+      std::memcpy(&value, &out[at], sizeof(float));
+      value = mapped(map, value);
+      std::memcpy(&out[at], &value, sizeof(float));
+    }
+    return {};
+  }
+
+ private:
+  static uint64_t elem_bytes(const Node& node) { return manifest::info(node.dtype).bits / 8; }
+
+  // A view that gathers takes one block of the scratch, and leaves the others to what it asks.
+  Result<void> run_view(const Node& node, const Node::Viewed& viewed, uint64_t begin,
+                        std::span<std::byte> out, std::span<std::byte> scratch) const {
+    if (node.scratch_blocks == nodes_[viewed.of].scratch_blocks)
+      return run(viewed.of, viewed.offset + begin, out, scratch);  // a run of what is below
+    const auto mine = scratch.first(scratch.size() / node.scratch_blocks);
+    const auto below = scratch.subspan(mine.size());
+    return gather(
+        viewed.factors, viewed.offset, elem_bytes(node), begin, out, mine,
+        [&](uint64_t from, std::span<std::byte> to) { return run(viewed.of, from, to, below); });
+  }
+
+  Result<void> run_concat(const Node& node, const Node::Concat& concat, uint64_t begin,
+                          std::span<std::byte> out, std::span<std::byte> scratch) const {
+    const uint64_t size = elem_bytes(node);
+    while (!out.empty()) {
+      const uint64_t step = begin / concat.whole;
+      uint64_t at = begin % concat.whole;
+      for (size_t i = 0; i < concat.of.size() && !out.empty(); ++i) {
+        const uint64_t inner = concat.inner[i];
+        if (at >= inner) {
+          at -= inner;
+          continue;
+        }
+        const uint64_t n = std::min(inner - at, out.size() / size);
+        XD_TRY(run(concat.of[i], step * inner + at, out.first(n * size), scratch));
+        out = out.subspan(n * size);
+        begin += n;
+        at = 0;
+      }
+    }
+    return {};
+  }
+
+  const std::vector<Node>& nodes_;
+  const ReadStored& read_;
+};
+
+}  // namespace
+
+Result<void> Expression::evaluate(uint64_t begin, std::span<std::byte> out,
+                                  std::span<std::byte> scratch, const ReadStored& read) const {
+  return Evaluation(nodes_, read)
+      .run(static_cast<uint32_t>(nodes_.size() - 1), begin, out, scratch);
+}
+
+}  // namespace crossdock::transform

@@ -1,0 +1,178 @@
+#include "core/transform/expression.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace crossdock::transform {
+
+using manifest::DType;
+using manifest::Tensor;
+
+uint32_t Expression::take_in(Expression other) {
+  const auto shift = static_cast<uint32_t>(nodes_.size());
+  for (Node& node : other.nodes_) {
+    if (auto* viewed = std::get_if<Node::Viewed>(&node.what)) viewed->of += shift;
+    if (auto* map = std::get_if<Node::Map>(&node.what)) map->of += shift;
+    if (auto* concat = std::get_if<Node::Concat>(&node.what)) {
+      for (uint32_t& child : concat->of) child += shift;
+    }
+    nodes_.push_back(std::move(node));
+  }
+  return static_cast<uint32_t>(nodes_.size() - 1);
+}
+
+Expression Expression::stored(uint64_t tensor, DType dtype, std::vector<uint64_t> shape) {
+  Expression out;
+  out.nodes_.push_back({dtype, std::move(shape), Node::Stored{tensor}, 0});
+  return out;
+}
+
+Expression Expression::view(Expression of, const View& view, std::vector<Step> steps) {
+  if (view.is_all_of(of.root().shape)) return of;
+  Node::Viewed viewed{static_cast<uint32_t>(of.nodes_.size() - 1), view.factors(), view.offset(),
+                      std::move(steps)};
+  // What lies in a row below is read through, whoever's it is.
+  const bool is_run =
+      viewed.factors.empty() || (viewed.factors.size() == 1 && viewed.factors[0].stride == 1);
+  const uint32_t blocks = of.root().scratch_blocks + (is_run ? 0 : 1);
+  of.nodes_.push_back({of.root().dtype, view.shape(), std::move(viewed), blocks});
+  return of;
+}
+
+Result<Expression> Expression::concat(std::vector<Expression> of, uint64_t dim) {
+  const DType dtype = of[0].root().dtype;
+  std::vector<uint64_t> shape = of[0].root().shape;
+  if (dim >= shape.size())
+    return invalid(cat("expected a dimension below ", shape.size(), " to join, found ", dim));
+  shape[dim] = 0;
+  Node::Concat concat{{}, dim, {}, 0};
+  uint32_t blocks = 0;
+  for (const Expression& part : of) {
+    const Node& node = part.root();
+    for (size_t i = 0; i < shape.size(); ++i) {
+      if (node.shape.size() == shape.size() && (i == dim || node.shape[i] == shape[i])) continue;
+      return invalid(
+          "expected tensors whose shapes differ along the joined dimension alone, found others");
+    }
+    if (node.dtype != dtype) return invalid("expected tensors of one type to join, found two");
+    const uint64_t inner = *checked_product(std::span(node.shape).subspan(dim));
+    const auto whole = checked_add(concat.whole, inner);
+    if (!whole) return invalid("expected fewer than 2^64 elements to join, found more");
+    concat.whole = *whole;
+    concat.inner.push_back(inner);
+    shape[dim] += node.shape[dim];
+    blocks = std::max(blocks, node.scratch_blocks);
+  }
+  Expression out;
+  for (Expression& part : of) concat.of.push_back(out.take_in(std::move(part)));
+  out.nodes_.push_back({dtype, std::move(shape), std::move(concat), blocks});
+  return out;
+}
+
+Result<Expression> Expression::map(Expression of, Mapping mapping, float operand) {
+  const Node& node = of.root();
+  if (node.dtype != DType::F32)
+    return unsupported(
+        cat("expected F32 values to compute on, found ", manifest::name(node.dtype)));
+  const auto below = static_cast<uint32_t>(of.nodes_.size() - 1);
+  of.nodes_.push_back(
+      {node.dtype, node.shape, Node::Map{below, mapping, operand}, node.scratch_blocks});
+  return of;
+}
+
+std::vector<uint64_t> Expression::tensors() const {
+  std::vector<uint64_t> out;
+  for (const Node& node : nodes_) {
+    const auto* stored = std::get_if<Node::Stored>(&node.what);
+    if (stored && std::find(out.begin(), out.end(), stored->tensor) == out.end())
+      out.push_back(stored->tensor);
+  }
+  return out;
+}
+
+namespace {
+
+std::string call_text(const Step& step, const std::string& operand) {
+  return cat(step.name, "(", step.arguments, step.arguments.empty() ? "" : ", ", operand, ")");
+}
+
+// All, or of a long list the first and the last.
+std::string joined_text(const std::vector<std::string>& operands) {
+  constexpr size_t kMax = 4;
+  if (operands.size() > kMax)
+    return cat(operands[0], ", ", operands[1], ", ..., ", operands.back());
+  std::string out;
+  for (const std::string& operand : operands) out += cat(out.empty() ? "" : ", ", operand);
+  return out;
+}
+
+// As short as says which float it is.
+std::string number_text(float value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
+}  // namespace
+
+std::string Expression::text(std::span<const Tensor> source) const {
+  return text_of(static_cast<uint32_t>(nodes_.size() - 1), source);
+}
+
+std::string Expression::text_of(uint32_t index, std::span<const Tensor> source,
+                                size_t but_steps) const {
+  const auto& what = nodes_[index].what;
+  if (const auto* stored = std::get_if<Node::Stored>(&what)) return source[stored->tensor].name;
+  if (const auto* map = std::get_if<Node::Map>(&what)) {
+    const Step step = map->mapping == Mapping::kAdd ? Step{"add", number_text(map->operand)}
+                                                    : Step{"log_of_negated", ""};
+    return call_text(step, text_of(map->of, source));
+  }
+  if (const auto* viewed = std::get_if<Node::Viewed>(&what)) {
+    std::string out = text_of(viewed->of, source);
+    for (size_t i = 0; i + but_steps < viewed->steps.size(); ++i)
+      out = call_text(viewed->steps[i], out);
+    return out;
+  }
+  const auto& concat = std::get<Node::Concat>(what);
+  // A new dimension before each, along which they are joined, is a stack.
+  const auto is_new = [&](uint32_t child) {
+    const auto* viewed = std::get_if<Node::Viewed>(&nodes_[child].what);
+    return viewed && !viewed->steps.empty() && viewed->steps.back().name == "unsqueeze" &&
+           viewed->steps.back().arguments == std::to_string(concat.dim);
+  };
+  const bool is_stack = std::all_of(concat.of.begin(), concat.of.end(), is_new);
+  std::vector<std::string> operands;
+  for (const uint32_t child : concat.of)
+    operands.push_back(text_of(child, source, is_stack ? 1 : 0));
+  return call_text({is_stack ? "stack" : "concat", std::to_string(concat.dim)},
+                   joined_text(operands));
+}
+
+Expression stored_elements(uint64_t index, const Tensor& t) {
+  return Expression::stored(
+      index, t.dtype, t.strides.empty() ? t.shape : std::vector<uint64_t>{t.storage_elements});
+}
+
+View stored_view(const Tensor& t) {
+  return t.strides.empty() ? View::of(t.shape)
+                           : View::strided(t.shape, t.strides, t.storage_offset);
+}
+
+std::vector<Step> stored_steps(const Tensor& t) {
+  if (t.strides.empty()) return {};
+  const std::string offset = t.storage_offset > 0 ? cat(", ", t.storage_offset) : "";
+  return {{"strided", list_text(t.strides) + offset}};
+}
+
+Expression stored_tensor(uint64_t index, const Tensor& t) {
+  return Expression::view(stored_elements(index, t), stored_view(t), stored_steps(t));
+}
+
+void describe(const Expression& expression, std::span<const Tensor> source, Tensor& t) {
+  if (expression.as_stored()) return;
+  t.expression = expression.text(source);
+  t.strides.clear();
+  t.storage_offset = t.storage_elements = 0;
+}
+
+}  // namespace crossdock::transform

@@ -1,0 +1,132 @@
+// A tensor of the target as an expression of stored ones: a small typed tree that is evaluated by
+// ranges of elements, so that no tensor is ever held whole.
+//
+//   stored         elements as the reader gives them: read straight into the caller's buffer
+//   view           other elements of a node in another order (view.h)
+//   concat         nodes one after the other along a dimension; a stack is the same of views that
+//                  have one dimension more
+//   map            each value changed
+//
+// The cast to the type that a writer asks for is no node: it stands above the root, in the tensor
+// service, for a digest is of the values before it. A new kind of node (codes that are dequantised,
+// with their scales and zeros as children of types of their own) is a struct among Node's, a maker,
+// and a case in evaluate() and in text().
+#pragma once
+
+#include "core/transform/gather.h"
+#include "core/transform/view.h"
+
+#include <crossdock/manifest_wire.hpp>
+
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace crossdock::transform {
+
+// An operation of a view, for the text: "split" with "0, [4, 2]".
+struct Step {
+  std::string name, arguments;
+  bool operator==(const Step&) const = default;
+};
+
+enum class Mapping { kAdd, kLogOfNegated };
+
+struct Node {
+  struct Stored {
+    uint64_t tensor = 0;  // by its index in the source's manifest
+    bool operator==(const Stored&) const = default;
+  };
+  struct Viewed {
+    uint32_t of = 0;
+    std::vector<Factor> factors;
+    uint64_t offset = 0;
+    std::vector<Step> steps;  // that made it
+    bool operator==(const Viewed&) const = default;
+  };
+  struct Concat {
+    std::vector<uint32_t> of;
+    uint64_t dim = 0;
+    std::vector<uint64_t> inner;  // elements of each for every step of the dimensions before `dim`
+    uint64_t whole = 0;           // their sum
+    bool operator==(const Concat&) const = default;
+  };
+  struct Map {
+    uint32_t of = 0;
+    Mapping mapping = Mapping::kAdd;
+    float operand = 0;  // of kAdd
+    bool operator==(const Map&) const = default;
+  };
+
+  manifest::DType dtype = manifest::DType::UNSPECIFIED;
+  std::vector<uint64_t> shape;
+  std::variant<Stored, Viewed, Concat, Map> what;
+  uint32_t scratch_blocks = 0;  // gathers that run one inside the other, here and below
+  bool operator==(const Node&) const = default;
+};
+
+// Fills `out` with elements [begin, begin + count) of a stored tensor.
+using ReadStored = std::function<Result<void>(uint64_t tensor, uint64_t begin, uint64_t count,
+                                              std::span<std::byte> out)>;
+
+// An immutable value; its elements are of whole bytes, but for those of a stored tensor alone.
+class Expression {
+ public:
+  static Expression stored(uint64_t tensor, manifest::DType dtype, std::vector<uint64_t> shape);
+  // `view` is of `of`'s elements. One that changes nothing gives `of` itself.
+  static Expression view(Expression of, const View& view, std::vector<Step> steps);
+  // Errors: shapes that differ in more than the joined dimension, types that differ.
+  static Result<Expression> concat(std::vector<Expression> of, uint64_t dim);
+  // Errors: values that are not F32, in which the mappings compute.
+  static Result<Expression> map(Expression of, Mapping mapping, float operand = 0);
+
+  // Children come before their parents, so the root is the last.
+  const std::vector<Node>& nodes() const { return nodes_; }
+  const Node& root() const { return nodes_.back(); }
+  // The tensor that it is, when it is a stored one as the reader gives it; else nullptr.
+  const Node::Stored* as_stored() const { return std::get_if<Node::Stored>(&root().what); }
+  // All that it is made of, each once, in order.
+  std::vector<uint64_t> tensors() const;
+
+  // Whether evaluate() needs scratch: one element at least for each of so many blocks. The more
+  // there is, the fewer reads.
+  uint32_t scratch_blocks() const { return root().scratch_blocks; }
+  // Fills `out` with elements from `begin` on. [any]
+  Result<void> evaluate(uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
+                        const ReadStored& read) const;
+
+  bool operator==(const Expression&) const = default;
+  // "concat(0, a, transpose(b))": the same for the same expression, with names of the source.
+  std::string text(std::span<const manifest::Tensor> source) const;
+
+ private:
+  std::string text_of(uint32_t index, std::span<const manifest::Tensor> source,
+                      size_t but_steps = 0) const;
+  uint32_t take_in(Expression other);
+  std::vector<Node> nodes_;
+};
+
+// A tensor of the source, as reading it counts elements: its own, or where it has strides those of
+// its storage.
+Expression stored_elements(uint64_t index, const manifest::Tensor& t);
+// Its elements among those; for a tensor with strides the step that the view stands for.
+View stored_view(const manifest::Tensor& t);
+std::vector<Step> stored_steps(const manifest::Tensor& t);
+// Both: the tensor's own elements in row-major order.
+Expression stored_tensor(uint64_t index, const manifest::Tensor& t);
+
+// Puts down in `t` how it is made of `source`, if it is not a stored tensor as the reader gives it.
+// Its strides then have been seen to.
+void describe(const Expression& expression, std::span<const manifest::Tensor> source,
+              manifest::Tensor& t);
+
+// "[4, 2]"
+template <class Sizes>
+std::string list_text(const Sizes& sizes) {
+  std::string out = "[";
+  for (const auto& size : sizes) out += cat(out.size() > 1 ? ", " : "", size);
+  return out + "]";
+}
+
+}  // namespace crossdock::transform
