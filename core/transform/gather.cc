@@ -8,15 +8,10 @@ namespace crossdock::transform {
 
 namespace {
 
-// Reading so many bytes that nobody wants costs about as much as another call.
+// Reading so many bytes that nobody wants costs about as much as another call, as long as all that
+// is read stays in the processor's nearest caches.
 constexpr uint64_t kCallBytes = 4 << 10;
-
-// Some steps of each factor: `extent` of them from the element `below` on. The first of its
-// elements is number `out` of those wanted.
-struct Box {
-  std::vector<uint64_t> extent;
-  uint64_t below = 0, out = 0;
-};
+constexpr uint64_t kNearBytes = 64 << 10;
 
 class Gather {
  public:
@@ -28,7 +23,8 @@ class Gather {
         out_(out),
         scratch_(scratch),
         read_(read),
-        inner_(factors.size(), 1) {
+        inner_(factors.size(), 1),
+        extent_(factors.size(), 1) {
     for (size_t d = inner_.size(); d-- > 1;) inner_[d - 1] = inner_[d] * factors[d].size;
   }
 
@@ -37,8 +33,10 @@ class Gather {
   // are looked at one factor further in.
   Result<void> range(size_t d, uint64_t from, uint64_t to, uint64_t below, uint64_t base) {
     if (from == to) return {};
-    if (d == factors_.size())
-      return box({std::vector<uint64_t>(d, 1), below, base + from - begin_});
+    if (d == factors_.size()) {
+      std::fill(extent_.begin(), extent_.end(), 1);
+      return box(below, base + from - begin_);
+    }
     const uint64_t step = inner_[d];
     const uint64_t first = from / step, last = to / step;  // touched; the first that is not whole
     const auto inside = [&](uint64_t i, uint64_t a, uint64_t b) {
@@ -51,79 +49,88 @@ class Gather {
       ++whole;
     }
     if (whole < last) {
-      Box b{{}, below + whole * factors_[d].stride, base + whole * step - begin_};
-      for (const Factor& f : factors_) b.extent.push_back(f.size);
-      std::fill_n(b.extent.begin(), d, 1);
-      b.extent[d] = last - whole;
-      XD_TRY(box(std::move(b)));
+      for (size_t i = 0; i < extent_.size(); ++i) extent_[i] = i < d ? 1 : factors_[i].size;
+      extent_[d] = last - whole;
+      XD_TRY(box(below + whole * factors_[d].stride, base + whole * step - begin_));
     }
     return inside(last, 0, to % step);
   }
 
  private:
-  // Reads a box at once where that is cheaper than to read its halves.
-  Result<void> box(Box b) {
+  // A box is `extent_` steps of each factor from the element `below` on; the first of its elements
+  // is number `out` of those wanted. Reads it at once where that is cheaper than to read its
+  // halves. The extents are as they were afterwards.
+  Result<void> box(uint64_t below, uint64_t out) {
     uint64_t span = 1;       // elements below, from the box's first to its last
     uint64_t count = 1;      // elements of the box
     uint64_t different = 1;  // the same, but for those that a stride of 0 repeats
     uint64_t run = 1;        // neighbours below
+    uint64_t farthest = 0;
     size_t widest = 0;
-    for (size_t d = 0; d < b.extent.size(); ++d) {
-      const uint64_t reach = (b.extent[d] - 1) * factors_[d].stride;
+    for (size_t d = 0; d < extent_.size(); ++d) {
+      const auto [size, stride] = Factor{extent_[d], factors_[d].stride};
+      const uint64_t reach = (size - 1) * stride;
       span += reach;
-      count *= b.extent[d];
-      if (factors_[d].stride > 0) different *= b.extent[d];
-      if (factors_[d].stride == 1) run = std::max(run, b.extent[d]);
-      if (reach > (b.extent[widest] - 1) * factors_[widest].stride) widest = d;
+      count *= size;
+      if (stride > 0) different *= size;
+      if (stride == 1) run = std::max(run, size);
+      if (reach > farthest) {
+        farthest = reach;
+        widest = d;
+      }
     }
-    const bool is_run = !factors_.empty() && factors_.back().stride == 1;
-    if (count == (is_run ? b.extent.back() : 1))
-      return read_(b.below, out_.subspan(b.out * elem_, count * elem_));
+    const bool ends_in_run = !factors_.empty() && factors_.back().stride == 1;
+    if (count == (ends_in_run ? extent_.back() : 1))
+      return read_(below, out_.subspan(out * elem_, count * elem_));
     const uint64_t unwanted = span - std::min(span, different);
-    if (span <= scratch_.size() / elem_ && unwanted * elem_ / kCallBytes < different / run) {
-      XD_TRY(read_(b.below, scratch_.first(span * elem_)));
-      return copy(b), Result<void>();
+    const bool is_cheap = span * elem_ <= kNearBytes || unwanted <= different;
+    if (span <= scratch_.size() / elem_ && is_cheap &&
+        unwanted * elem_ / kCallBytes < different / run) {
+      XD_TRY(read_(below, scratch_.first(span * elem_)));
+      return copy(out), Result<void>();
     }
-    Box other = b;
-    const uint64_t half = b.extent[widest] / 2;
-    b.extent[widest] = half;
-    other.extent[widest] -= half;
-    other.below += half * factors_[widest].stride;
-    other.out += half * inner_[widest];
-    XD_TRY(box(std::move(b)));
-    return box(std::move(other));
+    const uint64_t whole = extent_[widest], half = whole / 2;
+    extent_[widest] = half;
+    XD_TRY(box(below, out));
+    extent_[widest] = whole - half;
+    XD_TRY(box(below + half * factors_[widest].stride, out + half * inner_[widest]));
+    extent_[widest] = whole;
+    return {};
   }
 
   // From the scratch, whose first element is the box's first.
-  void copy(const Box& b) {
+  void copy(uint64_t out) {
     switch (elem_) {
       case 1:
-        return copy_steps<1>(b, 0, 0, b.out);
+        return copy_steps<1>(0, 0, out);
       case 2:
-        return copy_steps<2>(b, 0, 0, b.out);
+        return copy_steps<2>(0, 0, out);
       case 4:
-        return copy_steps<4>(b, 0, 0, b.out);
+        return copy_steps<4>(0, 0, out);
       case 8:
-        return copy_steps<8>(b, 0, 0, b.out);
+        return copy_steps<8>(0, 0, out);
       default:
-        return copy_steps<16>(b, 0, 0, b.out);
+        return copy_steps<16>(0, 0, out);
     }
   }
 
   template <size_t Size>
-  void copy_steps(const Box& b, size_t d, uint64_t from, uint64_t to) {
-    if (d + 1 == b.extent.size()) return copy_row<Size>(b, from, to);
-    if (d + 2 == b.extent.size() && factors_[d].stride == 1) return turn<Size>(b, from, to);
-    for (uint64_t i = 0; i < b.extent[d]; ++i)
-      copy_steps<Size>(b, d + 1, from + i * factors_[d].stride, to + i * inner_[d]);
+  void copy_steps(size_t d, uint64_t from, uint64_t to) {
+    if (d + 1 == extent_.size()) return copy_row<Size>(from, to);
+    constexpr uint64_t kSide = 64 / Size;
+    const bool is_matrix = d + 2 == extent_.size() && factors_[d].stride == 1;
+    if (is_matrix && extent_[d] >= kSide && factors_[d + 1].stride >= kSide)
+      return turn<Size, kSide>(from, to);
+    for (uint64_t i = 0; i < extent_[d]; ++i)
+      copy_steps<Size>(d + 1, from + i * factors_[d].stride, to + i * inner_[d]);
   }
 
   // The innermost factor.
   template <size_t Size>
-  void copy_row(const Box& b, uint64_t from, uint64_t to) {
+  void copy_row(uint64_t from, uint64_t to) {
     const std::byte* source = scratch_.data() + from * Size;
     std::byte* target = out_.data() + to * Size;
-    const uint64_t n = b.extent.back(), stride = factors_.back().stride;
+    const uint64_t n = extent_.back(), stride = factors_.back().stride;
     if (stride == 1) {
       std::memcpy(target, source, n * Size);
       return;
@@ -132,21 +139,31 @@ class Gather {
       std::memcpy(target + i * Size, source + i * stride * Size, Size);
   }
 
-  // The two innermost factors, the outer of which has neighbours: a matrix turned over, in bands
-  // whose rows fill a cache line, so that each line is fetched once.
-  template <size_t Size>
-  void turn(const Box& b, uint64_t from, uint64_t to) {
-    constexpr uint64_t kBand = 64 / Size;
-    const size_t d = b.extent.size() - 2;
-    const uint64_t rows = b.extent[d], columns = b.extent[d + 1];
-    const uint64_t stride = factors_[d + 1].stride, row_out = inner_[d];
-    for (uint64_t band = 0; band < rows; band += kBand) {
-      const uint64_t n = std::min(kBand, rows - band);
-      for (uint64_t column = 0; column < columns; ++column) {
-        const std::byte* source = scratch_.data() + (from + band + column * stride) * Size;
-        std::byte* target = out_.data() + (to + band * row_out + column) * Size;
-        for (uint64_t i = 0; i < n; ++i)
-          std::memcpy(target + i * row_out * Size, source + i * Size, Size);
+  // The two innermost factors, the outer of which has neighbours: a matrix turned over, by way of
+  // square tiles that are read and written a cache line at a time.
+  template <size_t Size, uint64_t kSide>
+  void turn(uint64_t from, uint64_t to) {
+    std::byte tile[kSide * kSide * Size];
+    const size_t d = extent_.size() - 2;
+    const uint64_t rows = extent_[d], columns = extent_[d + 1];
+    const uint64_t stride = factors_[d + 1].stride;
+    for (uint64_t row = 0; row < rows; row += kSide) {
+      const uint64_t n_rows = std::min(kSide, rows - row);
+      for (uint64_t column = 0; column < columns; column += kSide) {
+        const uint64_t n_columns = std::min(kSide, columns - column);
+        const std::byte* source = scratch_.data() + (from + row + column * stride) * Size;
+        const uint64_t n_bytes = n_rows * Size;
+        for (uint64_t c = 0; c < n_columns; ++c) {
+          const std::byte* line = source + c * stride * Size;
+          std::byte* to_line = tile + c * kSide * Size;
+          n_rows == kSide ? std::memcpy(to_line, line, kSide * Size)
+                          : std::memcpy(to_line, line, n_bytes);
+        }
+        for (uint64_t r = 0; r < n_rows; ++r) {
+          std::byte* target = out_.data() + (to + (row + r) * inner_[d] + column) * Size;
+          for (uint64_t c = 0; c < n_columns; ++c)
+            std::memcpy(target + c * Size, tile + (c * kSide + r) * Size, Size);
+        }
       }
     }
   }
@@ -155,7 +172,8 @@ class Gather {
   const uint64_t elem_, begin_;
   const std::span<std::byte> out_, scratch_;
   const ReadBelow& read_;
-  std::vector<uint64_t> inner_;  // elements of one step of each factor
+  std::vector<uint64_t> inner_;   // elements of one step of each factor
+  std::vector<uint64_t> extent_;  // of the box at hand
 };
 
 }  // namespace

@@ -13,7 +13,8 @@ namespace crossdock::reader_bin {
 // A view that repeats its elements may be no larger than this: a file of a few bytes can ask for
 // any size.
 inline constexpr uint64_t kMaxRepeatedBytes = 1 << 30;
-// A strided view of a deflated record is read from memory. torch itself never deflates.
+// Values are picked from a deflated record by inflating it for every piece anew. torch itself never
+// deflates.
 inline constexpr uint64_t kMaxInflatedView = 64 << 20;
 
 struct BinTensor {

@@ -82,7 +82,7 @@ def write_gguf(path, tensors, heads, kv_heads):
     text = lambda s: struct.pack("<Q", len(s)) + s.encode()
     number = lambda key, n: text(key) + struct.pack("<II", 4, n)
     values = [text("general.architecture") + struct.pack("<I", 8) + text("llama"), number("llama.attention.head_count", heads),
-              number("llama.attention.head_count_kv", kv_heads), number("llama.embedding_length", tensors[0][1][1]), number("llama.block_count", 1)]
+              number("llama.attention.head_count_kv", kv_heads), number("llama.embedding_length", tensors[0][1][1]), number("llama.block_count", len({name.split(".")[2] for name, _ in tensors if name.startswith("model.layers.")}))]
     infos, sizes, at = b"", [], 0
     for name, shape in tensors:
         for ours, theirs in GGUF_NAMES.items():
