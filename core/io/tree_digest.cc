@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 #if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
-#include <xxh_x86dispatch.h>  // the same functions, with AVX2 or AVX512 where the processor has them
+// The same functions, with AVX2 or AVX512 where the processor has them.
+#include <xxh_x86dispatch.h>
 #endif
 
 #include <algorithm>

@@ -2,10 +2,10 @@
 // "tree:<32 hex>".
 //
 // The bytes are cut into leaves of 4 KiB, the last one shorter; no bytes at all are one empty leaf.
-// A leaf's hash is the XXH3-128 of its bytes. Above, as in BLAKE3:
-// of n leaves the left subtree has the largest power of two below n, and an inner node's hash is
-// the XXH3-128 of its two children's, 32 bytes. The digest is the XXH3-128 of the root's hash and
-// the number of all bytes (64 bits, little endian). Hashes are in their canonical form, big endian.
+// A leaf's hash is the XXH3-128 of its bytes. Above, as in BLAKE3: of n leaves the left subtree has
+// the largest power of two below n, and an inner node's hash is the XXH3-128 of its two children's,
+// 32 bytes. The digest is the XXH3-128 of the root's hash and the number of all bytes (64 bits,
+// little endian). Hashes are in their canonical form, big endian.
 //
 //   TreeDigest digest(n_bytes);
 //   TreeDigest::Run run(digest, offset);   // a reader's, of consecutive bytes
@@ -32,8 +32,7 @@ namespace crossdock::io {
 
 inline constexpr uint64_t kLeafBytes = 4096;
 
-// Its canonical form is the 16 bytes of both, big endian. As numbers it stays in registers: a copy
-// of bytes just written would wait for the hash before it, and take longer than the hash.
+// As numbers, for bytes that were just written are slow to copy.
 struct TreeHash {
   uint64_t high = 0, low = 0;
   bool operator==(const TreeHash&) const = default;
