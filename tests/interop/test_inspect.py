@@ -161,3 +161,17 @@ def test_convert_from_the_cache(crossdock, hub, tmp_path):
     assert config.read_bytes() == (origin / "config.json").read_bytes() and not config.is_symlink()
     error = crossdock.convert("org/tiny", snapshot / "out", env={"HF_HOME": str(home)}, code=1).stderr
     assert "SRC" in error and not (snapshot / "out").exists()
+
+
+def test_how_tensors_are_made(crossdock, tmp_path):
+    w = torch.arange(24.0).reshape(4, 6)
+    torch.save({"plain.weight": w, "turned.weight": w.T, "part.weight": w[1:, 2:4], "one.weight": w[:1].expand(3, 6)}, tmp_path / "m.bin")
+    lines = crossdock("inspect", tmp_path / "m.bin", "--tensors").stdout.splitlines()
+    assert lines == ["plain.weight  F32  [4, 6]", "turned.weight  F32  [6, 4]  = strided([1, 6], turned.weight)",
+                     "part.weight  F32  [3, 2]  = strided([6, 1], 8, part.weight)", "one.weight  F32  [3, 6]  = strided([0, 1], one.weight)"]
+    listed = json.loads(crossdock("inspect", tmp_path / "m.bin", "--json", "--digest", "none").stdout)["tensors"]
+    assert [t.get("expression") for t in listed] == [None, "strided([1, 6], turned.weight)", "strided([6, 1], 8, part.weight)", "strided([0, 1], one.weight)"]
+    crossdock("inspect", tmp_path / "m.bin", "--manifest", tmp_path / "m.json")
+    told = json.loads((tmp_path / "m.json").read_text())["tensors"]
+    assert [t.get("expression") for t in told] == [t.get("expression") for t in listed]
+    assert not any("strides" in t or "storage_offset" in t or "storageOffset" in t for t in told)

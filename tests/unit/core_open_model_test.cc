@@ -128,6 +128,45 @@ TEST_CASE("values, and who read them") {
   CHECK(made_by[0].input == f.dir.path().string());
 }
 
+TEST_CASE("tensors are the reader's own, or picked out of a storage") {
+  FakeModel fake = small();
+  fake.add("t", DType::U8, {3, 2}, "abcdef");  // as the transposed of a stored [2, 3]
+  fake.manifest.tensors[2].strides = {1, 3};
+  fake.manifest.tensors[2].storage_elements = 6;
+  OpenFake plain(small()), open(fake);
+  CHECK(plain.model().scratch_bytes() == 0);
+  CHECK(open.model().scratch_bytes() > 0);
+  const auto read = [&](uint64_t tensor, uint64_t begin, uint64_t count, size_t bytes) {
+    std::string out(bytes, '-');
+    REQUIRE(
+        open.model().read(tensor, begin, count, {reinterpret_cast<std::byte*>(out.data()), bytes}));
+    return out;
+  };
+  CHECK(read(0, 1, 2, 8) == "456789ab");
+  CHECK(read(2, 0, 6, 6) == "adbecf");
+  CHECK(read(2, 1, 4, 4) == "dbec");
+  CHECK(read(2, 6, 0, 0).empty());
+  const manifest::Tensor& t = open.model().manifest().tensors[2];
+  CHECK(t.expression == "strided([1, 3], t)");
+  CHECK(t.strides.empty());
+  xd_view view{XD_INIT_SIZE(xd_view), 0, nullptr, 0, nullptr, nullptr};
+  CHECK(open.model().view(dense_range(2, 0, 6), &view, nullptr) == XD_UNIMPLEMENTED);
+}
+
+TEST_CASE("a source's tensors in another order") {
+  OpenFake open(small());
+  manifest::Manifest m = open.model().manifest();
+  std::swap(m.tensors[0], m.tensors[1]);
+  using transform::Expression;
+  convert::TensorSource source(
+      open.opened(), m,
+      {Expression::stored(1, DType::U8, {3}), Expression::stored(0, DType::F32, {2, 2})});
+  CHECK(source.scratch_bytes() == 0);
+  std::string out(3, '-');
+  REQUIRE(source.read(0, 0, 3, {reinterpret_cast<std::byte*>(out.data()), 3}));
+  CHECK(out == "xyz");
+}
+
 TEST_CASE("auxiliary files come from the source, or from the reader") {
   Fixture f;
   put(f.dir / "config.json", "{\"a\": 1}");

@@ -101,6 +101,26 @@ TEST_CASE("the parts that quantisation methods leave beside their codes are refu
                  "down_proj_blocks"));  // MXFP4
 }
 
+TEST_CASE("what counts is what layout rules leave of the codes") {
+  Manifest m = of({"l.norm.weight"});
+  manifest::Tensor made = tensor("l.qweight+l.scales", DType::F32, {4, 4});
+  made.target_name = "l.weight";
+  m.tensors.push_back(made);
+  m.tensors.push_back(tensor("l.qweight", DType::F32, {4, 4}));
+  CHECK(contains(quantised(m), "tensor l.qweight, which"));
+  m.tensors[2].target_name =
+      "l.weight";  // a rule's name for a stored tensor does not make it plain
+  CHECK(contains(quantised(m), "tensor l.qweight, which"));
+  m.tensors[2].expression = "transpose(l.qweight)";
+  CHECK(quantised(m) == "plain");
+  m.tensors[2].target_name = "l.W_q";
+  m.tensors[2].dtype = DType::I32;
+  CHECK(contains(quantised(m), "left beside its codes (HQQ)"));
+  m.tensors[2].left_out = "a rule says so";
+  CHECK(quantised(m) == "plain");
+  CHECK_FALSE(model::has_integer_values(m));
+}
+
 TEST_CASE("integer matrices without a config.json are codes; masks, ids and counters are buffers") {
   const auto with = [](const char* name, DType dtype, std::vector<uint64_t> shape,
                        std::vector<std::string> beside = {}) {
