@@ -89,7 +89,7 @@ void print_plan(const convert::PlanSummary& s, const convert::Request& r) {
   using base::human_bytes;
   fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers, {} left out\n",
              s.format, human_bytes(s.source_bytes), s.tensors, s.parameters,
-             base::human_count(s.parameter_elems), s.buffers, s.left_out);
+             base::human_count(s.parameter_elems), s.buffers, s.excluded);
   fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files,
              human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes), human_bytes(s.free_bytes));
   fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n",
@@ -143,7 +143,7 @@ int run(const convert::Request& request, const Session& session, Progress& progr
   const convert::PlanSummary& s = outcome->plan;
   fmt::print(
       "{}: {} parameters, {} buffers, {} left out; {} files, {} on disk ({} apparent) in {}\n",
-      request.destination, s.parameters, s.buffers, s.left_out, s.files,
+      request.destination, s.parameters, s.buffers, s.excluded, s.files,
       base::human_bytes(s.stored_bytes), base::human_bytes(s.apparent_bytes),
       base::human_seconds(outcome->seconds));
   print_notes(s);

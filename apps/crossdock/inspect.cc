@@ -116,7 +116,7 @@ Result<void> write_manifest(const Manifest& m, const std::string& path) {
   return {};
 }
 
-struct Wishes {
+struct Request {
   std::string source, from, manifest_path, digest;
   bool json = false, tensors = false;
   unsigned threads = 1;
@@ -125,37 +125,37 @@ struct Wishes {
   bool keep_unmatched = false;
 };
 
-Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
-  const auto loaded = rules::RuleSet::load(wishes.rules);
+Result<void> run(Session& session, const Request& request, Progress& progress) {
+  const auto loaded = rules::RuleSet::load(request.rules);
   if (!loaded) fmt::print(stderr, "note: {}\n", loaded.error().message);
   const rules::RuleSet rules = loaded ? *loaded : rules::RuleSet();
-  XD_TRY_SET(auto input, io::open_input(wishes.source));
+  XD_TRY_SET(auto input, io::open_input(request.source));
   XD_TRY_SET(const auto model,
              convert::OpenModel::open(session.host(), session.registry(), std::move(input),
-                                      wishes.from, wishes.reader_options));
+                                      request.from, request.reader_options));
   XD_TRY_SET(Manifest m, model->describe());
   for (const std::string& note : model->notes())
     fmt::print(stderr, "note: {}\n", base::printable(note));
   // What the file holds is shown under its own names when the rules make no model of it.
-  auto laid_out = layout::lay_out(rules, wishes.keep_unmatched, convert::reader_of(*model), m);
+  auto laid_out = rules::lay_out(rules, request.keep_unmatched, convert::reader_of(*model), m);
   if (!laid_out) fmt::print(stderr, "note: {}\n", laid_out.error().message);
   convert::TensorSource tensors(
       *model, std::move(m),
       laid_out ? std::move(laid_out->expressions) : std::vector<transform::Expression>());
   std::vector<std::string> digests;
-  if (wishes.digest != "none") {
+  if (request.digest != "none") {
     const auto kind =
-        wishes.digest == "sha256" ? convert::DigestKind::kSha256 : convert::DigestKind::kTree;
+        request.digest == "sha256" ? convert::DigestKind::kSha256 : convert::DigestKind::kTree;
     XD_TRY_SET(digests, convert::digest_tensors(
-                            tensors, kind, wishes.threads, cancelled,
+                            tensors, kind, request.threads, cancelled,
                             [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
     progress.clear();
   }
-  if (!wishes.manifest_path.empty())
-    XD_TRY(write_manifest(tensors.manifest(), wishes.manifest_path));
-  if (wishes.json) {
+  if (!request.manifest_path.empty())
+    XD_TRY(write_manifest(tensors.manifest(), request.manifest_path));
+  if (request.json) {
     print_json(tensors, digests);
-  } else if (wishes.tensors || !digests.empty()) {
+  } else if (request.tensors || !digests.empty()) {
     print_tensors(tensors.manifest(), digests);
   } else {
     print_summary(tensors);
@@ -163,41 +163,41 @@ Result<void> run(Session& session, const Wishes& wishes, Progress& progress) {
   return {};
 }
 
-void add_common(po::options_description& options, Wishes& wishes) {
+void add_common(po::options_description& options, Request& request) {
   options.add_options()("help,h", "print this")  //
-      ("from", po::value(&wishes.from)->value_name("FORMAT")->default_value("auto"),
-       "format to read")                                                  //
-      ("tensors", po::bool_switch(&wishes.tensors), "a line per tensor")  //
-      ("json", po::bool_switch(&wishes.json),
+      ("from", po::value(&request.from)->value_name("FORMAT")->default_value("auto"),
+       "format to read")                                                   //
+      ("tensors", po::bool_switch(&request.tensors), "a line per tensor")  //
+      ("json", po::bool_switch(&request.json),
        "tensors with sha256 digests of their values, as JSON")  //
-      ("digest", po::value(&wishes.digest)->value_name("tree|sha256|none"),
+      ("digest", po::value(&request.digest)->value_name("tree|sha256|none"),
        "digest of every tensor's values (reads them all)")  //
-      ("manifest", po::value(&wishes.manifest_path)->value_name("FILE"),
+      ("manifest", po::value(&request.manifest_path)->value_name("FILE"),
        "write the manifest: protobuf, or its JSON form to FILE.json")  //
-      ("threads", po::value(&wishes.threads)->value_name("N")->default_value(default_threads()),
+      ("threads", po::value(&request.threads)->value_name("N")->default_value(default_threads()),
        "worker threads")  //
       ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
-  add_rule_flags(options, wishes.rules, wishes.keep_unmatched);
+  add_rule_flags(options, request.rules, request.keep_unmatched);
 }
 
 }  // namespace
 
 std::vector<std::string> inspect_flags() {
   po::options_description options;
-  Wishes wishes;
-  add_common(options, wishes);
+  Request request;
+  add_common(options, request);
   return names(options);
 }
 
 int inspect(const std::vector<std::string>& args) {
   Session session(args, 1 << 30);
   session.warn_of_refusals();
-  Wishes wishes;
+  Request request;
   po::options_description options("Options", kHelpWidth), reading("Reading", kHelpWidth);
-  add_common(options, wishes);
+  add_common(options, request);
   for (const plugin::Plugin& p : session.registry().plugins()) {
     if (p.is_reader()) add_flags(reading, p.desc.options);
   }
@@ -210,23 +210,23 @@ int inspect(const std::vector<std::string>& args) {
       return kDone;
     }
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
-    wishes.source = values["source"].as<std::string>();
-    if (wishes.digest.empty()) wishes.digest = wishes.json ? "sha256" : "none";
-    if (wishes.digest != "none" && wishes.digest != "tree" && wishes.digest != "sha256")
+    request.source = values["source"].as<std::string>();
+    if (request.digest.empty()) request.digest = request.json ? "sha256" : "none";
+    if (request.digest != "none" && request.digest != "tree" && request.digest != "sha256")
       return usage_error("--digest: expected tree, sha256 or none", "inspect");
-    if (wishes.threads == 0 || wishes.threads > 1024)
+    if (request.threads == 0 || request.threads > 1024)
       return usage_error("--threads: expected 1 to 1024", "inspect");
     if (!Progress::parse(values["progress"].as<std::string>(), style))
       return usage_error("--progress: expected auto, bar, plain, json or none", "inspect");
     for (const plugin::Plugin& p : session.registry().plugins()) {
-      if (p.is_reader()) wishes.reader_options.merge(given_options(values, p.desc.options));
+      if (p.is_reader()) request.reader_options.merge(given_options(values, p.desc.options));
     }
   } catch (const po::error& e) {
     return usage_error(e.what(), "inspect");
   }
-  Progress progress(style == Progress::Style::kPlain && wishes.json ? Progress::Style::kNone
-                                                                    : style);
-  const auto result = run(session, wishes, progress);
+  Progress progress(style == Progress::Style::kPlain && request.json ? Progress::Style::kNone
+                                                                     : style);
+  const auto result = run(session, request, progress);
   return result ? kDone : fail(result.error());
 }
 

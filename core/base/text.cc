@@ -126,6 +126,8 @@ std::string listed(const std::vector<std::string>& names, size_t most) {
   return out;
 }
 
+std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+
 bool is_one_of(std::string_view text, std::span<const std::string_view> list) {
   return std::find(list.begin(), list.end(), text) != list.end();
 }

@@ -35,6 +35,9 @@ std::string printable(std::string_view text);
 // "a, b and 3 more", each printable.
 std::string listed(const std::vector<std::string>& names, size_t most = 5);
 
+// The part of a dotted name behind its last dot: "weight" of "layers.0.weight".
+std::string_view leaf(std::string_view name);
+
 bool is_one_of(std::string_view text, std::span<const std::string_view> list);
 
 // ASCII letters in lower case; other bytes as they are.

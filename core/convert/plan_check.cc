@@ -84,10 +84,10 @@ Result<void> check_tensors(const plugin::Plan& plan, const manifest::Manifest& m
     excluded.insert(tensor);
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
-    const bool left_out = !m.tensors[i].left_out.empty() || excluded.contains(i);
+    const bool is_excluded = !m.tensors[i].excluded.empty() || excluded.contains(i);
     const auto it = used.find(i);
-    if (left_out && it == used.end()) continue;
-    if (left_out)
+    if (is_excluded && it == used.end()) continue;
+    if (is_excluded)
       return invalid(cat("plan: expected ", m.tensors[i].name, " to be left out, found it used"));
     if (it == used.end() || !covers(it->second, model::element_count(m.tensors[i]))) {
       return invalid(cat("plan: expected every element of ", m.tensors[i].name,

@@ -29,8 +29,8 @@ void count_tensors(const Prepared& prepared, const plugin::Plan& plan, PlanSumma
   for (const auto& [tensor, reason] : plan.excluded) excluded[tensor] = true;
   s.tensors = tensors.size();
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].left_out.empty() || excluded[i]) {
-      ++s.left_out;
+    if (!tensors[i].excluded.empty() || excluded[i]) {
+      ++s.excluded;
     } else if (tensors[i].role == manifest::Role::kParameter) {
       ++s.parameters;
       s.parameter_elems += model::element_count(tensors[i]);

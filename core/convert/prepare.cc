@@ -29,8 +29,8 @@ std::string in_brackets(const std::string& text) {
 }
 
 Result<void> check_request(const Request& request) {
-  if (request.memory >= kLeastMemory) return {};
-  return invalid(cat("--memory: expected at least ", base::human_memory(kLeastMemory), ", found ",
+  if (request.memory >= kMinMemory) return {};
+  return invalid(cat("--memory: expected at least ", base::human_memory(kMinMemory), ", found ",
                      base::human_memory(request.memory)));
 }
 
@@ -43,7 +43,7 @@ Result<void> open_source(Session& session, Prepared& out) {
                                          request.from, request.reader_options));
   XD_TRY_SET(Manifest m, out.source->describe());
   XD_TRY_SET(auto laid_out,
-             layout::lay_out(session.rules, request.keep_unmatched, reader_of(*out.source), m));
+             rules::lay_out(session.rules, request.keep_unmatched, reader_of(*out.source), m));
   session.notes.add(out.source->notes());
   session.notes.add(std::move(laid_out.notes));
   out.metadata = std::exchange(m.source.metadata, {});
@@ -156,7 +156,7 @@ Result<void> make_target(Session& session, Prepared& prepared) {
   XD_TRY(model::apply_module(options, module ? &*module : nullptr, m, notes));
   const auto tied = rule ? rules::find_tied(*rule, m) : model::tied_embeddings(m, notes);
   XD_TRY(
-      leave_out_tied(*prepared.tensors, tied, m, session.window_bytes(), session.cancelled, notes));
+      exclude_tied(*prepared.tensors, tied, m, session.window_bytes(), session.cancelled, notes));
   session.notes.add(std::move(notes));
   return {};
 }

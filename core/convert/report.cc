@@ -45,7 +45,7 @@ std::vector<report::Tensor> tensors_of(const Prepared& prepared, const plugin::P
     one.shape = t.shape;
     one.digest = std::move(digests[out.size() - 1]);
     one.expression = t.expression;
-    one.excluded = t.left_out;
+    one.excluded = t.excluded;
   }
   for (const plugin::PlanItem& item : plan.items) {
     const std::string& path = plan.objects[item.object].path;

@@ -10,7 +10,7 @@
 
 namespace crossdock::convert {
 
-inline constexpr uint64_t kLeastMemory = 8 << 20;
+inline constexpr uint64_t kMinMemory = 8 << 20;
 
 struct Request {
   std::string source;

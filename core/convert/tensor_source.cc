@@ -63,7 +63,7 @@ xd_status TensorSource::view(const xd_range& range, xd_view* out, xd_error* err)
   return model_.view(of_stored, out, err);
 }
 
-layout::ReadTensor reader_of(OpenModel& model) {
+rules::ReadTensor reader_of(OpenModel& model) {
   return [&model](uint64_t tensor, uint64_t count, std::span<std::byte> out) {
     return model.read(tensor, 0, count, out);
   };

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/convert/open_model.h"
-#include "core/layout/layout.h"
+#include "core/rules/layout.h"
 
 namespace crossdock::convert {
 
@@ -35,6 +35,6 @@ class TensorSource {
 };
 
 // Reads what config.json is made from, for lay_out().
-layout::ReadTensor reader_of(OpenModel& model);
+rules::ReadTensor reader_of(OpenModel& model);
 
 }  // namespace crossdock::convert

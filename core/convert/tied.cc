@@ -41,41 +41,41 @@ Result<bool> equal_values(TensorSource& model, uint64_t a, uint64_t b, uint64_t 
 
 // Names that share one storage in the source are one parameter: the first name is kept, or the
 // first that is not tied to another one of them.
-void leave_out_aliases(std::span<const manifest::AliasGroup> tied, Manifest& target) {
+void exclude_aliases(std::span<const manifest::AliasGroup> tied, Manifest& target) {
   std::unordered_set<uint64_t> other_names;
   for (const manifest::AliasGroup& group : tied)
     other_names.insert(group.tensors.begin() + 1, group.tensors.end());
   for (const manifest::AliasGroup& group : target.alias_groups) {
     std::vector<uint64_t> there;
     std::copy_if(group.tensors.begin(), group.tensors.end(), std::back_inserter(there),
-                 [&](uint64_t i) { return target.tensors[i].left_out.empty(); });
+                 [&](uint64_t i) { return target.tensors[i].excluded.empty(); });
     if (there.empty()) continue;
     const auto own = std::find_if(there.begin(), there.end(),
                                   [&](uint64_t i) { return !other_names.contains(i); });
     const uint64_t kept = own == there.end() ? there.front() : *own;
     for (const uint64_t i : there) {
       if (i == kept) continue;
-      target.tensors[i].left_out =
+      target.tensors[i].excluded =
           cat("shares its storage in the source with ", target.tensors[kept].name);
     }
   }
 }
 
 // Of names that are one parameter, equal copies in the file are left out.
-Result<void> leave_out_copies(std::span<const manifest::AliasGroup> tied, Manifest& target,
-                              const AreEqual& are_equal, std::vector<std::string>& notes) {
+Result<void> exclude_copies(std::span<const manifest::AliasGroup> tied, Manifest& target,
+                            const AreEqual& are_equal, std::vector<std::string>& notes) {
   for (const manifest::AliasGroup& group : tied) {
     const Tensor& kept = target.tensors[group.tensors[0]];
     manifest::AliasGroup same{{group.tensors[0]}};
     for (size_t i = 1; i < group.tensors.size(); ++i) {
       Tensor& other = target.tensors[group.tensors[i]];
-      if (!kept.left_out.empty() || !other.left_out.empty()) continue;
+      if (!kept.excluded.empty() || !other.excluded.empty()) continue;
       bool equal = kept.dtype == other.dtype && kept.shape == other.shape;
       if (equal) {
         XD_TRY_SET(equal, are_equal(group.tensors[0], group.tensors[i]));
       }
       if (equal) {
-        other.left_out =
+        other.excluded =
             cat("tied to ", kept.name, " by its class and config.json, with equal values");
         same.tensors.push_back(group.tensors[i]);
       } else {
@@ -92,13 +92,13 @@ Result<void> leave_out_copies(std::span<const manifest::AliasGroup> tied, Manife
 // Names that the job's module ties, where the source has values for each: one is left out, so it
 // must hold the same.
 Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
-  std::unordered_map<std::string_view, uint64_t> left_out;
+  std::unordered_map<std::string_view, uint64_t> excluded;
   for (uint64_t i = 0; i < target.tensors.size(); ++i) {
-    if (!target.tensors[i].left_out.empty()) left_out.emplace(target.tensors[i].target(), i);
+    if (!target.tensors[i].excluded.empty()) excluded.emplace(target.tensors[i].target(), i);
   }
   for (const manifest::ModuleName& entry : target.module) {
-    const auto other = left_out.find(entry.name);
-    if (other == left_out.end() || other->second == entry.tensor) continue;
+    const auto other = excluded.find(entry.name);
+    if (other == excluded.end() || other->second == entry.tensor) continue;
     const Tensor &kept = target.tensors[entry.tensor], &copy = target.tensors[other->second];
     bool same = kept.dtype == copy.dtype && kept.shape == copy.shape;
     if (same) {
@@ -117,16 +117,16 @@ Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
 
 }  // namespace
 
-Result<void> leave_out_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
-                            Manifest& target, uint64_t piece_bytes,
-                            const std::atomic<bool>& cancelled, std::vector<std::string>& notes) {
+Result<void> exclude_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
+                          Manifest& target, uint64_t piece_bytes,
+                          const std::atomic<bool>& cancelled, std::vector<std::string>& notes) {
   const AreEqual are_equal = [&](uint64_t a, uint64_t b) {
     return equal_values(model, a, b, piece_bytes, cancelled);
   };
   if (!target.module.empty())
     return check_tied(target, are_equal);  // the job's module says which names are one
-  leave_out_aliases(tied, target);
-  return leave_out_copies(tied, target, are_equal, notes);
+  exclude_aliases(tied, target);
+  return exclude_copies(tied, target, are_equal, notes);
 }
 
 }  // namespace crossdock::convert

@@ -16,8 +16,8 @@ namespace crossdock::convert {
 // where the values are equal (else a note says so). Where the job's module is known, it says what
 // is tied: then its names are only checked to hold the same values. Comparing takes two blocks of
 // piece_bytes from the budget.
-Result<void> leave_out_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
-                            manifest::Manifest& target, uint64_t piece_bytes,
-                            const std::atomic<bool>& cancelled, std::vector<std::string>& notes);
+Result<void> exclude_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
+                          manifest::Manifest& target, uint64_t piece_bytes,
+                          const std::atomic<bool>& cancelled, std::vector<std::string>& notes);
 
 }  // namespace crossdock::convert

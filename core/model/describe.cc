@@ -101,8 +101,8 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
                          ", found ", shape_text(t.shape),
                          " in the source: describe the model that this checkpoint is of"));
     }
-    if (kept[i] != i && t.left_out.empty()) {
-      t.left_out = cat("tied to ", description.tensors[kept[i]].name, " in the job's module");
+    if (kept[i] != i && t.excluded.empty()) {
+      t.excluded = cat("tied to ", description.tensors[kept[i]].name, " in the job's module");
     }
     if (d.role != manifest::Role::kUnspecified) t.role = d.role;
     t.train = d.train;
@@ -114,8 +114,8 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
                        "): use --strip-prefix, --add-prefix or --rename where only names differ"));
   }
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
-    if (used[i] || !m.tensors[i].left_out.empty()) continue;
-    m.tensors[i].left_out = "the job's module has no such name";
+    if (used[i] || !m.tensors[i].excluded.empty()) continue;
+    m.tensors[i].excluded = "the job's module has no such name";
     extra.push_back(m.tensors[i].target());
   }
   if (!extra.empty())
@@ -132,7 +132,7 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
 Result<void> make_groups(const Manifest& description, Manifest& m) {
   const auto is_trained = [&](uint64_t i) {
     const Tensor& t = m.tensors[i];
-    return t.left_out.empty() && t.role == manifest::Role::kParameter &&
+    return t.excluded.empty() && t.role == manifest::Role::kParameter &&
            t.train != manifest::Training::kFrozen;
   };
   m.training.groups.clear();

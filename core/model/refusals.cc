@@ -2,151 +2,16 @@
 
 #include "core/base/text.h"
 #include "core/model/check.h"
-#include "core/model/config.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 namespace crossdock::model {
 
-using manifest::Kind;
+using base::leaf;
 using manifest::Manifest;
 using manifest::Tensor;
 
 namespace {
-
-// The part of a name behind its last dot.
-std::string_view leaf(std::string_view name) { return name.substr(name.rfind('.') + 1); }
-
-// ---- quantisation
-
-// What the methods leave beside their codes, and what they call the codes themselves, which are
-// integers.
-struct Part {
-  std::string_view leaf, method;
-  // A name that others may use too counts only beside this one of the same module: the codes, or
-  // what is left with them.
-  std::string_view codes = {};
-};
-constexpr Part kParts[] = {
-    {"qweight", "GPTQ or AWQ"},
-    {"qzeros", "GPTQ or AWQ"},
-    {"g_idx", "GPTQ"},
-    {"weight_scale", "FP8 or compressed-tensors"},
-    {"weight_scale_inv", "FP8"},
-    {"weight_scale_2", "ModelOpt"},
-    {"weight_packed", "compressed-tensors"},
-    {"weight_zero_point", "compressed-tensors"},
-    {"weight_shape", "compressed-tensors"},
-    {"weight_global_scale", "compressed-tensors"},
-    {"absmax", "bitsandbytes"},
-    {"nested_absmax", "bitsandbytes"},
-    {"quant_map", "bitsandbytes"},
-    {"SCB", "bitsandbytes"},
-    {"q_scale", "EXL2", "q_weight"},
-    {"codebooks", "AQLM", "codes"},
-};
-constexpr Part kCodes[] = {{"W_q", "HQQ"},
-                           {"q_weight", "EXL2"},
-                           {"trellis", "EXL3"},
-                           {"Qidxs", "QuIP#"},
-                           {"_data", "quanto"},
-                           {"dense_weights", "SpQR"},
-                           {"codes", "AQLM", "codebooks"},
-                           {"indices", "VPTQ", "centroids.weight"},
-                           {"B", "Marlin", "s"},
-                           {"blocks", "MXFP4", "scales"},
-                           {"packed", "a packed format", "scale"}};
-
-// Of a tensor that rules made of others, the one that they gave it.
-const std::string& name_of(const Tensor& t) { return t.expression.empty() ? t.name : t.target(); }
-
-bool is_integer(const Tensor& t) { return manifest::info(t.dtype).kind == Kind::kInteger; }
-
-using Tensors = std::unordered_map<std::string_view, const Tensor*>;  // by name
-
-// The method whose part or codes a tensor is by its name; empty for other tensors.
-std::string_view method_of(const Tensor& t, const Tensors& tensors) {
-  const std::string& whole = name_of(t);
-  const std::string_view name = leaf(whole);
-  const std::string module = whole.substr(0, whole.size() - name.size());
-  const auto is_called = [&](const Part& part) { return part.leaf == name; };
-  if (const auto it = std::find_if(std::begin(kParts), std::end(kParts), is_called);
-      it != std::end(kParts)) {
-    const auto codes = tensors.find(cat(module, it->codes));
-    if (it->codes.empty() || (codes != tensors.end() && is_integer(*codes->second)))
-      return it->method;
-  }
-  const auto it = std::find_if(std::begin(kCodes), std::end(kCodes), is_called);
-  const bool is_code = it != std::end(kCodes) && is_integer(t) && t.shape.size() >= 2;
-  if (is_code && (it->codes.empty() || tensors.contains(cat(module, it->codes)))) return it->method;
-  return whole.find(".quant_state.") != std::string::npos ? "bitsandbytes" : std::string_view();
-}
-
-// Masks, ids and counters, which are integers by nature.
-bool is_index_like(const Tensor& t) {
-  constexpr std::string_view kWords[] = {"mask", "ids", "index", "indices", "bias"};
-  const std::string_view name = leaf(name_of(t));
-  return base::is_one_of(name.substr(name.rfind('_') + 1), kWords);
-}
-
-// Integers of two or more dimensions under the name of a matrix.
-bool is_integer_matrix(const Tensor& t) {
-  constexpr std::string_view kMatrices[] = {"kernel", "embedding", "w1", "w2", "w3"};
-  if (!is_integer(t) || t.shape.size() < 2 || is_index_like(t)) return false;
-  const std::string_view name = leaf(name_of(t));
-  return name.find("weight") != std::string_view::npos || name.ends_with("_proj") ||
-         base::is_one_of(name, kMatrices);
-}
-
-// What tells by type or name that a tensor holds codes, or belongs to some; empty when nothing
-// does.
-std::string named_sign(const Tensor& t, const Tensors& tensors) {
-  const Kind kind = manifest::info(t.dtype).kind;
-  const std::string tensor = cat("tensor ", base::printable(t.name));
-  if (kind == Kind::kFloat8 || kind == Kind::kSubByte)
-    return cat(tensor, " of type ", manifest::name(t.dtype));
-  std::string_view method = method_of(t, tensors);
-  constexpr std::string_view kBlocks = "_blocks";
-  const std::string& name = name_of(t);
-  if (name.ends_with(kBlocks) &&
-      tensors.contains(name.substr(0, name.size() - kBlocks.size()) + "_scales"))
-    method = "MXFP4";
-  return method.empty()
-             ? ""
-             : cat(tensor, ", which a quantisation method left beside its codes (", method, ')');
-}
-
-// The same by integers where a matrix should be.
-std::string integer_sign(const Tensor& t, const Tensors& tensors) {
-  if (!is_integer_matrix(t)) return {};
-  const std::string& name = name_of(t);
-  const std::string before = name.substr(0, name.size() - leaf(name).size());
-  const bool is_mlx = tensors.contains(before + "scales") && tensors.contains(before + "biases");
-  return cat("tensor ", base::printable(t.name), " of type ", manifest::name(t.dtype),
-             ", whose integers are codes of a quantisation", is_mlx ? " (MLX)" : "");
-}
-
-// The first sign of all tensors: a name that only one method uses says more than integers do.
-std::string sign_of_codes(const Manifest& m) {
-  Tensors tensors;
-  for (const Tensor& t : m.tensors) {
-    if (t.left_out.empty()) tensors.emplace(name_of(t), &t);
-  }
-  for (const auto sign : {named_sign, integer_sign}) {
-    for (const Tensor& t : m.tensors) {
-      if (!t.left_out.empty()) continue;
-      if (std::string found = sign(t, tensors); !found.empty()) return found;
-    }
-  }
-  return {};
-}
-
-Error quantised(const std::string& what) {
-  return unsupported(
-      cat("expected plain weights, found ", what,
-          ": this version does not dequantise; convert from the model's bf16 or fp32 release"));
-}
 
 // ---- adapters
 
@@ -273,28 +138,6 @@ bool is_placeholder(const Tensor& t) {
 
 }  // namespace
 
-bool has_integer_values(const Manifest& m) {
-  return std::any_of(m.tensors.begin(), m.tensors.end(), [](const Tensor& t) {
-    return t.left_out.empty() && is_integer(t) && !t.shape.empty() && !is_index_like(t);
-  });
-}
-
-Result<void> refuse_quantised(const Manifest& m) {
-  const std::string sign = sign_of_codes(m);
-  const bool has_integers = has_integer_values(m);
-  const manifest::Value* value = config_value(m, "quantization_config");
-  if (!value) return sign.empty() ? Result<void>() : quantised(sign);
-  const auto* map = value->get<manifest::ValueMap>();
-  const std::string* name = text_of(map ? map->find("quant_method") : nullptr);
-  const std::string config = cat("config.json with quantization_config",
-                                 name ? " \"" + base::printable(*name) + '"' : std::string());
-  if (!sign.empty() || has_integers) return quantised(config);
-  return unsupported(
-      cat("expected plain weights, found ", config,
-          ", though every tensor is plain: if the model was "
-          "merged or dequantised since, take quantization_config out of config.json"));
-}
-
 Result<void> refuse_adapters(const Manifest& m) {
   size_t n = 0;
   const Tensor* first = nullptr;
@@ -333,7 +176,7 @@ Result<void> refuse_ungathered(const Manifest& m) {
   size_t n = 0, n_parameters = 0, n_weights = 0, n_of_one = 0;
   const Tensor *first = nullptr, *first_of_one = nullptr;
   for (const Tensor& t : m.tensors) {
-    if (t.role != manifest::Role::kParameter || !t.left_out.empty()) continue;
+    if (t.role != manifest::Role::kParameter || !t.excluded.empty()) continue;
     ++n_parameters;
     if (leaf(t.target()).find("flat_param") != std::string_view::npos) return flattened(t);
     if (leaf(t.target()) == "weight") {

@@ -254,7 +254,7 @@ std::vector<manifest::AliasGroup> tied_embeddings(const Manifest& m,
     return is_one_of(t.target(), part) ||
            (!is_one_of(t.target(), other) && is_one_of(t.name, part));
   };
-  const auto is_there = [&](uint64_t i) { return m.tensors[i].left_out.empty(); };
+  const auto is_there = [&](uint64_t i) { return m.tensors[i].excluded.empty(); };
   std::optional<uint64_t> head, input;
   for (uint64_t i = 0; i < m.tensors.size() && !head; ++i) {
     if (plays(m.tensors[i], kOut, kIn)) head = i;

@@ -21,7 +21,7 @@ using Indexes = std::unordered_map<std::string, uint64_t>;
 Indexes by_target_name(const Manifest& m) {
   Indexes out;
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
-    if (m.tensors[i].left_out.empty()) out.emplace(m.tensors[i].target(), i);
+    if (m.tensors[i].excluded.empty()) out.emplace(m.tensors[i].target(), i);
   }
   return out;
 }
@@ -33,7 +33,7 @@ void set_target(Tensor& t, std::string name) {
 Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
   std::unordered_map<std::string, const Tensor*> seen;
   for (const Tensor& t : m.tensors) {
-    if (!t.left_out.empty()) continue;
+    if (!t.excluded.empty()) continue;
     const auto [it, is_new] = seen.emplace(t.target(), &t);
     if (is_new) continue;
     return invalid(cat("expected one tensor for ", base::printable(t.target()), " of ",
@@ -65,7 +65,7 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
   }();
   std::map<std::string, std::vector<std::string>> excluded;  // by reason
   for (Tensor& t : m.tensors) {
-    if (!t.left_out.empty()) continue;
+    if (!t.excluded.empty()) continue;
     XD_TRY_SET(auto name, rule.own_name(t.target()));
     if (name) {
       set_target(t, *std::move(name));
@@ -73,7 +73,7 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
     }
     XD_TRY_SET(const std::string* reason, rule.reason_without(t.target()));
     if (!reason) continue;
-    t.left_out = *reason;
+    t.excluded = *reason;
     excluded[*reason].push_back(t.target());
   }
   XD_TRY(check_distinct(rule, m));
@@ -113,7 +113,7 @@ std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const Manife
 std::vector<std::string> find_unknown(const ModuleRule& rule, const Manifest& m) {
   std::vector<std::string> out;
   for (const Tensor& t : m.tensors) {
-    if (!t.left_out.empty() || t.role != manifest::Role::kParameter) continue;
+    if (!t.excluded.empty() || t.role != manifest::Role::kParameter) continue;
     if (!rule.knows(t.target())) out.push_back(t.target());
   }
   return out;

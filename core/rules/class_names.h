@@ -11,7 +11,7 @@
 
 namespace crossdock::rules {
 
-// Sets target_name of each tensor to the name that the class has for it, and `left_out` of those
+// Sets target_name of each tensor to the name that the class has for it, and `excluded` of those
 // that the rule says the class has not (masks, heads of other tasks), with a note for both. What
 // the rule does not know keeps its name. A parameter that the file has under a tied name only gets
 // its own. Errors: two tensors that are the same parameter.

@@ -37,7 +37,7 @@ class Check {
 
   Result<void> run() {
     for (const Tensor& t : m_.tensors) {
-      if (!t.left_out.empty()) continue;
+      if (!t.excluded.empty()) continue;
       XD_TRY_SET(const auto own, rule_.own_name(t.target()));
       const std::string& name = own ? *own : t.target();
       XD_TRY(check_shape(t, name));

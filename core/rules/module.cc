@@ -30,7 +30,7 @@ class Description {
   // What the class has, found in the model; an error when a parameter lacks.
   Result<void> find_all(const Manifest& m) {
     for (const Tensor& t : m.tensors) {
-      if (t.left_out.empty()) by_name_.emplace(t.target(), &t);
+      if (t.excluded.empty()) by_name_.emplace(t.target(), &t);
     }
     for (const pb::Tied* tied : rule_.tied_names(m)) tied_.emplace(tied->name(), tied->to());
     XD_TRY(add_parameters());

@@ -30,11 +30,11 @@ static void copy_name(toy_tensor* t, const wire_in* text) {
   if (n <= TOY_MAX_NAME && !memchr(text->at, '\0', n)) memcpy(t->name, text->at, n);
 }
 
-/* One Tensor of the manifest. `left_out` says that the host has taken it out of the conversion. */
-static int decode_tensor(wire_in in, toy_tensor* t, int* left_out) {
+/* One Tensor of the manifest. `excluded` says that the host has taken it out of the conversion. */
+static int decode_tensor(wire_in in, toy_tensor* t, int* excluded) {
   wire_field f;
   int renamed = 0, overflow = 0;
-  *left_out = 0;
+  *excluded = 0;
   while (next_field(&in, &f)) {
     if (f.number == 1 && !renamed) copy_name(t, &f.body);
     if (f.number == 2) t->dtype = (uint32_t)f.value;
@@ -44,7 +44,7 @@ static int decode_tensor(wire_in in, toy_tensor* t, int* left_out) {
       if (t->rank < TOY_MAX_RANK) t->shape[t->rank] = dim;
       ++t->rank;
     }
-    if (f.number == 11) *left_out = f.body.at < f.body.end;
+    if (f.number == 11) *excluded = f.body.at < f.body.end;
     if (f.number == 12 && f.body.at < f.body.end) { /* the name that the user wants */
       copy_name(t, &f.body);
       renamed = 1;
@@ -68,9 +68,9 @@ static int decode_manifest(xd_writer* w, wire_in in) {
       target* t = &grown[w->n_targets];
       memset(t, 0, sizeof *t);
       t->index = index++;
-      int left_out = 0;
-      if (!decode_tensor(f.body, &t->tensor, &left_out)) return 0;
-      if (!left_out) ++w->n_targets;
+      int excluded = 0;
+      if (!decode_tensor(f.body, &t->tensor, &excluded)) return 0;
+      if (!excluded) ++w->n_targets;
     } else if (f.number == 6) {
       const size_t before = w->aux.size;
       while (next_field(&f.body, &g)) {

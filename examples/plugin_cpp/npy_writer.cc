@@ -77,7 +77,7 @@ class NpyWriter : public Writer {
     files_.clear();
     for (uint64_t i = 0; i < model_.tensors.size(); ++i) {
       const manifest::Tensor& t = model_.tensors[i];
-      if (!t.left_out.empty()) continue;  // by the host, which reports it
+      if (!t.excluded.empty()) continue;  // by the host, which reports it
       const bool widen = t.dtype == DType::BF16;
       const DType dtype = widen ? DType::F32 : t.dtype;
       if (!descr(dtype)) {

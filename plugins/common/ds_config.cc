@@ -44,11 +44,11 @@ Result<void> read(const Value& value, std::string_view key, bool& out) {
 }
 
 Result<void> read(const Value& value, std::string_view key, int64_t& out) {
-  constexpr double kMost = 1LL << 53;      // up to here a double is one integer alone
+  constexpr double kMax = 1LL << 53;       // up to here a double is one integer alone
   const auto* real = value.get<double>();  // 1e9 is an integer in every DeepSpeed config
   if (const auto* number = value.get<int64_t>()) {
     out = *number;
-  } else if (real && std::abs(*real) <= kMost && *real == std::floor(*real)) {
+  } else if (real && std::abs(*real) <= kMax && *real == std::floor(*real)) {
     out = static_cast<int64_t>(*real);
   } else {
     return refuse(key, "a whole number", value);

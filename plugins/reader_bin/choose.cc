@@ -167,12 +167,12 @@ class Level {
                Level(pickle_, counter_, cat(prefix_, e.key, '.')).choose(*e.value, depth + 1));
     if (out.path.empty() && !holds_parameters(*e.value)) return unclear();
     if (out.path.empty()) out.path = cat(prefix_, e.key);
-    name_left_out(out.left_out, e.value);
+    name_left_out(out.excluded, e.value);
     return out;
   }
   Choice take(const Entry& e) const {
     Choice out{*e.value, cat(prefix_, e.key), {}, {}};
-    name_left_out(out.left_out, e.value);
+    name_left_out(out.excluded, e.value);
     return out;
   }
   // But for optimizers' states.
@@ -181,7 +181,7 @@ class Level {
     for (size_t i = 0; i < std::min(optimizers_.size(), kMaxNamed); ++i) {
       const auto it = std::find_if(beside_.begin(), beside_.end(),
                                    [&](auto& e) { return e.value == optimizers_[i]; });
-      add_name(out.left_out, *it);
+      add_name(out.excluded, *it);
     }
     return out;
   }
@@ -245,14 +245,14 @@ class Level {
 }  // namespace
 
 std::string keys_of(const Pickle& pickle, const Value& dict) {
-  constexpr size_t kMost = 8;
+  constexpr size_t kMax = 8;
   std::string out;
   const auto items = pickle.items(dict);
-  for (size_t i = 0; i + 1 < items.size() && i < 2 * kMost; i += 2) {
+  for (size_t i = 0; i + 1 < items.size() && i < 2 * kMax; i += 2) {
     if (items[i].kind == Kind::kText)
       out += cat(out.empty() ? "" : ", ", in_quotes(pickle.text(items[i])));
   }
-  return out.empty() ? "no names" : out + (items.size() > 2 * kMost ? ", ..." : "");
+  return out.empty() ? "no names" : out + (items.size() > 2 * kMax ? ", ..." : "");
 }
 
 std::string describe_opaque(const Pickle& pickle, const Value& opaque) {

@@ -20,7 +20,7 @@ struct Choice {
   std::string path;  // empty: the top level
   std::vector<const Value*>
       not_of_model;      // values of the dict that are left out, in its order: optimizers' states
-  std::string left_out;  // what lies beside the model, for a note
+  std::string excluded;  // what lies beside the model, for a note
 };
 
 Result<Choice> choose_model(const Pickle& pickle);

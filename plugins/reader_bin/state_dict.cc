@@ -25,7 +25,7 @@ class Walk {
   explicit Walk(const Pickle& pickle) : pickle_(pickle), counter_(pickle) {}
 
   std::vector<ModelTensor> tensors;
-  std::vector<std::string> left_out;  // names of the first ones
+  std::vector<std::string> excluded;  // names of the first ones
   size_t n_left_out = 0;
 
   Result<void> all_of(const Choice& choice) {
@@ -86,7 +86,7 @@ class Walk {
                              " in ", prefix.empty() ? "the dict" : in_quotes(prefix),
                              ": choose the model's dict with --state-dict-path"));
     }
-    if (n_left_out++ < 3) left_out.push_back(name);
+    if (n_left_out++ < 3) excluded.push_back(name);
     return {};
   }
 
@@ -145,10 +145,10 @@ Result<void> check_whole(const Pickle& pickle) {
 }
 
 void note_left_out(const Host& host, const Choice& choice) {
-  if (choice.left_out.empty()) return;
+  if (choice.excluded.empty()) return;
   host.log(XD_LOG_WARN, cat(choice.path.empty() ? "the top level" : in_quotes(choice.path),
                             " is taken as the model, and not what lies beside it: ",
-                            choice.left_out, "; --state-dict-path chooses another"));
+                            choice.excluded, "; --state-dict-path chooses another"));
 }
 
 }  // namespace
@@ -166,11 +166,11 @@ Result<std::vector<ModelTensor>> find_model(const Host& host, const Pickle& pick
   }
   if (walk.n_left_out > 0) {
     std::string names;
-    for (const std::string& name : walk.left_out)
+    for (const std::string& name : walk.excluded)
       names += cat(names.empty() ? "" : ", ", in_quotes(name));
     host.log(XD_LOG_WARN, cat(walk.n_left_out,
                               " entries of the state dict are no tensors and are left out: ", names,
-                              walk.n_left_out > walk.left_out.size() ? ", ..." : ""));
+                              walk.n_left_out > walk.excluded.size() ? ", ..." : ""));
   }
   note_left_out(host, choice);
   return std::move(walk.tensors);

@@ -26,7 +26,7 @@ constexpr uint64_t kMaxValues =
 constexpr uint64_t kMaxKey = 64 << 10;     // ours, in bytes; as ggml's
 constexpr uint64_t kMaxText = 16 << 20;    // ours
 constexpr uint64_t kMaxTexts = 256 << 20;  // ours: of all texts together
-constexpr uint64_t kLeastTensorBytes = 8 + 4 + 4 + 8, kLeastValueBytes = 8 + 4 + 1;
+constexpr uint64_t kMinTensorBytes = 8 + 4 + 4 + 8, kMinValueBytes = 8 + 4 + 1;
 
 enum class ValueType : uint32_t {
   kU8,
@@ -75,8 +75,8 @@ class Parser {
     XD_TRY(begin());
     const auto n_tensors = in_.number<uint64_t>(), n_values = in_.number<uint64_t>();
     XD_TRY(ok());
-    XD_TRY(check_count("tensors", n_tensors, kLeastTensorBytes));
-    XD_TRY(check_count("metadata values", n_values, kLeastValueBytes));
+    XD_TRY(check_count("tensors", n_tensors, kMinTensorBytes));
+    XD_TRY(check_count("metadata values", n_values, kMinValueBytes));
     for (uint64_t i = 0; i < n_values; ++i) XD_TRY(add_value());
     XD_TRY_SET(const uint64_t alignment, this->alignment());
     for (uint64_t i = 0; i < n_tensors; ++i) XD_TRY(add_tensor(alignment));

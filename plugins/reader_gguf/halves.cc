@@ -23,14 +23,14 @@ namespace {
 // The hardware's float addition rounds subnormals, integer addition the rest.
 [[gnu::always_inline]] inline uint16_t to_f16(float value) {
   constexpr uint32_t kInfinity = 0x7f800000, kOverflow = (127 + 16) << 23,
-                     kLeastNormal = (127 - 14) << 23;
+                     kMinNormal = (127 - 14) << 23;
   const auto all = std::bit_cast<uint32_t>(value);
   const uint32_t sign = all >> 16 & 0x8000, bits = all & 0x7fffffff;
   if (bits >= kOverflow) {
     const uint32_t nan = bits > kInfinity ? 0x200 | (bits >> 13 & 0x3ff) : 0;
     return static_cast<uint16_t>(sign | 0x7c00 | nan);
   }
-  if (bits < kLeastNormal) {
+  if (bits < kMinNormal) {
     const float rounded = std::bit_cast<float>(bits) + 0.5f;  // whose last bit is worth 2^-24
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(rounded) - 0x3f000000));
   }

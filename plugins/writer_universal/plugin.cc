@@ -50,7 +50,7 @@ Parts sort_out(const manifest::Manifest& model) {
   Parts out;
   for (uint64_t i = 0; i < model.tensors.size(); ++i) {
     const Tensor& tensor = model.tensors[i];
-    if (!tensor.left_out.empty()) continue;  // the core has said why
+    if (!tensor.excluded.empty()) continue;  // the core has said why
     if (tensor.role == Role::kOptimizerState) {
       out.optimizer_states.push_back(i);
     } else if (is_buffer(tensor)) {

@@ -300,7 +300,7 @@ TEST_CASE("tied names are told, targets are used") {
   add_bf16(s, "head");
   s.model.tensors[0].target_name = "model.embed";
   s.model.tensors[1].target_name = "model.head";
-  s.model.tensors[1].left_out = "tied to embed";
+  s.model.tensors[1].excluded = "tied to embed";
   s.model.alias_groups.push_back({{0, 1}});
   const Files files = s.write();
   CHECK(files.contains(kZero + "model.embed/fp32.pt"));

@@ -33,7 +33,7 @@ manifest::Manifest model() {
   m.tensors[0].shape = {2, 3};
   m.tensors[1].name = "not wanted";
   m.tensors[1].dtype = manifest::DType::F4;
-  m.tensors[1].left_out = "for the test";
+  m.tensors[1].excluded = "for the test";
   m.tensors[2].name = "other.name";
   m.tensors[2].target_name = "scale";
   m.tensors[2].dtype = manifest::DType::F32;

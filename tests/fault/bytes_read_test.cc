@@ -112,7 +112,7 @@ TEST_CASE("zero3 for eight ranks reads tensors of some MiB once") {
   source.add("norm", {700});
   const uint64_t size = source.put_into(dir);
   for (const unsigned threads : {1u, 4u}) {
-    for (const uint64_t memory : {uint64_t{1} << 30, convert::kLeastMemory}) {
+    for (const uint64_t memory : {uint64_t{1} << 30, convert::kMinMemory}) {
       INFO(threads << " threads, " << memory << " bytes of memory");
       const Run run = convert_to("zero3", dir, threads, memory, kEightRanks);
       CHECK(run.read >= size);

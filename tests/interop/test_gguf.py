@@ -395,7 +395,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
           tensor { to: "s" part { from: "d" op { reshape { size: "4" size: "?" } } } }
           tensor { to: "order" part { from: "b" op { add: -0.5 } op { log_of_negated: true } } }
           tensor { to: "nested" part { part { from: "blk.0.e##" } stack: true op { permute { dim: 1 dim: 0 dim: 2 } } } part { from: "b" op { slice { dim: 2 begin: "0" size: "3" } } op { merge { dim: 0 count: 2 } } op { split { dim: 0 size: "2" size: "3" } } op { slice { dim: 1 begin: "1" size: "2" } } op { reshape { size: "2" size: "2" size: "3" } } } concat: 2 }
-          drop { from: "gone" reason: "a test" }
+          excluded { from: "gone" reason: "a test" }
           tensor { to: "not.#.here" part { from: "blk.#.none" op { slice { begin: "0" size: "{no.such.key}" } } } if_has: "blk.#.none" }
           config { key: "rope.type" json: "\\"linear\\"" when { key: "general.architecture" equals: "mine" } }
           config { key: "rope.factor" json: "8" }
@@ -423,7 +423,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
         assert not (tmp_path / "no").exists()
         return error
 
-    assert 'found none for "gone"' in refused('drop { from: "gone" reason: "a test" }', "")
+    assert 'found none for "gone"' in refused('excluded { from: "gone" reason: "a test" }', "")
     assert "m.0.u: from blk.0.a: expected rows for 4 heads of an even size, found 6" in refused('"{rows}/2"', '"{rows}-2"'.replace("{rows}-2", "4"))
     assert "expected the metadata columns, found none" in refused('"{rows}/2"', '"{columns}"')
     assert "expected sizes whose product is 8, found [3, 2]" in refused('size: "2" size: "?"', 'size: "3" size: "2"')
@@ -433,7 +433,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
     assert "expected rows for 9223372036854775808 heads" in refused('"{rows}/2"', '"9223372036854775808"')
     assert "expected at most 256 variables" in refused('let { name: "rows"', 'let { name: "x" value: "1" }' * 256 + ' let { name: "rows"')
     never = 'tensor { to: "never" part { from: "no.such" op { unpermute_rows: "{columns}" } } }'
-    assert "never: expected the metadata columns, found none" in refused("drop {", never + " drop {")
+    assert "never: expected the metadata columns, found none" in refused("excluded {", never + " excluded {")
     assert "expected '##' in the name" in refused('to: "b.##.x"', 'to: "b.x"')
     assert "expected '#' for the layer in both names" in refused('to: "m.#.t"', 'to: "m.t"')
     assert "config rope: expected a map or a value, found both" in refused('"rope.factor"', '"rope"')

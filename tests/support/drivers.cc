@@ -106,7 +106,7 @@ Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin,
   for (const auto& [tensor, reason] : host.plan.excluded) told.insert(tensor);
   for (uint64_t i = 0; i < model.tensors.size(); ++i) {
     const manifest::Tensor& tensor = model.tensors[i];
-    if (tensor.left_out.empty() && !told.contains(i)) {
+    if (tensor.excluded.empty() && !told.contains(i)) {
       return Error{XD_INTERNAL,
                    cat("plan: tensor \"", tensor.name, "\" is neither used nor excluded")};
     }

@@ -127,7 +127,7 @@ TEST_CASE("the output does not depend on threads or memory, and the budget holds
   wanted.erase("crossdock.json");  // holds timings
   for (const unsigned threads : {1u, 7u}) {
     f.request.threads = threads;
-    f.request.memory = convert::kLeastMemory;
+    f.request.memory = convert::kMinMemory;
     f.request.overwrite = true;
     REQUIRE(f.run());
     auto again = tree(f.out);
@@ -147,7 +147,7 @@ TEST_CASE("a dry run writes nothing, and says what would be") {
   CHECK(s.tensors == 3);
   CHECK(s.parameters == 2);
   CHECK(s.parameter_elems == 5);
-  CHECK(s.left_out == 1);
+  CHECK(s.excluded == 1);
   CHECK(s.buffers == 0);  // what is left out counts once
   CHECK(s.files == 3);    // with the report
   CHECK(s.apparent_bytes == 4 * 5 + 2 * 2);
@@ -239,7 +239,7 @@ TEST_CASE("requests that cannot be are refused before anything is written") {
     CHECK(f.refused() == "--to: expected one of fake, found gguf");
   }
   SECTION("too little memory") {
-    f.request.memory = convert::kLeastMemory - 1;
+    f.request.memory = convert::kMinMemory - 1;
     CHECK(contains(f.refused(), "--memory: expected at least"));
   }
   SECTION("no source") {
@@ -266,7 +266,7 @@ TEST_CASE("requests that cannot be are refused before anything is written") {
 
 TEST_CASE("an item larger than the budget is refused with what to do") {
   Fixture f;
-  f.request.memory = convert::kLeastMemory;
+  f.request.memory = convert::kMinMemory;
   f.fake.add("huge", DType::U8, {0}, "");
   f.fake.manifest.tensors.back() = tensor("huge", DType::F32, {20 << 20});
   f.fake.manifest.tensors.back().extents = {{0, 0, 80u << 20}};
@@ -286,7 +286,7 @@ TEST_CASE("an embedding that the config ties is written once if both copies are 
     CHECK(tree(f.out / "t").size() == 1);
     CHECK(contains(outcome->report,
                    "tied to embed_tokens.weight by its class and config.json, with equal values"));
-    CHECK(outcome->plan.left_out == 1);
+    CHECK(outcome->plan.excluded == 1);
   }
   SECTION("different by one bit") {
     f.fake.values[3] = static_cast<char>(f.fake.values[3] ^ 1);

@@ -75,7 +75,7 @@ TEST_CASE("tied names: both, one, or the other one are in the source") {
   d.alias_groups = {{{0, 2}}};
   Manifest both = of({"out", "in", "mid"});
   CHECK(applied(d, both) == "in>1 mid>2 out>1");
-  CHECK(both.tensors[0].left_out == "tied to in in the job's module");
+  CHECK(both.tensors[0].excluded == "tied to in in the job's module");
   Manifest one = of({"in", "mid"});
   CHECK(applied(d, one) == "in>0 mid>1 out>0");
   Manifest other = of({"mid", "out"});
@@ -97,7 +97,7 @@ TEST_CASE("what does not fit a description") {
   Manifest extra = of({"a", "x", "y"});
   CHECK(applied(module_of({"a"}), extra) ==
         "a>0 | The job's module has no x, y: left out, as from_pretrained does.");
-  CHECK(extra.tensors[1].left_out == "the job's module has no such name");
+  CHECK(extra.tensors[1].excluded == "the job's module has no such name");
   Manifest buffer = of({"a"});
   Manifest with = module_of({"a", "seen"});
   with.tensors[1].role = Role::kBuffer;

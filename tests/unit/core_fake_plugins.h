@@ -69,7 +69,7 @@ class FakeWriter : public Writer {
     XD_TRY(called("plan"));
     for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
       const auto& t = m_.tensors[i];
-      if (!t.left_out.empty()) continue;
+      if (!t.excluded.empty()) continue;
       if (t.role != manifest::Role::kParameter) {
         XD_TRY(out.exclude(i, "not a parameter"));
         continue;

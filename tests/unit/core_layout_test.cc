@@ -1,6 +1,6 @@
-#include "core/layout/layout.h"
-#include "core/layout/rope.h"
-#include "core/layout/variables.h"
+#include "core/rules/layout.h"
+#include "core/rules/rope.h"
+#include "core/rules/variables.h"
 
 #include "tests/unit/core_test_support.h"
 
@@ -8,7 +8,7 @@
 #include <cstring>
 
 using namespace crossdock;
-using namespace crossdock::layout;
+using namespace crossdock::rules;
 
 namespace {
 

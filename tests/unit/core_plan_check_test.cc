@@ -149,7 +149,7 @@ TEST_CASE("a tensor is used, or left out with a reason, not both") {
                  }),
                  "expected a reason"));
   Manifest m = model();
-  m.tensors[0].left_out = "tied to b";
+  m.tensors[0].excluded = "tied to b";
   CHECK(verdict([](Plan&) {}, m) == "plan: expected a to be left out, found it used");
   CHECK(verdict([](Plan& p) { p.items[0].needs.clear(); }, m) == "accepted");
 }

@@ -116,7 +116,7 @@ TEST_CASE("what counts is what layout rules leave of the codes") {
   m.tensors[2].target_name = "l.W_q";
   m.tensors[2].dtype = DType::I32;
   CHECK(contains(quantised(m), "left beside its codes (HQQ)"));
-  m.tensors[2].left_out = "a rule says so";
+  m.tensors[2].excluded = "a rule says so";
   CHECK(quantised(m) == "plain");
   CHECK_FALSE(model::has_integer_values(m));
 }

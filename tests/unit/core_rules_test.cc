@@ -67,7 +67,7 @@ std::string named(Manifest m, const std::string& text = kRule) {
   if (const auto r = rules::give_class_names(**rule, m, notes); !r) return r.error().message;
   std::string out;
   for (const auto& t : m.tensors)
-    out += (out.empty() ? "" : " ") + (t.left_out.empty() ? t.target() : "-");
+    out += (out.empty() ? "" : " ") + (t.excluded.empty() ? t.target() : "-");
   for (const std::string& note : notes) out += " | " + note;
   for (const auto& group : rules::find_tied(**rule, m)) {
     out += " |";

@@ -1,12 +1,12 @@
 // What layout rules make of values: each tensor held against loops over the stored ones.
-#include "core/layout/layout.h"
+#include "core/rules/layout.h"
 
 #include "tests/unit/core_test_support.h"
 
 #include <cstring>
 
 using namespace crossdock;
-using namespace crossdock::layout;
+using namespace crossdock::rules;
 using manifest::DType;
 using manifest::Manifest;
 using manifest::Tensor;

@@ -12,7 +12,7 @@ namespace crossdock::torch_read {
 namespace {
 
 constexpr size_t kInputBytes = 64 << 10;
-constexpr size_t kMostKept =
+constexpr size_t kMaxKept =
     16;  // streams that wait for their next range: as many as threads that read at once
 constexpr uint64_t kSkipBytes = 64 << 10;
 constexpr uint64_t kCrcBytes = 1 << 20;
@@ -99,7 +99,7 @@ std::unique_ptr<Inflater> RecordReader::take(const Record& record, uint64_t offs
 void RecordReader::keep(std::unique_ptr<Inflater> inflater) {
   if (inflater->at() == inflater->record().n_bytes) return;
   const std::lock_guard lock(mutex_);
-  if (kept_.size() == kMostKept) kept_.erase(kept_.begin());
+  if (kept_.size() == kMaxKept) kept_.erase(kept_.begin());
   kept_.push_back(std::move(inflater));
 }
 

@@ -24,10 +24,10 @@ void put_shared_params(PickleWriter& p, const manifest::Manifest& model) {
     if (!model.module.empty()) return;
     for (const manifest::AliasGroup& group : model.alias_groups) {
       const auto kept = std::find_if(group.tensors.begin(), group.tensors.end(),
-                                     [&](uint64_t i) { return model.tensors[i].left_out.empty(); });
+                                     [&](uint64_t i) { return model.tensors[i].excluded.empty(); });
       if (kept == group.tensors.end()) continue;
       for (const uint64_t i : group.tensors) {
-        if (!model.tensors[i].left_out.empty())
+        if (!model.tensors[i].excluded.empty())
           p.entry(model.tensors[i].target(), model.tensors[*kept].target());
       }
     }

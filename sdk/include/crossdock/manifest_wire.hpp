@@ -139,7 +139,7 @@ struct Tensor {
   Role role = Role::kUnspecified;
   Training train = Training::kUnspecified;
   Parallel parallel;
-  std::string left_out;
+  std::string excluded;
   std::string target_name;
   std::string expression;
   uint64_t storage_elements = 0;
@@ -154,7 +154,7 @@ struct Tensor {
     f(8, self.role);
     f(9, self.train);
     f(10, self.parallel);
-    f(11, self.left_out);
+    f(11, self.excluded);
     f(12, self.target_name);
     f(13, self.expression);
     f(14, self.storage_elements);

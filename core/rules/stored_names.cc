@@ -1,10 +1,10 @@
-#include "core/layout/names.h"
+#include "core/rules/stored_names.h"
 
 #include <algorithm>
 #include <charconv>
 #include <numeric>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 namespace {
 
@@ -84,4 +84,4 @@ std::vector<uint64_t> StoredNames::layers_of(const std::string& name) const {
   return out;
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -2,10 +2,10 @@
 // checkpoint.
 #pragma once
 
-#include "core/layout/variables.h"
+#include "core/rules/variables.h"
 #include "core/transform/expression.h"
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 struct NewTensors {
   std::vector<manifest::Tensor> tensors;
@@ -18,4 +18,4 @@ Result<NewTensors> apply_tensor_rules(const pb::Architecture& rule, const pb::La
                                       const Variables& variables, const Facts& facts,
                                       bool keep_unmatched, const manifest::Manifest& m);
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 // config.json of a model whose files hold none, from their metadata.
 struct Config {
@@ -42,4 +42,4 @@ struct LaidOut {
 Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const ReadTensor& read,
                         manifest::Manifest& m);
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,10 +1,10 @@
-#include "core/layout/facts.h"
+#include "core/rules/facts.h"
 
 #include "core/model/config.h"
 
 #include <algorithm>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Value;
 
@@ -38,4 +38,4 @@ std::optional<Fact> Facts::find(std::string_view key) const {
   return it == metadata.end() ? std::nullopt : std::optional(Fact{it->key, &it->value});
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,4 +1,4 @@
-#include "core/layout/parts.h"
+#include "core/rules/parts.h"
 
 #include "core/base/text.h"
 
@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <set>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Tensor;
 using transform::Expression;
@@ -128,4 +128,4 @@ Result<Joined> Parts::join(const pb::TensorRule& rule, Place place) const {
   return found;
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

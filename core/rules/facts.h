@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 struct Fact {
   std::string_view key;
@@ -27,4 +27,4 @@ class Facts {
   const manifest::Manifest& m_;
 };
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,13 +1,13 @@
-#include "core/layout/tensor_rules.h"
+#include "core/rules/tensor_rules.h"
 
 #include "core/base/text.h"
-#include "core/layout/parts.h"
+#include "core/rules/parts.h"
 
 #include <algorithm>
 #include <map>
 #include <unordered_set>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Manifest;
 using manifest::Tensor;
@@ -42,7 +42,7 @@ class Applier {
     XD_TRY(stored_.check_layers(variables_));
     for (const pb::TensorRule& rule : layout_.tensor()) find_optional(rule);
     for (const pb::TensorRule& rule : layout_.tensor()) XD_TRY(apply(rule));
-    drop();
+    exclude();
     const auto unused =
         static_cast<uint64_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
     if (!missing_.empty()) return incomplete(unused);
@@ -98,15 +98,15 @@ class Applier {
   }
 
   // A stored tensor as it is.
-  void keep(uint64_t i, std::string left_out) {
+  void keep(uint64_t i, std::string excluded) {
     used_[i] = true;
     Made& made =
         made_.emplace_back(Made{i, m_.tensors[i], transform::stored_tensor(i, m_.tensors[i])});
-    made.tensor.left_out = std::move(left_out);
+    made.tensor.excluded = std::move(excluded);
   }
 
-  void drop() {
-    for (const pb::Dropped& rule : layout_.drop()) {
+  void exclude() {
+    for (const pb::ExcludedTensor& rule : layout_.excluded()) {
       for (const uint64_t layer : stored_.layers_of(rule.from())) {
         const auto tensor = stored_.find(rule.from(), layer);
         if (tensor && !used_[*tensor]) keep(*tensor, rule.reason());
@@ -282,4 +282,4 @@ Result<NewTensors> apply_tensor_rules(const pb::Architecture& rule, const pb::La
   return Applier(rule, layout, variables, facts, m).run(keep_unmatched);
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,7 +1,7 @@
-#include "core/layout/config.h"
+#include "core/rules/layout_config.h"
 
 #include "core/base/json_writer.h"
-#include "core/layout/rope.h"
+#include "core/rules/rope.h"
 
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Manifest;
 using manifest::Value;
@@ -114,13 +114,13 @@ Result<std::vector<int64_t>> integers(const Value& v, const std::string& key) {
 // Of a small F32 tensor; nothing when there is none.
 Result<std::vector<float>> values_of(const std::string& name, const Manifest& m,
                                      const ReadTensor& read) {
-  constexpr uint64_t kMost = 4096;
+  constexpr uint64_t kMax = 4096;
   const auto* t = find_tensor(m, name);
   if (!t) return std::vector<float>();
   const auto n = checked_product(t->shape);
-  if (t->dtype != manifest::DType::F32 || !t->strides.empty() || !n || *n > kMost)
-    return unsupported(cat("expected ", name, " to be at most ", kMost,
-                           " dense F32 values, found something else"));
+  if (t->dtype != manifest::DType::F32 || !t->strides.empty() || !n || *n > kMax)
+    return unsupported(
+        cat("expected ", name, " to be at most ", kMax, " dense F32 values, found something else"));
   std::vector<float> out(*n);
   XD_TRY(read(static_cast<uint64_t>(t - m.tensors.data()), *n,
               std::as_writable_bytes(std::span(out))));
@@ -262,4 +262,4 @@ Result<Config> make_config(const pb::Layout& layout, const Variables& variables,
   return out;
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

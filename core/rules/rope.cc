@@ -1,11 +1,11 @@
-#include "core/layout/rope.h"
+#include "core/rules/rope.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <vector>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 namespace {
 
@@ -64,4 +64,4 @@ std::optional<Llama3Scaling> find_llama3_scaling(std::span<const float> factors,
   return found;
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,4 +1,4 @@
-#include "core/layout/operations.h"
+#include "core/rules/operations.h"
 
 #include "core/base/text.h"
 
@@ -6,7 +6,7 @@
 
 #include <optional>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using transform::Expression;
 using transform::list_text;
@@ -141,4 +141,4 @@ Result<void> Operations::apply(Operand& operand, const pb::Operation& op, uint64
   return {};
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,4 +1,4 @@
-#include "core/layout/variables.h"
+#include "core/rules/variables.h"
 
 #include "core/base/text.h"
 #include "core/model/config.h"
@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <charconv>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Value;
 
@@ -145,4 +145,4 @@ Result<uint64_t> Variables::product(const std::string& text, uint64_t layer,
   return fail();
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

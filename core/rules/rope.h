@@ -4,7 +4,7 @@
 #include <optional>
 #include <span>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 // The fields of transformers' rope_scaling {"rope_type": "llama3"}.
 struct Llama3Scaling {
@@ -22,4 +22,4 @@ struct Llama3Scaling {
 // generate_extra_tensors of llama.cpp's convert_hf_to_gguf.py.
 std::optional<Llama3Scaling> find_llama3_scaling(std::span<const float> factors, double base);
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,17 +1,17 @@
-#include "core/layout/layout.h"
+#include "core/rules/layout.h"
 
 #include "core/base/text.h"
-#include "core/layout/config.h"
-#include "core/layout/renumber.h"
-#include "core/layout/tensor_rules.h"
-#include "core/layout/variables.h"
 #include "core/model/check.h"
+#include "core/rules/layout_config.h"
+#include "core/rules/renumber.h"
 #include "core/rules/rules.pb.h"
+#include "core/rules/tensor_rules.h"
+#include "core/rules/variables.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Manifest;
 
@@ -109,12 +109,12 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   XD_TRY(replace_tensors(*made, m));
   out.expressions = std::move(made->expressions);
   for (const auto& t : m.tensors) {
-    if (!t.left_out.empty())
-      out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.left_out));
+    if (!t.excluded.empty())
+      out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.excluded));
   }
   if (m.source.config.kind.index() != 0 || config->text.empty()) return out;
   std::string list;
-  config->missing.insert(config->missing.begin(), layout.untold().begin(), layout.untold().end());
+  config->missing.insert(config->missing.begin(), layout.unknown().begin(), layout.unknown().end());
   for (const std::string& what : config->missing) list += cat(list.empty() ? "" : ", ", what);
   out.notes.push_back(cat("config.json was made from the metadata",
                           list.empty() ? "" : ", which does not tell ", list,
@@ -123,4 +123,4 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   return out;
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

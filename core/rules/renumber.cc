@@ -1,11 +1,11 @@
-#include "core/layout/renumber.h"
+#include "core/rules/renumber.h"
 
 #include "core/base/text.h"
 
 #include <optional>
 #include <vector>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 using manifest::Manifest;
 using transform::Expression;
@@ -59,4 +59,4 @@ Result<void> renumber(std::span<const Expression> made, Manifest& m) {
   return {};
 }
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

@@ -1,10 +1,10 @@
 // What a rule's operations do to a tensor.
 #pragma once
 
-#include "core/layout/variables.h"
+#include "core/rules/variables.h"
 #include "core/transform/expression.h"
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 // A tensor on its way through the operations of a part or a rule: an expression, a view of it, and
 // what is done to each value. Views of views are one, and a change of values commutes with them.
@@ -42,4 +42,4 @@ class Operations {
   const Variables& variables_;
 };
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

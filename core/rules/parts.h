@@ -1,15 +1,15 @@
 // The parts of a rule, found among the stored tensors and joined.
 #pragma once
 
-#include "core/layout/names.h"
-#include "core/layout/operations.h"
+#include "core/rules/operations.h"
+#include "core/rules/stored_names.h"
 
 #include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 // More of them than any model has.
 inline constexpr uint64_t kMaxExperts = 1'024;
@@ -67,4 +67,4 @@ class Parts {
   const Variables& variables_;
 };
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

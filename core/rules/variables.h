@@ -2,13 +2,13 @@
 #pragma once
 
 #include <crossdock/result.hpp>
-#include "core/layout/facts.h"
+#include "core/rules/facts.h"
 #include "core/rules/rules.pb.h"
 
 #include <string>
 #include <vector>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 namespace pb = rules::v1;
 
@@ -45,4 +45,4 @@ class Variables {
   const google::protobuf::RepeatedPtrField<pb::Variable>& lets_;
 };
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules

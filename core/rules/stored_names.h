@@ -2,13 +2,13 @@
 // and the stored tensors that have them.
 #pragma once
 
-#include "core/layout/variables.h"
+#include "core/rules/variables.h"
 
 #include <map>
 #include <optional>
 #include <unordered_map>
 
-namespace crossdock::layout {
+namespace crossdock::rules {
 
 std::string with_numbers(std::string name, uint64_t layer, uint64_t expert);
 bool has_layer(const std::string& name);
@@ -34,4 +34,4 @@ class StoredNames {
   mutable std::map<std::string, uint64_t> counts_;  // by what a name has around the layer's number
 };
 
-}  // namespace crossdock::layout
+}  // namespace crossdock::rules
