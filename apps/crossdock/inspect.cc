@@ -20,10 +20,6 @@ namespace {
 
 using manifest::Manifest;
 
-std::string shape_text(const manifest::Tensor& t) {
-  return fmt::format("[{}]", fmt::join(t.shape, ", "));
-}
-
 std::string value_text(const manifest::Value& value) {
   if (const auto* text = value.get<std::string>()) return base::printable(text->substr(0, 80));
   if (const auto* flag = value.get<bool>()) return *flag ? "true" : "false";
@@ -65,7 +61,8 @@ void print_summary(const convert::TensorSource& tensors) {
 void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
-    fmt::print("{}  {}  {}", base::printable(t.target()), manifest::name(t.dtype), shape_text(t));
+    fmt::print("{}  {}  {}", base::printable(t.target()), manifest::name(t.dtype),
+               base::list_text(t.shape));
     if (!digests.empty()) fmt::print("  {}", digests[i]);
     if (!t.expression.empty()) fmt::print("  = {}", base::printable(t.expression));
     fmt::print("\n");

@@ -1,6 +1,8 @@
 // Numbers and names as people read them.
 #pragma once
 
+#include <crossdock/file_name.hpp>
+
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -40,7 +42,12 @@ std::string_view leaf(std::string_view name);
 
 bool is_one_of(std::string_view text, std::span<const std::string_view> list);
 
-// ASCII letters in lower case; other bytes as they are.
-std::string fold_case(std::string_view text);
+// "[4, 2]", of a shape and the like.
+template <class Sizes>
+std::string list_text(const Sizes& sizes) {
+  std::string out = "[";
+  for (const auto& size : sizes) out += cat(out.size() > 1 ? ", " : "", size);
+  return out + "]";
+}
 
 }  // namespace crossdock::base

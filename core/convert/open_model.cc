@@ -132,7 +132,7 @@ Error OpenModel::several_models(const std::vector<const plugin::Plugin*>& reader
 
 Result<void> OpenModel::check_aux_files(const manifest::Manifest& m) const {
   for (const auto& file : m.aux_files) {
-    if (!io::is_safe_name(file.name))
+    if (!is_safe_name(file.name))
       return corrupt(cat("expected a plain relative name for an auxiliary file, found ",
                          base::printable(file.name)));
     const auto* source = std::get_if<std::string>(&file.content);

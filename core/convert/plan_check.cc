@@ -22,11 +22,11 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
   std::unordered_map<std::string, const std::string*> files;
   bool collides = false;
   for (const std::string& path : paths) {
-    if (!io::is_safe_name(path) || path == io::kReportName)
+    if (!is_safe_name(path) || path == io::kReportName)
       return invalid(
           cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
     const bool is_new = exact.insert(path).second;
-    const auto [it, fresh] = files.emplace(base::fold_case(path), &path);
+    const auto [it, fresh] = files.emplace(fold_case(path), &path);
     collides = collides || !fresh;
     if (fresh || (is_new && limits.allow_case_collisions)) continue;
     return invalid(cat("plan: expected different paths, found ", *it->second, " and ", path,
@@ -43,7 +43,7 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
   }
   for (const std::string& path : paths) {
     for (size_t slash = path.find('/'); slash != path.npos; slash = path.find('/', slash + 1)) {
-      const auto it = files.find(base::fold_case(path.substr(0, slash)));
+      const auto it = files.find(fold_case(path.substr(0, slash)));
       if (it != files.end())
         return invalid(
             cat("plan: expected ", *it->second, " to be a file, found ", path, " under it"));

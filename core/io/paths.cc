@@ -19,18 +19,6 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
   return end == folder.end();
 }
 
-bool is_safe_name(const std::string& name) {
-  size_t start = 0;
-  while (true) {
-    const size_t end = std::min(name.find('/', start), name.size());
-    const std::string_view part(name.data() + start, end - start);
-    if (part.empty() || part == "." || part == ".." || part.size() > 255) return false;
-    if (part.find('\\') != part.npos || part.find('\0') != part.npos) return false;
-    if (end == name.size()) return true;
-    start = end + 1;
-  }
-}
-
 Result<fs::path> resolve_destination(const std::string& destination) {
   const std::string text = destination.substr(0, destination.find_last_not_of('/') + 1);
   const std::string name = fs::path(text).filename().string();

@@ -3,6 +3,7 @@
 
 #include "core/io/input.h"
 
+#include <crossdock/file_name.hpp>
 #include <crossdock/result.hpp>
 
 #include <set>
@@ -12,10 +13,6 @@ namespace crossdock::io {
 
 // Both resolved. A folder is inside itself.
 bool is_inside(const fs::path& path, const fs::path& folder);
-
-// Names that output objects may have: relative, '/'-separated, no empty, "." or ".." part, no NUL
-// or backslash, parts of at most 255 bytes.
-bool is_safe_name(const std::string& name);
 
 // The destination as an absolute path with its parent resolved; its own name is kept, so that a
 // link there can be seen.

@@ -16,12 +16,6 @@ namespace {
 
 constexpr uint64_t kMaxDescriptionBytes = 256 << 20;
 
-std::string shape_text(const std::vector<uint64_t>& shape) {
-  std::string out = "[";
-  for (size_t i = 0; i < shape.size(); ++i) out += cat(i ? ", " : "", shape[i]);
-  return out + "]";
-}
-
 std::unordered_map<std::string, uint64_t> by_target_name(const Manifest& m) {
   std::unordered_map<std::string, uint64_t> out;
   for (uint64_t i = 0; i < m.tensors.size(); ++i) out.emplace(m.tensors[i].target(), i);
@@ -97,8 +91,8 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
     Tensor& t = m.tensors[found[i]];
     used[found[i]] = true;
     if (t.shape != d.shape) {
-      return invalid(cat("expected ", base::printable(d.name), " of shape ", shape_text(d.shape),
-                         ", found ", shape_text(t.shape),
+      return invalid(cat("expected ", base::printable(d.name), " of shape ",
+                         base::list_text(d.shape), ", found ", base::list_text(t.shape),
                          " in the source: describe the model that this checkpoint is of"));
     }
     if (kept[i] != i && t.excluded.empty()) {

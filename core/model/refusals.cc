@@ -63,7 +63,7 @@ constexpr std::string_view kAdapters[] = {"lora_a",
                                           "modules_to_save."};
 
 bool is_of_adapter(const std::string& target) {
-  const std::string name = base::fold_case(target);
+  const std::string name = fold_case(target);
   const auto ends_word = [&](size_t at) {
     return at == name.size() || name[at] == '.' || name[at] == '_';
   };

@@ -8,8 +8,8 @@
 
 namespace crossdock::rules {
 
+using base::list_text;
 using transform::Expression;
-using transform::list_text;
 using transform::View;
 
 Operand Operand::of(Expression whole) {

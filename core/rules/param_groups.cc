@@ -33,7 +33,7 @@ Result<void> add_hf_trainer_groups(const std::vector<std::string>& no_decay, Man
   for (uint64_t i = 0; i < module.tensors.size(); ++i) {
     if (tied[i]) continue;
     const std::string& name = module.tensors[i].name;
-    XD_TRY_SET(const bool is_named_so, by_name.is_in(base::fold_case(name)));
+    XD_TRY_SET(const bool is_named_so, by_name.is_in(fold_case(name)));
     XD_TRY_SET(const bool is_of_class, base::any_is_in(by_class, name));
     (is_named_so || is_of_class ? plain : decay).tensors.push_back(i);
   }

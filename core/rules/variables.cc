@@ -28,8 +28,7 @@ bool holds(const pb::Condition& condition, const Facts& facts, uint64_t layer) {
     case Condition::kEquals:
       return text && *text == condition.equals();
     case Condition::kContains:
-      return text && base::fold_case(*text).find(base::fold_case(condition.contains())) !=
-                         std::string::npos;
+      return text && fold_case(*text).find(fold_case(condition.contains())) != std::string::npos;
     case Condition::kPositive:
       return (number && *number > 0) == condition.positive();
     case Condition::kPresent:

@@ -1,5 +1,7 @@
 #include "core/transform/expression.h"
 
+#include "core/base/text.h"
+
 #include <algorithm>
 #include <charconv>
 
@@ -161,7 +163,7 @@ View stored_view(const Tensor& t) {
 std::vector<Step> stored_steps(const Tensor& t) {
   if (t.strides.empty()) return {};
   const std::string offset = t.storage_offset > 0 ? cat(", ", t.storage_offset) : "";
-  return {{"strided", list_text(t.strides) + offset}};
+  return {{"strided", base::list_text(t.strides) + offset}};
 }
 
 Expression stored_tensor(uint64_t index, const Tensor& t) {

@@ -121,12 +121,4 @@ Expression stored_tensor(uint64_t index, const manifest::Tensor& t);
 void describe(const Expression& expression, std::span<const manifest::Tensor> source,
               manifest::Tensor& t);
 
-// "[4, 2]"
-template <class Sizes>
-std::string list_text(const Sizes& sizes) {
-  std::string out = "[";
-  for (const auto& size : sizes) out += cat(out.size() > 1 ? ", " : "", size);
-  return out + "]";
-}
-
 }  // namespace crossdock::transform

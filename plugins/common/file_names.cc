@@ -105,19 +105,10 @@ std::string listed(std::span<const std::string> names) {
   return out;
 }
 
-bool is_safe_name(std::string_view name) {
-  const auto is_bad = [](char c) {
-    return c == '\\' || c == 0x7f || static_cast<unsigned char>(c) < 0x20;
-  };
-  if (name.empty() || std::any_of(name.begin(), name.end(), is_bad)) return false;
-  if (name.size() > 1 && name[1] == ':') return false;
-  for (size_t begin = 0; begin <= name.size();) {
-    const size_t end = std::min(name.find('/', begin), name.size());
-    const std::string_view part = name.substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") return false;
-    begin = end + 1;
-  }
-  return true;
+bool is_portable_name(std::string_view name) {
+  const auto is_control = [](char c) { return c == 0x7f || static_cast<unsigned char>(c) < 0x20; };
+  const bool has_drive = name.size() > 1 && name[1] == ':';
+  return is_safe_name(name) && !has_drive && std::none_of(name.begin(), name.end(), is_control);
 }
 
 std::optional<RankFile> rank_file(std::string_view name) {

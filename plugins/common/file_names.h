@@ -1,6 +1,8 @@
 // What the names of checkpoint files say: an index, a part of a whole, the share of one rank.
 #pragma once
 
+#include <crossdock/file_name.hpp>
+
 #include <crossdock/part_name.hpp>
 #include <crossdock/result.hpp>
 
@@ -16,9 +18,9 @@ inline constexpr size_t kMaxListed = 8;  // names in one message
 // "a, b and 3 more"
 std::string listed(std::span<const std::string> names);
 
-// True for a plain relative name: no "..", ".", empty part, leading '/', '\', ':' after a drive
-// letter, or control character.
-bool is_safe_name(std::string_view name);
+// Whether an index or a user may call a file so: a safe name (file_name.hpp) without control
+// characters or a drive letter.
+bool is_portable_name(std::string_view name);
 
 // A file that holds one rank's share of a model, as training programs write them beside one
 // another.

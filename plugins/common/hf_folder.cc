@@ -94,7 +94,7 @@ Result<ShardIndex> shard_index(simdjson::dom::element root) {
                          kind_of(file)));
     name = without_dot(name);
     if (!shards.empty() && shards.back() == name) continue;  // neighbours mostly share a shard
-    if (!is_safe_name(name)) {
+    if (!is_portable_name(name)) {
       return corrupt(cat("tensor ", in_quotes(tensor),
                          ": expected the relative name of a shard in this folder, found ",
                          in_quotes(name)));

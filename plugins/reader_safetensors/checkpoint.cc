@@ -55,7 +55,7 @@ Result<std::string> wanted_file(const manifest::Value& config) {
   const auto* value = map ? map->find("transformers_weights") : nullptr;
   const auto* name = value ? value->get<std::string>() : nullptr;
   if (!name) return std::string();
-  if (common::is_safe_name(*name) && common::has_suffix(*name, kNames)) return *name;
+  if (common::is_portable_name(*name) && common::has_suffix(*name, kNames)) return *name;
   return invalid(cat(
       "config.json: expected transformers_weights to be the name of a .safetensors file, found ",
       common::in_quotes(*name)));

@@ -6,6 +6,8 @@
 
 #include "plugins/common/quote.h"
 
+#include <crossdock/file_name.hpp>
+
 namespace crossdock::writer_universal {
 namespace {
 
@@ -56,28 +58,6 @@ constexpr xd_option_desc kDsConfig = {
     "the job's DeepSpeed config (JSON): tells what of this job is inexact from such "
     "a folder, or fails; no file changes"};
 
-constexpr size_t kMaxName = 255;  // NAME_MAX of Linux file systems, in bytes
-
-// What keeps `name` from being one component of a path; empty when nothing does.
-std::string fault_of(std::string_view name) {
-  if (name.empty()) return "is empty";
-  if (name == "." || name == "..") return "means another folder";
-  if (name.find('/') != std::string_view::npos) return "holds '/'";
-  if (name.find('\\') != std::string_view::npos) return "holds '\\'";
-  if (name.find('\0') != std::string_view::npos) return "holds a NUL byte";
-  if (name.size() > kMaxName)
-    return fmt::format("has {} bytes, more than {}", name.size(), kMaxName);
-  return {};
-}
-
-std::string fold_case(std::string_view name) {
-  std::string out(name);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
 bool is_global_step(std::string_view tag) {
   constexpr std::string_view kStem = "global_step";
   return tag.starts_with(kStem) && tag.size() > kStem.size() &&
@@ -86,7 +66,7 @@ bool is_global_step(std::string_view tag) {
 
 Result<void> check_tag(const Settings& settings) {
   const std::string& tag = settings.tag;
-  std::string fault = fault_of(tag);
+  std::string fault = name_fault(tag);
   // DeepSpeed strips what it reads from latest_universal.
   if (fault.empty() &&
       std::any_of(tag.begin(), tag.end(), [](unsigned char c) { return c <= ' ' || c == 0x7f; })) {
@@ -154,7 +134,7 @@ Result<void> check_folder_names(std::span<const manifest::Tensor> tensors,
                                 std::span<const uint64_t> indexes) {
   for (const uint64_t i : indexes) {
     const manifest::Tensor& tensor = tensors[i];
-    std::string fault = fault_of(tensor.target());
+    std::string fault = name_fault(tensor.target());
     if (fault.empty() && fold_case(tensor.target()) == "optimizer_state.pt")
       fault = "is a file of the checkpoint";
     if (fault.empty()) continue;

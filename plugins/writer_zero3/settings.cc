@@ -200,7 +200,7 @@ Result<Settings> Settings::from(const Options& options) {
   XD_TRY_SET(out.flags, hyper_parameters(options));
   out.dense_moments = options.text("moments") == "dense";
   out.tag = options.text("tag");
-  if (!common::is_safe_name(out.tag) || out.tag.find('/') != std::string::npos ||
+  if (!common::is_portable_name(out.tag) || out.tag.find('/') != std::string::npos ||
       out.tag == kLatest || out.tag.size() > 255)
     return invalid(cat("--tag: expected the name of one folder, found ", common::in_quotes(out.tag),
                        ": try global_step0"));

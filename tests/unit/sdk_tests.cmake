@@ -3,6 +3,7 @@ set(sdk_tests ${PROJECT_SOURCE_DIR}/tests/unit)
 
 crossdock_test(sdk_result_test unit ${sdk_tests}/sdk_result_test.cc LIBS crossdock::sdk)
 crossdock_test(sdk_bytes_test unit ${sdk_tests}/sdk_bytes_test.cc LIBS crossdock::sdk)
+crossdock_test(sdk_file_name_test unit ${sdk_tests}/sdk_file_name_test.cc LIBS crossdock::sdk)
 crossdock_test(sdk_part_name_test unit ${sdk_tests}/sdk_part_name_test.cc LIBS crossdock::sdk)
 crossdock_test(sdk_dtype_test unit ${sdk_tests}/sdk_dtype_test.cc LIBS crossdock::sdk)
 
