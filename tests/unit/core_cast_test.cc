@@ -12,10 +12,10 @@
 
 #include "tests/catch.h"
 
-using crossdock::transform::CastFunction;
-using crossdock::transform::find_cast;
 using crossdock::manifest::DType;
 using crossdock::manifest::info;
+using crossdock::transform::CastFunction;
+using crossdock::transform::find_cast;
 
 namespace {
 
