@@ -51,6 +51,7 @@ Result<void> execute(Session& session, const Prepared& prepared, const Planned& 
   TensorService service(*prepared.tensors, digests, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
 
+  // Beside its own buffers an item takes the window that it reads through, and scratch.
   Schedule schedule;
   schedule.threads = session.request.threads;
   uint64_t total = 0;

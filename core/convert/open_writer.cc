@@ -26,6 +26,7 @@ OpenWriter::~OpenWriter() {
   if (handle_) plugin_->writer.close(handle_);
 }
 
+// Holds nothing for a writer that says that it can be called from several threads.
 std::unique_lock<std::mutex> OpenWriter::serialise() const {
   std::unique_lock lock(*serial_, std::defer_lock);
   if (!plugin_->concurrent()) lock.lock();

@@ -12,6 +12,8 @@ Outputs::Outputs(io::Staging& staging, const Planned& planned)
   }
 }
 
+// Objects are made when they are first written, so that a plan of 100,000 files has only as many
+// open as there are threads.
 Result<xd_object> Outputs::stage(uint32_t index) {
   Object& object = objects_[index];
   const std::lock_guard lock(object.mutex);
@@ -27,6 +29,7 @@ Result<void> Outputs::write(const plugin::PlanItem& item) {
   Object& object = objects_[item.object];
   const std::string& path = planned_.plan.objects[item.object].path;
   XD_TRY(planned_.writer.write_item(item, path, handle, object.results[item.number]));
+  // Whoever finishes the last item seals: by then all results are there.
   {
     const std::lock_guard lock(object.mutex);
     if (--object.items_left != 0) return {};

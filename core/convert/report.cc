@@ -22,6 +22,7 @@ report::Plugin plugin_of(const plugin::Plugin& plugin, const plugin::CheckedOpti
   return out;
 }
 
+// As the manifest's Role; what has none by now is a buffer (model/target.cc).
 const char* role_of(const manifest::Tensor& t) {
   switch (t.role) {
     case manifest::Role::kParameter:
@@ -47,6 +48,7 @@ std::vector<report::Tensor> tensors_of(const Prepared& prepared, const plugin::P
     one.expression = t.expression;
     one.excluded = t.excluded;
   }
+  // Which files a tensor went into is what the plan's items needed it for.
   for (const plugin::PlanItem& item : plan.items) {
     const std::string& path = plan.objects[item.object].path;
     for (const plugin::PlanNeed& need : item.needs) {

@@ -13,6 +13,7 @@ namespace crossdock::convert {
 
 namespace {
 
+// One call of run_schedule(): what its threads share.
 struct Run {
   const Schedule& schedule;
   base::Memory& memory;
@@ -24,6 +25,7 @@ struct Run {
   std::condition_variable finished{};
   std::optional<Error> error{};
 
+  // The first error counts; those of other threads mostly follow from it.
   void fail(Error e) {
     {
       const std::lock_guard lock(mutex);
@@ -33,6 +35,7 @@ struct Run {
     memory.wake();
   }
 
+  // Plugins are code of others: what they throw must not end the process.
   template <class Call>
   static Result<void> guarded(Call call) {
     try {
@@ -46,6 +49,8 @@ struct Run {
     }
   }
 
+  // Takes tasks in order until none is left. A task waits until the budget has room for it, so that
+  // many small ones run at once and a large one alone.
   void work() {
     const auto stopped = [this] { return stop || cancelled; };
     while (!stopped()) {

@@ -8,6 +8,7 @@
 namespace crossdock::convert {
 
 namespace {
+// The item whose turn it is on this thread: a plugin's reads carry no item of their own.
 thread_local TensorService::ItemScope* current = nullptr;
 
 std::string range_text(const xd_range& r) { return cat("elements ", r.begin, " + ", r.count); }
@@ -24,6 +25,8 @@ TensorService::ItemScope::~ItemScope() {
   service_.model_.host().memory().dealloc(window_);
 }
 
+// How many elements from the range's first on the item may read: reading ahead must not go beyond
+// what it said that it needs, or its digest and memory would be another item's.
 Result<uint64_t> TensorService::readable(const ItemScope& scope, const xd_range& range) const {
   for (const plugin::PlanNeed& need : scope.item_.needs) {
     if (need.tensor != range.tensor || range.begin < need.begin) continue;
@@ -52,6 +55,7 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     return fail({XD_INVALID_ARGUMENT, cat("expected a buffer for ", range_text(range), ", found ",
                                           out.size(), " bytes")});
   if (range.count == 0) return {};
+  // The common case: no cast, so the values go straight into the caller's buffer.
   if (wanted == t.dtype) {
     if (auto r = model_.read(range.tensor, range.begin, range.count, out); !r)
       return fail(std::move(r).error());
@@ -63,6 +67,8 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     return fail({XD_UNSUPPORTED_DATA, cat("expected a type that casts to ", manifest::name(wanted),
                                           ", found ", manifest::name(t.dtype))});
 
+  // Reads of a cast go through a window that is filled ahead, for writers ask for small pieces and
+  // disks like large ones. It lives as long as the item.
   if (!scope.window_)
     scope.window_ = static_cast<std::byte*>(model_.host().memory().alloc(window_bytes_, 64));
   if (!scope.window_)
@@ -86,6 +92,7 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     const uint64_t skip = begin - scope.window_begin_;
     const uint64_t count = std::min(end - begin, scope.window_count_ - skip);
     const std::byte* from = scope.window_ + skip * elem_bytes;
+    // Of the values before the cast, so that all formats and precisions give one digest.
     digest(scope, range.tensor, begin, {from, count * elem_bytes});
     cast(from, out.data() + (begin - range.begin) * out_elem_bytes, count);
     begin += count;
@@ -112,6 +119,7 @@ void TensorService::digest(ItemScope& scope, uint64_t tensor, uint64_t begin,
                            std::span<const std::byte> bytes) {
   const auto offset = manifest::dense_bytes(model_.manifest().tensors[tensor].dtype, begin);
   if (!offset) return;  // sub-byte elements that begin within a byte
+  // Ranges that follow each other are one run, which hashes in place; any other begins a new one.
   io::TreeDigest& digest = digests_[tensor];
   if (!scope.run_ || &scope.run_->digest() != &digest || scope.run_->position() != *offset) {
     if (scope.run_) scope.run_->hand_in();

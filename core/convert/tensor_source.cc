@@ -11,7 +11,8 @@ namespace {
 
 constexpr uint64_t kMaxScratch = 4 << 20;
 
-// Nothing when all tensors are read as they are.
+// Expressions for a source without rules: nothing when all its tensors are read as they are, which
+// is the common case and costs no lookup.
 std::vector<Expression> as_stored(manifest::Manifest& m) {
   std::vector<Expression> out;
   const auto is_strided = [](const manifest::Tensor& t) { return !t.strides.empty(); };
@@ -57,7 +58,7 @@ Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
 xd_status TensorSource::view(const xd_range& range, xd_view* out, xd_error* err) {
   if (expressions_.empty()) return model_.view(range, out, err);
   const auto* stored = expressions_[range.tensor].as_stored();
-  if (!stored) return XD_UNIMPLEMENTED;
+  if (!stored) return XD_UNIMPLEMENTED;  // there are no such bytes to lend: the writer must read
   xd_range of_stored = range;
   of_stored.tensor = stored->tensor;
   return model_.view(of_stored, out, err);

@@ -22,6 +22,7 @@ Result<void> check_text(const std::string& text, std::string_view what) {
   return {};
 }
 
+// Recursion is bounded here as in the decoder, so that nesting cannot exhaust the stack.
 Result<void> check_value(const manifest::Value& value, int depth) {
   if (depth > manifest::kMaxDepth) return corrupt("metadata nested too deep");
   if (const auto* text = value.get<std::string>()) return check_text(*text, "metadata");
@@ -85,6 +86,7 @@ Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& fi
   const auto n_bytes = n_elems ? manifest::dense_bytes(t.dtype, *n_elems) : std::nullopt;
   if (!n_bytes)
     return corrupt("expected a size below 2^64 bytes in whole bytes, found a shape that overflows");
+  // Every product and sum is checked: the numbers come from a file.
   uint64_t extent_bytes = 0;
   for (const manifest::Extent& extent : t.extents) {
     if (extent.file >= files.size())

@@ -6,6 +6,7 @@ namespace crossdock::model {
 
 namespace {
 
+// transformers writes null for "the default", which is as good as no key.
 const manifest::Value* not_null(const manifest::Value* value) {
   return value && !value->get<manifest::Null>() ? value : nullptr;
 }

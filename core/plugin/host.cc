@@ -31,6 +31,7 @@ xd_status shielded(xd_error* err, Call&& call) noexcept {
 
 }  // namespace
 
+// The functions of the table, each as plugin.h promises it. `ctx` is the Host.
 struct HostCalls {
   static Host& host(void* ctx) { return *static_cast<Host*>(ctx); }
 
@@ -60,6 +61,7 @@ struct HostCalls {
   }
   static void dealloc(void* ctx, void* p) { host(ctx).memory_.dealloc(p); }
 
+  // ---- sources; a number beyond the last gives an empty answer, for there is no way to fail here
   static uint64_t input_count(void*, const xd_input* in) { return in->input->entries().size(); }
   static const char* input_name(void*, const xd_input* in, uint64_t i) {
     return i < in->input->entries().size() ? in->input->entries()[i].name.c_str() : "";
@@ -95,6 +97,7 @@ struct HostCalls {
     });
   }
 
+  // ---- inside plan(): what a writer says is only noted; plan_check.cc judges it
   static xd_status plan_object(void*, xd_plan* p, const char* path, uint64_t size, uint32_t* object,
                                xd_error* err) {
     return shielded(err, [&] {
@@ -130,7 +133,7 @@ struct HostCalls {
     });
   }
   static xd_status plan_exclude(void*, xd_plan* p, uint64_t tensor, const char* reason,
-                             xd_error* err) {
+                                xd_error* err) {
     return shielded(err, [&]() -> xd_status {
       if (tensor >= p->n_tensors)
         return plugin::fail(err, XD_OUT_OF_RANGE, "plan: an excluded tensor that does not exist");
@@ -145,6 +148,7 @@ struct HostCalls {
     });
   }
 
+  // ---- inside write_item(): tensors through the service (convert/execution.cc sets the two)
   static xd_status tensor_view(void* ctx, const xd_range* r, xd_view* out, xd_error* err) {
     return shielded(err, [&] {
       return host(ctx).tensor_view ? host(ctx).tensor_view(*r, out, err)
@@ -205,6 +209,7 @@ Host::Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled)
             C::input_named};
 }
 
+// A plugin that fails without a word is a plugin's bug; the user is told the number at least.
 Result<void> Host::call(const std::function<xd_status(xd_error*)>& call) const {
   xd_error slot;
   const xd_status status = call(&slot);
@@ -221,6 +226,7 @@ Result<xd_source*> Host::open_source(const xd_input& input, const std::string& n
   if (!entry)
     return Error{XD_NOT_FOUND,
                  cat("expected a file ", name, " in ", input.input->given(), ", found none")};
+  // Opened once and kept: plugins hold the handle, and readers of many threads share it.
   const std::lock_guard lock(mutex_);
   for (xd_source& source : sources_) {
     if (source.name == name) return &source;

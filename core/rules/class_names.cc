@@ -17,7 +17,7 @@ namespace {
 
 using Indexes = std::unordered_map<std::string, uint64_t>;
 
-// Of the tensors that are not left out.
+// Of the tensors that are not excluded.
 Indexes by_target_name(const Manifest& m) {
   Indexes out;
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
@@ -30,6 +30,8 @@ void set_target(Tensor& t, std::string name) {
   t.target_name = name == t.name ? "" : std::move(name);
 }
 
+// Two tensors of the file under one name of the class: "h.0.w" beside "transformer.h.0.w". Which of
+// them is meant nobody can say.
 Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
   std::unordered_map<std::string, const Tensor*> seen;
   for (const Tensor& t : m.tensors) {
@@ -44,6 +46,8 @@ Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
   return {};
 }
 
+// A file may hold a tied parameter under any of its names: save_model of safetensors keeps the
+// first of the alphabet, and the module knows the one of named_parameters().
 void name_tied(const ModuleRule& rule, Manifest& m) {
   Indexes names = by_target_name(m);
   for (const pb::Tied* tied : rule.tied_names(m)) {

@@ -47,6 +47,7 @@ class Check {
   }
 
  private:
+  // A size that config.json has no key for ("?"), or that it lacks, is not compared.
   Result<void> check_shape(const Tensor& t, const std::string& name) const {
     const pb::Parameter* parameter = rule_.find_parameter(name);
     if (!parameter || parameter->dim().empty()) return {};
@@ -64,6 +65,7 @@ class Check {
     return {};
   }
 
+  // Remembers the layer that a name belongs to, by the prefix of the rule's `layers`.
   void count_layer(const std::string& name) {
     for (const pb::ModuleLayers& layers : rule_.rule().layers()) {
       if (!name.starts_with(layers.prefix())) continue;
@@ -74,6 +76,8 @@ class Check {
     }
   }
 
+  // As many layers as config.json says, numbered from 0 without gaps. A model with none of that
+  // kind is left to check_parameters() (module.h), which knows whether they are needed.
   Result<void> check_layers() const {
     for (const pb::ModuleLayers& layers : rule_.rule().layers()) {
       const auto found = found_.find(layers.prefix());

@@ -38,6 +38,7 @@ class Description {
   }
 
  private:
+  // Whether the model has a tensor of this name.
   bool has(const std::string& name) const { return by_name_.contains(name); }
   void add(const std::string& name, const Tensor& like) {
     index_.emplace(name, out_.tensors.size());

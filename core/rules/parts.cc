@@ -28,6 +28,7 @@ bool has_free_expert(const pb::Part& part) {
   return !part.stack() && std::any_of(part.part().begin(), part.part().end(), has_free_expert);
 }
 
+// What a joined tensor is called in the source: "a+b", or of many the first and the last.
 Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored) {
   constexpr size_t kMax = 4;
   Tensor t = m.tensors[stored[0]];
@@ -42,6 +43,7 @@ Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored
   return t;
 }
 
+// As many as the rule's count says, or as the file has from number 0 on.
 Result<uint64_t> Parts::count_experts(const pb::TensorRule& rule, const std::string& name,
                                       uint64_t layer) const {
   if (rule.count().empty()) {
@@ -54,6 +56,8 @@ Result<uint64_t> Parts::count_experts(const pb::TensorRule& rule, const std::str
   return unsupported(cat("expected ", rule.count(), " to be 1 to ", kMaxExperts, ", found ", n));
 }
 
+// A tensor of the file with the part's operations done. One that is not there is no error yet: an
+// optional rule may go without it, so it is only counted.
 Result<std::optional<Operand>> Parts::leaf(const pb::Part& part, Place place, Joined& found) const {
   const auto index = stored_.find(part.from(), place.layer, place.expert);
   if (!index) {
@@ -100,6 +104,7 @@ Result<std::optional<Operand>> Parts::join_parts(const pb::TensorRule& rule, con
     for (uint64_t i = 0; i < n; ++i) {
       const Place at{place.layer, numbered ? i : place.expert};
       XD_TRY_SET(auto operand, make(rule, part, at, found));
+      // A stack is a concat of tensors that have one more dimension.
       if (operand && whole.stack()) {
         pb::Operation new_dimension;
         new_dimension.set_unsqueeze(0);

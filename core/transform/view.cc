@@ -100,6 +100,7 @@ Result<void> View::check_dim(uint64_t dim, uint64_t limit) const {
                      ", found ", dim));
 }
 
+// The factors of the dimension are dealt out to the new ones, the innermost first.
 Result<void> View::split(uint64_t dim, std::span<const uint64_t> sizes) {
   XD_TRY(check_dim(dim, rank()));
   if (checked_product(sizes) != size(dim))
@@ -115,6 +116,7 @@ Result<void> View::split(uint64_t dim, std::span<const uint64_t> sizes) {
   return {};
 }
 
+// Nothing is computed: the merged dimension is the list of both's factors.
 Result<void> View::merge(uint64_t first, uint64_t count) {
   XD_TRY(check_dim(first, rank()));
   if (count < 1 || count > rank() - first)
@@ -141,6 +143,7 @@ Result<void> View::permute(std::span<const uint64_t> order) {
   return {};
 }
 
+// Only of a dimension that is one factor: a range of a merged one is no rectangle of factors.
 Result<void> View::slice(uint64_t dim, uint64_t begin, uint64_t count) {
   XD_TRY(check_dim(dim, rank()));
   const uint64_t n = size(dim);

@@ -110,6 +110,18 @@ def test_the_base_class_itself(crossdock, tmp_path, name):
     assert "names became" not in said and "no rule" not in said
 
 
+@pytest.mark.parametrize("head, base, config", [(t.BertForMaskedLM, t.BertModel, t.BertConfig), (t.RobertaForMaskedLM, t.RobertaModel, t.RobertaConfig),
+                                                (t.XLMRobertaForMaskedLM, t.XLMRobertaModel, t.XLMRobertaConfig)])
+def test_a_base_class_with_parameters_of_its_own(crossdock, tmp_path, head, base, config):
+    """The pooler is the base class's alone, so it has a rule of its own; the file has the prefix and a head of pretraining."""
+    model, other = make(base, config, **SMALL), make(head, config, **SMALL)
+    prefix = base.base_model_prefix + "."
+    heads = {n: x for n, x in state_of(other).items() if not n.startswith(prefix)}
+    save(tmp_path / "in", model, {**{prefix + n: x for n, x in state_of(model).items()}, **heads})
+    said = check_both(crossdock, tmp_path / "in", tmp_path / "out", model)
+    assert "names became those of" in said and "Left out: " in said
+
+
 @pytest.mark.parametrize("cls, config", [(t.BertForMaskedLM, t.BertConfig), (t.RobertaForMaskedLM, t.RobertaConfig),
                                          (t.XLMRobertaForMaskedLM, t.XLMRobertaConfig), (t.CamembertForMaskedLM, t.CamembertConfig)])
 def test_gamma_and_beta_of_layernorm(crossdock, tmp_path, cls, config):

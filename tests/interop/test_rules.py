@@ -38,6 +38,7 @@ MODELS = [
     *((t.RobertaForMaskedLM, t.RobertaConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
     *((t.XLMRobertaForMaskedLM, t.XLMRobertaConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
     *((t.CamembertForMaskedLM, t.CamembertConfig, {**SMALL, **x}) for x in (TIED, UNTIED)),
+    (t.BertModel, t.BertConfig, SMALL), (t.RobertaModel, t.RobertaConfig, SMALL), (t.XLMRobertaModel, t.XLMRobertaConfig, SMALL),
     *((cls, config, {**SMALL, **SPEECH, **x}) for cls, config in ((t.Wav2Vec2ForCTC, t.Wav2Vec2Config), (t.HubertForCTC, t.HubertConfig))
       for x in ({}, {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True})),
     *((t.T5ForConditionalGeneration, t.T5Config, {**T5, **x}) for x in (TIED, UNTIED, {"feed_forward_proj": "gated-gelu"})),
