@@ -71,44 +71,52 @@ Result<void> refuse_codes(const OpenModel& source, const Manifest& target,
       "release"));
 }
 
-bool changes_names(const model::TargetOptions& options) {
-  return !options.renames.empty() || !options.add_prefix.empty() || !options.strip_prefix.empty();
+// How the user compares names that no rule was held against.
+constexpr std::string_view kDescribe =
+    "A description of the job's module compares them: `python -m crossdock_manifest describe MODEL "
+    "-o target.pb`, then --target target.pb.";
+
+// Whether the user gives the job's own names, which need not be the class's. To strip a wrapper's
+// prefix is not that; to strip the base class's is.
+bool gives_own_names(const model::TargetOptions& options, const rules::ModuleRule* rule) {
+  if (!options.renames.empty() || !options.add_prefix.empty()) return true;
+  return rule && !options.strip_prefix.empty() && options.strip_prefix == rule->base_prefix();
 }
 
-std::string no_rule_note(const std::string& class_name, const Manifest& m) {
+std::string no_rule_note(const Manifest& m) {
+  const model::ModelClass asked = model::model_class(m);
+  if (asked.model_type.empty() && asked.architecture.empty()) return {};  // nothing to compare with
   const std::string old = rules::old_names_hint(m);
-  return cat(
-      "The names are those of the files, and were not compared: there is no rule for the "
-      "module of ",
-      class_name,
-      ", whose names in transformers 5 may be others. A description of the job's module "
-      "compares them: `python -m crossdock_manifest describe MODEL -o target.pb`, then "
-      "--target target.pb.",
-      old.empty() ? "" : cat(" transformers 5 spells some of them otherwise: ", old, "."));
+  return cat("The names are those of the files, and were not compared: ",
+             asked.architecture.empty()
+                 ? "config.json does not name the class (architectures)"
+                 : cat("there is no rule for the module of ", asked.architecture),
+             ", whose names in transformers 5 may be others. ", kDescribe,
+             old.empty() ? "" : cat(" transformers 5 spells some of them otherwise: ", old, "."));
 }
 
-// The model's tensors as the class has them that config.json names: names, which of them are left
-// out, and whether all are there. What the user renamed is the job's own, and need not be the
-// class's.
+// Gives the model's tensors the names of the class that config.json names, excludes what the class
+// has not, and checks that all its parameters are there.
 Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool needs_module,
-                         Manifest& m) {
-  const model::TargetOptions& options = session.request.target;
-  XD_TRY(rules::check_against_config(rule, m, options.ignore_config_mismatch));
-  if (changes_names(options) && !needs_module) return {};
+                         Manifest& m, OneParameter& known) {
+  const bool ignores_mismatch = session.request.target.ignore_config_mismatch;
   std::vector<std::string> notes;
   XD_TRY(rules::give_class_names(rule, m, notes));
   session.notes.add(std::move(notes));
-  if (needs_module || options.ignore_config_mismatch) return {};
+  XD_TRY(rules::check_against_config(rule, m, ignores_mismatch));
+  known = {rules::find_tied(rule, m), rules::find_unknown(rule, m)};
+  if (needs_module || ignores_mismatch) return {};
   if (auto all = rules::check_parameters(rule, m); !all) {
     return Error{all.error().code,
                  cat(all.error().message, in_brackets(model::wrapper_hint(m)),
                      "; if the model lacks it on purpose, say --ignore-config-mismatch")};
   }
-  if (const auto unknown = rules::find_unknown(rule, m); !unknown.empty()) {
-    session.notes.add(cat(rule.class_name(), " has no ", base::listed(unknown),
-                          ": written as the source has them; a job of that class does not read "
-                          "them."));
-  }
+  std::vector<std::string> names;
+  for (const uint64_t i : known.unknown) names.push_back(m.tensors[i].target());
+  if (names.empty()) return {};
+  session.notes.add(cat(rule.class_name(), " has no ", base::listed(names),
+                        ": written as the source has them; a job of that class does not read "
+                        "them."));
   return {};
 }
 
@@ -134,7 +142,8 @@ Result<void> make_target(Session& session, Prepared& prepared) {
   Manifest& m = prepared.target;
   XD_TRY(model::give_names(options, m));
   std::optional<Manifest> module;
-  std::optional<rules::ModuleRule> rule;
+  OneParameter known;
+  std::vector<std::string> notes;
   if (!options.description.empty()) {
     XD_TRY_SET(module, model::read_description(options.description));
   } else {
@@ -143,20 +152,31 @@ Result<void> make_target(Session& session, Prepared& prepared) {
     XD_TRY(model::refuse_moments(m));
     XD_TRY(model::refuse_ungathered(m));
     const bool needs_module = prepared.writer->desc.caps & XD_CAP_MODULE;
-    XD_TRY_SET(rule, rules::ModuleRule::find(session.rules, m));
-    if (rule) XD_TRY(apply_class(session, *rule, needs_module, m));
+    XD_TRY_SET(const auto found, rules::ModuleRule::find(session.rules, m));
+    const rules::ModuleRule* rule = found ? &*found : nullptr;
+    if (rule && (needs_module || !gives_own_names(options, rule))) {
+      XD_TRY(apply_class(session, *rule, needs_module, m, known));
+    } else if (rule) {
+      XD_TRY(rules::check_against_config(*rule, m, options.ignore_config_mismatch));
+      known.tied = model::tied_embeddings(m, notes);
+      notes.push_back(cat("The names are yours, and were not compared with those of ",
+                          rule->class_name(), ". ", kDescribe));
+    } else {
+      known.tied = model::tied_embeddings(m, notes);
+      if (std::string note = no_rule_note(m); !note.empty() && !gives_own_names(options, nullptr))
+        notes.push_back(std::move(note));
+    }
     if (needs_module) {
-      XD_TRY_SET(module, describe_by_rule(session, rule ? &*rule : nullptr, m));
-    } else if (const std::string name = model::model_class(m).architecture;
-               !rule && !name.empty() && !changes_names(options)) {
-      session.notes.add(no_rule_note(name, m));
+      XD_TRY_SET(module, describe_by_rule(session, rule, m));
     }
   }
-  std::vector<std::string> notes;
   XD_TRY(model::apply_module(options, module ? &*module : nullptr, m, notes));
-  const auto tied = rule ? rules::find_tied(*rule, m) : model::tied_embeddings(m, notes);
-  XD_TRY(
-      exclude_tied(*prepared.tensors, tied, m, session.window_bytes(), session.cancelled, notes));
+  if (module) {
+    XD_TRY(check_tied(*prepared.tensors, m, session.window_bytes(), session.cancelled));
+  } else {
+    XD_TRY(exclude_tied(*prepared.tensors, known, m, session.window_bytes(), session.cancelled,
+                        notes));
+  }
   session.notes.add(std::move(notes));
   return {};
 }

@@ -8,7 +8,6 @@
 #include <functional>
 #include <iterator>
 #include <unordered_map>
-#include <unordered_set>
 
 namespace crossdock::convert {
 
@@ -39,20 +38,23 @@ Result<bool> equal_values(TensorSource& model, uint64_t a, uint64_t b, uint64_t 
   return true;
 }
 
-// Names that share one storage in the source are one parameter: the first name is kept, or the
-// first that is not tied to another one of them.
-void exclude_aliases(std::span<const manifest::AliasGroup> tied, Manifest& target) {
-  std::unordered_set<uint64_t> other_names;
-  for (const manifest::AliasGroup& group : tied)
-    other_names.insert(group.tensors.begin() + 1, group.tensors.end());
+// Names that share one storage in the source are one parameter. The class's own name is kept rather
+// than one that it ties to another, and both rather than one that it has not; of equals the first.
+void exclude_aliases(const OneParameter& known, Manifest& target) {
+  std::unordered_map<uint64_t, int> rank;  // 0 for all others
+  for (const manifest::AliasGroup& group : known.tied) {
+    for (size_t i = 1; i < group.tensors.size(); ++i) rank[group.tensors[i]] = 1;
+  }
+  for (const uint64_t i : known.unknown) rank[i] = 2;
+  const auto rank_of = [&](uint64_t i) { return rank.contains(i) ? rank.at(i) : 0; };
   for (const manifest::AliasGroup& group : target.alias_groups) {
     std::vector<uint64_t> there;
     std::copy_if(group.tensors.begin(), group.tensors.end(), std::back_inserter(there),
                  [&](uint64_t i) { return target.tensors[i].excluded.empty(); });
     if (there.empty()) continue;
-    const auto own = std::find_if(there.begin(), there.end(),
-                                  [&](uint64_t i) { return !other_names.contains(i); });
-    const uint64_t kept = own == there.end() ? there.front() : *own;
+    const uint64_t kept =
+        *std::min_element(there.begin(), there.end(),
+                          [&](uint64_t a, uint64_t b) { return rank_of(a) < rank_of(b); });
     for (const uint64_t i : there) {
       if (i == kept) continue;
       target.tensors[i].excluded =
@@ -62,7 +64,7 @@ void exclude_aliases(std::span<const manifest::AliasGroup> tied, Manifest& targe
 }
 
 // Of names that are one parameter, equal copies in the file are left out.
-Result<void> exclude_copies(std::span<const manifest::AliasGroup> tied, Manifest& target,
+Result<void> exclude_copies(const std::vector<manifest::AliasGroup>& tied, Manifest& target,
                             const AreEqual& are_equal, std::vector<std::string>& notes) {
   for (const manifest::AliasGroup& group : tied) {
     const Tensor& kept = target.tensors[group.tensors[0]];
@@ -76,12 +78,12 @@ Result<void> exclude_copies(std::span<const manifest::AliasGroup> tied, Manifest
       }
       if (equal) {
         other.excluded =
-            cat("tied to ", kept.name, " by its class and config.json, with equal values");
+            cat("tied to ", kept.target(), " by its class and config.json, with equal values");
         same.tensors.push_back(group.tensors[i]);
       } else {
-        notes.push_back(cat("The class and config.json tie ", other.name, " to ", kept.name,
+        notes.push_back(cat("The class and config.json tie ", other.target(), " to ", kept.target(),
                             ", but they differ: both are written; a job that ties them uses ",
-                            kept.name, " alone."));
+                            kept.target(), " alone."));
       }
     }
     if (same.tensors.size() > 1) target.alias_groups.push_back(std::move(same));
@@ -89,9 +91,24 @@ Result<void> exclude_copies(std::span<const manifest::AliasGroup> tied, Manifest
   return {};
 }
 
-// Names that the job's module ties, where the source has values for each: one is left out, so it
-// must hold the same.
-Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
+AreEqual comparison(TensorSource& model, uint64_t piece_bytes, const std::atomic<bool>& cancelled) {
+  return [&model, piece_bytes, &cancelled](uint64_t a, uint64_t b) {
+    return equal_values(model, a, b, piece_bytes, cancelled);
+  };
+}
+
+}  // namespace
+
+Result<void> exclude_tied(TensorSource& model, const OneParameter& known, Manifest& target,
+                          uint64_t piece_bytes, const std::atomic<bool>& cancelled,
+                          std::vector<std::string>& notes) {
+  exclude_aliases(known, target);
+  return exclude_copies(known.tied, target, comparison(model, piece_bytes, cancelled), notes);
+}
+
+Result<void> check_tied(TensorSource& model, const Manifest& target, uint64_t piece_bytes,
+                        const std::atomic<bool>& cancelled) {
+  const AreEqual are_equal = comparison(model, piece_bytes, cancelled);
   std::unordered_map<std::string_view, uint64_t> excluded;
   for (uint64_t i = 0; i < target.tensors.size(); ++i) {
     if (!target.tensors[i].excluded.empty()) excluded.emplace(target.tensors[i].target(), i);
@@ -113,20 +130,6 @@ Result<void> check_tied(const Manifest& target, const AreEqual& are_equal) {
     }
   }
   return {};
-}
-
-}  // namespace
-
-Result<void> exclude_tied(TensorSource& model, std::span<const manifest::AliasGroup> tied,
-                          Manifest& target, uint64_t piece_bytes,
-                          const std::atomic<bool>& cancelled, std::vector<std::string>& notes) {
-  const AreEqual are_equal = [&](uint64_t a, uint64_t b) {
-    return equal_values(model, a, b, piece_bytes, cancelled);
-  };
-  if (!target.module.empty())
-    return check_tied(target, are_equal);  // the job's module says which names are one
-  exclude_aliases(tied, target);
-  return exclude_copies(tied, target, are_equal, notes);
 }
 
 }  // namespace crossdock::convert

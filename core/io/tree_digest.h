@@ -32,7 +32,7 @@ namespace crossdock::io {
 
 inline constexpr uint64_t kLeafBytes = 4096;
 
-// As numbers, for bytes that were just written are slow to copy.
+// Two numbers and not 16 bytes: to store bytes and load them as words at once stalls the processor.
 struct TreeHash {
   uint64_t high = 0, low = 0;
   bool operator==(const TreeHash&) const = default;

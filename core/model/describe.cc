@@ -3,9 +3,9 @@
 #include "core/base/text.h"
 #include "core/io/small_file.h"
 #include "core/model/check.h"
+#include "core/model/target.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 namespace crossdock::model {
 
@@ -15,12 +15,6 @@ using manifest::Tensor;
 namespace {
 
 constexpr uint64_t kMaxDescriptionBytes = 256 << 20;
-
-std::unordered_map<std::string, uint64_t> by_target_name(const Manifest& m) {
-  std::unordered_map<std::string, uint64_t> out;
-  for (uint64_t i = 0; i < m.tensors.size(); ++i) out.emplace(m.tensors[i].target(), i);
-  return out;
-}
 
 // For each name of the description that is tied to an earlier one: that one, by index.
 std::vector<uint64_t> kept_names(const Manifest& description) {

@@ -196,6 +196,14 @@ Result<void> apply_module(const TargetOptions& options, const Manifest* module, 
   return module ? make_groups(*module, m) : Result<void>();
 }
 
+std::unordered_map<std::string, uint64_t> by_target_name(const Manifest& m) {
+  std::unordered_map<std::string, uint64_t> out;
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    if (m.tensors[i].excluded.empty()) out.emplace(m.tensors[i].target(), i);
+  }
+  return out;
+}
+
 std::string wrapper_hint(const Manifest& m) {
   // DataParallel and DeepSpeed; torch.compile; Lightning Fabric; FSDP; PEFT.
   constexpr std::string_view kWrappers[] = {

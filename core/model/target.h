@@ -6,6 +6,7 @@
 #include <crossdock/manifest_wire.hpp>
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace crossdock::model {
@@ -39,6 +40,9 @@ Result<void> give_names(const TargetOptions& options, manifest::Manifest& m);
 // says. After all names are given.
 Result<void> apply_module(const TargetOptions& options, const manifest::Manifest* module,
                           manifest::Manifest& m, std::vector<std::string>& notes);
+
+// The tensors that are not excluded, by index.
+std::unordered_map<std::string, uint64_t> by_target_name(const manifest::Manifest& m);
 
 // "Every name begins with ...: --strip-prefix module.", when wrappers of the training program left
 // their names in those of the tensors. Empty: they did not.

@@ -11,8 +11,8 @@ namespace {
 
 using simdjson::dom::element;
 
-// Reads the members of one object. The first that lacks or is of another type is the error, and all
-// behind it are left as they were.
+// Reads the members of one object. The first that is missing or of another type is the error, and
+// all behind it are left as they were.
 class Members {
  public:
   Members(element object, std::string where) : object_(object), where_(std::move(where)) {
@@ -92,7 +92,7 @@ class Members {
   std::optional<Error> error_;
 };
 
-Result<void> read_texts(element value, const std::string& where, std::vector<std::string>& out) {
+Result<void> add_text(element value, const std::string& where, std::vector<std::string>& out) {
   std::string_view text;
   if (value.get(text) == simdjson::SUCCESS) {
     out.emplace_back(text);
@@ -103,8 +103,8 @@ Result<void> read_texts(element value, const std::string& where, std::vector<std
 
 Result<void> read_option(element value, const std::string& where, std::vector<std::string>& out) {
   simdjson::dom::array list;
-  if (value.get(list) != simdjson::SUCCESS) return read_texts(value, where, out);
-  for (const element one : list) XD_TRY(read_texts(one, where, out));
+  if (value.get(list) != simdjson::SUCCESS) return add_text(value, where, out);
+  for (const element one : list) XD_TRY(add_text(one, where, out));
   return {};
 }
 
@@ -153,7 +153,7 @@ Result<void> read_tensor(element value, const std::string& where, Tensor& out) {
       });
   if (!is_excluded) {
     members.read_list("objects", [&](element path, const std::string& at) {
-      return read_texts(path, at, out.objects);
+      return add_text(path, at, out.objects);
     });
   }
   return members.done();
@@ -180,33 +180,32 @@ Result<Report> from_json(std::string_view text) {
   if (schema != kSchema)
     return unsupported(cat("expected a report of schema ", kSchema, ", found one of ", schema,
                            ", which crossdock ", out.crossdock, " wrote"));
-  XD_TRY(
-      Members(root, "")
-          .read_with("source",
-                     [&](element v, const std::string&) { return read_source(v, out.source); })
-          .read_with(
-              "reader",
-              [&](element v, const std::string& at) { return read_plugin(v, at, out.reader); })
-          .read_with(
-              "writer",
-              [&](element v, const std::string& at) { return read_plugin(v, at, out.writer); })
-          .read_list("notes",
-                     [&](element v, const std::string& at) { return read_texts(v, at, out.notes); })
-          .read_list("tensors",
-                     [&](element v, const std::string& at) {
-                       return read_tensor(v, at, out.tensors.emplace_back());
-                     })
-          .read_list("files",
-                     [&](element v, const std::string& at) {
-                       return read_file(v, at, out.files.emplace_back());
-                     })
-          .read_object("timings",
-                       [&](const std::string& name, element v, const std::string& at) {
-                         auto& one = out.timings.emplace_back(name, 0);
-                         if (v.get(one.second) == simdjson::SUCCESS) return Result<void>();
-                         return Result<void>(corrupt(cat(at, ": expected a number")));
-                       })
-          .done());
+  XD_TRY(Members(root, "")
+             .read_with("source",
+                        [&](element v, const std::string&) { return read_source(v, out.source); })
+             .read_with(
+                 "reader",
+                 [&](element v, const std::string& at) { return read_plugin(v, at, out.reader); })
+             .read_with(
+                 "writer",
+                 [&](element v, const std::string& at) { return read_plugin(v, at, out.writer); })
+             .read_list("notes", [&](element v,
+                                     const std::string& at) { return add_text(v, at, out.notes); })
+             .read_list("tensors",
+                        [&](element v, const std::string& at) {
+                          return read_tensor(v, at, out.tensors.emplace_back());
+                        })
+             .read_list("files",
+                        [&](element v, const std::string& at) {
+                          return read_file(v, at, out.files.emplace_back());
+                        })
+             .read_object("timings",
+                          [&](const std::string& name, element v, const std::string& at) {
+                            auto& one = out.timings.emplace_back(name, 0);
+                            if (v.get(one.second) == simdjson::SUCCESS) return Result<void>();
+                            return Result<void>(corrupt(cat(at, ": expected a number")));
+                          })
+             .done());
   return out;
 }
 

@@ -64,7 +64,7 @@ struct Report {
 
 std::string to_json(const Report& report);
 
-// What to_json() wrote. Errors: text that is no JSON, another schema, a field that lacks or is of
+// What to_json() wrote. Errors: text that is no JSON, another schema, a field that is missing or of
 // another type.
 Result<Report> from_json(std::string_view text);
 

@@ -1,9 +1,11 @@
 #include "core/rules/class_names.h"
 
 #include "core/base/text.h"
+#include "core/model/target.h"
 #include "core/rules/rules.pb.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <unordered_map>
 
@@ -14,17 +16,6 @@ using manifest::Manifest;
 using manifest::Tensor;
 
 namespace {
-
-using Indexes = std::unordered_map<std::string, uint64_t>;
-
-// Of the tensors that are not excluded.
-Indexes by_target_name(const Manifest& m) {
-  Indexes out;
-  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
-    if (m.tensors[i].excluded.empty()) out.emplace(m.tensors[i].target(), i);
-  }
-  return out;
-}
 
 void set_target(Tensor& t, std::string name) {
   t.target_name = name == t.name ? "" : std::move(name);
@@ -48,12 +39,15 @@ Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
 
 // A file may hold a tied parameter under any of its names: save_model of safetensors keeps the
 // first of the alphabet, and the module knows the one of named_parameters().
-void name_tied(const ModuleRule& rule, Manifest& m) {
-  Indexes names = by_target_name(m);
-  for (const pb::Tied* tied : rule.tied_names(m)) {
+void name_tied(const ModuleRule& rule, Manifest& m,
+               const std::function<void(Tensor&, std::string)>& rename) {
+  const auto tied_names = rule.tied_names(m);
+  if (tied_names.empty()) return;
+  auto names = model::by_target_name(m);
+  for (const pb::Tied* tied : tied_names) {
     const auto found = names.find(tied->name());
     if (found == names.end() || names.contains(tied->to())) continue;
-    set_target(m.tensors[found->second], tied->to());
+    rename(m.tensors[found->second], tied->to());
     names.emplace(tied->to(), found->second);
   }
 }
@@ -62,17 +56,19 @@ void name_tied(const ModuleRule& rule, Manifest& m) {
 
 Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
                               std::vector<std::string>& notes) {
-  const std::vector<std::string> before = [&m] {
-    std::vector<std::string> out;
-    for (const Tensor& t : m.tensors) out.push_back(t.target());
-    return out;
-  }();
+  size_t n_changed = 0;
+  std::string example;
+  const auto rename = [&](Tensor& t, std::string name) {
+    if (name == t.target()) return;
+    if (n_changed++ == 0) example = cat(base::printable(t.target()), " is ", base::printable(name));
+    set_target(t, std::move(name));
+  };
   std::map<std::string, std::vector<std::string>> excluded;  // by reason
   for (Tensor& t : m.tensors) {
     if (!t.excluded.empty()) continue;
     XD_TRY_SET(auto name, rule.own_name(t.target()));
     if (name) {
-      set_target(t, *std::move(name));
+      rename(t, *std::move(name));
       continue;
     }
     XD_TRY_SET(const std::string* reason, rule.reason_without(t.target()));
@@ -80,19 +76,12 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
     t.excluded = *reason;
     excluded[*reason].push_back(t.target());
   }
-  XD_TRY(check_distinct(rule, m));
-  name_tied(rule, m);
+  if (n_changed > 0) XD_TRY(check_distinct(rule, m));
+  name_tied(rule, m, rename);
 
-  size_t n_changed = 0, first = 0;
-  for (size_t i = m.tensors.size(); i-- > 0;) {
-    if (m.tensors[i].target() == before[i]) continue;
-    ++n_changed;
-    first = i;
-  }
   if (n_changed > 0) {
     notes.push_back(cat(n_changed, " of ", m.tensors.size(), " names became those of ",
-                        rule.class_name(), " in transformers 5: ", base::printable(before[first]),
-                        " is ", base::printable(m.tensors[first].target()), "."));
+                        rule.class_name(), " in transformers 5: ", example, "."));
   }
   for (const auto& [reason, names] : excluded)
     notes.push_back(cat("Left out: ", base::listed(names), ": ", reason, "."));
@@ -100,9 +89,11 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
 }
 
 std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const Manifest& m) {
-  const Indexes names = by_target_name(m);
+  const auto tied_names = rule.tied_names(m);
+  if (tied_names.empty()) return {};
+  const auto names = model::by_target_name(m);
   std::map<std::string, manifest::AliasGroup> groups;
-  for (const pb::Tied* tied : rule.tied_names(m)) {
+  for (const pb::Tied* tied : tied_names) {
     const auto own = names.find(tied->to()), other = names.find(tied->name());
     if (own == names.end() || other == names.end()) continue;
     auto& tensors = groups[tied->to()].tensors;
@@ -114,11 +105,12 @@ std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const Manife
   return out;
 }
 
-std::vector<std::string> find_unknown(const ModuleRule& rule, const Manifest& m) {
-  std::vector<std::string> out;
-  for (const Tensor& t : m.tensors) {
-    if (!t.excluded.empty() || t.role != manifest::Role::kParameter) continue;
-    if (!rule.knows(t.target())) out.push_back(t.target());
+std::vector<uint64_t> find_unknown(const ModuleRule& rule, const Manifest& m) {
+  std::vector<uint64_t> out;
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    const Tensor& t = m.tensors[i];
+    const bool is_parameter = t.excluded.empty() && t.role == manifest::Role::kParameter;
+    if (is_parameter && !rule.knows(t.target())) out.push_back(i);
   }
   return out;
 }

@@ -11,10 +11,10 @@
 
 namespace crossdock::rules {
 
-// Sets target_name of each tensor to the name that the class has for it, and `excluded` of those
-// that the rule says the class has not (masks, heads of other tasks), with a note for both. What
-// the rule does not know keeps its name. A parameter that the file has under a tied name only gets
-// its own. Errors: two tensors that are the same parameter.
+// Gives each tensor the class's name for it (target_name). Those that the rule says the class does
+// not have (masks, heads of other tasks) become `excluded`. A note tells of both. A name that the
+// rule does not know stays. If the file has a tied parameter only under its other name, it gets its
+// own. Errors: two tensors that are one parameter.
 Result<void> give_class_names(const ModuleRule& rule, manifest::Manifest& m,
                               std::vector<std::string>& notes);
 
@@ -22,8 +22,8 @@ Result<void> give_class_names(const ModuleRule& rule, manifest::Manifest& m,
 // under its own name first. After give_class_names().
 std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const manifest::Manifest& m);
 
-// Parameters that the class does not have, by their target names.
-std::vector<std::string> find_unknown(const ModuleRule& rule, const manifest::Manifest& m);
+// Parameters that the class does not have, by index.
+std::vector<uint64_t> find_unknown(const ModuleRule& rule, const manifest::Manifest& m);
 
 // For a class that no rule describes: how the names that transformers spells otherwise today can be
 // renamed. Empty: there are none.

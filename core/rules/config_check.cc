@@ -38,10 +38,8 @@ class Check {
   Result<void> run() {
     for (const Tensor& t : m_.tensors) {
       if (!t.excluded.empty()) continue;
-      XD_TRY_SET(const auto own, rule_.own_name(t.target()));
-      const std::string& name = own ? *own : t.target();
-      XD_TRY(check_shape(t, name));
-      count_layer(name);
+      XD_TRY(check_shape(t, t.target()));
+      count_layer(t.target());
     }
     return ignore_sizes_ ? Result<void>() : check_layers();
   }

@@ -27,14 +27,15 @@ class Description {
     return std::move(out_);
   }
 
-  // What the class has, found in the model; an error when a parameter lacks.
+  // What the class has, found in the model; an error when a parameter is missing.
   Result<void> find_all(const Manifest& m) {
     for (const Tensor& t : m.tensors) {
       if (t.excluded.empty()) by_name_.emplace(t.target(), &t);
     }
     for (const pb::Tied* tied : rule_.tied_names(m)) tied_.emplace(tied->name(), tied->to());
     XD_TRY(add_parameters());
-    return add_tied();
+    XD_TRY(add_tied());
+    return check_gaps();
   }
 
  private:
@@ -65,8 +66,8 @@ class Description {
     return {};
   }
 
-  // "--add-prefix transformer.", when the names are the class's but for that; empty when they are
-  // not. A file of the base class lacks the name of the member that holds it.
+  // "--add-prefix model.", when the names are the class's but for that; empty when they are not.
+  // For prefixes that are not the base class's, which give_class_names() has tried already.
   std::string prefix_flag() const {
     std::vector<std::string> expected;
     for (const pb::Parameter& p : rule_.rule().parameter()) {
@@ -153,6 +154,17 @@ class Description {
       group.push_back(index_.at(name));
     }
     for (auto& [to, group] : groups) out_.alias_groups.push_back(std::move(group));
+    return {};
+  }
+
+  // Layers and experts are counted from 0 until one is missing; what lies behind it would be lost.
+  Result<void> check_gaps() const {
+    for (const auto& [name, tensor] : by_name_) {
+      if (index_.contains(name) || !rule_.find_parameter(name)) continue;
+      return invalid(
+          cat("expected layers and experts that are numbered from 0 without gaps, found ",
+              base::printable(name), " behind one: the model is incomplete"));
+    }
     return {};
   }
 

@@ -8,11 +8,11 @@
 
 namespace crossdock::rules {
 
-// An error when the model lacks a parameter that the class has.
+// An error when a parameter of the class is missing in the model.
 Result<void> check_parameters(const ModuleRule& rule, const manifest::Manifest& m);
 
 // The description of the module (core/model/describe.h), as far as the model's tensors show it:
-// names, order, tied names. Errors: parameters that lack, or that the rule does not know.
+// names, order, tied names. Errors: parameters that are missing, or that the rule does not know.
 Result<manifest::Manifest> describe_module(const ModuleRule& rule, const manifest::Manifest& m);
 
 // That there is no rule for the module of the class which config.json names, and why.

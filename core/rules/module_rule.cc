@@ -16,6 +16,7 @@ namespace {
 // rule may call it.
 std::vector<std::string> with_placeholders(const std::string& name) {
   std::vector<std::string> out{name};
+  if (name.find_first_of("0123456789") == std::string::npos) return out;
   std::string spelled;
   int numbers = 0;
   for (size_t begin = 0; begin <= name.size();) {
@@ -66,11 +67,10 @@ Result<void> ModuleRule::compile() {
 }
 
 const pb::Parameter* ModuleRule::find_parameter(const std::string& name) const {
-  const pb::Parameter* out = nullptr;
   for (const std::string& spelled : with_placeholders(name)) {
-    if (const auto it = by_name_.find(spelled); it != by_name_.end()) out = it->second;
+    if (const auto it = by_name_.find(spelled); it != by_name_.end()) return it->second;
   }
-  return out;
+  return nullptr;
 }
 
 bool ModuleRule::knows(const std::string& name) const {
@@ -122,6 +122,8 @@ std::vector<const pb::Tied*> ModuleRule::tied_names(const Manifest& m) const {
   }
   return out;
 }
+
+const std::string& ModuleRule::base_prefix() const { return rule_->base().prefix(); }
 
 std::vector<std::string> ModuleRule::no_decay() const {
   return {rule_->no_decay().begin(), rule_->no_decay().end()};

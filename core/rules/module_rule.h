@@ -35,14 +35,16 @@ class ModuleRule {
   const v1::Parameter* find_parameter(const std::string& name) const;
   // Whether it is a name of the class: a parameter's, or one that is tied to it.
   bool knows(const std::string& name) const;
-  // What the class calls a tensor that a file has under `name`: that name, or an older one's name
-  // of today, with the prefix of the base class added or taken off as transformers does. Nothing:
-  // it is not a name of the class.
+  // The class's name for a tensor that a file calls `name`: the name itself, or the same with the
+  // base class's prefix added or taken off, or one of these renamed as transformers renames old
+  // names. Nothing: the class has no such tensor.
   Result<std::optional<std::string>> own_name(const std::string& name) const;
   // Why the class has no tensor of such a name, where the rule knows that; nullptr: it does not.
   Result<const std::string*> reason_without(const std::string& name) const;
   // The tied names that are one parameter by the model's config.json.
   std::vector<const v1::Tied*> tied_names(const manifest::Manifest& m) const;
+  // Of names of the base class's files: "transformer."; empty: the rule does not tell.
+  const std::string& base_prefix() const;
   // Regular expressions, see add_param_groups().
   std::vector<std::string> no_decay() const;
 

@@ -1,5 +1,6 @@
 #include "core/rules/rule_set.h"
 
+#include "core/base/regex.h"
 #include "core/rules/rules.pb.h"
 #include "core/rules/textproto.h"
 
@@ -15,15 +16,36 @@ namespace fs = boost::filesystem;
 
 namespace {
 
-std::vector<fs::path> textprotos_in(const fs::path& folder) {
+// A folder that is not there has none; one that cannot be read whole is an error, for fewer rules
+// would give other names.
+Result<std::vector<fs::path>> textprotos_in(const fs::path& folder) {
   std::vector<fs::path> out;
   boost::system::error_code ec;
-  for (fs::directory_iterator it(folder, ec); !ec && it != fs::directory_iterator();
-       it.increment(ec)) {
+  if (!fs::exists(folder, ec)) return out;
+  fs::directory_iterator it(folder, ec);
+  for (; !ec && it != fs::directory_iterator(); it.increment(ec)) {
     if (it->path().extension() == ".textproto") out.push_back(it->path());
   }
+  if (ec) return Error{XD_IO, cat("rules in ", folder.string(), ": ", ec.message())};
   std::sort(out.begin(), out.end());
   return out;
+}
+
+Result<void> check_regexes(const pb::Architecture& rule) {
+  for (const pb::Renamed& renamed : rule.renamed()) XD_TRY(base::Regex::compile(renamed.from()));
+  for (const pb::Excluded& excluded : rule.excluded())
+    XD_TRY(base::Regex::compile(excluded.name()));
+  for (const std::string& regex : rule.no_decay()) XD_TRY(base::Regex::compile(regex));
+  return {};
+}
+
+Result<pb::Architecture> read_rule(const fs::path& file) {
+  XD_TRY_SET(auto rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
+  if ((!rule.parameter().empty() || rule.has_base()) && rule.architecture().empty())
+    return invalid(cat(file.string(),
+                       ": expected architecture, the class that the parameters are "
+                       "of, found none"));
+  return rule;
 }
 
 // "transformer.h.#.w" as a regular expression that matches the names which it stands for.
@@ -87,37 +109,49 @@ pb::Architecture base_of(const pb::Architecture& rule) {
 
 }  // namespace
 
-RuleSet::RuleSet(std::vector<pb::Architecture> all)
-    : all_(std::make_shared<const std::vector<pb::Architecture>>(std::move(all))) {}
+struct RuleSet::Rules {
+  std::vector<pb::Architecture> of_files;
+  std::vector<pb::Architecture> of_bases;  // that a rule of a file stands for too
+};
 
-std::shared_ptr<const std::vector<pb::Architecture>> RuleSet::none() {
-  return std::make_shared<const std::vector<pb::Architecture>>();
-}
+RuleSet::RuleSet() : rules_(std::make_shared<const Rules>()) {}
+
+const std::vector<pb::Architecture>& RuleSet::all() const { return rules_->of_files; }
 
 Result<RuleSet> RuleSet::load(const RuleFiles& from) {
-  std::vector<fs::path> files = from.files;
+  Rules rules;
+  const auto add = [&rules](pb::Architecture rule) {
+    if (!rule.base().architecture().empty()) rules.of_bases.push_back(base_of(rule));
+    rules.of_files.push_back(std::move(rule));
+  };
+  for (const fs::path& file : from.files) {
+    XD_TRY_SET(auto rule, read_rule(file));
+    if (auto r = check_regexes(rule); !r) return std::move(r).error().in(file.string());
+    add(std::move(rule));
+  }
   for (const fs::path& folder : from.folders) {
-    const auto found = textprotos_in(folder);
-    files.insert(files.end(), found.begin(), found.end());
+    XD_TRY_SET(const auto files, textprotos_in(folder));
+    for (const fs::path& file : files) {
+      XD_TRY_SET(auto rule, read_rule(file));
+      add(std::move(rule));
+    }
   }
-  std::vector<pb::Architecture> all;
-  for (const fs::path& file : files) {
-    XD_TRY_SET(all.emplace_back(), read_textproto<pb::Architecture>(file.string(), "a rule"));
-    if (!all.back().base().architecture().empty())
-      all.push_back(base_of(pb::Architecture(all.back())));
-  }
-  return RuleSet(std::move(all));
+  RuleSet out;
+  out.rules_ = std::make_shared<const Rules>(std::move(rules));
+  return out;
 }
 
 const pb::Architecture* RuleSet::module_of(const model::ModelClass& asked) const {
   if (asked.model_type.empty()) return nullptr;
   std::vector<const pb::Architecture*> of_type;
-  for (const pb::Architecture& rule : *all_) {
-    if (rule.model_type() != asked.model_type || rule.parameter().empty()) continue;
-    const auto& classes = rule.architecture();
-    if (std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
-      return &rule;
-    of_type.push_back(&rule);
+  for (const auto* list : {&rules_->of_files, &rules_->of_bases}) {
+    for (const pb::Architecture& rule : *list) {
+      if (rule.model_type() != asked.model_type || rule.parameter().empty()) continue;
+      const auto& classes = rule.architecture();
+      if (std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
+        return &rule;
+      if (list == &rules_->of_files) of_type.push_back(&rule);
+    }
   }
   return asked.architecture.empty() && of_type.size() == 1 ? of_type[0] : nullptr;
 }

@@ -26,21 +26,22 @@ struct RuleFiles {
 // Copies share the rules. Never changes after load(). [any]
 class RuleSet {
  public:
-  RuleSet() = default;
-  // Errors: a file that cannot be read or is no rule, by its name and line. A folder that is not
-  // there has no rules.
+  RuleSet();  // without rules
+  // Errors: a file that cannot be read or is no rule, by its name and line; a regular expression
+  // that is none in one of `files` (in those of folders it is found when its class is asked for). A
+  // folder that is not there has no rules.
   static Result<RuleSet> load(const RuleFiles& from);
 
   // The first rule that describes the module of this class. Of a model whose config.json names no
   // class: the only one of its model_type. nullptr: there is none. The set owns it.
   const v1::Architecture* module_of(const model::ModelClass& asked) const;
 
-  const std::vector<v1::Architecture>& all() const { return *all_; }
+  // Those of the files, in their order.
+  const std::vector<v1::Architecture>& all() const;
 
  private:
-  explicit RuleSet(std::vector<v1::Architecture> all);
-  std::shared_ptr<const std::vector<v1::Architecture>> all_ = none();
-  static std::shared_ptr<const std::vector<v1::Architecture>> none();
+  struct Rules;
+  std::shared_ptr<const Rules> rules_;
 };
 
 }  // namespace crossdock::rules

@@ -28,8 +28,8 @@ class Gather {
     for (size_t d = inner_.size(); d-- > 1;) inner_[d - 1] = inner_[d] * factors[d].size;
   }
 
-  // Elements [from, to) of the enumeration of the factors from number d on, which is the part of
-  // the whole from `base` on. Whole steps of factor d are one box; the pieces of steps at both ends
+  // Elements [from, to) of what factors d, d + 1, ... enumerate; that enumeration begins at element
+  // `base` of the whole one. Whole steps of factor d are one box; the pieces of steps at both ends
   // are looked at one factor further in.
   Result<void> range(size_t d, uint64_t from, uint64_t to, uint64_t below, uint64_t base) {
     if (from == to) return {};

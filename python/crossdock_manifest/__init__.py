@@ -17,7 +17,7 @@ PARAMETER, BUFFER = 1, 2  # Role
 TRAINABLE, FROZEN = 1, 2  # Training
 DTYPES = {"bool": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "uint32": 6, "int32": 7, "uint64": 8, "int64": 9,
           "float16": 10, "bfloat16": 11, "float32": 12, "float64": 13, "float8_e4m3fn": 14, "float8_e5m2": 15,
-          "complex64": 20, "complex128": 21}
+          "float8_e4m3fnuz": 16, "float8_e5m2fnuz": 17, "float8_e8m0fnu": 18, "complex32": 19, "complex64": 20, "complex128": 21}
 
 
 # ---- protobuf's wire form, as far as it is needed: this module depends on nothing but the job's own torch

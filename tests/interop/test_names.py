@@ -235,3 +235,63 @@ def test_what_the_class_does_not_know(crossdock, tmp_path):
     save(tmp_path / "in", model, both)
     error = crossdock("convert", tmp_path / "in", tmp_path / "no", "--to", "universal", code=1).stderr
     assert "expected one tensor for model.norm.weight of LlamaForCausalLM, found model.norm.weight and norm.weight" in error
+
+
+def test_a_wrapper_s_prefix_is_no_name_of_the_job(crossdock, tmp_path):
+    """--strip-prefix of a wrapper: the class's names and all its parameters, as without the wrapper."""
+    model = make(t.GPT2LMHeadModel, t.GPT2Config, **GPT2)
+    base = {n.removeprefix("transformer."): x for n, x in state_of(model).items()}
+    save(tmp_path / "in", model, {f"module.{n}": x for n, x in base.items()})
+    check_universal(crossdock, tmp_path / "in", tmp_path / "out", model, "--strip-prefix", "module.")
+    del base["ln_f.bias"]
+    save(tmp_path / "in", model, {f"module.{n}": x for n, x in base.items()})
+    error = crossdock("convert", tmp_path / "in", tmp_path / "no", "--to", "universal", "--strip-prefix", "module.", code=1).stderr
+    assert "expected the parameter transformer.ln_f.bias of GPT2LMHeadModel" in error
+
+
+def test_names_of_the_job_are_not_compared_but_tied(crossdock, tmp_path):
+    model = make(t.GPT2LMHeadModel, t.GPT2Config, **GPT2, tie_word_embeddings=True)
+    state = {**state_of(model), "lm_head.weight": model.lm_head.weight}
+    save(tmp_path / "in", model, state)
+    done = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", "--no-sync", "--add-prefix", "net.")
+    assert set(universal(tmp_path / "out")) == {f"net.{n}" for n in state_of(model)}
+    assert "were not compared with those of GPT2LMHeadModel" in done.stdout + done.stderr
+
+
+def test_a_stray_name_of_a_shared_storage_does_not_win(crossdock, tmp_path):
+    """Of one storage under several names, the class's own is written, wherever it stands in the file."""
+    model = make(t.GPT2LMHeadModel, t.GPT2Config, **GPT2)
+    save(tmp_path / "in", model, {})
+    (tmp_path / "in/model.safetensors").unlink()
+    state = state_of(model)
+    torch.save({"extra.proj.weight": state["transformer.wte.weight"], "lm_head.weight": state["transformer.wte.weight"], **state},
+               tmp_path / "in/pytorch_model.bin")
+    check_universal(crossdock, tmp_path / "in", tmp_path / "out", model)
+
+
+def test_config_without_a_class(crossdock, tmp_path):
+    model = make(t.LlamaForCausalLM, t.LlamaConfig, **SMALL)
+    save(tmp_path / "in", model, {n.removeprefix("model."): x for n, x in state_of(model).items()})
+    config = json.loads((tmp_path / "in/config.json").read_text())
+    del config["architectures"]
+    (tmp_path / "in/config.json").write_text(json.dumps(config))
+    check_universal(crossdock, tmp_path / "in", tmp_path / "out", model)  # the only class of its model_type with a rule
+    (tmp_path / "in/config.json").write_text(json.dumps({**config, "model_type": "bert"}))
+    done = crossdock("convert", tmp_path / "in", tmp_path / "out2", "--to", "universal", "--no-sync")
+    assert "config.json does not name the class" in done.stdout + done.stderr
+
+
+def test_types_of_descriptions(crossdock):
+    """crossdock_manifest's numbers are those of manifest.proto."""
+    import re
+    import sys
+    from pathlib import Path
+    root = Path(__file__).resolve().parents[2]
+    sys.path.insert(0, str(root / "python"))
+    import crossdock_manifest
+    proto = (root / "sdk/proto/crossdock/manifest.proto").read_text()
+    numbers = {n: int(v) for n, v in re.findall(r"^  ([A-Z0-9_]+) = (\d+);", proto[proto.index("enum DType"):proto.index("message Tensor")], re.M)}
+    names = {"bool": "BOOL", "uint8": "U8", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e8m0fnu": "F8_E8M0",
+             **{f"{kind}{bits}": f"{letter}{bits}" for kind, letter in (("int", "I"), ("uint", "U"), ("float", "F"), ("complex", "C")) for bits in (8, 16, 32, 64, 128)}}
+    assert all(getattr(torch, name, None) is not None for name in crossdock_manifest.DTYPES)
+    assert crossdock_manifest.DTYPES == {name: numbers[names.get(name, name.upper().replace("FLOAT8", "F8"))] for name in crossdock_manifest.DTYPES}

@@ -1,5 +1,7 @@
 #include "core/rules/config_check.h"
 
+#include "core/rules/class_names.h"
+
 #include "tests/unit/core_test_support.h"
 
 using namespace crossdock;
@@ -39,13 +41,15 @@ Manifest toy() {
   return m;
 }
 
-std::string verdict(const Manifest& m, bool ignore_sizes = false) {
+std::string verdict(Manifest m, bool ignore_sizes = false) {
   const TempDir dir;
   const auto set = rules::RuleSet::load({{put(dir / "toy.textproto", kRule)}, {}});
   REQUIRE(set);
   const auto rule = rules::ModuleRule::find(*set, m);
   REQUIRE(rule);
   if (!*rule) return "no rule";
+  std::vector<std::string> notes;
+  REQUIRE(rules::give_class_names(**rule, m, notes));
   const auto result = rules::check_against_config(**rule, m, ignore_sizes);
   return result ? "fits" : result.error().message;
 }

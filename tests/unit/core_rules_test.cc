@@ -170,6 +170,19 @@ TEST_CASE("a user's rule comes first, but only where it describes the module") {
   CHECK_FALSE((*rule)->knows("out.weight"));
 }
 
+TEST_CASE("without a class in config.json, the only rule of the model type is taken") {
+  Manifest m = model_of({"in.weight"});
+  m.source.config = {manifest::ValueMap{{{"model_type", {std::string("x")}}}}};
+  CHECK(named(m).starts_with("x.in.weight |"));  // the base class that it stands for is no second
+}
+
+TEST_CASE("what the class has not is found by index") {
+  const auto set = set_of(kRule);
+  const Manifest m = model_of({"x.in.weight", "v_head", "out.weight", "x.h.3.bias"});
+  const auto rule = rules::ModuleRule::find(set, m);
+  CHECK(rules::find_unknown(**rule, m) == std::vector<uint64_t>{1});
+}
+
 TEST_CASE("a module by its rule: order, tied names, groups") {
   CHECK(described(model_of(
             {"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight", "in.weight"})) ==
@@ -194,12 +207,28 @@ TEST_CASE("a module by its rule: names with an expert's number") {
                   counted) == "h.0.w h.0.n.0 h.0.n.1 h.1.w h.1.n.0 h.1.m.0 | 0 1 2 3 4 5|");
   CHECK(contains(described(model_of({"h.0.w", "h.0.n.1"}), counted),
                  "expected the parameter h.0.n.0"));
+  CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "h.0.n.2"}), counted),
+                 "numbered from 0 without gaps, found h.0.n.2"));
+  CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "h.2.w", "h.2.n.0"}), counted),
+                 "numbered from 0 without gaps, found h.2"));
 }
 
 TEST_CASE("rules that are none") {
-  CHECK(contains(described(model_of({"y"}), std::string(kRule) + "excluded { name: '(' }"),
-                 "rule x: expected a regular expression, found ("));
   const TempDir dir;
+  const auto refusal = [&](const std::string& text) {
+    const auto set = rules::RuleSet::load({{put(dir / "x.textproto", text)}, {}});
+    return set ? "taken" : set.error().message;
+  };
+  for (const char* broken : {"excluded { name: '(' }", "renamed { from: '(' }", "no_decay: '('"}) {
+    INFO(broken);
+    CHECK(contains(refusal(std::string(kRule) + broken),
+                   "x.textproto: expected a regular expression, found ("));
+  }
+  CHECK(contains(refusal("model_type: 'x' parameter { name: 'a' }"),
+                 "x.textproto: expected architecture, the class"));
+  CHECK(contains(refusal("base { architecture: 'B' prefix: 'b.' }"), "expected architecture"));
+  CHECK(refusal("layout { format: 'gguf' refused: 'a vocabulary' }") == "taken");
+  boost::filesystem::remove(dir / "x.textproto");
   put(dir / "a.textproto", "model_type: 5");
   CHECK(contains(rules::RuleSet::load({{}, {dir.path()}}).error().message,
                  "a.textproto: expected a rule in protobuf's text format, found in line 1:"));

@@ -1,6 +1,10 @@
 #include "core/base/text.h"
 
+#include "core/base/regex.h"
+
 #include "tests/catch.h"
+
+#include <regex>
 
 using namespace crossdock::base;
 
@@ -71,3 +75,17 @@ TEST_CASE("control characters cannot reach a terminal") {
   CHECK(printable(std::string_view("a\0b", 3)) == "a\\x00b");
 }
 
+TEST_CASE("expressions that are plain text mean what they mean to the library") {
+  const char* names[] = {"a.b", "xa.b", "a.bx", "xa.bx", "axb", "a.b.a.b", "", "a", "^a$"};
+  for (const char* pattern : {"a\\.b", "^a\\.b", "a\\.b$", "^a\\.b$", "a", "^", "$", "^$", "a.b",
+                              "b$", "\\.", "a\\b", "^a\\.b|x"}) {
+    const auto regex = Regex::compile(pattern);
+    REQUIRE(regex);
+    for (const std::string name : names) {
+      INFO(pattern << " in " << name);
+      const std::regex library(pattern);
+      CHECK(*regex->is_in(name) == std::regex_search(name, library));
+      CHECK(*regex->replace(name, "<$&>") == std::regex_replace(name, library, "<$&>"));
+    }
+  }
+}

@@ -87,6 +87,7 @@ std::vector<xd_range> needs_of(const Content& content, const Item& item) {
   for (const Part& part : item.parts) {
     const StorageSource& storage = content.storages[part.storage];
     for (const Segment& segment : part.segments) {
+      // An empty tensor that is a storage by itself is needed too: the plan must use it whole.
       if (segment.count > 0 || storage.segments.size() == 1)
         out.push_back(range_of(storage, segment, 0, segment.count));
     }

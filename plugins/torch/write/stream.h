@@ -1,6 +1,5 @@
 // Writes a Content: its items the data and what stands around the storages that they hold whole,
-// seal the rest, each in increasing offset order. Any thread, any order of items, and an item again
-// where it was not finished.
+// seal the rest, each in increasing offset order. Any thread, any order of items.
 #pragma once
 
 #include <crossdock/plugin.hpp>

@@ -51,7 +51,7 @@ struct DTypeInfo {
   Kind kind;
 };
 
-inline constexpr std::array<DTypeInfo, 25> kDTypes{{
+inline constexpr auto kDTypes = std::to_array<DTypeInfo>({
     {"unspecified", 0, Kind::kNone},   {"BOOL", 8, Kind::kBool},
     {"U8", 8, Kind::kInteger},         {"I8", 8, Kind::kInteger},
     {"U16", 16, Kind::kInteger},       {"I16", 16, Kind::kInteger},
@@ -65,7 +65,7 @@ inline constexpr std::array<DTypeInfo, 25> kDTypes{{
     {"C64", 64, Kind::kComplex},       {"C128", 128, Kind::kComplex},
     {"F4", 4, Kind::kSubByte},         {"F6_E2M3", 6, Kind::kSubByte},
     {"F6_E3M2", 6, Kind::kSubByte},
-}};
+});
 
 // Any number is allowed in; one that we do not know gives the "unspecified" row.
 constexpr const DTypeInfo& info(DType dtype) {
