@@ -83,9 +83,14 @@ bool gives_own_names(const model::TargetOptions& options, const rules::ModuleRul
   return rule && !options.strip_prefix.empty() && options.strip_prefix == rule->base_prefix();
 }
 
-std::string no_rule_note(const Manifest& m) {
+// Why the names were not held against those of a class; empty where there is none to speak of, or
+// the user gives names to a class that no rule describes.
+std::string not_compared_note(const rules::ModuleRule* rule, bool own_names, const Manifest& m) {
+  if (rule)
+    return cat("The names are yours, and were not compared with those of ", rule->class_name(),
+               ". ", kDescribe);
   const model::ModelClass asked = model::model_class(m);
-  if (asked.model_type.empty() && asked.architecture.empty()) return {};  // nothing to compare with
+  if (own_names || (asked.model_type.empty() && asked.architecture.empty())) return {};
   const std::string old = rules::old_names_hint(m);
   return cat("The names are those of the files, and were not compared: ",
              asked.architecture.empty()
@@ -153,17 +158,16 @@ Result<void> make_target(Session& session, Prepared& prepared) {
     XD_TRY(model::refuse_ungathered(m));
     const bool needs_module = prepared.writer->desc.caps & XD_CAP_MODULE;
     XD_TRY_SET(const auto found, rules::ModuleRule::find(session.rules, m));
-    const rules::ModuleRule* rule = found ? &*found : nullptr;
-    if (rule && (needs_module || !gives_own_names(options, rule))) {
+    // A rule of the model type alone knows sizes; which parameters there are, the class decides.
+    const bool is_named = !model::model_class(m).architecture.empty();
+    const rules::ModuleRule* rule = found && is_named ? &*found : nullptr;
+    const bool own_names = gives_own_names(options, rule);
+    if (rule && (needs_module || !own_names)) {
       XD_TRY(apply_class(session, *rule, needs_module, m, known));
-    } else if (rule) {
-      XD_TRY(rules::check_against_config(*rule, m, options.ignore_config_mismatch));
-      known.tied = model::tied_embeddings(m, notes);
-      notes.push_back(cat("The names are yours, and were not compared with those of ",
-                          rule->class_name(), ". ", kDescribe));
     } else {
+      if (found) XD_TRY(rules::check_against_config(*found, m, options.ignore_config_mismatch));
       known.tied = model::tied_embeddings(m, notes);
-      if (std::string note = no_rule_note(m); !note.empty() && !gives_own_names(options, nullptr))
+      if (std::string note = not_compared_note(rule, own_names, m); !note.empty())
         notes.push_back(std::move(note));
     }
     if (needs_module) {
