@@ -203,7 +203,6 @@ Result<Prepared> prepare(Session& session) {
   if (out.target.tensors.empty())
     return unsupported(cat("expected a model, found no tensors in ", request.source));
   XD_TRY(refuse_codes(*out.source, out.target, request.source));
-
   XD_TRY(make_target(session, out));
   return out;
 }

@@ -2,6 +2,7 @@
 #include <random>
 
 #include "core/convert/convert.h"
+#include "tests/fault/real_plugins.h"
 #include "tests/unit/core_test_support.h"
 
 using namespace crossdock;
@@ -9,14 +10,6 @@ using namespace crossdock::test;
 using manifest::DType;
 
 namespace {
-
-const plugin::Registry& registry() {
-  static const std::atomic<bool> never{false};
-  static base::Memory memory(1 << 20);
-  static plugin::Host host(io::Os::real(), memory, never);
-  static const auto loaded = plugin::Registry::load({CROSSDOCK_TEST_PLUGINS}, host.table());
-  return loaded;
-}
 
 // Counts bytes read, of the source and of what was staged alike.
 struct ReadingOs : io::Os {

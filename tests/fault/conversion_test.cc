@@ -7,6 +7,7 @@
 
 #include "core/convert/convert.h"
 #include "tests/fault/faulty_os.h"
+#include "tests/fault/real_plugins.h"
 #include "tests/unit/core_test_support.h"
 
 using namespace crossdock;
@@ -15,14 +16,6 @@ using namespace crossdock::test;
 namespace {
 
 using Tree = std::map<std::string, std::string>;
-
-const plugin::Registry& registry() {
-  static const std::atomic<bool> never{false};
-  static base::Memory memory(1 << 20);
-  static plugin::Host host(io::Os::real(), memory, never);
-  static const auto loaded = plugin::Registry::load({CROSSDOCK_TEST_PLUGINS}, host.table());
-  return loaded;
-}
 
 // A safetensors file of the tensors given as {name, dtype, shape, bytes}.
 struct Stored {
