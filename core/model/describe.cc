@@ -69,7 +69,7 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
   for (uint64_t i = 0; i < found.size(); ++i) {
     if (kept[i] == i || found[i] == kNone || found[kept[i]] != kNone) continue;
     found[kept[i]] = std::exchange(found[i], kNone);
-    m.tensors[found[kept[i]]].target_name = description.tensors[kept[i]].name;
+    m.tensors[found[kept[i]]].set_target(description.tensors[kept[i]].name);
   }
   std::vector<std::string> missing, extra, buffers;
   std::vector<bool> used(m.tensors.size());

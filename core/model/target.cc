@@ -124,7 +124,7 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
     }
     if (!base::is_utf8(name))
       return invalid(cat("--rename, --add-prefix: expected UTF-8, found ", base::printable(name)));
-    t.target_name = name == t.name ? "" : name;
+    t.set_target(name);
     const auto [it, fresh] = seen.emplace(std::move(name), &t);
     if (!fresh) {
       return invalid(cat("expected different target names, found \"", it->first, "\" for both ",

@@ -17,10 +17,6 @@ using manifest::Tensor;
 
 namespace {
 
-void set_target(Tensor& t, std::string name) {
-  t.target_name = name == t.name ? "" : std::move(name);
-}
-
 // Two tensors of the file under one name of the class: "h.0.w" beside "transformer.h.0.w". Which of
 // them is meant nobody can say.
 Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
@@ -40,7 +36,7 @@ Result<void> check_distinct(const ModuleRule& rule, const Manifest& m) {
 // A file may hold a tied parameter under any of its names: save_model of safetensors keeps the
 // first of the alphabet, and the module knows the one of named_parameters().
 void name_tied(const ModuleRule& rule, Manifest& m,
-               const std::function<void(Tensor&, std::string)>& rename) {
+               const std::function<void(Tensor&, const std::string&)>& rename) {
   const auto tied_names = rule.tied_names(m);
   if (tied_names.empty()) return;
   auto names = model::by_target_name(m);
@@ -58,17 +54,17 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
                               std::vector<std::string>& notes) {
   size_t n_changed = 0;
   std::string example;
-  const auto rename = [&](Tensor& t, std::string name) {
+  const auto rename = [&](Tensor& t, const std::string& name) {
     if (name == t.target()) return;
     if (n_changed++ == 0) example = cat(base::printable(t.target()), " is ", base::printable(name));
-    set_target(t, std::move(name));
+    t.set_target(name);
   };
   std::map<std::string, std::vector<std::string>> excluded;  // by reason
   for (Tensor& t : m.tensors) {
     if (!t.excluded.empty()) continue;
-    XD_TRY_SET(auto name, rule.own_name(t.target()));
+    XD_TRY_SET(const auto name, rule.own_name(t.target()));
     if (name) {
-      rename(t, *std::move(name));
+      rename(t, *name);
       continue;
     }
     XD_TRY_SET(const std::string* reason, rule.reason_without(t.target()));

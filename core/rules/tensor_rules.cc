@@ -252,7 +252,7 @@ class Applier {
                          base::printable(it->second), " and ", base::printable(t.name)));
     // A stored tensor may be a part of several: names stay different.
     if (!names_.insert(t.name).second) t.name += " as " + name;
-    t.target_name = name == t.name ? "" : name;
+    t.set_target(name);
     made_.push_back({stored[0], std::move(t), *std::move(expression)});
     return {};
   }

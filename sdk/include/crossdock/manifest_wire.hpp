@@ -161,6 +161,7 @@ struct Tensor {
   }
   // The name in the target model.
   const std::string& target() const { return target_name.empty() ? name : target_name; }
+  void set_target(const std::string& wanted) { target_name = wanted == name ? "" : wanted; }
   bool operator==(const Tensor&) const = default;
 };
 struct AliasGroup {
