@@ -56,6 +56,20 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
   add_rule_flags(flags.target, r.rules, r.keep_unmatched);
+  const auto take_names = [&r](const std::string& names) {
+    if (names != "module" && names != "file" && names != "auto")
+      throw po::error("--names: expected module, file or auto, found " + names);
+    if (names != "auto") r.names = names == "file" ? rules::Names::kFile : rules::Names::kModule;
+  };
+  flags.target.add_options()  //
+      ("names",
+       po::value<std::string>()
+           ->value_name("module|file")
+           ->default_value("auto")
+           ->notifier(take_names),
+       "names and shapes of the running class of transformers 5 (experts stacked), or of Hugging "
+       "Face's files (one by one); auto: those that the format has")  //
+      ;
   flags.target.add_options()  //
       ("target", po::value(&r.target.description)->value_name("FILE"),
        "a description of the job's module, from `python -m crossdock_manifest describe`: checks "

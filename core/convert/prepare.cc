@@ -14,7 +14,10 @@
 
 #include <boost/filesystem/operations.hpp>
 
+#include <algorithm>
 #include <optional>
+#include <set>
+#include <string_view>
 #include <utility>
 
 namespace crossdock::convert {
@@ -47,8 +50,8 @@ Result<void> open_source(Session& session, Prepared& out) {
   session.notes.add(out.source->notes());
   session.notes.add(std::move(laid_out.notes));
   out.metadata = std::exchange(m.source.metadata, {});
-  out.tensors =
-      std::make_unique<TensorSource>(*out.source, std::move(m), std::move(laid_out.expressions));
+  out.tensors = std::make_unique<TensorSource>(
+      *out.source, std::move(m), std::move(laid_out.expressions), std::move(laid_out.stored));
   const fs::path& root = out.source->input().root();
   if (boost::system::error_code ec;
       !fs::is_directory(root, ec) && fs::exists(root.parent_path() / "config.json", ec)) {
@@ -100,29 +103,92 @@ std::string not_compared_note(const rules::ModuleRule* rule, bool own_names, con
              old.empty() ? "" : cat(" transformers 5 spells some of them otherwise: ", old, "."));
 }
 
-// Gives the model's tensors the names of the class that config.json names, excludes what the class
-// has not, and checks that all its parameters are there.
-Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool needs_module,
-                         Manifest& m, OneParameter& known) {
-  const bool ignores_mismatch = session.request.target.ignore_config_mismatch;
-  std::vector<std::string> notes;
-  XD_TRY(rules::give_class_names(rule, m, notes));
-  session.notes.add(std::move(notes));
-  XD_TRY(rules::check_against_config(rule, m, ignores_mismatch));
-  known = {rules::find_tied(rule, m), rules::find_unknown(rule, m)};
-  if (needs_module || ignores_mismatch) return {};
-  if (auto all = rules::check_parameters(rule, m); !all) {
-    return Error{all.error().code,
-                 cat(all.error().message, in_brackets(model::wrapper_hint(m)),
-                     "; if the model lacks it on purpose, say --ignore-config-mismatch")};
+// The model's tensors as the class has them, or as its files do.
+Result<void> compose(Session& session, const rules::ModuleRule& rule, rules::Names names,
+                     Prepared& prepared) {
+  XD_TRY_SET(auto composed, prepared.tensors->compose(rule, names, prepared.target));
+  if (composed.n_made > 0) {
+    session.notes.add(
+        cat(composed.n_used, " tensors became ", composed.n_made, ", as ",
+            names == rules::Names::kModule ? "" : "the files of ", rule.class_name(),
+            names == rules::Names::kModule ? " of transformers 5 has them." : " have them."));
   }
+  prepared.tensors->take(std::move(composed), prepared.target);
+  return {};
+}
+
+// That all parameters of the class are there, of the sizes that config.json tells.
+Result<void> check_class(const rules::ModuleRule& rule, const model::TargetOptions& options,
+                         const Manifest& m) {
+  XD_TRY(rules::check_against_config(rule, m, options.ignore_config_mismatch));
+  if (options.ignore_config_mismatch) return {};
+  auto all = rules::check_parameters(rule, m);
+  if (all) return all;
+  return Error{all.error().code,
+               cat(all.error().message, in_brackets(model::wrapper_hint(m)),
+                   "; if the model lacks it on purpose, say --ignore-config-mismatch")};
+}
+
+// Tensors that the class has not, and that nobody excludes.
+Result<void> check_unknown(Session& session, const rules::ModuleRule& rule, const Manifest& m,
+                           const std::vector<uint64_t>& unknown) {
+  if (unknown.empty()) return {};
   std::vector<std::string> names;
-  for (const uint64_t i : known.unknown) names.push_back(m.tensors[i].target());
-  if (names.empty()) return {};
+  for (const uint64_t i : unknown) names.push_back(m.tensors[i].target());
+  if (!session.request.keep_unmatched && !session.request.target.ignore_config_mismatch) {
+    return invalid(cat("expected only parameters that ", rule.class_name(), " has, found ",
+                       base::printable(names[0]), in_brackets(model::wrapper_hint(m)),
+                       ": use --strip-prefix, --add-prefix or --rename where only names differ, or "
+                       "--keep-unmatched to write such tensors under their own names"));
+  }
   session.notes.add(cat(rule.class_name(), " has no ", base::listed(names),
                         ": written as the source has them; a job of that class does not read "
                         "them."));
   return {};
+}
+
+// Gives the model the tensors and names of the class that config.json names, excludes what the
+// class has not, and checks that all its parameters are there.
+Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool needs_module,
+                         Prepared& prepared, OneParameter& known) {
+  Manifest& m = prepared.target;
+  XD_TRY(compose(session, rule, rules::Names::kModule, prepared));
+  std::vector<std::string> notes;
+  XD_TRY(rules::give_class_names(rule, m, notes));
+  session.notes.add(std::move(notes));
+  known = {rules::find_tied(rule, m), rules::find_unknown(rule, m)};
+  if (needs_module)  // then what is missing is told with what else the writer could do
+    return rules::check_against_config(rule, m, session.request.target.ignore_config_mismatch);
+  XD_TRY(check_class(rule, session.request.target, m));
+  return check_unknown(session, rule, m, known.unknown);
+}
+
+// Leaves the names of files, and those of the module where the files have others.
+Result<void> apply_class_of_files(Session& session, const rules::ModuleRule& rule,
+                                  Prepared& prepared) {
+  Manifest as_module = prepared.target;
+  std::vector<std::string> unsaid;
+  XD_TRY(prepared.tensors->compose(rule, rules::Names::kModule, as_module));
+  XD_TRY(rules::give_class_names(rule, as_module, unsaid));
+  XD_TRY(check_class(rule, session.request.target, as_module));
+  return compose(session, rule, rules::Names::kFile, prepared);
+}
+
+// The tensors that the job's own module has, where it is one of transformers 5: a description of
+// another has the names of files.
+Result<void> compose_described(Session& session, const rules::ModuleRule& rule,
+                               const Manifest& module, Prepared& prepared) {
+  Manifest as_module = prepared.target;
+  XD_TRY_SET(const auto composed,
+             prepared.tensors->compose(rule, rules::Names::kModule, as_module));
+  if (composed.n_made == 0) return {};
+  std::set<std::string_view> described;
+  for (const auto& t : module.tensors) described.insert(t.name);
+  const auto& tensors = as_module.tensors;
+  const bool fits = std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) {
+    return !t.expression.empty() && described.contains(t.target());
+  });
+  return fits ? compose(session, rule, rules::Names::kModule, prepared) : Result<void>();
 }
 
 // What the rule says of the job's module, for a writer that must know it.
@@ -136,7 +202,7 @@ Result<Manifest> describe_by_rule(const Session& session, const rules::ModuleRul
                      "; or describe it by `python -m crossdock_manifest describe MODEL -o "
                      "target.pb` and give that with --target target.pb")};
   }
-  XD_TRY(rules::add_param_groups(session.request.target.param_groups, rule->no_decay(), *module));
+  XD_TRY(rules::add_param_groups(session.request.target.param_groups, *rule, *module));
   return module;
 }
 
@@ -144,28 +210,38 @@ Result<Manifest> describe_by_rule(const Session& session, const rules::ModuleRul
 // by its description or by the class's rule; a writer that does not need it can do without.
 Result<void> make_target(Session& session, Prepared& prepared) {
   const model::TargetOptions& options = session.request.target;
+  const uint64_t caps = prepared.writer->desc.caps;
+  const bool needs_module = caps & XD_CAP_MODULE;
+  const rules::Names names = session.request.names.value_or(
+      caps & XD_CAP_FILE_NAMES ? rules::Names::kFile : rules::Names::kModule);
   Manifest& m = prepared.target;
   XD_TRY(model::give_names(options, m));
   std::optional<Manifest> module;
   OneParameter known;
   std::vector<std::string> notes;
+  XD_TRY_SET(const auto found, rules::ModuleRule::find(session.rules, m));
+  const rules::ModuleRule* rule = found ? &*found : nullptr;
   if (!options.description.empty()) {
     XD_TRY_SET(module, model::read_description(options.description));
+    if (rule && names == rules::Names::kModule)
+      XD_TRY(compose_described(session, *rule, *module, prepared));
   } else {
     if (std::string hint = model::wrapper_hint(m); !hint.empty()) session.notes.add(hint);
     XD_TRY(model::refuse_adapters(m));
     XD_TRY(model::refuse_moments(m));
     XD_TRY(model::refuse_ungathered(m));
-    const bool needs_module = prepared.writer->desc.caps & XD_CAP_MODULE;
-    XD_TRY_SET(const auto found, rules::ModuleRule::find(session.rules, m));
-    // A rule of the model type alone knows sizes; which parameters there are, the class decides.
-    const bool is_named = !model::model_class(m).architecture.empty();
-    const rules::ModuleRule* rule = found && is_named ? &*found : nullptr;
+    if (needs_module && names == rules::Names::kFile)
+      return invalid(
+          cat("--names file: expected a description of the job's module with --target, "
+              "which --to ",
+              session.request.to, " needs, found none"));
     const bool own_names = gives_own_names(options, rule);
-    if (rule && (needs_module || !own_names)) {
-      XD_TRY(apply_class(session, *rule, needs_module, m, known));
+    if (rule && names == rules::Names::kFile && !own_names) {
+      XD_TRY(apply_class_of_files(session, *rule, prepared));
+    } else if (rule && (needs_module || !own_names)) {
+      XD_TRY(apply_class(session, *rule, needs_module, prepared, known));
     } else {
-      if (found) XD_TRY(rules::check_against_config(*found, m, options.ignore_config_mismatch));
+      if (rule) XD_TRY(rules::check_against_config(*rule, m, options.ignore_config_mismatch));
       known.tied = model::tied_embeddings(m, notes);
       if (std::string note = not_compared_note(rule, own_names, m); !note.empty())
         notes.push_back(std::move(note));

@@ -3,9 +3,11 @@
 
 #include "core/model/target.h"
 #include "core/plugin/options.h"
+#include "core/rules/compose.h"
 #include "core/rules/rule_set.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace crossdock::convert {
@@ -20,7 +22,8 @@ struct Request {
   plugin::GivenOptions reader_options;
   plugin::GivenOptions writer_options;
   rules::RuleFiles rules;
-  bool keep_unmatched = false;  // tensors that no rule takes stay under their own names
+  bool keep_unmatched = false;        // tensors that no rule takes stay under their own names
+  std::optional<rules::Names> names;  // unset: as the writer's format has them
   model::TargetOptions target;
   uint64_t memory = 1 << 30;
   unsigned threads = 1;

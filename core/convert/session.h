@@ -46,7 +46,7 @@ struct Session {
   base::Memory memory;
   plugin::Host host;
   rules::RuleSet rules;  // set by prepare()
-  Notes notes;  // the writer's, and warnings of either plugin, among them
+  Notes notes;           // the writer's, and warnings of either plugin, among them
 };
 
 }  // namespace crossdock::convert

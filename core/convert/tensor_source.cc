@@ -24,14 +24,33 @@ std::vector<Expression> as_stored(manifest::Manifest& m) {
   return out;
 }
 
+bool any_gathers(const std::vector<Expression>& expressions) {
+  return std::any_of(expressions.begin(), expressions.end(),
+                     [](const Expression& e) { return e.scratch_blocks() > 0; });
+}
+
 }  // namespace
 
-TensorSource::TensorSource(OpenModel& model, manifest::Manifest m, std::vector<Expression> made)
-    : model_(model),
-      manifest_(std::move(m)),
-      expressions_(made.empty() ? as_stored(manifest_) : std::move(made)),
-      gathers_(std::any_of(expressions_.begin(), expressions_.end(),
-                           [](const Expression& e) { return e.scratch_blocks() > 0; })) {}
+TensorSource::TensorSource(OpenModel& model, manifest::Manifest m, std::vector<Expression> made,
+                           std::vector<manifest::Tensor> stored)
+    : model_(model), manifest_(std::move(m)), stored_(std::move(stored)) {
+  expressions_ = made.empty() ? as_stored(manifest_) : std::move(made);
+  gathers_ = any_gathers(expressions_);
+}
+
+Result<rules::Composed> TensorSource::compose(const rules::ModuleRule& rule, rules::Names names,
+                                              manifest::Manifest& m) const {
+  return rules::compose(rule, names, expressions_, stored_.empty() ? manifest_.tensors : stored_,
+                        m);
+}
+
+void TensorSource::take(rules::Composed composed, const manifest::Manifest& m) {
+  if (composed.expressions.empty()) return;
+  if (stored_.empty()) stored_ = std::move(manifest_.tensors);
+  manifest_ = m;
+  expressions_ = std::move(composed.expressions);
+  gathers_ = any_gathers(expressions_);
+}
 
 uint64_t TensorSource::scratch_bytes() const {
   return gathers_ ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;

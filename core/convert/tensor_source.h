@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/convert/open_model.h"
+#include "core/rules/compose.h"
 #include "core/rules/layout.h"
 
 namespace crossdock::convert {
@@ -10,9 +11,17 @@ namespace crossdock::convert {
 class TensorSource {
  public:
   // `m` is what the model says of itself, or what lay_out() made of that and then `made` of it: one
-  // expression for each of its tensors, or none at all. `model` outlives it.
-  TensorSource(OpenModel& model, manifest::Manifest m,
-               std::vector<transform::Expression> made = {});
+  // expression for each of its tensors, or none at all; `stored` are those that the expressions
+  // speak of. `model` outlives it.
+  TensorSource(OpenModel& model, manifest::Manifest m, std::vector<transform::Expression> made = {},
+               std::vector<manifest::Tensor> stored = {});
+
+  // The tensors as compose() makes them for such names; `m` is the model with the same tensors and
+  // its own names, and gets the new ones too.
+  Result<rules::Composed> compose(const rules::ModuleRule& rule, rules::Names names,
+                                  manifest::Manifest& m) const;
+  // Takes what compose() made.
+  void take(rules::Composed composed, const manifest::Manifest& m);
 
   // The conversion works on a copy whose tensors have the same indexes.
   const manifest::Manifest& manifest() const { return manifest_; }
@@ -31,7 +40,8 @@ class TensorSource {
   manifest::Manifest manifest_;
   // One for each tensor; none when all are stored ones under the same indexes.
   std::vector<transform::Expression> expressions_;
-  bool gathers_ = false;  // any of them needs scratch
+  std::vector<manifest::Tensor> stored_;  // as the reader has them; empty: they are the manifest's
+  bool gathers_ = false;                  // any of the expressions needs scratch
 };
 
 // Reads what config.json is made from, for lay_out().

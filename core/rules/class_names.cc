@@ -40,11 +40,11 @@ void name_tied(const ModuleRule& rule, Manifest& m,
   const auto tied_names = rule.tied_names(m);
   if (tied_names.empty()) return;
   auto names = model::by_target_name(m);
-  for (const pb::Tied* tied : tied_names) {
-    const auto found = names.find(tied->name());
-    if (found == names.end() || names.contains(tied->to())) continue;
-    rename(m.tensors[found->second], tied->to());
-    names.emplace(tied->to(), found->second);
+  for (const auto& [name, to] : tied_names) {
+    const auto found = names.find(name);
+    if (found == names.end() || names.contains(to)) continue;
+    rename(m.tensors[found->second], to);
+    names.emplace(to, found->second);
   }
 }
 
@@ -62,9 +62,11 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
   std::map<std::string, std::vector<std::string>> excluded;  // by reason
   for (Tensor& t : m.tensors) {
     if (!t.excluded.empty()) continue;
-    XD_TRY_SET(const auto name, rule.own_name(t.target()));
-    if (name) {
-      rename(t, *name);
+    XD_TRY_SET(const auto stored, rule.find_stored(t.target()));
+    if (stored && rule.knows(stored->name)) {
+      rename(t, stored->name);
+      const auto found = rule.find(stored->name);
+      if (found && found->is_buffer) t.role = manifest::Role::kBuffer;
       continue;
     }
     XD_TRY_SET(const std::string* reason, rule.reason_without(t.target()));
@@ -89,10 +91,10 @@ std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const Manife
   if (tied_names.empty()) return {};
   const auto names = model::by_target_name(m);
   std::map<std::string, manifest::AliasGroup> groups;
-  for (const pb::Tied* tied : tied_names) {
-    const auto own = names.find(tied->to()), other = names.find(tied->name());
+  for (const auto& [name, to] : tied_names) {
+    const auto own = names.find(to), other = names.find(name);
     if (own == names.end() || other == names.end()) continue;
-    auto& tensors = groups[tied->to()].tensors;
+    auto& tensors = groups[to].tensors;
     if (tensors.empty()) tensors.push_back(own->second);
     tensors.push_back(other->second);
   }

@@ -1,6 +1,7 @@
 // Whether a model's tensors are those that its config.json speaks of.
 #pragma once
 
+#include "core/rules/facts.h"
 #include "core/rules/module_rule.h"
 
 #include <crossdock/manifest_wire.hpp>
@@ -13,5 +14,8 @@ namespace crossdock::rules {
 // its config.json.
 Result<void> check_against_config(const ModuleRule& rule, const manifest::Manifest& m,
                                   bool ignore_sizes);
+
+// What config.json says of a size (Parameter.dim); nothing where it does not.
+std::optional<uint64_t> size_in_config(const Facts& facts, const std::string& dim);
 
 }  // namespace crossdock::rules

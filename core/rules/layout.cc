@@ -18,8 +18,8 @@ using manifest::Manifest;
 namespace {
 
 struct Found {
-  const pb::Architecture* rule;  // of the set
-  const pb::Layout* layout;
+  std::shared_ptr<const pb::Architecture> rule;
+  const pb::Layout* layout;  // of the rule
 };
 
 // "llama" of a GGUF file: what a rule for it would ask for.
@@ -39,14 +39,15 @@ Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_
   const std::string format = m.source.format.substr(0, m.source.format.find('/'));
   bool must_fit = false;
   std::optional<Found> best;
-  for (const pb::Architecture& rule : rules.all()) {
-    for (const pb::Layout& layout : rule.layout()) {
+  XD_TRY_SET(const Rules found, rules.with_layouts_of(format));
+  for (const auto& rule : found) {
+    for (const pb::Layout& layout : rule->layout()) {
       if (layout.format() != format) continue;
       must_fit = must_fit || (!layout.partial() && layout.refused().empty());
       if (!all_hold(layout.when(), facts)) continue;
       if (!layout.refused().empty())
         return unsupported(cat("expected a model, found ", layout.refused()));
-      if (!best || layout.when().size() > best->layout->when().size()) best = Found{&rule, &layout};
+      if (!best || layout.when().size() > best->layout->when().size()) best = Found{rule, &layout};
     }
   }
   if (!must_fit || best) return best;
@@ -58,23 +59,29 @@ Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_
       "with --keep-unmatched"));
 }
 
-// The tensors, and what refers to them; what is there already stays as it is when they do not pass.
-Result<void> replace_tensors(NewTensors& made, Manifest& m) {
-  Manifest before;
-  before.alias_groups = m.alias_groups;
-  before.training = m.training;
-  before.module = m.module;
+// The new index of each of the source's tensors that is still there as it was.
+std::vector<std::optional<uint64_t>> places_of(const std::vector<transform::Expression>& made,
+                                               const Manifest& m) {
+  std::vector<std::optional<uint64_t>> out(m.tensors.size());
+  for (uint64_t i = 0; i < made.size(); ++i) {
+    const uint64_t stored = made[i].tensors()[0];
+    if (!out[stored] && made[i] == transform::stored_tensor(stored, m.tensors[stored]))
+      out[stored] = i;
+  }
+  return out;
+}
+
+// The tensors, and what refers to them. Gives those from before.
+Result<std::vector<manifest::Tensor>> replace_tensors(NewTensors& made, Manifest& m) {
   for (size_t i = 0; i < made.tensors.size(); ++i)
     transform::describe(made.expressions[i], m.tensors, made.tensors[i]);
-  auto changed = renumber(made.expressions, m);
-  before.tensors = std::exchange(m.tensors, std::move(made.tensors));
-  if (changed) changed = model::check(m);
-  if (changed) return {};
-  m.tensors = std::move(before.tensors);
-  m.alias_groups = std::move(before.alias_groups);
-  m.training = std::move(before.training);
-  m.module = std::move(before.module);
-  return std::move(changed).error().in("layout rules");
+  Manifest after = m;
+  auto changed = renumber(places_of(made.expressions, m), after);
+  after.tensors = std::move(made.tensors);
+  if (changed) changed = model::check(after);
+  if (!changed) return std::move(changed).error().in("layout rules");
+  std::swap(m, after);
+  return std::move(after.tensors);
 }
 
 void take_config(Config config, Manifest& m) {
@@ -106,7 +113,7 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   if (!config) return where(std::move(config).error());
   auto made = apply_tensor_rules(*found->rule, layout, variables, facts, keep_unmatched, m);
   if (!made) return where(std::move(made).error());
-  XD_TRY(replace_tensors(*made, m));
+  XD_TRY_SET(out.stored, replace_tensors(*made, m));
   out.expressions = std::move(made->expressions);
   for (const auto& t : m.tensors) {
     if (!t.excluded.empty())

@@ -31,6 +31,7 @@ struct LaidOut {
   // One for each tensor of the new manifest, of the stored ones; empty, and then nothing else: as
   // the source has it.
   std::vector<transform::Expression> expressions;
+  std::vector<manifest::Tensor> stored;  // as the source has them
   std::vector<std::string> notes;
 };
 

@@ -2,10 +2,13 @@
 
 #include "core/base/text.h"
 #include "core/model/config.h"
+#include "core/rules/config_check.h"
+#include "core/rules/module_order.h"
 #include "core/rules/rules.pb.h"
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace crossdock::rules {
 
@@ -15,32 +18,69 @@ using manifest::Tensor;
 
 namespace {
 
+// Whether every model of the class has the parameter, in every layer.
+bool is_of_all(const pb::Parameter& p) { return p.optional().empty() && p.kind().empty(); }
+
+// "model.layers.#" of a name with layers: what is numbered, up to its last number. Empty: nothing.
+std::string block_of(const std::string& name) {
+  size_t end = name.size();
+  while (end != std::string::npos && end > 0) {
+    const size_t dot = name.rfind('.', end - 1);
+    const size_t begin = dot == std::string::npos ? 0 : dot + 1;
+    if (placeholder(std::string_view(name).substr(begin, end - begin))) return name.substr(0, end);
+    end = dot;
+  }
+  return {};
+}
+
 class Description {
  public:
-  // `wants_layers`: a model without a single layer lacks them.
-  explicit Description(const ModuleRule& rule, bool wants_layers = false)
-      : rule_(rule), wants_layers_(wants_layers) {}
-
-  Result<Manifest> make(const Manifest& m) {
-    XD_TRY(find_all(m));
-    XD_TRY(check_rest());
-    return std::move(out_);
-  }
+  explicit Description(const ModuleRule& rule) : rule_(rule) {}
 
   // What the class has, found in the model; an error when a parameter is missing.
   Result<void> find_all(const Manifest& m) {
     for (const Tensor& t : m.tensors) {
-      if (t.excluded.empty()) by_name_.emplace(t.target(), &t);
+      if (!t.excluded.empty()) continue;
+      by_name_.emplace(t.target(), &t);
+      const auto found = rule_.find(t.target());
+      if (found && !found->is_buffer) add_instances(*found, t.target());
     }
-    for (const pb::Tied* tied : rule_.tied_names(m)) tied_.emplace(tied->name(), tied->to());
-    XD_TRY(add_parameters());
-    XD_TRY(add_tied());
-    return check_gaps();
+    for (auto& [name, to] : rule_.tied_names(m)) tied_.emplace(name, to);
+    XD_TRY(check_gaps());
+    for (const pb::Parameter& parameter : rule_.rule().parameter())
+      XD_TRY(check_there(parameter, m));
+    for (const pb::Choice& choice : rule_.rule().choice()) XD_TRY(check_choice(choice));
+    return {};
+  }
+
+  Result<Manifest> make(const Manifest& m) {
+    XD_TRY(find_all(m));
+    XD_TRY(check_rest());
+    std::map<ModuleOrder::Key, const Tensor*> parameters;
+    std::vector<const Tensor*> buffers;
+    const ModuleOrder order(rule_.rule());
+    for (const auto& [name, tensor] : by_name_) {
+      const auto found = rule_.find(name);
+      if (!found || tied_.contains(name)) continue;
+      if (found->is_buffer) {
+        buffers.push_back(tensor);
+      } else {
+        parameters.emplace(order.key(*found), tensor);
+      }
+    }
+    for (const auto& [key, tensor] : parameters) add(tensor->target(), *tensor);
+    for (const Tensor* tensor : buffers) {
+      add(tensor->target(), *tensor);
+      out_.tensors.back().role = manifest::Role::kBuffer;
+    }
+    add_aliases();
+    return std::move(out_);
   }
 
  private:
   // Whether the model has a tensor of this name.
   bool has(const std::string& name) const { return by_name_.contains(name); }
+
   void add(const std::string& name, const Tensor& like) {
     index_.emplace(name, out_.tensors.size());
     Tensor& t = out_.tensors.emplace_back();
@@ -51,17 +91,99 @@ class Description {
     t.train =
         like.train == manifest::Training::kFrozen ? like.train : manifest::Training::kTrainable;
   }
-  Result<void> add(const pb::Parameter& parameter, const std::string& name) {
-    if (tied_.contains(name)) return {};
-    if (const auto it = by_name_.find(name); it != by_name_.end()) {
-      add(name, *it->second);
-    } else if (!parameter.optional()) {
-      const std::string flag = prefix_flag();
-      return invalid(
-          cat("expected the parameter ", name, " of ", rule_.class_name(),
-              " in the source, found none of that name: ",
-              flag.empty() ? "use --strip-prefix, --add-prefix or --rename where only names differ"
+
+  // The layers that a parameter of the model shows, and what they have.
+  void add_instances(const ModuleRule::Found& found, const std::string& name) {
+    const pb::Parameter& p = *found.parameter;
+    if (!p.optional().empty()) options_.insert(p.optional());
+    if (!p.kind().empty()) kinds_[p.kind()].insert(found.numbers);
+    for (std::string block = block_of(p.name()); !block.empty();) {
+      Numbers numbers(found.numbers.begin(),
+                      found.numbers.begin() + static_cast<ptrdiff_t>(count_numbers(block)));
+      instances_[block].emplace(numbers, name);
+      if (p.kind().empty()) numbered_[block].emplace(std::move(numbers), name);
+      block =
+          block.find('.') == std::string::npos ? "" : block_of(block.substr(0, block.rfind('.')));
+    }
+  }
+
+  // A layer behind a gap is one of a model that lacks some.
+  Result<void> check_gaps() const {
+    for (const auto& [block, numbered] : numbered_) {
+      Numbers last;
+      for (const auto& [numbers, name] : numbered) {
+        const bool is_first =
+            last.empty() || !std::equal(numbers.begin(), numbers.end() - 1, last.begin());
+        if (numbers.back() != (is_first ? 0 : last.back() + 1))
+          return invalid(
+              cat("expected layers and experts that are numbered from 0 without gaps, found ",
+                  base::printable(name), " behind one: the model is incomplete"));
+        last = numbers;
+      }
+    }
+    return {};
+  }
+
+  Result<void> check_there(const pb::Parameter& p, const Manifest& m) const {
+    if (!p.optional().empty() && !options_.contains(p.optional())) return {};
+    const std::string block = block_of(p.name());
+    if (block.empty()) return check_there(p, Numbers());
+    const auto instances = instances_.find(block);
+    if (instances == instances_.end()) {
+      const bool must = is_of_all(p) && count_numbers(block) == 1 && wants_layers(block, m);
+      return must ? check_there(p, Numbers{0}) : Result<void>();
+    }
+    for (const auto& [numbers, name] : instances->second) {
+      if (p.kind().empty() || is_of_kind(p.kind(), numbers)) XD_TRY(check_there(p, numbers));
+    }
+    return {};
+  }
+
+  // A model without a single layer lacks them, but where config.json says that it has none.
+  bool wants_layers(const std::string& block, const Manifest& m) const {
+    for (const pb::ModuleLayers& layers : rule_.rule().layers()) {
+      if (block.starts_with(layers.prefix()) && size_in_config(Facts(m), layers.count()) == 0)
+        return false;
+    }
+    return true;
+  }
+
+  bool is_of_kind(const std::string& kind, const Numbers& numbers) const {
+    const auto found = kinds_.find(kind);
+    return found != kinds_.end() && found->second.contains(numbers);
+  }
+
+  Result<void> check_there(const pb::Parameter& p, const Numbers& numbers) const {
+    const std::string name = with_numbers(p.name(), numbers);
+    if (tied_.contains(name) || has(name)) return {};
+    const std::string flag = prefix_flag();
+    return invalid(cat("expected the parameter ", name, " of ", rule_.class_name(),
+                       " in the source, found none of that name: ",
+                       flag.empty()
+                           ? "use --strip-prefix, --add-prefix or --rename where only names differ"
                            : cat("use ", flag)));
+  }
+
+  Result<void> check_choice(const pb::Choice& choice) const {
+    std::string block;
+    for (const pb::Parameter& p : rule_.rule().parameter()) {
+      const auto& kinds = choice.kind();
+      if (std::find(kinds.begin(), kinds.end(), p.kind()) != kinds.end())
+        block = block_of(p.name());
+    }
+    const auto instances = instances_.find(block);
+    if (instances == instances_.end()) return {};
+    for (const auto& [numbers, name] : instances->second) {
+      std::vector<std::string> found;
+      for (const std::string& kind : choice.kind()) {
+        if (is_of_kind(kind, numbers)) found.push_back(kind);
+      }
+      if (found.size() == 1) continue;
+      return invalid(cat("expected ", with_numbers(block, numbers), " to have one of ",
+                         base::listed({choice.kind().begin(), choice.kind().end()}), ", as ",
+                         rule_.class_name(), " has, found ",
+                         found.empty() ? "none" : base::listed(found),
+                         ": the model is incomplete"));
     }
     return {};
   }
@@ -71,9 +193,8 @@ class Description {
   std::string prefix_flag() const {
     std::vector<std::string> expected;
     for (const pb::Parameter& p : rule_.rule().parameter()) {
-      if (p.optional() || p.name().find("##") != std::string::npos) continue;
-      std::string name = p.name();
-      if (const size_t at = name.find('#'); at != std::string::npos) name.replace(at, 1, "0");
+      if (!is_of_all(p) || count_numbers(p.name()) > 1) continue;
+      std::string name = with_numbers(p.name(), Numbers{0});
       if (tied_.contains(name)) continue;
       if (has(name)) return {};
       expected.push_back(std::move(name));
@@ -98,80 +219,25 @@ class Description {
     return {};
   }
 
-  // Neighbours with the same text before '#' are one block, which comes once for each layer that
-  // there is.
-  Result<void> add_parameters() {
-    const auto& all = rule_.rule().parameter();
-    const auto prefix_of = [&](int i) { return all[i].name().substr(0, all[i].name().find('#')); };
-    for (int begin = 0; begin < all.size();) {
-      if (all[begin].name().find('#') == std::string::npos) {
-        XD_TRY(add(all[begin], all[begin].name()));
-        ++begin;
-        continue;
-      }
-      int end = begin;
-      while (end < all.size() && all[end].name().find('#') != std::string::npos &&
-             prefix_of(end) == prefix_of(begin))
-        ++end;
-      const auto name_of = [&](int i, uint64_t layer) {
-        std::string name = all[i].name();
-        return name.replace(name.find('#'), 1, std::to_string(layer));
-      };
-      for (uint64_t layer = 0;; ++layer) {
-        bool any = false;
-        for (int i = begin; i < end; ++i) any = any || has(name_of(i, layer));
-        if (!any && (layer > 0 || !wants_layers_)) break;
-        for (int i = begin; i < end; ++i) XD_TRY(add_counted(all[i], name_of(i, layer)));
-      }
-      begin = end;
-    }
-    return {};
-  }
-
-  // Of a name with '##', those that there are.
-  Result<void> add_counted(const pb::Parameter& parameter, const std::string& name) {
-    const size_t at = name.find("##");
-    if (at == std::string::npos) return add(parameter, name);
-    for (uint64_t i = 0;; ++i) {
-      std::string one = name;
-      one.replace(at, 2, std::to_string(i));
-      if (!has(one) && (i > 0 || parameter.optional())) return {};
-      XD_TRY(add(parameter, one));
-    }
-  }
-
-  Result<void> add_tied() {
+  // The names that the module has for one parameter.
+  void add_aliases() {
     std::map<std::string, manifest::AliasGroup> groups;
     for (const auto& [name, to] : tied_) {
       const auto kept = index_.find(to);
-      if (kept == index_.end())
-        return invalid(
-            cat("expected ", to, ", to which ", name, " is tied, in the source, found none"));
-      const Tensor like = out_.tensors[kept->second];
-      add(name, like);
+      if (kept == index_.end()) continue;
       auto& group = groups[to].tensors;
       if (group.empty()) group.push_back(kept->second);
-      group.push_back(index_.at(name));
+      group.push_back(out_.tensors.size());
+      const Tensor like = out_.tensors[kept->second];
+      add(name, like);
     }
     for (auto& [to, group] : groups) out_.alias_groups.push_back(std::move(group));
-    return {};
-  }
-
-  // Layers and experts are counted from 0 until one is missing; what lies behind it would be lost.
-  Result<void> check_gaps() const {
-    for (const auto& [name, tensor] : by_name_) {
-      if (index_.contains(name) || !rule_.find_parameter(name)) continue;
-      return invalid(
-          cat("expected layers and experts that are numbered from 0 without gaps, found ",
-              base::printable(name), " behind one: the model is incomplete"));
-    }
-    return {};
   }
 
   // What the rule does not know may be a parameter: to leave it out would shift all behind it.
   Result<void> check_rest() const {
     for (const auto& [name, tensor] : by_name_) {
-      if (index_.contains(name)) continue;
+      if (rule_.knows(name)) continue;
       return invalid(
           cat("expected only parameters that ", rule_.class_name(), " has, found ",
               base::printable(name),
@@ -182,17 +248,22 @@ class Description {
   }
 
   const ModuleRule& rule_;
-  const bool wants_layers_;
   std::map<std::string, const Tensor*> by_name_;
   std::map<std::string, std::string> tied_;
-  std::map<std::string, uint64_t> index_;  // of what is described
+  // Of what is numbered, as "model.layers.#": the numbers that there are, each with a name of it.
+  using Instances = std::map<std::string, std::map<Numbers, std::string>>;
+  Instances instances_;
+  Instances numbered_;  // by what is in every layer alone
+  std::set<std::string> options_;
+  std::map<std::string, std::set<Numbers>> kinds_;  // the layers of each kind
+  std::map<std::string, uint64_t> index_;           // of what is described
   Manifest out_;
 };
 
 }  // namespace
 
 Result<void> check_parameters(const ModuleRule& rule, const Manifest& m) {
-  return Description(rule, /*wants_layers=*/true).find_all(m);
+  return Description(rule).find_all(m);
 }
 
 Result<Manifest> describe_module(const ModuleRule& rule, const Manifest& m) {

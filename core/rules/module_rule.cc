@@ -1,8 +1,10 @@
 #include "core/rules/module_rule.h"
 
-#include "core/rules/rules.pb.h"
+#include "core/rules/facts.h"
+#include "core/rules/parts.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace crossdock::rules {
@@ -12,47 +14,44 @@ using manifest::Manifest;
 
 namespace {
 
-// The name itself, with its first number as '#', and with its first two as '#' and '##': what a
-// rule may call it.
-std::vector<std::string> with_placeholders(const std::string& name) {
-  std::vector<std::string> out{name};
-  if (name.find_first_of("0123456789") == std::string::npos) return out;
-  std::string spelled;
-  int numbers = 0;
-  for (size_t begin = 0; begin <= name.size();) {
-    const size_t end = std::min(name.find('.', begin), name.size());
-    const std::string part = name.substr(begin, end - begin);
-    const bool is_number =
-        !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
-    spelled += is_number && numbers < 2 ? (numbers++ == 0 ? "#" : "##") : part;
-    if (is_number && numbers <= 2) out.push_back(spelled + name.substr(end));
-    if (end < name.size()) spelled += '.';
-    begin = end + 1;
-  }
-  return out;
-}
-
 bool holds(const pb::Tied& tied, const Manifest& m) {
   if (tied.when().empty()) return true;
-  const auto* value = model::config_value(m, tied.when());
-  const auto* flag = value ? value->get<bool>() : nullptr;
+  const auto fact = Facts(m).find("config." + tied.when());
+  const auto* flag = fact ? fact->value->get<bool>() : nullptr;
   return flag ? *flag : tied.by_default();
 }
 
 }  // namespace
 
-ModuleRule::ModuleRule(const pb::Architecture& rule, std::string class_name)
-    : rule_(&rule), class_name_(std::move(class_name)) {
-  for (const pb::Parameter& p : rule.parameter()) by_name_.emplace(p.name(), &p);
+ModuleRule::ModuleRule(std::shared_ptr<const pb::Architecture> rule, std::string class_name)
+    : rule_(std::move(rule)), class_name_(std::move(class_name)) {
+  for (const pb::Parameter& p : rule_->parameter()) add(p, false);
+  for (const pb::Parameter& p : rule_->buffer()) add(p, true);
+  for (const pb::Tied& tied : rule_->tied()) {
+    tied_names_.add(tied.name(), 0);
+    tied_names_.add(tied.to(), 0);
+  }
+}
+
+void ModuleRule::add(const pb::Parameter& parameter, bool is_buffer) {
+  const auto place = static_cast<uint32_t>(own_.size());
+  own_names_.add(parameter.name(), place);
+  own_.push_back({&parameter, place, is_buffer, {}});
+  for (const pb::Part& from : parameter.from()) {
+    for (const std::string& name : names_of(from)) {
+      stored_names_.add(name, static_cast<uint32_t>(stored_.size()));
+      stored_.push_back({own_.back(), &from});
+    }
+  }
 }
 
 Result<std::optional<ModuleRule>> ModuleRule::find(const RuleSet& rules, const Manifest& m) {
   const model::ModelClass asked = model::model_class(m);
-  const pb::Architecture* rule = rules.module_of(asked);
+  XD_TRY_SET(auto rule, rules.module_of(asked));
   if (!rule) return std::optional<ModuleRule>();
-  ModuleRule out(*rule, asked.architecture.empty() ? rule->architecture(0) : asked.architecture);
+  ModuleRule out(std::move(rule), asked.architecture);
   if (auto compiled = out.compile(); !compiled)
-    return std::move(compiled).error().in(cat("rule ", rule->model_type()));
+    return std::move(compiled).error().in(cat("rule ", asked.architecture));
   return std::optional(std::move(out));
 }
 
@@ -66,16 +65,16 @@ Result<void> ModuleRule::compile() {
   return {};
 }
 
-const pb::Parameter* ModuleRule::find_parameter(const std::string& name) const {
-  for (const std::string& spelled : with_placeholders(name)) {
-    if (const auto it = by_name_.find(spelled); it != by_name_.end()) return it->second;
-  }
-  return nullptr;
+std::optional<ModuleRule::Found> ModuleRule::find(const std::string& name) const {
+  const auto matches = own_names_.find(name);
+  if (matches.empty()) return std::nullopt;
+  Found out = own_[matches[0].id];
+  out.numbers = matches[0].numbers;
+  return out;
 }
 
 bool ModuleRule::knows(const std::string& name) const {
-  const auto is_it = [&](const pb::Tied& tied) { return tied.name() == name || tied.to() == name; };
-  return find_parameter(name) || std::any_of(rule_->tied().begin(), rule_->tied().end(), is_it);
+  return !own_names_.find(name).empty() || !tied_names_.find(name).empty();
 }
 
 // What the class may call it, from the likeliest on. Both the prefix and today's spelling may lack.
@@ -95,13 +94,18 @@ Result<std::vector<std::string>> ModuleRule::spellings_of(const std::string& nam
   return out;
 }
 
-Result<std::optional<std::string>> ModuleRule::own_name(const std::string& name) const {
-  if (knows(name)) return std::optional(name);
+// A name in files goes before one of the module: transformers too renames what it can.
+Result<std::optional<ModuleRule::Stored>> ModuleRule::find_stored(const std::string& name) const {
   XD_TRY_SET(const auto spellings, spellings_of(name));
   for (const std::string& spelled : spellings) {
-    if (knows(spelled)) return std::optional(spelled);
+    Stored out{spelled, {}};
+    for (const NameTree::Match& match : stored_names_.find(spelled)) {
+      out.uses.push_back(stored_[match.id]);
+      out.uses.back().of.numbers = match.numbers;
+    }
+    if (!out.uses.empty() || knows(spelled)) return std::optional(std::move(out));
   }
-  return std::optional<std::string>();
+  return std::optional<Stored>();
 }
 
 Result<const std::string*> ModuleRule::reason_without(const std::string& name) const {
@@ -115,18 +119,30 @@ Result<const std::string*> ModuleRule::reason_without(const std::string& name) c
   return static_cast<const std::string*>(nullptr);
 }
 
-std::vector<const pb::Tied*> ModuleRule::tied_names(const Manifest& m) const {
-  std::vector<const pb::Tied*> out;
+std::vector<ModuleRule::TiedNames> ModuleRule::tied_names(const Manifest& m) const {
+  std::vector<TiedNames> out;
   for (const pb::Tied& tied : rule_->tied()) {
-    if (holds(tied, m)) out.push_back(&tied);
+    if (!holds(tied, m)) continue;
+    const size_t depth = count_numbers(tied.name());
+    if (depth == 0) {
+      out.push_back({tied.name(), tied.to()});
+      continue;
+    }
+    NameTree names;
+    names.add(tied.name(), 0);
+    if (count_numbers(tied.to()) == depth) names.add(tied.to(), 0);
+    std::set<Numbers> there;
+    for (const manifest::Tensor& t : m.tensors) {
+      for (const NameTree::Match& match : names.find(t.target())) there.insert(match.numbers);
+    }
+    for (const Numbers& numbers : there) {
+      TiedNames pair{with_numbers(tied.name(), numbers), with_numbers(tied.to(), numbers)};
+      if (pair.name != pair.to) out.push_back(std::move(pair));
+    }
   }
   return out;
 }
 
 const std::string& ModuleRule::base_prefix() const { return rule_->base().prefix(); }
-
-std::vector<std::string> ModuleRule::no_decay() const {
-  return {rule_->no_decay().begin(), rule_->no_decay().end()};
-}
 
 }  // namespace crossdock::rules

@@ -17,6 +17,13 @@ Operand Operand::of(Expression whole) {
   return {std::move(whole), std::move(view), {}, {}};
 }
 
+Operand Operand::stored(uint64_t index, const manifest::Tensor& t) {
+  return {transform::stored_elements(index, t),
+          transform::stored_view(t),
+          transform::stored_steps(t),
+          {}};
+}
+
 Result<Expression> Operand::finish() && {
   Expression out = Expression::view(std::move(base), view, std::move(steps));
   for (const Map& map : maps) {
@@ -32,6 +39,7 @@ Result<void> Operations::check_bound(
     texts.insert(texts.end(), op.reshape().size().begin(), op.reshape().size().end());
     if (op.has_slice()) texts.insert(texts.end(), {op.slice().begin(), op.slice().size()});
     if (op.has_unpermute_rows()) texts.push_back(op.unpermute_rows());
+    if (op.has_permute_rows()) texts.push_back(op.permute_rows());
     for (const std::string& text : texts) {
       auto n = text == "?" ? Result<uint64_t>(0) : variables_.number(text);
       if (!n && n.error().code == XD_NOT_FOUND) return std::move(n).error();
@@ -61,14 +69,15 @@ Result<std::vector<uint64_t>> Operations::sizes(
   return out;
 }
 
-// llama.cpp's pairs of neighbours, [head][pair][2], to Hugging Face's [head][2][pair].
-Result<std::string> Operations::unpermute(View& view, const std::string& heads,
+// llama.cpp's pairs of neighbours, [head][pair][2], to Hugging Face's [head][2][pair], or back.
+Result<std::string> Operations::unpermute(View& view, const std::string& heads, bool back,
                                           uint64_t layer) const {
   XD_TRY_SET(const uint64_t n_heads, variables_.number(heads, layer));
   const uint64_t rows = view.rank() > 0 ? view.size(0) : 1;
   if (n_heads == 0 || rows % n_heads != 0 || rows / n_heads % 2 != 0)
     return invalid(cat("expected rows for ", n_heads, " heads of an even size, found ", rows));
-  const uint64_t split[] = {n_heads, rows / n_heads / 2, 2};
+  const uint64_t pairs = rows / n_heads / 2;
+  const uint64_t split[] = {n_heads, back ? 2 : pairs, back ? pairs : 2};
   XD_TRY(view.split(0, split));
   std::vector<uint64_t> order(view.rank());
   for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -101,6 +110,16 @@ Result<std::string> Operations::change(View& view, const pb::Operation& op, uint
       XD_TRY(view.slice(op.slice().dim(), begin, size));
       return cat(op.slice().dim(), ", ", begin, ", ", size);
     }
+    case pb::Operation::kChunk: {
+      const pb::Chunk& chunk = op.chunk();
+      const uint64_t whole = chunk.dim() < view.rank() ? view.size(chunk.dim()) : 0;
+      if (chunk.of() == 0 || chunk.index() >= chunk.of() || whole % chunk.of() != 0)
+        return invalid(cat("expected dimension ", chunk.dim(), " in ", chunk.of(),
+                           " equal parts, found ", whole));
+      const uint64_t size = whole / chunk.of();
+      XD_TRY(view.slice(chunk.dim(), chunk.index() * size, size));
+      return cat(chunk.dim(), ", ", chunk.index(), ", ", chunk.of());
+    }
     case pb::Operation::kUnsqueeze:
       XD_TRY(view.unsqueeze(op.unsqueeze()));
       return cat(op.unsqueeze());
@@ -113,7 +132,9 @@ Result<std::string> Operations::change(View& view, const pb::Operation& op, uint
       return std::string();
     }
     case pb::Operation::kUnpermuteRows:
-      return unpermute(view, op.unpermute_rows(), layer);
+      return unpermute(view, op.unpermute_rows(), false, layer);
+    case pb::Operation::kPermuteRows:
+      return unpermute(view, op.permute_rows(), true, layer);
     case pb::Operation::kReshape: {
       if (view.rank() > 1) XD_TRY(view.merge(0, view.rank()));
       XD_TRY_SET(const auto parts,

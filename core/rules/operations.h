@@ -19,6 +19,8 @@ struct Operand {
   std::vector<Map> maps;
 
   static Operand of(transform::Expression whole);
+  // A stored tensor in row-major order.
+  static Operand stored(uint64_t index, const manifest::Tensor& t);
   // Errors: a change of values that are not F32.
   Result<transform::Expression> finish() &&;
 };
@@ -36,7 +38,7 @@ class Operations {
  private:
   Result<std::vector<uint64_t>> sizes(const google::protobuf::RepeatedPtrField<std::string>& texts,
                                       uint64_t whole, uint64_t layer) const;
-  Result<std::string> unpermute(transform::View& view, const std::string& heads,
+  Result<std::string> unpermute(transform::View& view, const std::string& heads, bool back,
                                 uint64_t layer) const;
   Result<std::string> change(transform::View& view, const pb::Operation& op, uint64_t layer) const;
   const Variables& variables_;

@@ -24,17 +24,17 @@ std::vector<bool> find_tied(const Manifest& module) {
 }
 
 // As transformers 5.23's Trainer.get_decay_parameter_names.
-Result<void> add_hf_trainer_groups(const std::vector<std::string>& no_decay, Manifest& module) {
+Result<void> add_hf_trainer_groups(const ModuleRule& rule, Manifest& module) {
   XD_TRY_SET(const auto by_name,
              base::Regex::compile(R"(bias|layernorm|rmsnorm|(^|\.)norm($|\.)|_norm($|\.))"));
-  XD_TRY_SET(const auto by_class, base::compile_all(no_decay));
   const std::vector<bool> tied = find_tied(module);
   ParameterGroup decay, plain{{}, {{"weight_decay", {0.0}}}};
   for (uint64_t i = 0; i < module.tensors.size(); ++i) {
-    if (tied[i]) continue;
+    if (tied[i] || module.tensors[i].role == manifest::Role::kBuffer) continue;
     const std::string& name = module.tensors[i].name;
     XD_TRY_SET(const bool is_named_so, by_name.is_in(fold_case(name)));
-    XD_TRY_SET(const bool is_of_class, base::any_is_in(by_class, name));
+    const auto parameter = rule.find(name);
+    const bool is_of_class = parameter && parameter->parameter->no_decay();
     (is_named_so || is_of_class ? plain : decay).tensors.push_back(i);
   }
   module.training.groups = {std::move(decay), std::move(plain)};
@@ -71,7 +71,9 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
   }
   const std::vector<bool> tied = find_tied(module);
   for (uint64_t i = 0; i < module.tensors.size(); ++i) {
-    if (tied[i] || module.tensors[i].train == manifest::Training::kFrozen) continue;
+    if (tied[i] || module.tensors[i].role == manifest::Role::kBuffer ||
+        module.tensors[i].train == manifest::Training::kFrozen)
+      continue;
     const std::string& name = module.tensors[i].name;
     size_t g = 0;
     for (; g < expressions.size(); ++g) {
@@ -90,13 +92,9 @@ Result<void> add_groups_of_file(const pb::ParamGroups& groups, Manifest& module)
 
 }  // namespace
 
-Result<void> add_param_groups(const std::string& how, const std::vector<std::string>& no_decay,
-                              Manifest& module) {
+Result<void> add_param_groups(const std::string& how, const ModuleRule& rule, Manifest& module) {
   if (how == "single") return {};
-  if (how == "hf-trainer") {
-    auto done = add_hf_trainer_groups(no_decay, module);
-    return done ? std::move(done) : std::move(done).error().in("no_decay of the rule");
-  }
+  if (how == "hf-trainer") return add_hf_trainer_groups(rule, module);
   XD_TRY_SET(const pb::ParamGroups groups,
              read_textproto<pb::ParamGroups>(how, "--param-groups: groups"));
   auto done = add_groups_of_file(groups, module);

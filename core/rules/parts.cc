@@ -19,13 +19,24 @@ Result<void> for_each_leaf(const google::protobuf::RepeatedPtrField<pb::Part>& p
   return {};
 }
 
+std::vector<std::string> names_of(const pb::Part& part) {
+  if (part.part().empty()) return {part.from()};
+  std::vector<std::string> out;
+  for (const pb::Part& child : part.part()) {
+    for (std::string& name : names_of(child)) out.push_back(std::move(name));
+  }
+  return out;
+}
+
 const std::string& first_name(const pb::Part& part) {
   return part.part().empty() ? part.from() : first_name(part.part(0));
 }
 
-bool has_free_expert(const pb::Part& part) {
-  if (part.part().empty()) return has_expert(part.from());
-  return !part.stack() && std::any_of(part.part().begin(), part.part().end(), has_free_expert);
+bool has_free_number(const pb::Part& part, size_t depth) {
+  if (part.part().empty()) return has_number(part.from(), depth);
+  return !part.stack() &&
+         std::any_of(part.part().begin(), part.part().end(),
+                     [depth](const pb::Part& child) { return has_free_number(child, depth); });
 }
 
 // What a joined tensor is called in the source: "a+b", or of many the first and the last.
@@ -43,26 +54,26 @@ Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored
   return t;
 }
 
-// As many as the rule's count says, or as the file has from number 0 on.
-Result<uint64_t> Parts::count_experts(const pb::TensorRule& rule, const std::string& name,
-                                      uint64_t layer) const {
-  if (rule.count().empty()) {
-    uint64_t n = 1;
-    while (n < kMaxExperts && stored_.find(name, layer, n)) ++n;
+Result<uint64_t> Parts::count(const Running& running, const std::string& name, Place place) const {
+  if (running.count.empty()) {
+    place.numbers.resize(running.depth + 1);
+    uint64_t& n = place.numbers[running.depth] = 1;
+    while (n < kMaxExperts && find_(with_numbers(name, place.numbers))) ++n;
     return n;
   }
-  XD_TRY_SET(const uint64_t n, variables_.number(rule.count(), layer));
+  XD_TRY_SET(const uint64_t n, variables_.number(running.count, place.layer()));
   if (n > 0 && n <= kMaxExperts) return n;
-  return unsupported(cat("expected ", rule.count(), " to be 1 to ", kMaxExperts, ", found ", n));
+  return unsupported(cat("expected ", running.count, " to be 1 to ", kMaxExperts, ", found ", n));
 }
 
 // A tensor of the file with the part's operations done. One that is not there is no error yet: an
 // optional rule may go without it, so it is only counted.
-Result<std::optional<Operand>> Parts::leaf(const pb::Part& part, Place place, Joined& found) const {
-  const auto index = stored_.find(part.from(), place.layer, place.expert);
+Result<std::optional<Operand>> Parts::leaf(const pb::Part& part, const Place& place,
+                                           Joined& found) const {
+  const std::string name = with_numbers(part.from(), place.numbers);
+  const auto index = find_(name);
   if (!index) {
-    if (found.n_missing++ == 0)
-      found.missing = with_numbers(part.from(), place.layer, place.expert);
+    if (found.n_missing++ == 0) found.missing = name;
     return std::optional<Operand>();
   }
   found.stored.push_back(*index);
@@ -71,44 +82,43 @@ Result<std::optional<Operand>> Parts::leaf(const pb::Part& part, Place place, Jo
     return unsupported(cat("expected elements of whole bytes to lay out, found ",
                            base::printable(t.name), " of ", manifest::name(t.dtype),
                            " or without elements"));
-  Operand operand{transform::stored_elements(*index, t),
-                  transform::stored_view(t),
-                  transform::stored_steps(t),
-                  {}};
+  XD_TRY_SET(Operand operand, make_(*index));
   for (const pb::Operation& op : part.op()) {
-    if (auto r = operations_.apply(operand, op, place.layer); !r)
+    if (auto r = operations_.apply(operand, op, place.layer()); !r)
       return std::move(r).error().in(cat("from ", base::printable(t.name)));
   }
   return std::optional(std::move(operand));
 }
 
-Result<std::optional<Operand>> Parts::make(const pb::TensorRule& rule, const pb::Part& part,
-                                           Place place, Joined& found) const {
+Result<std::optional<Operand>> Parts::make(const pb::Part& part, const Running& running,
+                                           const Place& place, Joined& found) const {
   if (part.part().empty()) return leaf(part, place, found);
-  XD_TRY_SET(auto operand, join_parts(rule, part, place, found));
+  XD_TRY_SET(auto operand, join_parts(part, running, place, found));
   if (!operand) return operand;
-  for (const pb::Operation& op : part.op()) XD_TRY(operations_.apply(*operand, op, place.layer));
+  for (const pb::Operation& op : part.op()) XD_TRY(operations_.apply(*operand, op, place.layer()));
   return operand;
 }
 
 template <class Whole>
-Result<std::optional<Operand>> Parts::join_parts(const pb::TensorRule& rule, const Whole& whole,
-                                                 Place place, Joined& found) const {
+Result<std::optional<Operand>> Parts::join_parts(const Whole& whole, const Running& running,
+                                                 const Place& place, Joined& found) const {
   std::vector<Operand> operands;
   for (const pb::Part& part : whole.part()) {
     uint64_t n = 1;
-    const bool numbered = whole.stack() && has_free_expert(part);
-    if (numbered) {
-      XD_TRY_SET(n, count_experts(rule, first_name(part), place.layer));
+    const bool runs = whole.stack() && has_free_number(part, running.depth);
+    if (runs) {
+      XD_TRY_SET(n, count(running, first_name(part), place));
     }
+    Place at = place;
+    if (runs) at.numbers.resize(running.depth + 1);
     for (uint64_t i = 0; i < n; ++i) {
-      const Place at{place.layer, numbered ? i : place.expert};
-      XD_TRY_SET(auto operand, make(rule, part, at, found));
+      if (runs) at.numbers[running.depth] = i;
+      XD_TRY_SET(auto operand, make(part, running, at, found));
       // A stack is a concat of tensors that have one more dimension.
       if (operand && whole.stack()) {
         pb::Operation new_dimension;
         new_dimension.set_unsqueeze(0);
-        XD_TRY(operations_.apply(*operand, new_dimension, place.layer));
+        XD_TRY(operations_.apply(*operand, new_dimension, place.layer()));
       }
       if (operand) operands.push_back(*std::move(operand));
     }
@@ -127,9 +137,16 @@ Result<std::optional<Operand>> Parts::join_parts(const pb::TensorRule& rule, con
   return std::optional(Operand::of(std::move(all)));
 }
 
-Result<Joined> Parts::join(const pb::TensorRule& rule, Place place) const {
+Result<Joined> Parts::join(const pb::TensorRule& rule, const Running& running,
+                           const Place& place) const {
   Joined found;
-  XD_TRY_SET(found.operand, join_parts(rule, rule, place, found));
+  XD_TRY_SET(found.operand, join_parts(rule, running, place, found));
+  return found;
+}
+
+Result<Joined> Parts::join(const pb::Part& part, const Running& running, const Place& place) const {
+  Joined found;
+  XD_TRY_SET(found.operand, make(part, running, place, found));
   return found;
 }
 

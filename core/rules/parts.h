@@ -1,8 +1,8 @@
 // The parts of a rule, found among the stored tensors and joined.
 #pragma once
 
+#include "core/rules/numbers.h"
 #include "core/rules/operations.h"
-#include "core/rules/stored_names.h"
 
 #include <functional>
 #include <optional>
@@ -17,18 +17,27 @@ inline constexpr uint64_t kMaxExperts = 1'024;
 // Visits what names stored tensors in a rule: parts that are no join of others. Stops at an error.
 Result<void> for_each_leaf(const google::protobuf::RepeatedPtrField<pb::Part>& parts,
                            const std::function<Result<void>(const pb::Part&)>& visit);
+// All names of stored tensors in a part.
+std::vector<std::string> names_of(const pb::Part& part);
 // The first name of stored tensors in a part.
 const std::string& first_name(const pb::Part& part);
-// Whether names of it hold a '##' that no stack in it stands for.
-bool has_free_expert(const pb::Part& part);
+// Whether names of it hold a number of this depth that no stack in it runs over.
+bool has_free_number(const pb::Part& part, size_t depth);
 
 // What the source says of stored tensors that one is made of, as of the first: the extents and
 // encodings of all, and a name that tells of all, or of a long list of the first and the last.
 manifest::Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored);
 
-// For one tensor of a rule: the number of its layer and of its expert.
+// The numbers of one tensor of a rule, by depth: that of its layer (or kNoLayer) is the first.
 struct Place {
-  uint64_t layer = kNoLayer, expert = 0;
+  Numbers numbers;
+  uint64_t layer() const { return numbers.empty() ? kNoLayer : numbers[0]; }
+};
+
+// The number that the parts of a stack run over (experts).
+struct Running {
+  size_t depth = 1;
+  std::string count;  // how many there are, as of Variable; empty: as many as there are
 };
 
 // What joining found.
@@ -41,28 +50,39 @@ struct Joined {
 
 class Parts {
  public:
-  // All outlive it.
-  Parts(const manifest::Manifest& m, const StoredNames& stored, const Operations& operations,
-        const Variables& variables)
-      : m_(m), stored_(stored), operations_(operations), variables_(variables) {}
+  using Find = std::function<std::optional<uint64_t>(const std::string& name)>;
+  // Of a tensor that was found, before its part's own operations.
+  using Make = std::function<Result<Operand>(uint64_t tensor)>;
 
-  // Errors: parts that cannot be joined, operations that do not fit.
-  Result<Joined> join(const pb::TensorRule& rule, Place place) const;
-  // How many '##' there are: what the rule says, or as many as the file has of such names, at least
-  // one.
-  Result<uint64_t> count_experts(const pb::TensorRule& rule, const std::string& name,
-                                 uint64_t layer) const;
+  // `m`, `operations` and `variables` outlive it.
+  Parts(const manifest::Manifest& m, Find find, Make make, const Operations& operations,
+        const Variables& variables)
+      : m_(m),
+        find_(std::move(find)),
+        make_(std::move(make)),
+        operations_(operations),
+        variables_(variables) {}
+
+  // What a rule for one tensor, or a part, makes there. Errors: parts that cannot be joined,
+  // operations that do not fit.
+  Result<Joined> join(const pb::TensorRule& rule, const Running& running, const Place& place) const;
+  Result<Joined> join(const pb::Part& part, const Running& running, const Place& place) const;
+  // How many numbers there are of such names: as `running` says, or as many as the file has from 0
+  // on, at least one.
+  Result<uint64_t> count(const Running& running, const std::string& name, Place place) const;
 
  private:
   template <class Whole>  // a rule, or a part
-  Result<std::optional<Operand>> join_parts(const pb::TensorRule& rule, const Whole& whole,
-                                            Place place, Joined& found) const;
-  Result<std::optional<Operand>> make(const pb::TensorRule& rule, const pb::Part& part, Place place,
+  Result<std::optional<Operand>> join_parts(const Whole& whole, const Running& running,
+                                            const Place& place, Joined& found) const;
+  Result<std::optional<Operand>> make(const pb::Part& part, const Running& running,
+                                      const Place& place, Joined& found) const;
+  Result<std::optional<Operand>> leaf(const pb::Part& part, const Place& place,
                                       Joined& found) const;
-  Result<std::optional<Operand>> leaf(const pb::Part& part, Place place, Joined& found) const;
 
   const manifest::Manifest& m_;
-  const StoredNames& stored_;
+  const Find find_;
+  const Make make_;
   const Operations& operations_;
   const Variables& variables_;
 };

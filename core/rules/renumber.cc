@@ -2,35 +2,12 @@
 
 #include "core/base/text.h"
 
-#include <optional>
 #include <vector>
 
 namespace crossdock::rules {
 
 using manifest::Manifest;
-using transform::Expression;
-
-namespace {
-
-// The new index of each of the source's tensors that is still there as it was.
-std::vector<std::optional<uint64_t>> new_places(std::span<const Expression> made,
-                                                const Manifest& m) {
-  std::vector<std::optional<uint64_t>> out(m.tensors.size());
-  for (uint64_t i = 0; i < made.size(); ++i) {
-    const uint64_t stored = made[i].tensors()[0];
-    if (!out[stored] && made[i] == transform::stored_tensor(stored, m.tensors[stored]))
-      out[stored] = i;
-  }
-  return out;
-}
-
-}  // namespace
-
-Result<void> renumber(std::span<const Expression> made, Manifest& m) {
-  const bool refers = !m.alias_groups.empty() || !m.module.empty() || !m.training.groups.empty() ||
-                      !m.training.moments.empty();
-  if (!refers) return {};
-  const auto places = new_places(made, m);
+Result<void> renumber(std::span<const std::optional<uint64_t>> places, Manifest& m) {
   for (manifest::AliasGroup& group : m.alias_groups) {
     std::vector<uint64_t> kept;
     for (const uint64_t i : group.tensors) {

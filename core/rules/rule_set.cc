@@ -1,10 +1,13 @@
 #include "core/rules/rule_set.h"
 
 #include "core/base/regex.h"
+#include "core/base/text.h"
 #include "core/rules/rules.pb.h"
 #include "core/rules/textproto.h"
 
 #include <boost/filesystem/operations.hpp>
+
+#include <crossdock/file_name.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -16,144 +19,154 @@ namespace fs = boost::filesystem;
 
 namespace {
 
-// A folder that is not there has none; one that cannot be read whole is an error, for fewer rules
-// would give other names.
-Result<std::vector<fs::path>> textprotos_in(const fs::path& folder) {
-  std::vector<fs::path> out;
-  boost::system::error_code ec;
-  if (!fs::exists(folder, ec)) return out;
-  fs::directory_iterator it(folder, ec);
-  for (; !ec && it != fs::directory_iterator(); it.increment(ec)) {
-    if (it->path().extension() == ".textproto") out.push_back(it->path());
-  }
-  if (ec) return Error{XD_IO, cat("rules in ", folder.string(), ": ", ec.message())};
-  std::sort(out.begin(), out.end());
-  return out;
-}
+using Rule = std::shared_ptr<const pb::Architecture>;
 
-Result<void> check_regexes(const pb::Architecture& rule) {
-  for (const pb::Renamed& renamed : rule.renamed()) XD_TRY(base::Regex::compile(renamed.from()));
-  for (const pb::Excluded& excluded : rule.excluded())
-    XD_TRY(base::Regex::compile(excluded.name()));
-  for (const std::string& regex : rule.no_decay()) XD_TRY(base::Regex::compile(regex));
-  return {};
-}
-
-Result<pb::Architecture> read_rule(const fs::path& file) {
+Result<Rule> read_rule(const fs::path& file) {
   XD_TRY_SET(auto rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
   if ((!rule.parameter().empty() || rule.has_base()) && rule.architecture().empty())
     return invalid(cat(file.string(),
                        ": expected architecture, the class that the parameters are "
                        "of, found none"));
-  return rule;
+  const auto check = [&]() -> Result<void> {
+    for (const pb::Renamed& renamed : rule.renamed()) XD_TRY(base::Regex::compile(renamed.from()));
+    for (const pb::Excluded& excluded : rule.excluded())
+      XD_TRY(base::Regex::compile(excluded.name()));
+    for (const std::string& without : rule.base().without()) XD_TRY(base::Regex::compile(without));
+    return {};
+  };
+  if (auto checked = check(); !checked) return std::move(checked).error().in(file.string());
+  return std::make_shared<const pb::Architecture>(std::move(rule));
 }
 
-// "transformer.h.#.w" as a regular expression that matches the names which it stands for.
-std::string as_regex(const std::string& name) {
-  std::string out = "^";
-  for (size_t i = 0; i < name.size(); ++i) {
-    if (name[i] == '.') {
-      out += "\\.";
-    } else if (name[i] != '#') {
-      out += name[i];
-    } else {
-      if (i + 1 < name.size() && name[i + 1] == '#') ++i;
-      out += "\\d+";
-    }
-  }
-  return out + "$";
+bool is_for(const pb::Architecture& rule, const model::ModelClass& asked) {
+  const auto& classes = rule.architecture();
+  return rule.model_type() == asked.model_type &&
+         std::find(classes.begin(), classes.end(), asked.architecture) != classes.end();
 }
 
-// The expression without the prefix that it is anchored to; one without an anchor stays.
-std::string without_prefix(const std::string& regex, const std::string& prefix) {
-  const std::string anchored = as_regex(prefix).substr(0, as_regex(prefix).size() - 1);
-  return regex.starts_with(anchored) ? "^" + regex.substr(anchored.size()) : regex;
-}
-
-// The rule of the base class, which has the parameters of the member that holds it in `rule`'s
-// class and nothing else.
-pb::Architecture base_of(const pb::Architecture& rule) {
-  const std::string& prefix = rule.base().prefix();
-  pb::Architecture out;
-  out.set_model_type(rule.model_type());
-  out.add_architecture(rule.base().architecture());
-  out.mutable_base()->set_prefix(prefix);
-  const auto strip = [&](const std::string& name) { return name.substr(prefix.size()); };
-  for (const pb::Parameter& p : rule.parameter()) {
-    if (p.name().starts_with(prefix)) {
-      *out.add_parameter() = p;
-      out.mutable_parameter()->rbegin()->set_name(strip(p.name()));
-    } else {
-      pb::Excluded& head = *out.add_excluded();
-      head.set_name(as_regex(p.name()));
-      head.set_reason("a parameter of " + rule.architecture(0) + ", which " +
-                      rule.base().architecture() + " has not");
-    }
-  }
-  for (const pb::Tied& tied : rule.tied()) {
-    if (!tied.name().starts_with(prefix) || !tied.to().starts_with(prefix)) continue;
-    pb::Tied& own = *out.add_tied() = tied;
-    own.set_name(strip(tied.name()));
-    own.set_to(strip(tied.to()));
-  }
-  for (const pb::ModuleLayers& layers : rule.layers()) {
-    if (!layers.prefix().starts_with(prefix)) continue;
-    *out.add_layers() = layers;
-    out.mutable_layers()->rbegin()->set_prefix(strip(layers.prefix()));
-  }
-  for (const std::string& regex : rule.no_decay()) out.add_no_decay(without_prefix(regex, prefix));
-  *out.mutable_renamed() = rule.renamed();
-  out.mutable_excluded()->MergeFrom(rule.excluded());
+// The folders in a folder of rules, in order of their names; none where there is no such folder.
+// One that cannot be read whole is an error, for fewer rules would give other names.
+Result<std::vector<fs::path>> model_types_in(const fs::path& folder) {
+  std::vector<fs::path> out;
+  boost::system::error_code ec;
+  if (!fs::exists(folder, ec)) return out;
+  fs::directory_iterator it(folder, ec);
+  for (; !ec && it != fs::directory_iterator(); it.increment(ec)) out.push_back(it->path());
+  if (ec) return Error{XD_IO, cat("rules in ", folder.string(), ": ", ec.message())};
+  std::sort(out.begin(), out.end());
   return out;
 }
+
+bool is_there(const fs::path& file) {
+  boost::system::error_code ec;
+  return fs::exists(file, ec);
+}
+
+void add_prefix(const std::string& prefix, pb::Part& part) {
+  if (!part.from().empty()) part.set_from(prefix + part.from());
+  for (pb::Part& child : *part.mutable_part()) add_prefix(prefix, child);
+}
+
+// What the rule of a base class says, said of a class that has it as a member.
+class Member {
+ public:
+  static Result<pb::Architecture> join(const pb::Architecture& base, pb::Architecture rule) {
+    Member member(rule.base());
+    for (const std::string& text : rule.base().without()) {
+      XD_TRY_SET(member.without_.emplace_back(), base::Regex::compile(text));
+    }
+    pb::Architecture all;
+    XD_TRY(member.add(base.parameter(), *all.mutable_parameter()));
+    XD_TRY(member.add(base.buffer(), *all.mutable_buffer()));
+    all.mutable_choice()->MergeFrom(base.choice());
+    all.mutable_renamed()->MergeFrom(base.renamed());
+    for (pb::Tied tied : base.tied()) {
+      tied.set_name(member.prefix_ + tied.name());
+      tied.set_to(member.prefix_ + tied.to());
+      *all.add_tied() = std::move(tied);
+    }
+    for (pb::ModuleLayers layers : base.layers()) {
+      layers.set_prefix(member.prefix_ + layers.prefix());
+      *all.add_layers() = std::move(layers);
+    }
+    all.MergeFrom(rule);
+    return all;
+  }
+
+ private:
+  explicit Member(const pb::Base& base) : prefix_(base.prefix()) {}
+
+  Result<void> add(const google::protobuf::RepeatedPtrField<pb::Parameter>& from,
+                   google::protobuf::RepeatedPtrField<pb::Parameter>& to) const {
+    for (pb::Parameter parameter : from) {
+      XD_TRY_SET(const bool is_not, base::any_is_in(without_, parameter.name()));
+      if (is_not) continue;
+      parameter.set_name(prefix_ + parameter.name());
+      for (pb::Part& part : *parameter.mutable_from()) add_prefix(prefix_, part);
+      to.Add(std::move(parameter));
+    }
+    return {};
+  }
+
+  const std::string& prefix_;
+  std::vector<base::Regex> without_;
+};
 
 }  // namespace
 
-struct RuleSet::Rules {
-  std::vector<pb::Architecture> of_files;
-  std::vector<pb::Architecture> of_bases;  // that a rule of a file stands for too
-};
-
-RuleSet::RuleSet() : rules_(std::make_shared<const Rules>()) {}
-
-const std::vector<pb::Architecture>& RuleSet::all() const { return rules_->of_files; }
-
 Result<RuleSet> RuleSet::load(const RuleFiles& from) {
-  Rules rules;
-  const auto add = [&rules](pb::Architecture rule) {
-    if (!rule.base().architecture().empty()) rules.of_bases.push_back(base_of(rule));
-    rules.of_files.push_back(std::move(rule));
-  };
-  for (const fs::path& file : from.files) {
-    XD_TRY_SET(auto rule, read_rule(file));
-    if (auto r = check_regexes(rule); !r) return std::move(r).error().in(file.string());
-    add(std::move(rule));
-  }
-  for (const fs::path& folder : from.folders) {
-    XD_TRY_SET(const auto files, textprotos_in(folder));
-    for (const fs::path& file : files) {
-      XD_TRY_SET(auto rule, read_rule(file));
-      add(std::move(rule));
-    }
-  }
   RuleSet out;
-  out.rules_ = std::make_shared<const Rules>(std::move(rules));
+  out.folders_ = from.folders;
+  for (const fs::path& file : from.files) {
+    XD_TRY_SET(out.of_files_.emplace_back(), read_rule(file));
+  }
   return out;
 }
 
-const pb::Architecture* RuleSet::module_of(const model::ModelClass& asked) const {
-  if (asked.model_type.empty()) return nullptr;
-  std::vector<const pb::Architecture*> of_type;
-  for (const auto* list : {&rules_->of_files, &rules_->of_bases}) {
-    for (const pb::Architecture& rule : *list) {
-      if (rule.model_type() != asked.model_type || rule.parameter().empty()) continue;
-      const auto& classes = rule.architecture();
-      if (std::find(classes.begin(), classes.end(), asked.architecture) != classes.end())
-        return &rule;
-      if (list == &rules_->of_files) of_type.push_back(&rule);
+// config.json's model_type names the folder. A model of another type may name the class too, and
+// then it is looked for in all.
+Result<Rule> RuleSet::find(const model::ModelClass& asked) const {
+  for (const Rule& rule : of_files_) {
+    if (is_for(*rule, asked) && (rule->parameter_size() > 0 || rule->has_base())) return rule;
+  }
+  const std::string name = asked.architecture + ".textproto";
+  if (!name_fault(name).empty() || !name_fault(asked.model_type).empty()) return Rule();
+  for (const fs::path& folder : folders_) {
+    if (const fs::path file = folder / asked.model_type / name; is_there(file))
+      return read_rule(file);
+    XD_TRY_SET(const auto model_types, model_types_in(folder));
+    for (const fs::path& model_type : model_types) {
+      if (is_there(model_type / name)) return read_rule(model_type / name);
     }
   }
-  return asked.architecture.empty() && of_type.size() == 1 ? of_type[0] : nullptr;
+  return Rule();
+}
+
+Result<Rule> RuleSet::module_of(const model::ModelClass& asked) const {
+  if (asked.model_type.empty() || asked.architecture.empty()) return Rule();
+  XD_TRY_SET(Rule rule, find(asked));
+  if (!rule || rule->base().architecture().empty()) return rule;
+  const std::string& base = rule->base().architecture();
+  XD_TRY_SET(const Rule of_base, find({rule->model_type(), base}));
+  if (!of_base || !of_base->base().architecture().empty())
+    return invalid(cat("rule ", asked.architecture, ": expected a rule of its base class ", base,
+                       " that says everything itself, found ", of_base ? "another" : "none"));
+  XD_TRY_SET(pb::Architecture all, Member::join(*of_base, *rule));
+  return std::make_shared<const pb::Architecture>(std::move(all));
+}
+
+Result<Rules> RuleSet::with_layouts_of(const std::string& format) const {
+  Rules out = of_files_;
+  const std::string name = format + ".textproto";
+  if (!name_fault(name).empty()) return out;
+  for (const fs::path& folder : folders_) {
+    XD_TRY_SET(const auto model_types, model_types_in(folder));
+    for (const fs::path& model_type : model_types) {
+      if (!is_there(model_type / name)) continue;
+      XD_TRY_SET(out.emplace_back(), read_rule(model_type / name));
+    }
+  }
+  return out;
 }
 
 }  // namespace crossdock::rules

@@ -1,5 +1,5 @@
-// The rules of all files, read once at the start of a run. rules.proto has the schema;
-// docs/rules.md tells how to write one.
+// Where rules are found. rules.proto has the schema; docs/rules.md tells how to write one. There is
+// one for each class of transformers, so a run reads only those that it asks for.
 #pragma once
 
 #include "core/model/config.h"
@@ -9,6 +9,7 @@
 #include <boost/filesystem/path.hpp>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace crossdock::rules {
@@ -17,31 +18,35 @@ namespace v1 {
 class Architecture;
 }
 
-// Where rules lie, in the order in which they are asked.
+// In the order in which they are asked.
 struct RuleFiles {
-  std::vector<boost::filesystem::path> files;    // the user's own
-  std::vector<boost::filesystem::path> folders;  // with *.textproto, taken in order of their names
+  std::vector<boost::filesystem::path> files;  // the user's own
+  // With MODEL_TYPE/CLASS.textproto and MODEL_TYPE/FORMAT.textproto.
+  std::vector<boost::filesystem::path> folders;
 };
 
-// Copies share the rules. Never changes after load(). [any]
+using Rules = std::vector<std::shared_ptr<const v1::Architecture>>;
+
+// Copies share the user's rules. Never changes after load(). [any]
 class RuleSet {
  public:
-  RuleSet();  // without rules
-  // Errors: a file that cannot be read or is no rule, by its name and line; a regular expression
-  // that is none in one of `files` (in those of folders it is found when its class is asked for). A
-  // folder that is not there has no rules.
+  RuleSet() = default;  // without rules
+  // Reads the user's own. Errors: a file that cannot be read or is no rule, by its name and line; a
+  // regular expression that is none.
   static Result<RuleSet> load(const RuleFiles& from);
 
-  // The first rule that describes the module of this class. Of a model whose config.json names no
-  // class: the only one of its model_type. nullptr: there is none. The set owns it.
-  const v1::Architecture* module_of(const model::ModelClass& asked) const;
+  // The rule of this class, with what its base class's rule says; nullptr: there is none. Errors:
+  // as of load(), and a base class without a rule.
+  Result<std::shared_ptr<const v1::Architecture>> module_of(const model::ModelClass& asked) const;
 
-  // Those of the files, in their order.
-  const std::vector<v1::Architecture>& all() const;
+  // The rules that may hold layouts of a format ("gguf"), in order of their files' names.
+  Result<Rules> with_layouts_of(const std::string& format) const;
 
  private:
-  struct Rules;
-  std::shared_ptr<const Rules> rules_;
+  Result<std::shared_ptr<const v1::Architecture>> find(const model::ModelClass& asked) const;
+
+  Rules of_files_;
+  std::vector<boost::filesystem::path> folders_;
 };
 
 }  // namespace crossdock::rules

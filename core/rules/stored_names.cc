@@ -18,27 +18,21 @@ size_t layer_at(const std::string& name) {
 
 }  // namespace
 
-// '##' first, so that what is left of '#' is the layer.
-std::string with_numbers(std::string name, uint64_t layer, uint64_t expert) {
-  for (size_t at; (at = name.find("##")) != std::string::npos;)
-    name.replace(at, 2, std::to_string(expert));
-  for (size_t at; (at = name.find('#')) != std::string::npos;)
-    name.replace(at, 1, std::to_string(layer));
-  return name;
-}
-
-bool has_layer(const std::string& name) { return layer_at(name) != std::string::npos; }
-bool has_expert(const std::string& name) { return name.find("##") != std::string::npos; }
+bool has_layer(const std::string& name) { return has_number(name, 0); }
+bool has_expert(const std::string& name) { return has_number(name, 1); }
 
 StoredNames::StoredNames(const pb::Layout& layout, const std::vector<manifest::Tensor>& tensors)
     : layout_(layout) {
   for (uint64_t i = 0; i < tensors.size(); ++i) by_name_.emplace(tensors[i].name, i);
 }
 
-std::optional<uint64_t> StoredNames::find(const std::string& name, uint64_t layer,
-                                          uint64_t expert) const {
-  const auto it = by_name_.find(with_numbers(name, layer, expert));
+std::optional<uint64_t> StoredNames::find(const std::string& name) const {
+  const auto it = by_name_.find(name);
   return it == by_name_.end() ? std::nullopt : std::optional(it->second);
+}
+
+std::optional<uint64_t> StoredNames::find(const std::string& name, uint64_t layer) const {
+  return find(with_numbers(name, Numbers{layer, 0}));
 }
 
 // One more than the greatest number in the place of '#', of those that are below the number of all

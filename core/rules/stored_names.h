@@ -2,6 +2,7 @@
 // and the stored tensors that have them.
 #pragma once
 
+#include "core/rules/numbers.h"
 #include "core/rules/variables.h"
 
 #include <map>
@@ -10,7 +11,6 @@
 
 namespace crossdock::rules {
 
-std::string with_numbers(std::string name, uint64_t layer, uint64_t expert);
 bool has_layer(const std::string& name);
 bool has_expert(const std::string& name);
 
@@ -21,7 +21,10 @@ class StoredNames {
 
   // That the layers of the tensors are those of the layout's `layers`.
   Result<void> check_layers(const Variables& variables) const;
-  std::optional<uint64_t> find(const std::string& name, uint64_t layer, uint64_t expert = 0) const;
+  // By a tensor's own name; the index.
+  std::optional<uint64_t> find(const std::string& name) const;
+  // By a rule's name, of expert 0.
+  std::optional<uint64_t> find(const std::string& name, uint64_t layer) const;
   bool has(const std::string& name, uint64_t layer) const { return find(name, layer).has_value(); }
   // All that a rule's name may stand in: those that tensors of such names are in, at least one; or
   // no layer alone.

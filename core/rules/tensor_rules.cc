@@ -2,6 +2,7 @@
 
 #include "core/base/text.h"
 #include "core/rules/parts.h"
+#include "core/rules/stored_names.h"
 
 #include <algorithm>
 #include <map>
@@ -16,6 +17,13 @@ using transform::Expression;
 namespace {
 
 constexpr size_t kMaxMade = 2'000'000;  // tensors
+
+// Whether the part comes once for each expert.
+bool is_numbered(const pb::Part& part) { return has_free_number(part, Running().depth); }
+
+Running experts_of(const pb::TensorRule& rule) { return {Running().depth, rule.count()}; }
+
+Place place_of(uint64_t layer, uint64_t expert = 0) { return {{layer, expert}}; }
 
 bool has_condition(const pb::TensorRule& rule) {
   return !rule.if_has().empty() || !rule.if_lacks().empty() || !rule.when().empty();
@@ -32,7 +40,10 @@ class Applier {
         operations_(variables),
         m_(m),
         stored_(layout, m.tensors),
-        parts_(m, stored_, operations_, variables),
+        parts_(
+            m, [this](const std::string& name) { return stored_.find(name); },
+            [this](uint64_t i) { return Operand::stored(i, m_.tensors[i]); }, operations_,
+            variables),
         used_(m.tensors.size()) {}
 
   Result<NewTensors> run(bool keep_unmatched) {
@@ -81,7 +92,7 @@ class Applier {
     const bool unstacks = std::any_of(rule.op().begin(), rule.op().end(),
                                       [](const auto& op) { return op.unstack(); });
     const bool numbered =
-        !rule.stack() && std::any_of(rule.part().begin(), rule.part().end(), has_free_expert);
+        !rule.stack() && std::any_of(rule.part().begin(), rule.part().end(), is_numbered);
     if ((unstacks || numbered) != has_expert(rule.to()) || (unstacks && numbered))
       return invalid(
           "expected '##' in the name of what unstack makes or what has it in the names of its "
@@ -152,7 +163,7 @@ class Applier {
     std::string found;
     (void)for_each_leaf(rule.part(), [&](const pb::Part& part) -> Result<void> {
       if (found.empty() && stored_.has(part.from(), layer))
-        found = with_numbers(part.from(), layer, 0);
+        found = with_numbers(part.from(), place_of(layer).numbers);
       return {};
     });
     return found;
@@ -170,7 +181,7 @@ class Applier {
     for (const uint64_t layer : layers_of(rule)) {
       const std::string& name = first_name(rule.part(0));
       if (!stored_.has(name, layer)) continue;
-      options_.emplace(rule.optional(), with_numbers(name, layer, 0));
+      options_.emplace(rule.optional(), with_numbers(name, place_of(layer).numbers));
       return;
     }
   }
@@ -179,24 +190,25 @@ class Applier {
     if (!rule.optional().empty() && !options_.contains(rule.optional())) return {};
     for (const uint64_t layer : layers_of(rule)) {
       if (auto done = apply(rule, layer); !done)
-        return std::move(done).error().in(with_numbers(rule.to(), layer, 0));
+        return std::move(done).error().in(with_numbers(rule.to(), place_of(layer).numbers));
     }
     return {};
   }
 
   Result<void> apply(const pb::TensorRule& rule, uint64_t layer) {
-    const auto numbered = std::find_if(rule.part().begin(), rule.part().end(), has_free_expert);
-    if (rule.stack() || numbered == rule.part().end()) return make(rule, {layer, 0});
-    XD_TRY_SET(const uint64_t n, parts_.count_experts(rule, first_name(*numbered), layer));
-    for (uint64_t expert = 0; expert < n; ++expert) XD_TRY(make(rule, {layer, expert}));
+    const auto numbered = std::find_if(rule.part().begin(), rule.part().end(), is_numbered);
+    if (rule.stack() || numbered == rule.part().end()) return make(rule, place_of(layer));
+    XD_TRY_SET(const uint64_t n,
+               parts_.count(experts_of(rule), first_name(*numbered), place_of(layer)));
+    for (uint64_t expert = 0; expert < n; ++expert) XD_TRY(make(rule, place_of(layer, expert)));
     return {};
   }
 
   // The tensor of one name, or those that unstack makes.
-  Result<void> make(const pb::TensorRule& rule, Place place) {
-    XD_TRY_SET(Joined found, parts_.join(rule, place));
+  Result<void> make(const pb::TensorRule& rule, const Place& place) {
+    XD_TRY_SET(Joined found, parts_.join(rule, experts_of(rule), place));
     for (const uint64_t i : found.stored) used_[i] = true;
-    if (!found.operand) return miss(rule, found, place.layer);
+    if (!found.operand) return miss(rule, found, place.layer());
     Operand& operand = *found.operand;
     bool unstacks = false;
     for (const pb::Operation& op : rule.op()) {
@@ -205,10 +217,10 @@ class Applier {
       if (op.has_unstack()) {
         unstacks = op.unstack();
       } else {
-        XD_TRY(operations_.apply(operand, op, place.layer));
+        XD_TRY(operations_.apply(operand, op, place.layer()));
       }
     }
-    return unstacks ? unstack(rule, place.layer, operand) : add(rule, place, std::move(operand));
+    return unstacks ? unstack(rule, place.layer(), operand) : add(rule, place, std::move(operand));
   }
 
   // A tensor for each element of the first dimension.
@@ -228,12 +240,12 @@ class Applier {
       XD_TRY(one.view.slice(0, expert, 1));
       XD_TRY(one.view.squeeze(0));
       one.steps.push_back({"select", cat("0, ", expert)});
-      XD_TRY(add(rule, {layer, expert}, std::move(one), cat("[", expert, "]")));
+      XD_TRY(add(rule, place_of(layer, expert), std::move(one), cat("[", expert, "]")));
     }
     return {};
   }
 
-  Result<void> add(const pb::TensorRule& rule, Place place, Operand operand,
+  Result<void> add(const pb::TensorRule& rule, const Place& place, Operand operand,
                    const std::string& index = {}) {
     if (made_.size() >= kMaxMade)
       return unsupported(cat("expected at most ", kMaxMade, " tensors, found more"));
@@ -246,7 +258,7 @@ class Applier {
     t.name += index;
     t.dtype = expression->root().dtype;
     t.shape = expression->root().shape;
-    const std::string name = with_numbers(rule.to(), place.layer, place.expert);
+    const std::string name = with_numbers(rule.to(), place.numbers);
     if (const auto [it, fresh] = targets_.emplace(name, t.name); !fresh)
       return invalid(cat("expected one rule for ", name, ", found it made of both ",
                          base::printable(it->second), " and ", base::printable(t.name)));

@@ -6,6 +6,7 @@
 
 #include "plugins/reader_gguf/recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
+#include "tests/support/compose_rule.h"
 
 using namespace crossdock::torch_read::recipe;
 
@@ -68,14 +69,37 @@ std::vector<std::string> gguf_files() {
   return out;
 }
 
+// A rule, a NUL byte, names of tensors.
+std::vector<std::string> rules() {
+  const std::string rule = crossdock::test::kComposeRule;
+  const std::string layout =
+      "layout { format: 'f' when { key: 'config.n' present: true } let { name: 'h' value: "
+      "'{config.n}*2' } layers { from: 'blk.#.' number: '{config.n}' } tensor { to: 'l.#.e.##' "
+      "part "
+      "{ from: 'blk.#.exps' op { split { dim: 0 size: '?' size: '2' } } } op { unstack: true } } "
+      "tensor { to: 'l.#.q' part { from: 'blk.#.q' op { unpermute_rows: '{h}' } } op { add: -1 } } "
+      "excluded { from: 'rope' reason: 'r' } }";
+  return {
+      rule + '\0' + "m.l.0.moe.0.g\nm.l.0.moe.0.u\nm.l.0.moe.1.g\nm.l.0.moe.1.u\nm.l.0.moe.0.d",
+      rule + '\0' + "qkv\nm.turned\nm.mixed\nca\ncb\nearly.0\nm.old_seen\nsame",
+      rule + '\0' + "m.q\nm.k\nm.v\nm.l.0.gate_up\nm.l.0.down\nm.rows\nm.conv\nm.late.1",
+      rule +
+          " tied { name: 'm.l.#.down' to: 'm.same' when: 'yes' } layers { prefix: 'm.l.' count: "
+          "'n' } choice { kind: 'a' } renamed { from: 'a(b*)' to: '$1' }" +
+          '\0' + "m.same\nl.0.down",
+      layout + '\0' + "blk.0.exps\nblk.1.exps\nblk.0.q\nblk.1.q\nrope"};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
   const std::string name = argv[1];
   std::vector<std::string> seeds;
+  const bool is_torch = name == "pickle" || name == "torch_file";
   if (name == "gguf") seeds = gguf_files();
-  for (const std::string& value : name == "gguf" ? std::vector<std::string>() : values()) {
+  if (name == "rules") seeds = rules();
+  for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));
       continue;

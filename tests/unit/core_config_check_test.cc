@@ -15,7 +15,7 @@ constexpr char kRule[] = R"(
 model_type: "toy" architecture: "ToyForCausalLM"
 parameter { name: "embed.weight" dim: "vocab_size" dim: "hidden_size" }
 parameter { name: "layers.#.block.1.w" dim: "?" dim: "hidden_size" }
-parameter { name: "layers.#.norms.##.weight" dim: "hidden_size" optional: true }
+parameter { name: "layers.#.norms.##.weight" dim: "hidden_size" optional: "norms" }
 parameter { name: "free" }
 layers { prefix: "layers." count: "num_layers" }
 renamed { from: "gamma$" to: "weight" }

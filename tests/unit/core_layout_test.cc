@@ -180,7 +180,7 @@ TEST_CASE("layout: experts, stored together or alone") {
   CHECK(contains(Laid{any, {"x.1"}}.run(),
                  "expected x.0, which every model of mine has, found none"));
   for (const char* wrong : {"tensor { to: 'e' part { from: 'x.##' } }",
-                            "tensor { to: 'e.##' part { from: 'x.##s' } op { unstack: true } }"})
+                            "tensor { to: 'e.##' part { from: 'x.##.s' } op { unstack: true } }"})
     CHECK(contains(Laid{wrong, {"x.0"}}.run(), "expected '##' in the name of what unstack makes"));
 }
 

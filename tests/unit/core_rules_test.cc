@@ -15,19 +15,26 @@ using manifest::Manifest;
 
 namespace {
 
+// The class, most of which is the member x.
 constexpr char kRule[] = R"(
   model_type: "x" architecture: "XForCausalLM"
-  parameter { name: "x.in.weight" }
-  parameter { name: "x.h.#.ln.weight" }
-  parameter { name: "x.h.#.w" }
-  parameter { name: "x.h.#.bias" optional: true }
   parameter { name: "out.weight" }
-  base { architecture: "XModel" prefix: "x." }
+  base { architecture: "XModel" prefix: "x." without: "^pooler" }
   tied { name: "out.weight" to: "x.in.weight" when: "tie" by_default: true }
-  no_decay: "^x\\.h\\.\\d+\\.ln\\."
   excluded { name: "inv_freq$" reason: "computed" }
   excluded { name: "^pooler\\." reason: "a head of old" }
-  renamed { from: "^old\\." to: "x.in." }
+  renamed { from: "^old\\." to: "x.in." })";
+
+constexpr char kBase[] = R"(
+  model_type: "x" architecture: "XModel"
+  parameter { name: "in.weight" }
+  parameter { name: "h.#.ln.weight" no_decay: true }
+  parameter { name: "h.#.w" }
+  parameter { name: "h.#.bias" optional: "bias" }
+  parameter { name: "pooler.w" optional: "pooler" }
+  buffer { name: "h.#.seen" }
+  base { prefix: "x." }
+  excluded { name: "^out\\." reason: "a head" }
   renamed { from: "ln\\.gamma$" to: "ln.weight" })";
 
 Manifest of(std::initializer_list<const char*> names) {
@@ -52,7 +59,8 @@ Manifest model_of(std::initializer_list<const char*> names, std::optional<bool> 
 
 rules::RuleSet set_of(const std::string& text) {
   const TempDir dir;
-  auto set = rules::RuleSet::load({{put(dir / "x.textproto", text)}, {dir / "none"}});
+  auto set = rules::RuleSet::load(
+      {{put(dir / "x.textproto", text), put(dir / "base.textproto", kBase)}, {dir / "none"}});
   if (!set) FAIL(set.error().message);
   return *std::move(set);
 }
@@ -86,7 +94,7 @@ std::string described(Manifest m, const std::string& text = kRule) {
   if (const auto r = rules::give_class_names(**rule, m, notes); !r) return r.error().message;
   auto module = rules::describe_module(**rule, m);
   if (!module) return module.error().message;
-  REQUIRE(rules::add_param_groups("hf-trainer", (*rule)->no_decay(), *module));
+  REQUIRE(rules::add_param_groups("hf-trainer", **rule, *module));
   std::string out;
   for (const auto& t : module->tensors) out += t.name + " ";
   for (const auto& group : module->training.groups) {
@@ -119,10 +127,10 @@ TEST_CASE("the base class has the parameters below its prefix, and loses it") {
   CHECK(named(base({"in.weight", "h.0.w"})) == "in.weight h.0.w");
   CHECK(named(base({"x.in.weight", "x.h.0.ln.gamma", "out.weight"})) ==
         "in.weight h.0.ln.weight - | 2 of 3 names became those of XModel in transformers 5: "
-        "x.in.weight is in.weight. | Left out: out.weight: a parameter of XForCausalLM, which "
-        "XModel has not.");
+        "x.in.weight is in.weight. | Left out: out.weight: a head.");
+  CHECK(named(base({"pooler.w"})) == "pooler.w");
   CHECK(described(base({"h.0.w", "h.0.ln.weight", "in.weight"})) ==
-        "in.weight h.0.ln.weight h.0.w | 0 2| 1");
+        "in.weight h.0.w h.0.ln.weight | 0 1| 2");
   CHECK(named(model_of({"a"}, {}, "XForOther")) == "no rule");
 }
 
@@ -158,8 +166,9 @@ TEST_CASE("a user's rule comes first, but only where it describes the module") {
   const TempDir dir;
   const auto mine = put(dir / "mine.textproto", "model_type: 'x' architecture: 'XForCausalLM'");
   const auto shipped = dir / "shipped";
-  boost::filesystem::create_directory(shipped);
-  put(shipped / "x.textproto", kRule);
+  boost::filesystem::create_directories(shipped / "x");
+  put(shipped / "x/XForCausalLM.textproto", kRule);
+  put(shipped / "x/XModel.textproto", kBase);
   const Manifest m = model_of({"mine"});
   CHECK((*rules::ModuleRule::find(*rules::RuleSet::load({{mine}, {shipped}}), m))
             ->knows("out.weight"));
@@ -170,10 +179,27 @@ TEST_CASE("a user's rule comes first, but only where it describes the module") {
   CHECK_FALSE((*rule)->knows("out.weight"));
 }
 
-TEST_CASE("without a class in config.json, the only rule of the model type is taken") {
-  Manifest m = model_of({"in.weight"});
-  m.source.config = {manifest::ValueMap{{{"model_type", {std::string("x")}}}}};
-  CHECK(named(m).starts_with("x.in.weight |"));  // the base class that it stands for is no second
+TEST_CASE("rules of classes lie in the folder of their model type, and are read when asked for") {
+  const TempDir dir;
+  for (const char* folder : {"x", "y"}) boost::filesystem::create_directory(dir / folder);
+  put(dir / "x/XForCausalLM.textproto", kRule);
+  put(dir / "x/XModel.textproto", kBase);
+  put(dir / "y/broken.textproto", "model_type: 5");
+  const auto set = rules::RuleSet::load({{}, {dir.path()}});
+  const auto rule = rules::ModuleRule::find(*set, model_of({"a"}));
+  CHECK((*rule)->knows("x.h.3.w"));
+  CHECK_FALSE((*rule)->knows("x.pooler.w"));
+  // A config.json of another model type may name the class too; no name leads out of the folder.
+  CHECK(*set->module_of({"y", "XModel"}));
+  CHECK(!*set->module_of({"y", "Unknown"}));
+  CHECK(!*set->module_of({"y", "../x/XModel"}));
+  CHECK(!*set->module_of({"x", ""}));
+  CHECK(set->with_layouts_of("gguf")->empty());
+  CHECK(contains(set->with_layouts_of("broken").error().message,
+                 "broken.textproto: expected a rule in protobuf's text format, found in line 1:"));
+  boost::filesystem::remove(dir / "x/XModel.textproto");
+  CHECK(contains(rules::ModuleRule::find(*set, model_of({"a"})).error().message,
+                 "rule XForCausalLM: expected a rule of its base class XModel"));
 }
 
 TEST_CASE("what the class has not is found by index") {
@@ -184,29 +210,36 @@ TEST_CASE("what the class has not is found by index") {
 }
 
 TEST_CASE("a module by its rule: order, tied names, groups") {
-  CHECK(described(model_of(
-            {"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight", "in.weight"})) ==
-        "x.in.weight x.h.0.ln.weight x.h.0.w x.h.0.bias x.h.1.ln.weight x.h.1.w out.weight | 0 2 "
-        "5| 1 3 4");
-  CHECK(described(model_of({"out.weight", "old.weight", "x.inv_freq"}, false)) ==
-        "x.in.weight out.weight | 0 1|");
-  CHECK(described(model_of({"out.weight"})) == "x.in.weight out.weight | 0|");
+  // A layer's own parameters come before those of its members.
+  CHECK(described(model_of({"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight",
+                            "h.1.bias", "in.weight", "h.1.seen"})) ==
+        "x.in.weight x.h.0.w x.h.0.bias x.h.0.ln.weight x.h.1.w x.h.1.bias x.h.1.ln.weight "
+        "x.h.1.seen out.weight | 0 1 4| 2 3 5 6");
+  CHECK(contains(described(model_of({"h.1.w", "h.0.w", "h.0.bias", "h.0.ln.weight", "h.1.ln.weight",
+                                     "in.weight"})),
+                 "expected the parameter x.h.1.bias"));
+  CHECK(described(model_of({"out.weight", "old.weight", "x.inv_freq", "h.0.w", "h.0.ln.weight"},
+                           false)) == "x.in.weight x.h.0.w x.h.0.ln.weight out.weight | 0 1 3| 2");
+  CHECK(described(model_of({"out.weight", "h.0.w", "h.0.ln.weight"})) ==
+        "x.in.weight x.h.0.w x.h.0.ln.weight out.weight | 0 1| 2");
+  CHECK(contains(described(model_of({"in.weight"})), "expected the parameter x.h.0.ln.weight"));
   CHECK(contains(described(model_of({"in.weight", "h.0.w"})),
                  "expected the parameter x.h.0.ln.weight of XForCausalLM"));
   CHECK(contains(described(model_of({"in.weight", "h.1.w", "h.1.ln.weight"})),
-                 "found x.h.1.ln.weight"));  // no layer 0
-  CHECK(contains(described(model_of({"in.weight", "more"})), "found more"));
+                 "numbered from 0 without gaps, found x.h.1."));
+  CHECK(
+      contains(described(model_of({"in.weight", "h.0.w", "h.0.ln.weight", "more"})), "found more"));
   CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
 }
 
 TEST_CASE("a module by its rule: names with an expert's number") {
   const std::string counted =
       R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
-    parameter { name: "h.#.n.##" } parameter { name: "h.#.m.##" optional: true })";
+    parameter { name: "h.#.n.##" } parameter { name: "h.#.m.##" kind: "m" })";
   CHECK(described(model_of({"h.1.w", "h.1.n.0", "h.0.n.1", "h.0.n.0", "h.0.w", "h.1.m.0"}),
                   counted) == "h.0.w h.0.n.0 h.0.n.1 h.1.w h.1.n.0 h.1.m.0 | 0 1 2 3 4 5|");
   CHECK(contains(described(model_of({"h.0.w", "h.0.n.1"}), counted),
-                 "expected the parameter h.0.n.0"));
+                 "numbered from 0 without gaps, found h.0.n.1"));
   CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "h.0.n.2"}), counted),
                  "numbered from 0 without gaps, found h.0.n.2"));
   CHECK(contains(described(model_of({"h.0.w", "h.0.n.0", "h.2.w", "h.2.n.0"}), counted),
@@ -219,30 +252,29 @@ TEST_CASE("rules that are none") {
     const auto set = rules::RuleSet::load({{put(dir / "x.textproto", text)}, {}});
     return set ? "taken" : set.error().message;
   };
-  for (const char* broken : {"excluded { name: '(' }", "renamed { from: '(' }", "no_decay: '('"}) {
+  for (const char* broken : {"excluded { name: '(' }", "renamed { from: '(' }"}) {
     INFO(broken);
     CHECK(contains(refusal(std::string(kRule) + broken),
                    "x.textproto: expected a regular expression, found ("));
   }
+  CHECK(contains(refusal("architecture: 'X' base { without: '(' }"), "a regular expression"));
   CHECK(contains(refusal("model_type: 'x' parameter { name: 'a' }"),
                  "x.textproto: expected architecture, the class"));
   CHECK(contains(refusal("base { architecture: 'B' prefix: 'b.' }"), "expected architecture"));
   CHECK(refusal("layout { format: 'gguf' refused: 'a vocabulary' }") == "taken");
-  boost::filesystem::remove(dir / "x.textproto");
-  put(dir / "a.textproto", "model_type: 5");
-  CHECK(contains(rules::RuleSet::load({{}, {dir.path()}}).error().message,
-                 "a.textproto: expected a rule in protobuf's text format, found in line 1:"));
 }
 
 TEST_CASE("param groups: of a file") {
   const TempDir dir;
+  const auto found = rules::ModuleRule::find(set_of(kRule), model_of({}));
+  const rules::ModuleRule* rule = &**found;
   const std::string path = (dir / "groups.textproto").string();
   const auto groups_of = [&](const std::string& text) {
     put(path, text);
     Manifest m = of({"a.weight", "a.bias", "b.weight", "b.bias"});
     m.tensors[3].train = manifest::Training::kFrozen;
     m.alias_groups.push_back({{0, 2}});
-    const auto done = rules::add_param_groups(path, {}, m);
+    const auto done = rules::add_param_groups(path, *rule, m);
     if (!done) return done.error().message;
     std::string out;
     for (const auto& group : m.training.groups) {
@@ -264,6 +296,7 @@ TEST_CASE("param groups: of a file") {
                  "groups.textproto: expected a regular expression, found ("));
   CHECK(contains(groups_of("\ngroup { name: 'x' }"), "groups.textproto: expected --param-groups"));
   CHECK(contains(groups_of("\ngroup { name: 'x' }"), "in line 2"));
-  CHECK(contains(rules::add_param_groups("none", {}, *std::make_unique<Manifest>()).error().message,
-                 "none: expected"));
+  CHECK(contains(
+      rules::add_param_groups("none", *rule, *std::make_unique<Manifest>()).error().message,
+      "none: expected"));
 }
