@@ -1,0 +1,58 @@
+"""Constraints between sizes that only some model types have: each function sets them in config.json (values), by the profile's sizes."""
+
+
+def dbrx(values, sizes):
+    values["ffn_config"].update(moe_num_experts=sizes["num_experts"], ffn_hidden_size=sizes["intermediate_size"], moe_top_k=2)
+    values["attn_config"].update(rope_theta=1e4, kv_n_heads=sizes["num_key_value_heads"])
+    values.update(n_heads=sizes["n_heads"], n_layers=sizes["n_layers"])
+
+
+def zamba(values, sizes):
+    values.update(num_hidden_layers=5, attn_layer_period=2, attn_layer_offset=0,
+                  layers_block_type=["linear_attention", "linear_attention", "hybrid", "linear_attention", "hybrid"],
+                  attention_head_dim=2 * sizes["hidden_size"] // sizes["num_attention_heads"],
+                  attention_hidden_size=2 * sizes["hidden_size"], num_key_value_heads=sizes["num_attention_heads"])
+
+
+def lfm2_moe(values, sizes):
+    kinds = ["conv", "full_attention", "conv", "full_attention", "conv"]
+    values.update(layer_types=kinds[:sizes["n_layer"]], num_dense_layers=1)
+
+
+def reformer(values, sizes):
+    values.update(is_decoder=True, axial_pos_embds_dim=[8, sizes["hidden_size"] - 8], attn_layers=["local", "lsh"])
+
+
+def longcat_flash(values, sizes):
+    values.update(ffn_hidden_size=sizes["intermediate_size"], expert_ffn_hidden_size=sizes["moe_intermediate_size"],
+                  n_routed_experts=sizes["num_experts"], zero_expert_num=2)
+
+
+def glm5_next(values, sizes):
+    values["text_config"].update(num_key_value_heads=sizes["num_attention_heads"], index_topk=16, qk_rope_head_dim=0)
+
+
+def cosmos3_edge(values, sizes):
+    values["text_config"]["rope_parameters"].update(mrope_section=[sizes["head_dim"] // 2 - 4, 2, 2])
+
+
+def gemma4_text(values, sizes):
+    values.update(per_layer_config={}, num_experts=sizes["num_experts"], top_k_experts=2,
+                  moe_intermediate_size=sizes["moe_intermediate_size"])
+
+
+def of_the_text_model(values, sizes):
+    """Nothing: config.json alone lets the text model in it be repaired."""
+
+
+REPAIRS = {
+    "mamba2": lambda values, sizes: values.update(head_dim=2 * sizes["hidden_size"] // sizes["num_heads"]),
+    "falcon_h1": lambda values, sizes: values.update(mamba_d_ssm=2 * sizes["hidden_size"]),
+    "zaya": lambda values, sizes: values.update(num_experts_per_tok=1),
+    "dots1": lambda values, sizes: values.update(n_routed_experts=sizes["num_experts"], n_shared_experts=1),
+    "xlnet": lambda values, sizes: values.update(d_head=sizes["d_model"] // sizes["n_head"]),
+    "gemma3n_text": lambda values, sizes: values.update(num_kv_shared_layers=0),
+    "dbrx": dbrx, "zamba": zamba, "lfm2_moe": lfm2_moe, "reformer": reformer, "longcat_flash": longcat_flash, "glm5_next": glm5_next,
+    "cosmos3_edge": cosmos3_edge, "gemma4_text": gemma4_text, "gemma4_unified_text": gemma4_text,
+    "blt": of_the_text_model, "gemma4": of_the_text_model, "gemma4_unified": of_the_text_model, "gemma3n": of_the_text_model,
+}

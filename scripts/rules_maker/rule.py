@@ -1,0 +1,98 @@
+"""Puts a class's rule together from what its instances have in common."""
+from rules_maker import dims, presence, ties
+from rules_maker.expression import Stored, Unclear, expression
+from rules_maker.generalise import generalise
+from rules_maker.names import Pattern, merge_orders, numbered
+
+FIELDS = ("name", "dim", "optional", "kind", "no_decay", "from")
+
+
+class NoRule(Exception):
+    """The class gets no rule, for this reason."""
+
+
+def expressions_of(instance):
+    """{parameter or buffer: expression}."""
+    names, out = list(instance.file), {}
+    for name in [*instance.order, *instance.buffers]:
+        if name in instance.trace.integers:
+            source = instance.trace.integers[name] or name
+            if source not in instance.others:
+                raise NoRule(f"the buffer {name} comes from nowhere")
+            out[name] = Stored(source, ())
+            continue
+        numbers, places = instance.trace.of[name]
+        if not numbers.size and name in instance.file:
+            out[name] = Stored(name, ())
+            continue
+        try:
+            out[name] = expression(numbers, places, names, instance.file)
+        except Unclear as e:
+            raise NoRule(f"{name}: {e}") from e
+    return out
+
+
+def literal_in(instances):
+    """literal(star template, slot): whether that number is one of different members (nn.Sequential), not of layers."""
+    places = {}
+    for x in instances:
+        for place, layers in x.containers.items():
+            places[place] = layers and places.get(place, True)
+
+    def literal(template, slot):
+        parts = template.split(".")
+        at = [i for i, part in enumerate(parts) if part == "*"][slot]
+        return not places.get(numbered(".".join("0" if p == "*" else p for p in parts[:at])), True)
+    return literal
+
+
+def rule_of(cls, instances, sizes):
+    """The rule as fields. sizes: dims.Sizes over the instances, perhaps with more modules behind them."""
+    trees = {x.tag: expressions_of(x) for x in instances}
+    ties.tied_sources(instances, trees)
+    cases = [(name, tree, x.integers) for x in instances for name, tree in trees[x.tag].items()]
+    rules, unclear = generalise(cases, literal_in(instances))
+    if unclear:
+        raise NoRule(f"{unclear[0][0]}: {unclear[0][1]}" + (f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""))
+    tied, failed = ties.tied_rules(instances, type(instances[0].model.config)())
+    if failed:
+        raise NoRule(f"no key of config.json says when {failed[0]} is tied")
+    places = {p: i for i, p in enumerate(merge_orders([x.order for x in instances]))}
+    in_module = [r for r in rules if numbered(r[0]) in places]
+    in_module.sort(key=lambda rule: places[numbered(rule[0])])
+    parameters = [with_from(*rule) for rule in in_module]
+    choices = describe(parameters, instances, sizes)
+    buffers = [with_from(*rule) for rule in rules if numbered(rule[0]) not in places]
+    for buffer in buffers:
+        pattern = Pattern(buffer["name"])
+        buffer["dim"] = dims.dims([{n for n in m.buffers if pattern.numbers(n) is not None} for m in sizes.modules], sizes)
+    return {
+        "model_type": instances[0].config["model_type"], "architecture": cls.__name__,
+        "parameter": [ordered(p) for p in parameters], "buffer": [ordered(b) for b in buffers],
+        "choice": [{"kind": kinds} for kinds in choices], "tied": tied,
+        "layers": dims.layer_counts(sizes, [p["name"] for p in parameters]),
+    }
+
+
+def with_from(name, part):
+    return {"name": name} if part == {"from": name} else {"name": name, "from": [part]}
+
+
+def ordered(parameter):
+    return {k: parameter[k] for k in FIELDS if parameter.get(k)}
+
+
+def describe(parameters, instances, sizes):
+    """Adds dim, optional, kind and no_decay to the parameters, and gives the choices."""
+    templates = [p["name"] for p in parameters]
+    present = presence.Presence(templates, instances)
+    everywhere = presence.Presence(templates, sizes.modules)
+    optional = presence.optional_texts(present)
+    kinds, choices = presence.kind_texts(present, set(optional.values()))
+    exempt = set().union(*(x.decay_exempt for x in instances))
+    for parameter in parameters:
+        name = parameter["name"]
+        parameter["dim"] = dims.dims(everywhere.having[name], sizes)
+        parameter["optional"], parameter["kind"] = optional.get(name), kinds.get(name)
+        parameter["no_decay"] = any(names & exempt for names in present.having[name])
+    return choices

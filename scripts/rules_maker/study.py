@@ -1,0 +1,123 @@
+"""Studies one class: tiny instances of it, the rule that they have in common, and whether the rule's text is exact."""
+import os
+
+import numpy as np
+
+from rules_maker import evaluate, layouts, textproto
+from rules_maker.codes import kept_buffers, parameters
+from rules_maker.dims import Sizes, filled, made_with
+from rules_maker.excluded import exclusions
+from rules_maker.instance import Instance
+from rules_maker.rule import NoRule, rule_of
+from rules_maker.tiny import build, first_working
+from rules_maker.variants import default_skeleton, tied_variants, variants
+
+# Another instance takes seconds where a model has many tensors.
+FEW_TENSORS, FEW_ELEMENTS = 900, 8_000_000
+
+
+def short(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:110]}"
+
+
+def maker(cls, folder):
+    return lambda tag: lambda model: Instance(tag, cls, model, os.path.join(folder, tag.replace(" ", "_")))
+
+
+def instances_of(cls, folder):
+    """(instances: A; B of other sizes; A with options changed that change its parameters; modules: B with these changed)."""
+    use = maker(cls, folder)
+    try:
+        first = first_working(cls, "A", use("A"))
+    except Exception as e:
+        raise NoRule(f"no small model of it can be made, saved and loaded: {short(e)}") from e
+    try:
+        second = first_working(cls, "B", use("B"))
+    except Exception as e:
+        raise NoRule(f"no second size of it can be made, saved and loaded: {short(e)}") from e
+    few = len(first.file) < FEW_TENSORS and sum(v.numel() for v in first.values.values()) < FEW_ELEMENTS
+    options = list(variants(cls, first.model.config)) if few else []
+    out = [first, second]
+    for tag, config in [*tied_variants(first.model.config), *((f"flip {key}", config) for config, key, _ in options)]:
+        try:
+            out.append(use(tag)(build(cls, config)))
+        except Exception:
+            continue                                        # the class does not allow this option
+    modules = [made_with(cls, second.model.config, key, value) for _, key, value in options]
+    return out, [m for m in modules if m is not None]
+
+
+def identities(instance):
+    """Integer arrays of the file in which every element is itself."""
+    out = {}
+    for n, (name, shape) in enumerate(instance.file.items()):
+        n = list(instance.file).index(instance.same[name]) if name in instance.same else n
+        out[name] = (n << 32) + np.arange(int(np.prod(shape))).reshape(shape)
+    return out | {name: np.asarray(tensor) for name, tensor in instance.others.items()}
+
+
+def judge(rule, instance):
+    """What is wrong with the parsed rule on an instance; None if nothing."""
+    expected = {n: (a.astype(np.int64) << 32) + p for n, (a, p) in instance.trace.of.items()}
+    wrong = differences(rule, identities(instance), instance, expected, {k: v for k, v in expected.items() if k in instance.buffers})
+    return wrong or differences(rule, arrays(instance.values | instance.others), instance, arrays(parameters(instance.model)),
+                                arrays(kept_buffers(instance.model)))
+
+
+def arrays(tensors):
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def differences(rule, file, instance, parameters_, buffers):
+    """The first difference of what the rule makes of the file from the module's own tensors. The order counts."""
+    try:
+        got, got_buffers = evaluate.apply(rule, file, instance.config)
+    except Exception as e:
+        return f"it cannot be applied: {short(e)}"
+    if list(got) != instance.order:
+        missing, more = [n for n in instance.order if n not in got], [n for n in got if n not in parameters_]
+        return f"it lacks {missing[0]}" if missing else f"it has {more[0]}" if more else "its order is another"
+    for name, value in [*got.items(), *((n, v) for n, v in got_buffers.items() if n in buffers)]:
+        expected = parameters_[name] if name in parameters_ else buffers[name]
+        if value.shape != expected.shape or not np.array_equal(value, expected):
+            return f"{name} differs"
+    lost = [n for n in buffers if n not in got_buffers]
+    if lost:
+        return f"it lacks the buffer {lost[0]}"
+    found = evaluate.faults(rule, instance.names, instance.shapes, instance.config)
+    return found[0] if found else None
+
+
+def study(cls, folder):
+    """What is known of the class, as JSON: its rule, and what its family needs to know."""
+    instances, modules = instances_of(cls, folder)
+    first = instances[0]
+    default = default_skeleton(cls)
+    sizes = Sizes(cls, instances, [*([default] if default else []), *filled(cls, first.model.config), *modules])
+    rule = rule_of(cls, instances, sizes)
+    held_out = held(cls, folder)
+    layouts.add_alternatives(rule, cls, instances[:2], held_out)
+    parsed = textproto.parse(textproto.lines(rule))
+    for x in [*instances, held_out]:
+        wrong = judge(parsed, x)
+        if wrong:
+            raise NoRule(f"{'other sizes' if x is held_out else x.tag}: {wrong}")
+    everything = [*instances, held_out]
+    taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]} | layouts.sources(rule))
+    base = getattr(first.model, first.model.base_model_prefix or "-", None)
+    base = None if base is None or base is first.model else base
+    return {
+        "rule": rule, "renamed": layouts.old_names(cls, first), "config_class": type(first.model.config).__name__, "taken": taken,
+        "excluded": exclusions(cls, everything, rule["model_type"], taken),
+        "members": sorted({n.split(".")[0] for x in everything for n in [*x.names, *x.buffers]}),
+        "base": {"class": type(base).__name__ if base is not None else None, "prefix": first.model.base_model_prefix or ""},
+        "instances": [x.tag for x in everything],
+    }
+
+
+def held(cls, folder):
+    """The instance that the rule is not made from."""
+    try:
+        return first_working(cls, "H", maker(cls, folder)("H"))
+    except Exception as e:
+        raise NoRule(f"no third size of it can be made, to judge the rule: {short(e)}") from e

@@ -1,0 +1,70 @@
+"""Which names are one parameter, and the key of config.json that says so."""
+from rules_maker.evaluate import look_up
+from rules_maker.expression import Stored
+from rules_maker.generalise import generalise
+from rules_maker.instance import flat
+from rules_maker.names import Pattern
+
+
+def default_truths(config):
+    """{dotted key: boolean} of a config made without arguments: save_pretrained need not write what has its default value."""
+    values = {k: v for k, v in flat(config.to_dict()).items() if isinstance(v, bool)}
+    parts = [("", config), *((f"{k}.", v) for k, v in vars(config).items() if hasattr(v, "to_dict"))]
+    for prefix, part in parts:
+        tied = getattr(part, "tie_word_embeddings", None)
+        if isinstance(tied, bool):
+            values.setdefault(prefix + "tie_word_embeddings", tied)
+    return values
+
+
+def truth(config, key, by_default):
+    value = look_up(config, key)
+    return by_default if value is None else bool(value)
+
+
+def tied_rules(instances, default):
+    """([Tied as fields], [later names for which no key is found])."""
+    cases = [(later, Stored(first, ()), {}) for x in instances for later, first in x.aliases.items()]
+    rules, unclear = generalise(cases)
+    out, failed = [], [name for name, _ in unclear]
+    truths = default_truths(default)
+    keys = sorted(truths, key=lambda k: ("tie" not in k, k.count("."), len(k), k))
+    for later, part in rules:
+        tied = {"name": later, "to": part["from"]}
+        pattern = Pattern(later)
+        state = []
+        for x in instances:
+            names = [n for n in x.names if pattern.numbers(n) is not None]
+            if names:
+                state.append((x, any(n in x.aliases for n in names)))
+        if not all(is_tied for _, is_tied in state):
+            key = next((k for k in keys if all(truth(x.config, k, truths[k]) == is_tied for x, is_tied in state)), None)
+            if key is None:
+                failed.append(later)
+                continue
+            tied["when"] = key
+            if truths[key]:
+                tied["by_default"] = True
+        out.append(tied)
+    return out, failed
+
+
+def tied_sources(instances, expressions):
+    """Gives each tied parameter's expression to the name that an untied instance reads the same tensor as.
+
+    expressions: {tag: {parameter: expression}}, changed in place: of a tied embedding the file may have the head's name alone."""
+    of_untied, known = {}, {name for x in instances for name in x.order}
+    for x in instances:
+        for name, tree in expressions[x.tag].items():
+            if isinstance(tree, Stored) and name not in x.aliases.values():
+                of_untied[tree.name] = name
+    for x in instances:
+        groups = {}
+        for later, first in x.aliases.items():
+            groups.setdefault(first, {first}).add(later)
+        for first, group in groups.items():
+            tree = expressions[x.tag].get(first)
+            if isinstance(tree, Stored):
+                name = of_untied.get(tree.name)
+                name = name if name in group else tree.name if tree.name in group and tree.name in known else first
+                expressions[x.tag][name] = expressions[x.tag].pop(first)
