@@ -43,7 +43,7 @@ Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_
   for (const auto& rule : found) {
     for (const pb::Layout& layout : rule->layout()) {
       if (layout.format() != format) continue;
-      must_fit = must_fit || (!layout.partial() && layout.refused().empty());
+      must_fit = must_fit || layout.refused().empty();
       if (!all_hold(layout.when(), facts)) continue;
       if (!layout.refused().empty())
         return unsupported(cat("expected a model, found ", layout.refused()));
@@ -99,7 +99,6 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   if (!found) return out;
   const pb::Layout& layout = *found->layout;
   if (m.tensors.empty()) {
-    if (layout.partial()) return out;
     return unsupported(
         "expected a model, found no tensors, only metadata such as a vocabulary: name the file of "
         "weights");

@@ -59,7 +59,7 @@ class Applier {
     if (!missing_.empty()) return incomplete(unused);
     for (uint64_t i = unused; i < m_.tensors.size(); ++i) {
       if (used_[i]) continue;
-      if (!keep_unmatched && !layout_.partial()) {
+      if (!keep_unmatched) {
         return unsupported(cat("expected a rule for every tensor, found none for \"",
                                base::printable(m_.tensors[i].name),
                                "\": add one with --rules, or keep such tensors under their own "
@@ -97,7 +97,7 @@ class Applier {
       return invalid(
           "expected '##' in the name of what unstack makes or what has it in the names of its "
           "parts, and only there");
-    const bool may_lack = has_condition(rule) || layout_.partial();
+    const bool may_lack = has_condition(rule);
     if (!may_lack) XD_TRY(operations_.check_bound(rule.op()));
     return for_each_leaf(rule.part(), [&](const pb::Part& part) -> Result<void> {
       if (part.from().empty()) return invalid("expected a part with `from` or with parts");
@@ -128,7 +128,7 @@ class Applier {
   // What the rules ask for and the file has not: of a file cut short, or of one that the rules do
   // not know.
   Error incomplete(uint64_t unused) const {
-    if (unused == m_.tensors.size() || layout_.partial())
+    if (unused == m_.tensors.size())
       return corrupt(cat(missing_, ": the file is incomplete, download or convert it again"));
     return unsupported(
         cat(missing_, ", and no rule for \"", base::printable(m_.tensors[unused].name),
@@ -142,10 +142,9 @@ class Applier {
     if (n_missing_ > m_.tensors.size() + kMaxExperts) return incomplete(m_.tensors.size());
     if (!missing_.empty()) return {};
     const auto option = options_.find(rule.optional());
-    const std::string whose = layout_.partial() ? cat("comes with ", first_present(rule, layer))
-                              : option != options_.end() ? cat("comes with ", option->second)
-                              : layer == kNoLayer    ? cat("every model of ", model_type_, " has")
-                              : !has_condition(rule) ? cat("every layer of ", model_type_, " has")
+    const std::string whose = option != options_.end() ? cat("comes with ", option->second)
+                              : layer == kNoLayer      ? cat("every model of ", model_type_, " has")
+                              : !has_condition(rule)   ? cat("every layer of ", model_type_, " has")
                                                      : cat("such a layer of ", model_type_, " has");
     missing_ = cat("expected ", found.missing, ", which ", whose, ", found none");
     return {};
@@ -154,19 +153,7 @@ class Applier {
   bool applies(const pb::TensorRule& rule, uint64_t layer) const {
     return (rule.if_has().empty() || stored_.has(rule.if_has(), layer)) &&
            (rule.if_lacks().empty() || !stored_.has(rule.if_lacks(), layer)) &&
-           all_hold(rule.when(), facts_, layer) &&
-           (!layout_.partial() || !first_present(rule, layer).empty());
-  }
-
-  // The name of the first of the rule's tensors in the layer that the source has; empty: none.
-  std::string first_present(const pb::TensorRule& rule, uint64_t layer) const {
-    std::string found;
-    (void)for_each_leaf(rule.part(), [&](const pb::Part& part) -> Result<void> {
-      if (found.empty() && stored_.has(part.from(), layer))
-        found = with_numbers(part.from(), place_of(layer).numbers);
-      return {};
-    });
-    return found;
+           all_hold(rule.when(), facts_, layer);
   }
 
   std::vector<uint64_t> layers_of(const pb::TensorRule& rule) const {

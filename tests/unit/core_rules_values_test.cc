@@ -223,34 +223,9 @@ TEST_CASE("rules: joins that are none") {
             "from l.0.e.0.up: expected an operation, found unstack in a part"));
 }
 
-TEST_CASE("rules: a partial layout leaves what it does not speak of") {
-  const std::string layout = R"(format: 'f' partial: true
-      tensor { to: 'm.#.gates' part { from: 'l.#.e.##.gate' } stack: true count: '3' }
-      tensor { to: 'm.#.norm' part { from: 'l.#.n' } op { add: 1 } }
-      tensor { to: 'head' part { from: 'h' } part { from: 'h2' } concat: 0 })";
-  auto names = experts();
-  names.push_back("l.1.n");
-  const Made made = make(source(names), layout);
-  CHECK(made.names() == "m.0.gates l.0.e.0.up l.0.e.1.up l.0.e.2.up m.1.norm");
-  CHECK(made.find("l.0.e.1.up")->expression.empty());
-  CHECK(made.values("l.0.e.1.up")[3] == up(1, 0, 3));
-  // Some of what belongs together is not enough.
-  names.pop_back();
-  names.push_back("h2");
-  CHECK(
-      make(source(names), layout).error ==
-      "rule mine: expected h, which comes with h2, found none: the file is incomplete, download or "
-      "convert it again");
-  CHECK(make(source({"x", "y"}), layout).names() == "x y");
-  CHECK(make(source({}), layout).names().empty());
-}
-
 TEST_CASE("rules: a source that no layout is for") {
   const std::string when = " when { key: 'config.model_type' equals: 'other' } ";
   const std::string rule = "tensor { to: 'v' part { from: 'w' } }";
-  const Made partial = make(source({"w"}), "format: 'f' partial: true" + when + rule);
-  CHECK(partial.names() == "w");
-  CHECK(partial.expressions.empty());
   CHECK(make(source({"w"}), "format: 'g'" + when + rule).expressions.empty());
   CHECK(make(source({"w"}), "format: 'f'" + when + rule)
             .error.starts_with("expected an architecture that there is a layout rule for"));
@@ -283,20 +258,20 @@ TEST_CASE("rules: conditions and variables of config.json") {
 
 TEST_CASE("rules: what refers to tensors follows them") {
   const std::string layout =
-      "format: 'f' partial: true tensor { to: 'ab' part { from: 'b' } part { from: 'a' } concat: 0 "
+      "format: 'f' tensor { to: 'ab' part { from: 'b' } part { from: 'a' } concat: 0 "
       "} "
       "tensor { to: 'renamed' part { from: 'd' } } "
       "tensor { to: 'turned' part { from: 'e' op { transpose: true } } }";
   Manifest m = source({"x", "a", "b", "c", "d", "e", "f"});
   m.alias_groups = {{{0, 1}}, {{3, 4, 5}}, {{6, 1, 0}}};
   m.module = {{"f", 6}};
-  const Made made = make(m, layout);
+  const Made made = make(m, layout, true);
   REQUIRE(made.names() == "x ab c renamed turned f");
   CHECK(made.manifest.alias_groups == std::vector<manifest::AliasGroup>{{{2, 3}}, {{5, 0}}});
   CHECK(made.manifest.module == std::vector<manifest::ModuleName>{{"f", 5}});
   m.module = {{"a", 1}};
   CHECK(
-      make(m, layout).error ==
+      make(m, layout, true).error ==
       "layout rules: expected rules that leave the tensors of a training state as they are, found "
       "one that changes a");
 }
@@ -306,15 +281,15 @@ TEST_CASE("rules: after an error the model is as it was") {
   const Manifest before = m;
   const test::TempDir dir;
   // The name of a tensor that rules do not take is not made a second time.
-  const auto rules = rules::RuleSet::load(
-      {{test::put(dir / "x.textproto",
-                  "layout { format: 'f' partial: true tensor { to: 'v+w' part { from: "
-                  "'v' op { transpose: true } } } }")},
-       {}});
+  const auto rules =
+      rules::RuleSet::load({{test::put(dir / "x.textproto",
+                                       "layout { format: 'f' tensor { to: 'v+w' part { from: "
+                                       "'v' op { transpose: true } } } }")},
+                            {}});
   REQUIRE(rules);
   m.module = {{"v", 1}};
   Manifest expected = m;
   const ReadTensor none = [](uint64_t, uint64_t, std::span<std::byte>) { return Result<void>(); };
-  CHECK_FALSE(lay_out(*rules, false, none, m));
+  CHECK_FALSE(lay_out(*rules, true, none, m));
   CHECK(m == expected);
 }
