@@ -83,6 +83,17 @@ def of_module(name):
     return getattr(importlib.import_module(module), cls)
 
 
+def warm_up():
+    """Makes the parent import what every class needs, and do so once: children are copies of it."""
+    import transformers
+    from rules_maker.instance import Instance
+    from rules_maker.study import study  # noqa: F401
+    from rules_maker.tiny import first_working
+    folder = tempfile.mkdtemp(prefix="rules")
+    first_working(transformers.LlamaForCausalLM, "A", lambda model: Instance("A", type(model), model, folder))
+    shutil.rmtree(folder)
+
+
 def study_in_child(name, limit):
     """Studies a class in a process of its own, which may crash or hang; (process, pipe with JSON)."""
     read_end, write_end = os.pipe()
@@ -228,6 +239,7 @@ def main():
     wanted = set(filter(None, options.mappings.split(",")))
     chosen = {n for n, mappings in every.items() if re.search(options.only, n) and (not wanted or wanted & set(mappings))}
     facts = Facts(options.keep)
+    warm_up()
     study_all(sorted(with_family(chosen, types)), facts, options.jobs, options.limit)
     names = sorted(facts.of)
     made = write_rules(names, facts, installed_version())

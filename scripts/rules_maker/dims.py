@@ -63,6 +63,9 @@ def filled(cls, config):
     """Modules with a size that the config leaves open (head_dim: null) set: what is derived without it may be otherwise with it."""
     values = flat(json.loads(config.to_json_string(use_diff=False)))
     keys = [k for k, v in values.items() if v is None and OPEN_SIZE.search(k.split(".")[-1])]
+    # Many classes take a head_dim that their configs do not name.
+    parts = [k.rpartition("num_attention_heads")[0] for k in values if re.search(r"(^|\.)num_attention_heads$", k)]
+    keys += [part + "head_dim" for part in parts if part + "head_dim" not in values]
     return [m for m in (made_with(cls, config, key, OPEN_VALUE) for key in keys) if m is not None]
 
 

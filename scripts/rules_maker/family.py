@@ -96,10 +96,10 @@ def inherited_parsed(base_rule, prefix, without):
 def family_rule(name, facts):
     """The rule of a class as it is written. facts: of all classes."""
     own = facts[name]
-    full = {**own["rule"], "renamed": own["renamed"]}
+    full = own["rule"]
     prefix = own["base"]["prefix"] + "." if own["base"]["prefix"] else ""
     base = facts.get(own["base"]["class"] or "", {})
-    out = on_base(full, {**base["rule"], "renamed": base["renamed"]}, prefix) if "rule" in base and base is not own else None
+    out = on_base(full, base["rule"], prefix) if "rule" in base and base is not own else None
     excluded = list(own["excluded"])
     if "rule" in base and base is not own:
         for pattern in left_out(base["rule"], own["rule"], prefix) or []:

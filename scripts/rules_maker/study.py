@@ -95,19 +95,20 @@ def study(cls, folder):
     default = default_skeleton(cls)
     sizes = Sizes(cls, instances, [*([default] if default else []), *filled(cls, first.model.config), *modules])
     rule = rule_of(cls, instances, sizes)
+    layouts.add_transposed(rule, cls, first)
+    rule["renamed"] = layouts.renamed(cls, first, rule)
     held_out = held(cls, folder)
-    layouts.add_alternatives(rule, cls, instances[:2], held_out)
     parsed = textproto.parse(textproto.lines(rule))
     for x in [*instances, held_out]:
         wrong = judge(parsed, x)
         if wrong:
             raise NoRule(f"{'other sizes' if x is held_out else x.tag}: {wrong}")
     everything = [*instances, held_out]
-    taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]} | layouts.sources(rule))
+    taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]})
     base = getattr(first.model, first.model.base_model_prefix or "-", None)
     base = None if base is None or base is first.model else base
     return {
-        "rule": rule, "renamed": layouts.old_names(cls, first), "config_class": type(first.model.config).__name__, "taken": taken,
+        "rule": rule, "config_class": type(first.model.config).__name__, "taken": taken,
         "excluded": exclusions(cls, everything, rule["model_type"], taken),
         "members": sorted({n.split(".")[0] for x in everything for n in [*x.names, *x.buffers]}),
         "base": {"class": type(base).__name__ if base is not None else None, "prefix": first.model.base_model_prefix or ""},

@@ -66,10 +66,10 @@ def sizes(layers, experts, hidden, heads, kv_heads, head_dim, inner, expert_inne
 # Per profile the attempts, from sizes that all differ to sizes that fit classes with many constraints. Of each attempt the
 # first is for the top level and the text model, the second for all other parts (vision, audio).
 PROFILES = {
-    "A": [(sizes(3, 4, 40, 4, 2, 12, 56, 20, 28, 99, 18, 4, 52), sizes(2, 4, 36, 3, 3, 12, 44, 20, 28, 79, 18, 4, 60)),
-          (sizes(3, 4, 40, 4, 2, 12, 56, 20, 28, 99, 18, 4), sizes(2, 4, 36, 3, 3, 12, 44, 20, 28, 79, 18, 4)),
-          *[(sizes(*x), sizes(*x)) for x in ((3, 4, 40, 4, 2, 12, 56, 20, 28, 99, 18, 4), (3, 4, 32, 4, 2, 8, 48, 16, 24, 96, 16, 4),
-                                             (3, 4, 32, 4, 4, 8, 48, 16, 24, 96, 16, 4))]],
+    "A": [(sizes(3, 4, 40, 4, 2, 12, 56, 24, 28, 99, 18, 4, 52), sizes(2, 4, 36, 3, 3, 12, 44, 24, 28, 79, 18, 4, 60)),
+          (sizes(3, 4, 40, 4, 2, 12, 56, 24, 28, 99, 18, 4), sizes(2, 4, 36, 3, 3, 12, 44, 24, 28, 79, 18, 4)),
+          *[(sizes(*x), sizes(*x)) for x in ((3, 4, 40, 4, 2, 12, 56, 24, 28, 99, 18, 4), (3, 4, 32, 4, 2, 8, 48, 12, 24, 96, 16, 4),
+                                             (3, 4, 32, 4, 4, 8, 48, 12, 24, 96, 16, 4))]],
     "B": [(sizes(5, 11, 72, 6, 3, 14, 88, 34, 46, 131, 22, 3, 68), sizes(3, 11, 48, 2, 2, 24, 76, 34, 46, 91, 22, 3, 56)),
           (sizes(5, 11, 72, 6, 3, 14, 88, 34, 46, 131, 22, 3), sizes(3, 11, 48, 2, 2, 24, 76, 34, 46, 91, 22, 3)),
           *[(sizes(*x), sizes(*x)) for x in ((5, 11, 72, 6, 3, 14, 88, 34, 46, 131, 22, 3), (5, 11, 64, 2, 1, 32, 80, 40, 56, 128, 24, 4),
@@ -186,7 +186,15 @@ def configs(cls, profile_name):
 def skeleton(cls, config):
     """The class without memory for its tensors."""
     with torch.device("meta"):
-        return cls(copy.deepcopy(config))
+        return cls(fresh(config))
+
+
+def fresh(config):
+    """A copy to make a model from: save_pretrained leaves a text as the type of the original's elements, which some classes cannot take."""
+    config = copy.deepcopy(config)
+    if isinstance(getattr(config, "dtype", None), str):
+        config.dtype = torch.float32
+    return config
 
 
 def build(cls, config):
@@ -198,7 +206,7 @@ def build(cls, config):
     if numbers > LARGEST:
         raise ValueError(f"its smallest model has {numbers / 1e6:.0f} million parameters")
     torch.manual_seed(7)
-    model = cls(config).float()
+    model = cls(fresh(config)).float()
     if sum(x.numel() for x in model.parameters()) > LARGEST:
         raise ValueError("its smallest model is too large")
     kept = model.state_dict().keys()
