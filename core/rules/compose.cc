@@ -83,11 +83,6 @@ class Composer {
     Tensor tensor;
     Expression expression;
   };
-  struct Piece {
-    uint64_t tensor;  // the parameter, by its index
-    FilePiece piece;
-  };
-
   std::optional<uint64_t> find(const std::string& name) const {
     const auto it = by_name_.find(name);
     return it == by_name_.end() ? std::nullopt : std::optional(it->second);
@@ -234,38 +229,15 @@ class Composer {
     XD_TRY_SET(auto pieces, invert(from, Operand::of(expression(i)), instance.of.numbers,
                                    operations_, variables_));
     used_[i] = true;
-    for (FilePiece& piece : pieces) {
-      std::string name = piece.name;
-      pieces_[name].push_back({i, std::move(piece)});
-    }
+    for (FilePiece& piece : pieces) pieces_.add(i, std::move(piece));
     return {};
   }
 
-  // A tensor of the file that several parameters are cut from needs all of them.
   Result<void> join_pieces() {
-    for (auto& [name, pieces] : pieces_) {
-      std::vector<uint64_t> of;
-      for (const Piece& piece : pieces) of.push_back(piece.tensor);
-      const bool is_buffer = m_.tensors[of[0]].role == manifest::Role::kBuffer;
-      pb::Chunk& chunk = pieces[0].piece.chunk;
-      if (chunk.of() == 0) {
-        XD_TRY(add(name, is_buffer, {of[0]}, std::move(pieces[0].piece.operand)));
-        continue;
-      }
-      std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-        return a.piece.chunk.index() < b.piece.chunk.index();
-      });
-      std::vector<Expression> joined;
-      for (Piece& piece : pieces) {
-        if (piece.piece.chunk.index() != joined.size()) break;
-        XD_TRY_SET(Expression one, std::move(piece.piece.operand).finish());
-        joined.push_back(std::move(one));
-      }
-      if (joined.size() != chunk.of())
-        return corrupt(cat("expected all ", chunk.of(), " parts of ", base::printable(name),
-                           ", found ", joined.size(), ": the model is incomplete"));
-      XD_TRY_SET(Expression all, Expression::concat(std::move(joined), chunk.dim()));
-      XD_TRY(add(name, is_buffer, of, Operand::of(std::move(all))));
+    XD_TRY_SET(auto tensors, std::move(pieces_).join());
+    for (auto& t : tensors) {
+      const bool is_buffer = m_.tensors[t.of[0]].role == manifest::Role::kBuffer;
+      XD_TRY(add(t.name, is_buffer, t.of, Operand::of(std::move(t.expression))));
     }
     return {};
   }
@@ -296,7 +268,7 @@ class Composer {
   const Parts parts_;
   std::unordered_map<std::string, uint64_t> by_name_;  // as the rule spells it
   std::map<Key, Instance> instances_;
-  std::map<std::string, std::vector<Piece>> pieces_;  // by the name of the file's tensor
+  FilePieces pieces_;
   std::vector<bool> used_;
   std::vector<New> new_;
   std::unordered_set<std::string> new_names_;

@@ -164,4 +164,34 @@ Result<std::vector<FilePiece>> invert(const pb::Part& from, Operand whole, const
   return std::move(inversion.pieces);
 }
 
+Result<std::vector<FilePieces::FileTensor>> FilePieces::join() && {
+  std::vector<FileTensor> out;
+  for (auto& [name, pieces] : pieces_) {
+    FileTensor& tensor = out.emplace_back();
+    tensor.name = name;
+    for (const Piece& piece : pieces) tensor.of.push_back(piece.of);
+    XD_TRY_SET(tensor.expression, join(name, pieces));
+  }
+  return out;
+}
+
+Result<transform::Expression> FilePieces::join(const std::string& name,
+                                               std::vector<Piece>& pieces) {
+  const pb::Chunk chunk = pieces[0].piece.chunk;
+  if (chunk.of() == 0) return std::move(pieces[0].piece.operand).finish();
+  std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+    return a.piece.chunk.index() < b.piece.chunk.index();
+  });
+  std::vector<transform::Expression> joined;
+  for (Piece& piece : pieces) {
+    if (piece.piece.chunk.index() != joined.size()) break;
+    XD_TRY_SET(auto one, std::move(piece.piece.operand).finish());
+    joined.push_back(std::move(one));
+  }
+  if (joined.size() == chunk.of())
+    return transform::Expression::concat(std::move(joined), chunk.dim());
+  return corrupt(cat("expected all ", chunk.of(), " parts of ", base::printable(name), ", found ",
+                     joined.size(), ": the model is incomplete"));
+}
+
 }  // namespace crossdock::rules

@@ -3,6 +3,10 @@
 
 #include "core/rules/parts.h"
 
+#include <map>
+#include <string>
+#include <vector>
+
 namespace crossdock::rules {
 
 // A tensor of a file, or a piece of one that several parameters are cut from.
@@ -16,5 +20,28 @@ struct FilePiece {
 // Errors: an operation that has no inverse, a shape that does not fit.
 Result<std::vector<FilePiece>> invert(const pb::Part& from, Operand whole, const Numbers& numbers,
                                       const Operations& operations, const Variables& variables);
+
+// The pieces of all parameters, joined to the files' tensors.
+class FilePieces {
+ public:
+  // `of`: the parameter, by its index.
+  void add(uint64_t of, FilePiece piece) { pieces_[piece.name].push_back({of, std::move(piece)}); }
+
+  struct FileTensor {
+    std::string name;
+    std::vector<uint64_t> of;  // parameters
+    transform::Expression expression;
+  };
+  // By name. Errors: a tensor some of whose pieces lack.
+  Result<std::vector<FileTensor>> join() &&;
+
+ private:
+  struct Piece {
+    uint64_t of;
+    FilePiece piece;
+  };
+  static Result<transform::Expression> join(const std::string& name, std::vector<Piece>& pieces);
+  std::map<std::string, std::vector<Piece>> pieces_;
+};
 
 }  // namespace crossdock::rules

@@ -99,10 +99,22 @@ Result<std::optional<Operand>> Parts::make(const pb::Part& part, const Running& 
   return operand;
 }
 
+namespace {
+
+// Whether two shapes are the same but for dimension `dim`.
+bool fit(std::vector<uint64_t> a, std::vector<uint64_t> b, uint64_t dim) {
+  if (a.size() != b.size() || dim >= a.size()) return false;
+  a[dim] = b[dim];
+  return a == b;
+}
+
+}  // namespace
+
 template <class Whole>
 Result<std::optional<Operand>> Parts::join_parts(const Whole& whole, const Running& running,
                                                  const Place& place, Joined& found) const {
   std::vector<Operand> operands;
+  std::vector<size_t> firsts;  // of the stored tensors of each
   for (const pb::Part& part : whole.part()) {
     uint64_t n = 1;
     const bool runs = whole.stack() && has_free_number(part, running.depth);
@@ -113,6 +125,7 @@ Result<std::optional<Operand>> Parts::join_parts(const Whole& whole, const Runni
     if (runs) at.numbers.resize(running.depth + 1);
     for (uint64_t i = 0; i < n; ++i) {
       if (runs) at.numbers[running.depth] = i;
+      firsts.push_back(found.stored.size());
       XD_TRY_SET(auto operand, make(part, running, at, found));
       // A stack is a concat of tensors that have one more dimension.
       if (operand && whole.stack()) {
@@ -128,6 +141,15 @@ Result<std::optional<Operand>> Parts::join_parts(const Whole& whole, const Runni
   if (!whole.has_concat() && !whole.stack())
     return invalid(
         cat("expected concat or stack for ", operands.size(), " tensors, found neither"));
+  for (size_t i = 1; i < operands.size(); ++i) {
+    if (fit(operands[0].view.shape(), operands[i].view.shape(), whole.concat())) continue;
+    const Tensor &first = m_.tensors[found.stored[firsts[0]]],
+                 &other = m_.tensors[found.stored[firsts[i]]];
+    return corrupt(cat("expected parts that differ in the joined dimension alone, found ",
+                       base::printable(other.name), " of ", base::list_text(other.shape),
+                       " beside ", base::printable(first.name), " of ",
+                       base::list_text(first.shape)));
+  }
   std::vector<Expression> joined;
   for (Operand& operand : operands) {
     XD_TRY_SET(Expression one, std::move(operand).finish());

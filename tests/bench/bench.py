@@ -140,6 +140,18 @@ class Bench:
         peak = max(self.convert(source, *flags(ranks), "--memory", "256MiB", to="zero3").peak for ranks in (1, 8))
         self.memory_line("zero3", peak)
 
+    def experts(self):
+        source = models.make(self.work / "mixtral", models.mixtral, shards=4, data=True, config=models.MIXTRAL)
+        dense = models.make(self.work / "dense", models.as_large_as_mixtral, shards=4, data=True)
+        for folder in source, dense:
+            self.cat_to_nothing(folder.glob("*.safetensors"))
+        times = self.paired({
+            "experts": lambda: self.convert(source, "--memory", "256MiB").seconds,
+            "dense": lambda: self.convert(dense, "--memory", "256MiB").seconds,
+        })
+        self.ratio("experts stacked / a dense model of as many bytes", times, "experts", "dense", 1.15)
+        self.memory_line("experts stacked", self.convert(source, "--memory", "256MiB").peak)
+
     def memory(self):
         source, _ = self.llama()
         for flags, what in ((), "fp32"), (("--compact",), "compact"):
@@ -178,9 +190,8 @@ class Bench:
         self.median("inspect, 100,000 tensors", runs, 0.5, "s")
 
     def dry_run(self):
-        source = models.make(self.work / "deepseek", models.deepseek_v3, shards=163, data=False)
-        command = [self.crossdock, "convert", source, self.out("dry"), "--to", "universal", "--dry-run",
-                   "--ignore-config-mismatch"]  # names and shapes of a model, without a rule for its sizes
+        source = models.make(self.work / "deepseek-v3", models.deepseek_v3, shards=163, data=False, config=models.DEEPSEEK)
+        command = [self.crossdock, "convert", source, self.out("dry"), "--to", "universal", "--dry-run"]
         runs = [self.run(command) for _ in range(7)]
         self.median("convert --dry-run, 45,395 tensors, 671e9 elements", runs, 2.0, "s",
                     note=f", {max(r.peak for r in runs) / MiB:.0f} MiB")
@@ -269,13 +280,13 @@ def main():
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "bin", "gguf", "large", "peer"])
+    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "experts", "bin", "gguf", "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
         parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
     bench = Bench(args)
-    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "bin", "gguf"]
+    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "experts", "bin", "gguf"]
     names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
     free = shutil.disk_usage(bench.work).free / GB
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")

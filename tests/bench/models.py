@@ -35,6 +35,26 @@ def tiny_llama():
 LARGE_LAYER_ELEMS = 3 * 5120 * 13824 + 4 * 5120 * 5120 + 2 * 5120
 
 
+def mixtral():
+    """5 layers of 8 experts: 1.94 billion elements, 3.9 GB. The experts' parts lie as the alphabet has them, not side by side."""
+    hidden, intermediate = 2048, 7168
+    out = [("lm_head.weight", [32000, hidden]), ("model.embed_tokens.weight", [32000, hidden])]
+    for i in range(5):
+        p = f"model.layers.{i}."
+        for e in range(8):
+            out += [(f"{p}block_sparse_moe.experts.{e}.w{w}.weight", [hidden, intermediate] if w == 2 else [intermediate, hidden])
+                    for w in (1, 2, 3)]
+        out += [(p + "block_sparse_moe.gate.weight", [8, hidden]), (p + "input_layernorm.weight", [hidden]),
+                (p + "post_attention_layernorm.weight", [hidden])]
+        out += [(f"{p}self_attn.{x}_proj.weight", [256 if x in "kv" else hidden, hidden]) for x in "koqv"]
+    return out + [("model.norm.weight", [hidden])]
+
+
+def as_large_as_mixtral():
+    """A dense model of as many bytes."""
+    return llama(32000, 2048, 5, 8 * 7168, 256)
+
+
 def large_llama(layers):
     """The layers of Llama-2-13B; 34 of them make 22 GB."""
     return llama(32000, 5120, layers, 13824, 5120)
@@ -156,7 +176,7 @@ def write_shard(path, tensors, block):
             at -= out.write(block[begin:begin + min(at, BLOCK_BYTES - begin)])
 
 
-def write_model(folder, tensors, shards, data):
+def write_model(folder, tensors, shards, data, config):
     folder.mkdir(parents=True)
     block = random_block() if data else None
     weight_map = {}
@@ -167,18 +187,23 @@ def write_model(folder, tensors, shards, data):
         weight_map.update({tensor: name for tensor, _ in part})
     total = sum(n_bytes(shape) for _, shape in tensors)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16", "tie_word_embeddings": False}
+    config = {"torch_dtype": "bfloat16", "tie_word_embeddings": False} | config
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def make(folder, tensors, shards, data):
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+MIXTRAL = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}
+DEEPSEEK = {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": 256}
+
+
+def make(folder, tensors, shards, data, config=LLAMA):
     """The model's folder; made at the first call, and whole or not at all. tensors() runs in a child: see in_child."""
     folder = Path(folder)
     if not folder.exists():
         print(f"making {folder.name} ...", file=sys.stderr, flush=True)
         part = folder.with_name(folder.name + ".making")
-        in_child(lambda: write_model(part, tensors(), shards, data))
+        in_child(lambda: write_model(part, tensors(), shards, data, config))
         os.sync()
         part.rename(folder)
     return folder

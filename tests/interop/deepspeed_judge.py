@@ -40,7 +40,7 @@ import deepspeed
 import transformers
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 from deepspeed.utils import logger as deepspeed_logger
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig
 
 from job_end import leave
 from recipes import read_folder
@@ -56,22 +56,28 @@ def same_bits(a, b):
 
 
 def true_weights(case, model):
-    """{parameter name: the tensor the file holds for it}; a tied parameter may be stored under its other name."""
+    """{parameter name: the tensor the file holds for it}; a tied parameter may be stored under its other name. Of a file
+    that has other tensors (experts one by one) what from_pretrained makes of them."""
     stored = read_folder(case["hf"])
     names = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
+    if any(not set(aliases) & set(stored) for aliases in names.values()):
+        stored = {name: p.detach() for name, p in class_of(case).from_pretrained(case["hf"]).named_parameters()}
     return {aliases[0]: next(stored[name] for name in aliases if name in stored) for aliases in names.values()}
 
 
+def class_of(case):
+    return getattr(transformers, AutoConfig.from_pretrained(case["hf"]).architectures[0])
+
+
 def new_model(case, from_hf):
-    dtype, config = DTYPE[case["dtype"]], AutoConfig.from_pretrained(case["hf"])
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    dtype = DTYPE[case["dtype"]]
     if from_hf:
-        model = auto.from_pretrained(case["hf"], dtype=dtype)
+        model = class_of(case).from_pretrained(case["hf"], dtype=dtype)
     else:
         torch.manual_seed(99)  # not the seed of the originals: what is not loaded shows
-        model = auto.from_config(config, dtype=dtype)
+        model = class_of(case)._from_config(AutoConfig.from_pretrained(case["hf"]), dtype=dtype)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not case["trainable"] or any(part in name for part in case["trainable"]))
     if case["buffer"]:

@@ -6,7 +6,7 @@ STEPS = 5
 
 def train(engine):
     """Trains on tokens that are the same in every job; gives the loss of each step."""
-    tokens = torch.randint(0, engine.module.config.vocab_size, (2, 16), generator=torch.Generator().manual_seed(7))
+    tokens = torch.randint(0, engine.module.config.get_text_config().vocab_size, (2, 16), generator=torch.Generator().manual_seed(7))
     torch.manual_seed(5)  # of dropout
     losses = []
     for _ in range(STEPS):

@@ -166,7 +166,8 @@ TEST_CASE("compose: refusals name the tensor") {
                  "expected all parts of m.l.0.down, numbered from 0 without gaps, found "
                  "m.l.0.moe.2.d behind one"));
   CHECK(contains(module_of({{"m.l.0.moe.0.d", {2, 3}}, {"m.l.0.moe.1.d", {2, 4}}}).error,
-                 "m.l.0.down: "));
+                 "m.l.0.down: expected parts that differ in the joined dimension alone, found "
+                 "m.l.0.moe.1.d of [2, 4] beside m.l.0.moe.0.d of [2, 3]"));
   CHECK(contains(module_of({{"m.l.0.moe.0.d", {2, 3}}, {"m.l.0.down", {1, 3, 2}}}).error,
                  "expected one tensor for m.l.0.down of X, found m.l.0.down and m.l.0.moe.0.d"));
   CHECK(contains(module_of({{"m.l.0.moe.0.d", {2, 3}}, {"m.l.0.fused", {1, 3, 2}}}).error,

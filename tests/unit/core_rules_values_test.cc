@@ -218,7 +218,7 @@ TEST_CASE("rules: joins that are none") {
             "expected l.0.e.0.no, which every model of mine has, found none"));
   CHECK(has(error("to: 'x' part { part { from: 'l.0.e.##.up' } stack: true } "
                   "part { from: 'l.0.e.0.gate' } concat: 0"),
-            "shapes differ along the joined dimension alone"));
+            "expected parts that differ in the joined dimension alone"));
   CHECK(has(error("to: 'x' part { from: 'l.0.e.0.up' op { unstack: true } }"),
             "from l.0.e.0.up: expected an operation, found unstack in a part"));
 }
