@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Sets up what is missing, builds, and runs every test. The first that fails ends it.
 #
-#   scripts/test.sh [--quick]     --quick: the release build and its unit tests only; needs no Python
+#   scripts/test.sh [--quick|--full]     --quick: the release build and its unit tests only; needs no Python
+#                                        --full: also a small model of every class of transformers (half an hour)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case "${1:-}" in
-  "" | --quick) ;;
-  *) echo "usage: scripts/test.sh [--quick]" >&2; exit 2 ;;
+  "" | --quick | --full) ;;
+  *) echo "usage: scripts/test.sh [--quick|--full]" >&2; exit 2 ;;
 esac
 
 step() { printf '\n==== %s\n' "$*"; }
@@ -43,3 +44,7 @@ run_ctest tsan -L scheduler
 step "interoperation with DeepSpeed, transformers, safetensors and torch"
 # Most of the time is Python starting up, so two at once; a file's tests share what they make, so files stay whole.
 .venv/bin/python -m pytest tests/interop -q -n 2 --dist loadfile
+
+[[ ${1:-} == --full ]] || exit 0
+step "every class: causal language models, and those of images and text"
+.venv/bin/python tests/interop/all_classes.py build/release/bin/crossdock

@@ -181,15 +181,18 @@ def test_experts(crossdock, tmp_path, recipe):
     model.save_pretrained(tmp_path / "hf")
     saved = read_folder(tmp_path / "hf")
     gguf_files.write_experts(saved, recipe, tmp_path / "m.gguf")
-    crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--no-sync")
-    ours = written(tmp_path / "out")
-    assert ours.keys() == saved.keys()
-    for name, tensor in saved.items():
-        assert torch.equal(ours[name], tensor.float()), name
-    from_config = recipe.cls(t.AutoConfig.from_pretrained(tmp_path / "out"))
+    for names, wanted in (("module", dict(model.named_parameters())), ("file", saved)):
+        crossdock("convert", tmp_path / "m.gguf", tmp_path / names, "--to", "universal", "--names", names, "--no-sync")
+        ours = written(tmp_path / names)
+        assert ours.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert torch.equal(ours[name], tensor.detach().float()), name
+    from_config = recipe.cls(t.AutoConfig.from_pretrained(tmp_path / "module"))
     assert {n: p.shape for n, p in from_config.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
-    error = crossdock("convert", tmp_path / "m.gguf", tmp_path / "no", "--to", "zero3", "--world-size", 2, code=1).stderr
-    assert "must know the job's module" in error and not (tmp_path / "no").exists()
+    crossdock("convert", tmp_path / "m.gguf", tmp_path / "zero3", "--to", "zero3", "--world-size", 1, "--dtype", "fp32", "--lr", 1e-3,
+              "--weight-decay", 0.01, "--no-sync")
+    flat = torch.load(tmp_path / "zero3/global_step0/zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)["optimizer_state_dict"]["fp32_flat_groups"][0]
+    assert torch.equal(flat, torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
 
 
 def test_mixtral_of_old(crossdock, tmp_path):
@@ -199,7 +202,7 @@ def test_mixtral_of_old(crossdock, tmp_path):
     saved = read_folder(tmp_path / "hf")
     for name, alone in (("new", False), ("old", True)):
         gguf_files.write_experts(saved, recipe, tmp_path / f"{name}.gguf", alone)
-        crossdock("convert", tmp_path / f"{name}.gguf", tmp_path / name, "--to", "universal", "--no-sync")
+        crossdock("convert", tmp_path / f"{name}.gguf", tmp_path / name, "--to", "universal", "--names", "file", "--no-sync")
     assert "blk.1.ffn_gate.3.weight" in gguf_files.tensor_names(tmp_path / "old.gguf")
     new, old = written(tmp_path / "new"), written(tmp_path / "old")
     assert new.keys() == old.keys() == saved.keys()
