@@ -1,0 +1,16 @@
+// Writes an item of a file's data, in increasing offset order. Any thread, any order of items.
+#pragma once
+
+#include <crossdock/plugin.hpp>
+
+#include <string>
+
+#include "plugins/writer_safetensors/items.h"
+
+namespace crossdock::writer_safetensors {
+
+// Gives what became infinite.
+Result<Overflow> write_item(const Host& host, const manifest::Manifest& model, const File& file,
+                            const Item& item, Object& out);
+
+}  // namespace crossdock::writer_safetensors
