@@ -32,14 +32,14 @@ std::vector<Item> cut(const File& file, uint64_t max_bytes) {
     const uint64_t most = std::max<uint64_t>(max_bytes / unit.n_bytes, 1) * unit.n_elems;
     const bool fits =
         !out.empty() && t.n_bytes <= max_bytes - std::min(out.back().n_bytes, max_bytes);
-    if (!fits) out.push_back({{}, t.offset, 0});
+    if (!fits) out.push_back({out.empty(), {}, t.offset, 0});
     for (uint64_t done = 0;;) {
       const uint64_t n = std::min(t.n_elems - done, most);
       out.back().parts.push_back({i, done, n});
       out.back().n_bytes += n / unit.n_elems * unit.n_bytes;
       done += n;
       if (done == t.n_elems) break;
-      out.push_back({{}, out.back().begin + out.back().n_bytes, 0});
+      out.push_back({false, {}, out.back().begin + out.back().n_bytes, 0});
     }
   }
   return out;
@@ -68,7 +68,8 @@ Result<void> plan_items(Plan& plan, uint32_t object, const File& file) {
       if (t.may_overflow) needs.push_back(dense_range(t.tensor, part.begin, part.count));
     }
     const ItemMemory memory = memory_of(file, item);
-    XD_TRY(plan.item(object, needs, item.n_bytes, memory.output + memory.source));
+    const uint64_t n_bytes = item.n_bytes + (item.is_first ? file.head_bytes : 0);
+    XD_TRY(plan.item(object, needs, n_bytes, memory.output + memory.source));
   }
   return {};
 }

@@ -27,6 +27,7 @@ struct Part {
 };
 
 struct Item {
+  bool is_first = false;
   std::vector<Part> parts;          // one behind the other in the file
   uint64_t begin = 0, n_bytes = 0;  // in the file's data
 };

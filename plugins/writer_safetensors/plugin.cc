@@ -86,7 +86,8 @@ class SafetensorsWriter : public Writer {
     const File& file = files_[object];
     XD_TRY_SET(const Overflow overflow, joined(results));
     if (overflow.n_values > 0) XD_TRY(report(host, file, overflow));
-    return out.write(0, as_bytes(head(file, model_)));
+    const bool has_items = !file.tensors.empty();
+    return has_items ? Result<void>() : out.write(0, as_bytes(head(file, model_)));
   }
 
  private:

@@ -99,6 +99,7 @@ class ItemWriter {
 
 Result<Overflow> write_item(const Host& host, const manifest::Manifest& model, const File& file,
                             const Item& item, Object& out) {
+  if (item.is_first) XD_TRY(out.write(0, as_bytes(head(file, model))));
   return ItemWriter(host, model, file.head_bytes + item.begin, memory_of(file, item), out)
       .run(file, item);
 }

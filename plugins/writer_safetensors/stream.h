@@ -1,4 +1,5 @@
-// Writes an item of a file's data, in increasing offset order. Any thread, any order of items.
+// Writes an item of a file, in increasing offset order; the first one the header too, so that a
+// file of one item is written in one go. Any thread, any order of items.
 #pragma once
 
 #include <crossdock/plugin.hpp>
