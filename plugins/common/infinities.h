@@ -3,19 +3,29 @@
 
 #include <crossdock/dtype.hpp>
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
 namespace crossdock::common {
 
 namespace detail {
+// Counts in numbers as narrow as the values, which the compiler adds up many at a time; a block is
+// too short for these to overflow.
 template <class Bits>
 uint64_t count_equal(std::span<const std::byte> values, Bits mask, Bits wanted) {
+  constexpr size_t kBlock = 32768;  // elements
   uint64_t n = 0;
-  for (size_t i = 0; i + sizeof(Bits) <= values.size(); i += sizeof(Bits)) {
-    Bits value;
-    std::memcpy(&value, values.data() + i, sizeof(Bits));
-    n += (value & mask) == wanted;
+  for (size_t begin = 0; begin < values.size(); begin += kBlock * sizeof(Bits)) {
+    const auto block =
+        values.subspan(begin, std::min(kBlock * sizeof(Bits), values.size() - begin));
+    Bits found = 0;
+    for (size_t i = 0; i + sizeof(Bits) <= block.size(); i += sizeof(Bits)) {
+      Bits value;
+      std::memcpy(&value, block.data() + i, sizeof(Bits));
+      found = static_cast<Bits>(found + ((value & mask) == wanted));
+    }
+    n += found;
   }
   return n;
 }
