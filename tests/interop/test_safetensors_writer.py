@@ -303,17 +303,25 @@ def test_models(convert, tmp_path, name, form, flags):
     assert_loads_as(tmp_path / "out", model)
 
 
-@pytest.mark.parametrize("recipe", [r for r in gguf_files.MODELS if r.arch in ("llama", "gpt2") and r.cls is not t.MistralForCausalLM], ids=str)
+@pytest.mark.parametrize("recipe", gguf_files.MODELS, ids=str)
 def test_from_gguf(convert, tmp_path, recipe):
     """A folder that loads by itself, with the config.json that the host makes; that there is no tokenizer is said."""
-    gguf_files.write(recipe.make(), recipe, tmp_path / "m.gguf")
+    original = recipe.make()
+    gguf_files.write(original, recipe, tmp_path / "m.gguf")
     notes = convert(tmp_path / "m.gguf", tmp_path / "out", "--shard-size", "100KB").stdout
-    assert "Tokenizer files are not made" in notes
-    theirs = recipe.cls.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32, config=recipe.config(**recipe.fields))
-    loaded, info = t.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True, dtype="auto")
+    assert "Tokenizer files are not made" in notes and len(files_of(tmp_path / "out")) > 1
+    theirs = original
+    if recipe.cls is not t.MistralForCausalLM:  # which transformers 5.23 does not find in a GGUF file
+        theirs = recipe.cls.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32, config=original.config)
+    auto = t.AutoModelForSeq2SeqLM if recipe.arch == "t5" else t.AutoModelForCausalLM
+    loaded, info = auto.from_pretrained(tmp_path / "out", output_loading_info=True, dtype="auto")
     assert type(loaded) is recipe.cls and loaded.dtype == torch.float32
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
-    assert_same(dict(loaded.named_parameters()), dict(theirs.named_parameters()))
+    got, want = dict(loaded.named_parameters()), dict(theirs.named_parameters())
+    rounded = {name for name in want if name.endswith("A_log")}  # by one unit in the last place: see test_gguf.py
+    for name in rounded:
+        torch.testing.assert_close(got.pop(name), want.pop(name), rtol=1e-6, atol=0)
+    assert_same(got, want)
 
 
 def test_from_gguf_in_16_bits(convert, tmp_path):
