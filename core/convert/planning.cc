@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 #include <utility>
 
 namespace crossdock::convert {
@@ -15,11 +16,29 @@ namespace fs = boost::filesystem;
 
 namespace {
 
+constexpr uint64_t kMaxConfigBytes = 64 << 20;
+
+// The text of config.json, of which a writer may have to change a word: it sees no other file.
+Result<void> add_config_text(const Prepared& prepared, std::vector<manifest::AuxFile>& files) {
+  for (manifest::AuxFile& file : files) {
+    const uint64_t size = prepared.source->aux_size(file);
+    if (file.kind != manifest::AuxKind::kConfig || size > kMaxConfigBytes) continue;
+    std::string text(size, '\0');
+    XD_TRY(prepared.source->read_aux(file, 0, std::as_writable_bytes(std::span(text))));
+    file.content = manifest::Bytes{std::move(text)};
+  }
+  return {};
+}
+
 // With the source's metadata, which are not kept beyond it: a vocabulary takes tens of megabytes.
-std::string encode(Prepared& prepared) {
+Result<std::string> encode(Prepared& prepared) {
+  auto aux_files = prepared.target.aux_files;
+  XD_TRY(add_config_text(prepared, aux_files));
+  std::swap(prepared.target.aux_files, aux_files);
   prepared.target.source.metadata = std::exchange(prepared.metadata, {});
   std::string bytes = manifest::encode(prepared.target);
   prepared.target.source.metadata = {};
+  std::swap(prepared.target.aux_files, aux_files);
   return bytes;
 }
 
@@ -80,8 +99,9 @@ PlanSummary summarise(const Session& session, const Prepared& prepared, const Pl
 
 Result<Planned> make_plan(Session& session, Prepared& prepared) {
   session.host.set_piece_bytes(std::min<uint64_t>(session.window_bytes() / 2, 1 << 20));
+  XD_TRY_SET(const std::string model, encode(prepared));
   XD_TRY_SET(OpenWriter writer,
-             OpenWriter::open(session.host, *prepared.writer, encode(prepared), prepared.options));
+             OpenWriter::open(session.host, *prepared.writer, model, prepared.options));
   XD_TRY_SET(plugin::Plan plan, writer.plan(prepared.target.tensors.size()));
   session.notes.add(plan.notes);
   Planned out{std::move(writer),

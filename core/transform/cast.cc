@@ -102,6 +102,28 @@ __attribute__((target("avx,f16c"))) void f32_to_f16_f16c(const std::byte* from, 
   std::memcpy(to + 2 * i, out, 2 * (n - i));
 }
 
+__attribute__((target("avx,f16c"))) __m128i bf16_to_f16_of_eight(__m128i brain) {
+  const __m128i low = _mm_slli_epi32(_mm_cvtepu16_epi32(brain), 16);
+  const __m128i high = _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_srli_si128(brain, 8)), 16);
+  const __m256 full = _mm256_castsi256_ps(_mm256_set_m128i(high, low));
+  return _mm256_cvtps_ph(full, _MM_FROUND_TO_NEAREST_INT);
+}
+
+__attribute__((target("avx,f16c"))) void bf16_to_f16_f16c(const std::byte* from, std::byte* to,
+                                                          size_t n) {
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m128i brain = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * i), bf16_to_f16_of_eight(brain));
+  }
+  if (i == n) return;
+  alignas(16) uint16_t block[8] = {};
+  std::memcpy(block, from + 2 * i, 2 * (n - i));
+  __m128i* const eight = reinterpret_cast<__m128i*>(block);
+  _mm_store_si128(eight, bf16_to_f16_of_eight(_mm_load_si128(eight)));
+  std::memcpy(to + 2 * i, block, 2 * (n - i));
+}
+
 bool has_f16c() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
@@ -110,6 +132,7 @@ bool has_f16c() {
 #else
 constexpr CastFunction f16_to_f32_f16c = nullptr;
 constexpr CastFunction f32_to_f16_f16c = nullptr;
+constexpr CastFunction bf16_to_f16_f16c = nullptr;
 constexpr bool has_f16c() { return false; }
 #endif
 
@@ -165,6 +188,7 @@ CastFunction find_cast(DType from, DType to) {
   if (from == to) return find_copy(from);
   if (from == DType::F16 && to == DType::F32 && has_f16c()) return f16_to_f32_f16c;
   if (from == DType::F32 && to == DType::F16 && has_f16c()) return f32_to_f16_f16c;
+  if (from == DType::BF16 && to == DType::F16 && has_f16c()) return bf16_to_f16_f16c;
   for (const Row& row : kCasts) {
     if (row.from == from && row.to == to) return row.function;
   }

@@ -152,6 +152,18 @@ class Bench:
         self.ratio("experts stacked / a dense model of as many bytes", times, "experts", "dense", 1.15)
         self.memory_line("experts stacked", self.convert(source, "--memory", "256MiB").peak)
 
+    def safetensors(self):
+        source, files = self.llama()
+        self.cat_to_nothing(files)
+        times = self.paired({
+            "copied": lambda: self.convert(source, to="safetensors").seconds,
+            "cast": lambda: self.convert(source, "--dtype", "fp16", to="safetensors").seconds,
+            "cat": lambda: self.cat(files),
+        })
+        self.ratio("safetensors / one cat of as many bytes", times, "copied", "cat", 1.3)
+        self.ratio("safetensors --dtype fp16 / one cat of as many bytes", times, "cast", "cat", 1.3)
+        self.memory_line("safetensors", self.convert(source, "--memory", "256MiB", to="safetensors").peak)
+
     def memory(self):
         source, _ = self.llama()
         for flags, what in ((), "fp32"), (("--compact",), "compact"):
@@ -280,13 +292,13 @@ def main():
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "experts", "bin", "gguf", "large", "peer"])
+    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf", "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
         parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
     bench = Bench(args)
-    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "experts", "bin", "gguf"]
+    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf"]
     names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
     free = shutil.disk_usage(bench.work).free / GB
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")

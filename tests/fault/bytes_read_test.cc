@@ -136,3 +136,32 @@ TEST_CASE("universal reads the source once, and nothing of what it wrote") {
   CHECK(run.read <= size + 4'096);
   check_digests(source, run.report);
 }
+
+TEST_CASE("safetensors reads the source once, whatever the shards and the element type") {
+  const TempDir dir;
+  Source source;
+  for (int i = 0; i < 4; ++i) source.add(cat("layers.", i, ".up"), {1'111, 1'001});
+  source.add("norm", {3});
+  const uint64_t size = source.put_into(dir);
+  for (const char* dtype : {"source", "fp32"}) {
+    INFO(dtype);
+    const Run run =
+        convert_to("safetensors", dir, 2, 1 << 30, {{"shard-size", {"5MB"}}, {"dtype", {dtype}}});
+    CHECK(run.read >= size);
+    CHECK(run.read <= size + 4'096);
+    check_digests(source, run.report);
+  }
+}
+
+TEST_CASE(
+    "where a cast makes infinities the source is looked at again there, and its digest holds") {
+  const TempDir dir;
+  Source source;  // random bits: a good part of bf16 is beyond fp16, and some are infinite
+  for (int i = 0; i < 3; ++i) source.add(cat("layers.", i, ".up"), {1'111, 1'001});
+  const uint64_t size = source.put_into(dir);
+  const Run run = convert_to("safetensors", dir, 2, 1 << 30,
+                             {{"dtype", {"fp16"}}, {"allow-overflow", {"true"}}});
+  CHECK(run.read <= 2 * size + 4'096);
+  check_digests(source, run.report);
+  CHECK(contains(run.report, "values beyond fp16 became infinite, the first in tensor"));
+}

@@ -47,22 +47,26 @@ void make_source(const fs::path& src) {
       R"({"metadata":{"total_size":116},"weight_map":{"model.embed.weight":"model-00001-of-00002.safetensors",)"
       R"("model.norm.weight":"model-00001-of-00002.safetensors","model.out.weight":"model-00002-of-00002.safetensors",)"
       R"("steps":"model-00002-of-00002.safetensors"}})");
-  put(src / "config.json", R"({"model_type":"toy","tie_word_embeddings":false})");
+  put(src / "config.json",
+      R"({"model_type":"toy","dtype":"bfloat16","tie_word_embeddings":false})");
   put(src / "tokenizer.json", "{}");
 }
 
 struct Scenario {
   const char* name;
+  const char* to;        // the format to write
   bool had_old;          // a DST of an earlier run, to be overwritten
   bool had_empty;        // an empty folder
   bool no_rename_flags;  // the file system can neither exchange nor refuse to replace
 };
 constexpr Scenario kScenarios[] = {
-    {"a new DST, its parents too", false, false, false},
-    {"an old DST", true, false, false},
-    {"an empty DST", false, true, false},
-    {"a new DST on a simple file system", false, false, true},
-    {"an old DST on a simple file system", true, false, true},
+    {"a new DST, its parents too", "universal", false, false, false},
+    {"an old DST", "universal", true, false, false},
+    {"an empty DST", "universal", false, true, false},
+    {"a new DST on a simple file system", "universal", false, false, true},
+    {"an old DST on a simple file system", "universal", true, false, true},
+    {"a folder of safetensors", "safetensors", false, false, false},
+    {"a folder of safetensors over an old DST", "safetensors", true, false, false},
 };
 
 class Job {
@@ -71,7 +75,10 @@ class Job {
     make_source(dir_ / "src");
     request_.source = (dir_ / "src").string();
     request_.destination = out().string();
-    request_.to = "universal";
+    request_.to = scenario.to;
+    // Several files, an index, casts, and a config.json that is written anew.
+    if (request_.to == "safetensors")
+      request_.writer_options = {{"shard-size", {"60"}}, {"dtype", {"fp32"}}};
     request_.memory = 8 << 20;
     request_.overwrite = true;
     reset();
@@ -149,6 +156,7 @@ void check_fault(Job& job, const FaultyOs::Fault& fault, const Tree& made, unsig
 TEST_CASE("the real plugins are there") {
   REQUIRE(registry().find_reader("safetensors"));
   REQUIRE(registry().find_writer("universal"));
+  REQUIRE(registry().find_writer("safetensors"));
 }
 
 TEST_CASE("whatever system call fails, DST is what it was and nothing is left beside it") {
@@ -173,20 +181,23 @@ TEST_CASE("whatever system call fails, DST is what it was and nothing is left be
 }
 
 TEST_CASE("the same with several threads") {
-  Job job(kScenarios[1]);
-  FaultyOs sound;
-  REQUIRE(job.run(sound, 4));
-  const Tree made = without_report(job.around());
-  std::mt19937 random(11);
-  for (const auto& [kind, count] : sound.counts()) {
-    for (int i = 0; i < 10; ++i)
-      check_fault(job, {kind, 1 + static_cast<int>(random() % static_cast<unsigned>(count)), EIO},
-                  made, 4);
+  for (const Scenario& scenario : {kScenarios[1], kScenarios[6]}) {
+    INFO(scenario.name);
+    Job job(scenario);
+    FaultyOs sound;
+    REQUIRE(job.run(sound, 4));
+    const Tree made = without_report(job.around());
+    std::mt19937 random(11);
+    for (const auto& [kind, count] : sound.counts()) {
+      for (int i = 0; i < 10; ++i)
+        check_fault(job, {kind, 1 + static_cast<int>(random() % static_cast<unsigned>(count)), EIO},
+                    made, 4);
+    }
   }
 }
 
 TEST_CASE("a cancel at any system call leaves DST as it was, or new") {
-  for (const Scenario& scenario : {kScenarios[0], kScenarios[1]}) {
+  for (const Scenario& scenario : {kScenarios[0], kScenarios[1], kScenarios[6]}) {
     Job job(scenario);
     FaultyOs sound;
     REQUIRE(job.run(sound));
@@ -237,17 +248,19 @@ TEST_CASE("short and interrupted reads and writes change nothing") {
       return k == 0 && n > 0 ? (errno = EINTR, -1) : Os::pwrite(fd, src, k, offset);
     }
   };
-  Job job(kScenarios[0]);
-  FaultyOs sound;
-  REQUIRE(job.run(sound));
-  const Tree made = without_report(job.around());
-  for (const unsigned threads : {1u, 3u}) {
-    job.reset();
-    SlowOs slow;
-    const auto outcome = job.run(slow, threads);
-    INFO((outcome ? "" : outcome.error().message));
-    REQUIRE(outcome);
-    CHECK(without_report(job.around()) == made);
+  for (const Scenario& scenario : {kScenarios[0], kScenarios[5]}) {
+    Job job(scenario);
+    FaultyOs sound;
+    REQUIRE(job.run(sound));
+    const Tree made = without_report(job.around());
+    for (const unsigned threads : {1u, 3u}) {
+      job.reset();
+      SlowOs slow;
+      const auto outcome = job.run(slow, threads);
+      INFO((outcome ? "" : outcome.error().message));
+      REQUIRE(outcome);
+      CHECK(without_report(job.around()) == made);
+    }
   }
 }
 

@@ -38,8 +38,11 @@ def test_help_and_plugins(crossdock):
     shown = crossdock("convert", "--to", "universal", "--help").stdout
     for flag in ("--tag", "--precision", "--moments", "--compact", "--hf-trainer", "--overwrite", "--memory", "--dry-run"):
         assert flag in shown
+    shown = crossdock("convert", "--to", "safetensors", "--help").stdout
+    for flag in ("--dtype", "--shard-size", "--allow-overflow"):
+        assert flag in shown
     listed = crossdock("plugins").stdout
-    assert "reader.safetensors" in listed and "writer.universal" in listed
+    assert all(plugin in listed for plugin in ("reader.safetensors", "writer.universal", "writer.safetensors"))
 
 
 @pytest.mark.parametrize("args", [

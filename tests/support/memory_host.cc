@@ -44,6 +44,22 @@ float half_to_float(uint16_t h) {
                           : std::ldexp(float(mantissa), -24));
 }
 
+// To 16 bits of which so many are the mantissa's, to nearest even.
+uint16_t narrow(float value, int mantissa_bits) {
+  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  const int bias = (1 << (14 - mantissa_bits)) - 1;
+  const uint32_t infinity = (2u * static_cast<uint32_t>(bias) + 1) << mantissa_bits;
+  if (std::isnan(value)) return static_cast<uint16_t>(sign | infinity | 1u << (mantissa_bits - 1));
+  if (std::isinf(value)) return static_cast<uint16_t>(sign | infinity);
+  const float magnitude = std::abs(value);
+  const int exponent = magnitude == 0 ? 1 - bias : std::max(std::ilogb(magnitude), 1 - bias);
+  const auto scaled =
+      static_cast<uint32_t>(std::nearbyint(std::ldexp(magnitude, mantissa_bits - exponent)));
+  // Without its leading one, which adds one to the exponent; a subnormal has none.
+  const uint32_t bits = (static_cast<uint32_t>(exponent + bias - 1) << mantissa_bits) + scaled;
+  return static_cast<uint16_t>(sign | std::min(bits, infinity));
+}
+
 // Marks [begin, end) of the object as written; false when part of it was already.
 bool mark(PlanObject& object, uint64_t begin, uint64_t end) {
   if (begin == end) return true;
@@ -292,9 +308,9 @@ struct Calls {
       out = std::move(raw);
       return XD_OK;
     }
-    if (to != DType::F32)
+    if (to != DType::F32 && to != DType::F16 && to != DType::BF16)
       return error(err, XD_UNSUPPORTED_DATA,
-                   cat("the memory host casts to F32 only, not to ", manifest::name(to)));
+                   cat("the memory host casts to no ", manifest::name(to)));
     Cursor in(as_bytes(raw));
     for (uint64_t i = 0; i < r.count; ++i) {
       float value = 0;
@@ -305,14 +321,19 @@ struct Calls {
         case DType::F16:
           value = half_to_float(in.le<uint16_t>());
           break;
+        case DType::F32:
+          value = in.le<float>();
+          break;
         case DType::F64:
           value = static_cast<float>(in.le<double>());
           break;
         default:
           return error(err, XD_UNSUPPORTED_DATA,
-                       cat("the memory host casts no ", manifest::name(from), " to F32"));
+                       cat("the memory host casts no ", manifest::name(from)));
       }
-      put_le(out, std::bit_cast<uint32_t>(value));
+      if (to == DType::F32) put_le(out, std::bit_cast<uint32_t>(value));
+      if (to == DType::F16) put_le(out, narrow(value, 10));
+      if (to == DType::BF16) put_le(out, narrow(value, 7));
     }
     return XD_OK;
   }

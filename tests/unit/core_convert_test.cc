@@ -105,6 +105,19 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
   CHECK(report->tensors[0].role == "parameter");
 }
 
+TEST_CASE("a writer gets the text of config.json, and of other files their names") {
+  Fixture f;
+  put(f.dir / "src/config.json", "{ }");
+  put(f.dir / "src/vocab.json", "{}");
+  f.fake.manifest.aux_files = {
+      {manifest::AuxKind::kConfig, "config.json", std::string("config.json")},
+      {manifest::AuxKind::kTokenizer, "vocab.json", std::string("vocab.json")}};
+  REQUIRE(f.run());
+  REQUIRE(FakeWriter::aux_files.size() == 2);
+  CHECK(std::get<manifest::Bytes>(FakeWriter::aux_files[0].content).data == "{ }");
+  CHECK(std::get<std::string>(FakeWriter::aux_files[1].content) == "vocab.json");
+}
+
 TEST_CASE("what a writer has no place for is excluded with its reason") {
   Fixture f;
   f.fake.add("buf", DType::I64, {1}, std::string(8, 'b'));

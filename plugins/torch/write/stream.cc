@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "plugins/common/crc32.h"
+#include "plugins/common/infinities.h"
 #include "plugins/torch/write/results.h"
 
 namespace crossdock::torch_write {
@@ -66,18 +67,14 @@ Result<void> stop_if_cancelled(const Host& host) {
 // infinities.
 uint64_t count_beyond_fp16(std::span<const std::byte> values, manifest::DType dtype) {
   constexpr float kRoundsToInfinity = 65520;
+  if (dtype == manifest::DType::F16) return common::count_infinities(values, dtype);
+  if (dtype != manifest::DType::F32) return 0;
   uint64_t n = 0;
-  const auto each = [&]<class T>(T, auto&& is_beyond) {
-    for (size_t i = 0; i < values.size(); i += sizeof(T)) {
-      T value;
-      std::memcpy(&value, values.data() + i, sizeof(T));
-      n += is_beyond(value);
-    }
-  };
-  if (dtype == manifest::DType::F32)
-    each(float{}, [](float v) { return std::isfinite(v) && std::abs(v) >= kRoundsToInfinity; });
-  if (dtype == manifest::DType::F16)
-    each(uint16_t{}, [](uint16_t v) { return (v & 0x7fff) == 0x7c00; });
+  for (size_t i = 0; i < values.size(); i += sizeof(float)) {
+    float value;
+    std::memcpy(&value, values.data() + i, sizeof(float));
+    n += std::isfinite(value) && std::abs(value) >= kRoundsToInfinity;
+  }
   return n;
 }
 

@@ -1,0 +1,171 @@
+// org.crossdock.writer.safetensors: a Hugging Face folder, as save_pretrained leaves it.
+//
+// Objects 0 to n - 1 are the files of tensors; then comes the index, if there are several, and
+// config.json, if what it says of the element type must change. All other files beside the tensors
+// the host copies.
+#include <crossdock/file_name.hpp>
+#include <crossdock/plugin.hpp>
+
+#include <algorithm>
+
+#include "plugins/common/quote.h"
+#include "plugins/writer_safetensors/config_text.h"
+#include "plugins/writer_safetensors/stream.h"
+
+namespace crossdock::writer_safetensors {
+namespace {
+
+using manifest::DType;
+using manifest::Manifest;
+
+constexpr std::string_view kConfig = "config.json";
+
+// As config.json spells it.
+std::string_view torch_name(DType dtype) {
+  return dtype == DType::BF16 ? "bfloat16" : dtype == DType::F16 ? "float16" : "float32";
+}
+
+const manifest::AuxFile* find_config(const Manifest& model) {
+  const auto it = std::ranges::find(model.aux_files, kConfig, &manifest::AuxFile::name);
+  return it == model.aux_files.end() ? nullptr : &*it;
+}
+
+// config.json's text with the element type that was asked for; empty where it can be copied.
+std::string changed_config(const Manifest& model, const Settings& settings) {
+  const manifest::AuxFile* config = find_config(model);
+  const auto* text = config ? std::get_if<manifest::Bytes>(&config->content) : nullptr;
+  if (!text || settings.dtype == DType::UNSPECIFIED) return {};
+  std::string changed = with_dtype(text->data, torch_name(settings.dtype));
+  return changed == text->data ? std::string() : changed;
+}
+
+class SafetensorsWriter : public Writer {
+ public:
+  static Result<std::unique_ptr<Writer>> open(const Host&, Manifest model, const Options& options) {
+    XD_TRY_SET(const auto settings, Settings::from(options));
+    model.source.metadata = {};  // of no use here, and a GGUF file's is large
+    XD_TRY_SET(auto files, make_files(model, settings));
+    return std::unique_ptr<Writer>(
+        new SafetensorsWriter(settings, std::move(model), std::move(files)));
+  }
+
+  Result<void> plan(const Host&, Plan& out) override {
+    for (const File& file : files_) {
+      XD_TRY_SET(const uint32_t id, out.object(file.name, file.head_bytes + file.data_bytes));
+      XD_TRY(plan_items(out, id, file));
+    }
+    if (files_.size() > 1) XD_TRY(plan_text(out, kIndex, index_text(files_, model_)));
+    if (!config_.empty()) XD_TRY(plan_text(out, kConfig, config_));
+    XD_TRY(plan_aux(out));
+    for (uint64_t i = 0; i < model_.tensors.size(); ++i) {
+      const manifest::Tensor& t = model_.tensors[i];
+      if (t.excluded.empty() && t.role == manifest::Role::kOptimizerState)
+        XD_TRY(out.exclude(i, "optimizer state: the folder is of a model"));
+    }
+    if (find_config(model_)) return {};
+    return out.note(
+        "The source has no config.json, without which transformers does not load the folder: put "
+        "the model's own beside the weights.");
+  }
+
+  Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
+                                 Object& out) override {
+    const File& file = files_.at(object);
+    XD_TRY_SET(const Overflow overflow,
+               writer_safetensors::write_item(host, model_, file, cut(file).at(item), out));
+    return overflow.encode();
+  }
+
+  // All values of the file have been seen, and nothing is in place yet.
+  Result<void> seal(const Host& host, uint32_t object, Object& out,
+                    std::span<const std::string_view> results) override {
+    if (object >= files_.size()) {
+      const bool is_index = files_.size() > 1 && object == files_.size();
+      return out.write(0, as_bytes(is_index ? index_text(files_, model_) : config_));
+    }
+    const File& file = files_[object];
+    XD_TRY_SET(const Overflow overflow, joined(results));
+    if (overflow.n_values > 0) XD_TRY(report(host, file, overflow));
+    const bool has_items = !file.tensors.empty();
+    return has_items ? Result<void>() : out.write(0, as_bytes(head(file, model_)));
+  }
+
+ private:
+  SafetensorsWriter(const Settings& settings, Manifest model, std::vector<File> files)
+      : settings_(settings),
+        model_(std::move(model)),
+        files_(std::move(files)),
+        config_(changed_config(model_, settings_)) {}
+
+  static Result<void> plan_text(Plan& out, std::string_view path, const std::string& text) {
+    auto id = out.object(std::string(path), text.size());
+    return id ? Result<void>() : std::move(id).error();
+  }
+
+  bool is_own_name(std::string_view name) const {
+    const std::string folded = fold_case(name);
+    const auto is = [&](std::string_view own) { return folded == own; };
+    return (is(kConfig) && !config_.empty()) || is(kIndex) || is("crossdock.json") ||
+           std::ranges::any_of(files_, is, &File::name);
+  }
+
+  Result<void> plan_aux(Plan& out) const {
+    for (uint64_t i = 0; i < model_.aux_files.size(); ++i) {
+      const std::string& name = model_.aux_files[i].name;
+      if (name == kConfig && !config_.empty()) continue;
+      XD_TRY(is_own_name(name)
+                 ? out.note(cat(common::in_quotes(name),
+                                " of the source is not copied: the folder has a file of that name"))
+                 : out.aux(name, i));
+    }
+    return {};
+  }
+
+  // A note where the user allows it, else a refusal.
+  Result<void> report(const Host& host, const File& file, const Overflow& overflow) const {
+    const std::string first =
+        cat("the first in tensor ", common::in_quotes(model_.tensors[overflow.first].target()));
+    const std::string_view dtype = flag_name(settings_.dtype);
+    if (settings_.allow_overflow) {
+      host.log(XD_LOG_WARN, cat(file.name, ": ", overflow.n_values, " values beyond ", dtype,
+                                " became infinite, ", first, " (--allow-overflow)."));
+      return {};
+    }
+    const std::string_view wider = settings_.dtype == DType::F16    ? "--dtype bf16 or fp32"
+                                   : settings_.dtype == DType::BF16 ? "--dtype fp32"
+                                                                    : "--dtype source";
+    return unsupported(cat("--dtype ", dtype, ": expected values that ", dtype, " can hold, found ",
+                           overflow.n_values, " beyond, ", first, ": use ", wider,
+                           ", or --allow-overflow, with which they become infinite"));
+  }
+
+  const Settings settings_;
+  const Manifest model_;
+  const std::vector<File> files_;
+  const std::string config_;  // empty: the source's own is copied
+};
+
+constexpr xd_writer_api kApi = writer_api<SafetensorsWriter>();
+constexpr const char* kFormats[] = {"safetensors", nullptr};
+constexpr const char* kPatterns[] = {nullptr};
+const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
+                                XD_WRITER,
+                                XD_CAP_CONCURRENT | XD_CAP_FILE_NAMES,
+                                "org.crossdock.writer.safetensors",
+                                CROSSDOCK_VERSION,
+                                "Hugging Face folder of safetensors, with index and config.json",
+                                kFormats,
+                                kPatterns,
+                                kOptions,
+                                nullptr,
+                                &kApi};
+const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
+const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
+
+}  // namespace
+}  // namespace crossdock::writer_safetensors
+
+extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &crossdock::writer_safetensors::kLibrary;
+  return XD_OK;
+}
