@@ -128,13 +128,18 @@ class Composer {
     return {};
   }
 
+  // Whether files have the parameter otherwise. Where only the order of its elements may differ,
+  // both are read, and it stays.
+  static bool has_other_names(const Instance& instance) {
+    const pb::Parameter& p = *instance.of.parameter;
+    return instance.own && !p.from().empty() && p.from(0).from() != p.name();
+  }
+
   // In the order of the file, so that the first fault is that of the first tensor.
   std::vector<const Instance*> in_order() const {
     std::vector<std::pair<uint64_t, const Instance*>> order;
     for (const auto& [key, instance] : instances_) {
-      if (instance.parts.empty() &&
-          (names_ == Names::kModule || instance.of.parameter->from().empty()))
-        continue;
+      if (names_ == Names::kModule ? instance.parts.empty() : !has_other_names(instance)) continue;
       uint64_t first = instance.own.value_or(UINT64_MAX);
       for (const auto& [from, tensor] : instance.parts) first = std::min(first, tensor);
       order.emplace_back(first, &instance);
