@@ -281,7 +281,9 @@ def main():
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "bin", "gguf", "large", "peer"])
+    parser.add_argument("--only", nargs="+",
+                        choices=["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "bin", "gguf",
+                                 "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
