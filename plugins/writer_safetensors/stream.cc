@@ -70,7 +70,7 @@ class ItemWriter {
       const uint64_t some = std::min(count - done, size / elem_bytes);
       const auto values = buffer.span().first(some * elem_bytes);
       XD_TRY(read_tensor(host_, dense_range(tensor.tensor, begin + done, some), values));
-      n -= count_infinities(values, stored);
+      n -= std::min(n, count_infinities(values, stored));
       done += some;
     }
     if (n > 0) overflow_.add({n, tensor.tensor});

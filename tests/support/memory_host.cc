@@ -253,7 +253,7 @@ struct Calls {
   }
 
   static xd_status plan_exclude(void* ctx, xd_plan* p, uint64_t tensor, const char* reason,
-                             xd_error* err) {
+                                xd_error* err) {
     MemoryHost& host = self(ctx);
     if (host.fault()) return error(err, XD_IO, "plan_exclude: injected fault");
     if (tensor >= host.manifest.tensors.size())
@@ -430,7 +430,7 @@ MemoryHost::MemoryHost()
              Calls::input_name,     Calls::input_size,   Calls::source_open,
              Calls::source_size,    Calls::source_read,  Calls::bytes_append,
              Calls::plan_object,    Calls::plan_item,    Calls::plan_aux,
-             Calls::plan_exclude,      Calls::plan_note,    Calls::tensor_view,
+             Calls::plan_exclude,   Calls::plan_note,    Calls::tensor_view,
              Calls::tensor_read,    Calls::object_write, Calls::object_zero,
              Calls::input_named} {}
 
