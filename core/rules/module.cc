@@ -156,12 +156,21 @@ class Description {
   Result<void> check_there(const pb::Parameter& p, const Numbers& numbers) const {
     const std::string name = with_numbers(p.name(), numbers);
     if (tied_.contains(name) || has(name)) return {};
-    const std::string flag = prefix_flag();
-    return invalid(cat("expected the parameter ", name, " of ", rule_.class_name(),
-                       " in the source, found none of that name: ",
-                       flag.empty()
-                           ? "use --strip-prefix, --add-prefix or --rename where only names differ"
-                           : cat("use ", flag)));
+    const std::string flag = prefix_flag(), unknown = first_unknown();
+    return invalid(cat(
+        "expected the parameter ", name, " of ", rule_.class_name(),
+        " in the source, found none of that name",
+        unknown.empty() ? "" : cat(", but ", base::printable(unknown), ", which it has not"), ": ",
+        flag.empty() ? "use --strip-prefix, --add-prefix or --rename where only names differ"
+                     : cat("use ", flag)));
+  }
+
+  // The first name that the class has not; empty: it has them all.
+  std::string first_unknown() const {
+    for (const auto& [name, tensor] : by_name_) {
+      if (!rule_.knows(name)) return name;
+    }
+    return {};
   }
 
   Result<void> check_choice(const pb::Choice& choice) const {
@@ -236,15 +245,13 @@ class Description {
 
   // What the rule does not know may be a parameter: to leave it out would shift all behind it.
   Result<void> check_rest() const {
-    for (const auto& [name, tensor] : by_name_) {
-      if (rule_.knows(name)) continue;
-      return invalid(
-          cat("expected only parameters that ", rule_.class_name(), " has, found ",
-              base::printable(name),
-              ": use --strip-prefix, --add-prefix or --rename where only names differ, or describe "
-              "the job's own module with --target"));
-    }
-    return {};
+    const std::string unknown = first_unknown();
+    if (unknown.empty()) return {};
+    return invalid(
+        cat("expected only parameters that ", rule_.class_name(), " has, found ",
+            base::printable(unknown),
+            ": use --strip-prefix, --add-prefix or --rename where only names differ, or describe "
+            "the job's own module with --target"));
   }
 
   const ModuleRule& rule_;
