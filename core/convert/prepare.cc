@@ -117,6 +117,14 @@ Result<void> compose(Session& session, const rules::ModuleRule& rule, rules::Nam
   return {};
 }
 
+// Of a model whose names stay: sizes can be held against config.json all the same.
+Result<void> check_sizes(const Session& session, const rules::ModuleRule* rule, const Manifest& m) {
+  const bool ignores = session.request.target.ignore_config_mismatch;
+  if (rule) return rules::check_against_config(*rule, m, ignores);
+  XD_TRY_SET(const auto like, rules::ModuleRule::find_like(session.rules, m));
+  return like ? rules::check_against_config(*like, m, ignores) : Result<void>();
+}
+
 // That all parameters of the class are there, of the sizes that config.json tells.
 Result<void> check_class(const rules::ModuleRule& rule, const model::TargetOptions& options,
                          const Manifest& m) {
@@ -132,9 +140,11 @@ Result<void> check_class(const rules::ModuleRule& rule, const model::TargetOptio
 // Tensors that the class has not, and that nobody excludes.
 Result<void> check_unknown(Session& session, const rules::ModuleRule& rule, const Manifest& m,
                            const std::vector<uint64_t>& unknown) {
-  if (unknown.empty()) return {};
   std::vector<std::string> names;
-  for (const uint64_t i : unknown) names.push_back(m.tensors[i].target());
+  for (const uint64_t i : unknown) {
+    if (m.tensors[i].excluded.empty()) names.push_back(m.tensors[i].target());
+  }
+  if (names.empty()) return {};
   if (!session.request.keep_unmatched && !session.request.target.ignore_config_mismatch) {
     return invalid(cat("expected only parameters that ", rule.class_name(), " has, found ",
                        base::printable(names[0]), in_brackets(model::wrapper_hint(m)),
@@ -159,8 +169,7 @@ Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool n
   known = {rules::find_tied(rule, m), rules::find_unknown(rule, m)};
   if (needs_module)  // then what is missing is told with what else the writer could do
     return rules::check_against_config(rule, m, session.request.target.ignore_config_mismatch);
-  XD_TRY(check_class(rule, session.request.target, m));
-  return check_unknown(session, rule, m, known.unknown);
+  return check_class(rule, session.request.target, m);
 }
 
 // Leaves the names of files, and those of the module where the files have others.
@@ -241,7 +250,7 @@ Result<void> make_target(Session& session, Prepared& prepared) {
     } else if (rule && (needs_module || !own_names)) {
       XD_TRY(apply_class(session, *rule, needs_module, prepared, known));
     } else {
-      if (rule) XD_TRY(rules::check_against_config(*rule, m, options.ignore_config_mismatch));
+      XD_TRY(check_sizes(session, rule, m));
       known.tied = model::tied_embeddings(m, notes);
       if (std::string note = not_compared_note(rule, own_names, m); !note.empty())
         notes.push_back(std::move(note));
@@ -256,6 +265,7 @@ Result<void> make_target(Session& session, Prepared& prepared) {
   } else {
     XD_TRY(exclude_tied(*prepared.tensors, known, m, session.window_bytes(), session.cancelled,
                         notes));
+    if (rule) XD_TRY(check_unknown(session, *rule, m, known.unknown));
   }
   session.notes.add(std::move(notes));
   return {};

@@ -45,14 +45,37 @@ void ModuleRule::add(const pb::Parameter& parameter, bool is_buffer) {
   }
 }
 
+Result<ModuleRule> ModuleRule::compiled(std::shared_ptr<const pb::Architecture> rule,
+                                        std::string class_name) {
+  ModuleRule out(std::move(rule), std::move(class_name));
+  if (auto done = out.compile(); !done)
+    return std::move(done).error().in(cat("rule ", out.class_name_));
+  return out;
+}
+
 Result<std::optional<ModuleRule>> ModuleRule::find(const RuleSet& rules, const Manifest& m) {
   const model::ModelClass asked = model::model_class(m);
   XD_TRY_SET(auto rule, rules.module_of(asked));
   if (!rule) return std::optional<ModuleRule>();
-  ModuleRule out(std::move(rule), asked.architecture);
-  if (auto compiled = out.compile(); !compiled)
-    return std::move(compiled).error().in(cat("rule ", asked.architecture));
+  XD_TRY_SET(ModuleRule out, compiled(std::move(rule), asked.architecture));
   return std::optional(std::move(out));
+}
+
+Result<std::optional<ModuleRule>> ModuleRule::find_like(const RuleSet& rules, const Manifest& m) {
+  const model::ModelClass asked = model::model_class(m);
+  if (!asked.architecture.empty()) return std::optional<ModuleRule>();
+  XD_TRY_SET(const Rules of_type, rules.modules_of(asked.model_type));
+  for (const auto& rule : of_type) {
+    XD_TRY_SET(ModuleRule like, compiled(rule, rule->architecture(0)));
+    bool has_all = true;
+    for (const manifest::Tensor& t : m.tensors) {
+      if (!has_all || !t.excluded.empty()) continue;
+      XD_TRY_SET(const auto stored, like.find_stored(t.target()));
+      has_all = stored.has_value();
+    }
+    if (has_all) return std::optional(std::move(like));
+  }
+  return std::optional<ModuleRule>();
 }
 
 Result<void> ModuleRule::compile() {

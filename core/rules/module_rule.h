@@ -27,6 +27,12 @@ class ModuleRule {
   // The rule for the class that the model's config.json names; nothing when there is none.
   static Result<std::optional<ModuleRule>> find(const RuleSet& rules, const manifest::Manifest& m);
 
+  // Of a model whose config.json names no class: one of its model type that has all its tensors,
+  // the first in the alphabet. Its sizes are those of any other; which parameters there are it
+  // cannot tell.
+  static Result<std::optional<ModuleRule>> find_like(const RuleSet& rules,
+                                                     const manifest::Manifest& m);
+
   const v1::Architecture& rule() const { return *rule_; }
   // "LlamaForCausalLM", for messages.
   const std::string& class_name() const { return class_name_; }
@@ -68,6 +74,8 @@ class ModuleRule {
 
  private:
   ModuleRule(std::shared_ptr<const v1::Architecture> rule, std::string class_name);
+  static Result<ModuleRule> compiled(std::shared_ptr<const v1::Architecture> rule,
+                                     std::string class_name);
   Result<void> compile();
   Result<std::vector<std::string>> spellings_of(const std::string& name) const;
   void add(const v1::Parameter& parameter, bool is_buffer);

@@ -46,7 +46,7 @@ bool is_for(const pb::Architecture& rule, const model::ModelClass& asked) {
 
 // The folders in a folder of rules, in order of their names; none where there is no such folder.
 // One that cannot be read whole is an error, for fewer rules would give other names.
-Result<std::vector<fs::path>> model_types_in(const fs::path& folder) {
+Result<std::vector<fs::path>> entries_of(const fs::path& folder) {
   std::vector<fs::path> out;
   boost::system::error_code ec;
   if (!fs::exists(folder, ec)) return out;
@@ -134,7 +134,7 @@ Result<Rule> RuleSet::find(const model::ModelClass& asked) const {
   for (const fs::path& folder : folders_) {
     if (const fs::path file = folder / asked.model_type / name; is_there(file))
       return read_rule(file);
-    XD_TRY_SET(const auto model_types, model_types_in(folder));
+    XD_TRY_SET(const auto model_types, entries_of(folder));
     for (const fs::path& model_type : model_types) {
       if (is_there(model_type / name)) return read_rule(model_type / name);
     }
@@ -145,14 +145,33 @@ Result<Rule> RuleSet::find(const model::ModelClass& asked) const {
 Result<Rule> RuleSet::module_of(const model::ModelClass& asked) const {
   if (asked.model_type.empty() || asked.architecture.empty()) return Rule();
   XD_TRY_SET(Rule rule, find(asked));
-  if (!rule || rule->base().architecture().empty()) return rule;
+  return rule ? with_base(std::move(rule)) : rule;
+}
+
+Result<Rule> RuleSet::with_base(Rule rule) const {
   const std::string& base = rule->base().architecture();
+  if (base.empty()) return rule;
   XD_TRY_SET(const Rule of_base, find({rule->model_type(), base}));
   if (!of_base || !of_base->base().architecture().empty())
-    return invalid(cat("rule ", asked.architecture, ": expected a rule of its base class ", base,
+    return invalid(cat("rule ", rule->architecture(0), ": expected a rule of its base class ", base,
                        " that says everything itself, found ", of_base ? "another" : "none"));
   XD_TRY_SET(pb::Architecture all, Member::join(*of_base, *rule));
   return std::make_shared<const pb::Architecture>(std::move(all));
+}
+
+Result<Rules> RuleSet::modules_of(const std::string& model_type) const {
+  Rules out;
+  if (!name_fault(model_type).empty()) return out;
+  for (const fs::path& folder : folders_) {
+    XD_TRY_SET(const auto files, entries_of(folder / model_type));
+    for (const fs::path& file : files) {
+      if (file.extension() != ".textproto") continue;
+      XD_TRY_SET(Rule rule, read_rule(file));
+      if (rule->architecture().empty()) continue;  // layouts
+      XD_TRY_SET(out.emplace_back(), with_base(std::move(rule)));
+    }
+  }
+  return out;
 }
 
 Result<Rules> RuleSet::with_layouts_of(const std::string& format) const {
@@ -160,7 +179,7 @@ Result<Rules> RuleSet::with_layouts_of(const std::string& format) const {
   const std::string name = format + ".textproto";
   if (!name_fault(name).empty()) return out;
   for (const fs::path& folder : folders_) {
-    XD_TRY_SET(const auto model_types, model_types_in(folder));
+    XD_TRY_SET(const auto model_types, entries_of(folder));
     for (const fs::path& model_type : model_types) {
       if (!is_there(model_type / name)) continue;
       XD_TRY_SET(out.emplace_back(), read_rule(model_type / name));

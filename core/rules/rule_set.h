@@ -39,11 +39,16 @@ class RuleSet {
   // as of load(), and a base class without a rule.
   Result<std::shared_ptr<const v1::Architecture>> module_of(const model::ModelClass& asked) const;
 
+  // The rules of all classes of a model type, in order of their files' names.
+  Result<Rules> modules_of(const std::string& model_type) const;
+
   // The rules that may hold layouts of a format ("gguf"), in order of their files' names.
   Result<Rules> with_layouts_of(const std::string& format) const;
 
  private:
   Result<std::shared_ptr<const v1::Architecture>> find(const model::ModelClass& asked) const;
+  Result<std::shared_ptr<const v1::Architecture>> with_base(
+      std::shared_ptr<const v1::Architecture> rule) const;
 
   Rules of_files_;
   std::vector<boost::filesystem::path> folders_;

@@ -139,6 +139,8 @@ def test_gamma_of_a_module_of_its_own_stays(crossdock, tmp_path):
     """Without a rule nothing is renamed: a plain gamma is a parameter (layer scale), and the old names are told."""
     save(tmp_path / "in", make(t.BertForSequenceClassification, t.BertConfig, **SMALL),
          {"stage.gamma": torch.ones(2), "a.LayerNorm.gamma": torch.ones(2)})
+    config = json.loads((tmp_path / "in/config.json").read_text())
+    (tmp_path / "in/config.json").write_text(json.dumps({**config, "architectures": ["MyBert"]}))
     done = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", "--no-sync")
     assert set(universal(tmp_path / "out")) == {"stage.gamma", "a.LayerNorm.gamma"}
     said = done.stdout + done.stderr
@@ -228,7 +230,9 @@ def test_a_user_s_rule_gives_names(crossdock, tmp_path):
 def test_what_the_class_does_not_know(crossdock, tmp_path):
     model = make(t.LlamaForCausalLM, t.LlamaConfig, **SMALL)
     save(tmp_path / "in", model, {**state_of(model), "v_head.weight": torch.ones(1, 32)})
-    done = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", "--no-sync")
+    error = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", code=1).stderr
+    assert "expected only parameters that LlamaForCausalLM has, found v_head.weight" in error and not (tmp_path / "out").exists()
+    done = crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "universal", "--no-sync", "--keep-unmatched")
     assert "LlamaForCausalLM has no v_head.weight" in done.stdout + done.stderr
     assert "v_head.weight" in universal(tmp_path / "out")
     both = {**state_of(model), "norm.weight": torch.ones(32)}
