@@ -2,6 +2,7 @@
 
 #include "core/base/regex.h"
 #include "core/base/text.h"
+#include "core/rules/parts.h"
 #include "core/rules/rules.pb.h"
 #include "core/rules/textproto.h"
 
@@ -21,6 +22,21 @@ namespace {
 
 using Rule = std::shared_ptr<const pb::Architecture>;
 
+// That every part of a file's tensors is named.
+Result<void> check_parameters(const google::protobuf::RepeatedPtrField<pb::Parameter>& parameters) {
+  for (const pb::Parameter& parameter : parameters) {
+    if (parameter.name().empty()) return invalid("expected a parameter with a name, found none");
+    const auto checked = for_each_leaf(parameter.from(), [&](const pb::Part& part) -> Result<void> {
+      if (!part.from().empty()) return {};
+      return invalid(cat("expected a name or parts in `from` of ", parameter.name(),
+                         ", found "
+                         "neither"));
+    });
+    XD_TRY(checked);
+  }
+  return {};
+}
+
 Result<Rule> read_rule(const fs::path& file) {
   XD_TRY_SET(auto rule, read_textproto<pb::Architecture>(file.string(), "a rule"));
   if ((!rule.parameter().empty() || rule.has_base()) && rule.architecture().empty())
@@ -28,6 +44,8 @@ Result<Rule> read_rule(const fs::path& file) {
                        ": expected architecture, the class that the parameters are "
                        "of, found none"));
   const auto check = [&]() -> Result<void> {
+    XD_TRY(check_parameters(rule.parameter()));
+    XD_TRY(check_parameters(rule.buffer()));
     for (const pb::Renamed& renamed : rule.renamed()) XD_TRY(base::Regex::compile(renamed.from()));
     for (const pb::Excluded& excluded : rule.excluded())
       XD_TRY(base::Regex::compile(excluded.name()));

@@ -4,14 +4,14 @@ The files are what the Hub has (no prefix of the base class, gamma and beta, wei
 save_model of safetensors leaves of tied names, and old buffers and heads. The real class is transformers'.
 """
 import json
-import os
 
 import pytest
 import torch
 import transformers as t
-from safetensors.torch import save_file, save_model
+from safetensors.torch import save_model
 
-OPTIMIZER = ("--lr", 1e-3, "--weight-decay", 0.01)
+from module_judge import OPTIMIZER, check_both, check_universal, save, universal
+
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
          "max_position_embeddings": 32}
 GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
@@ -29,40 +29,6 @@ def make(cls, config, **fields):
         for parameter in model.parameters():  # norms begin as ones, biases as zeros: then one could stand for another
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
-
-
-def save(folder, model, tensors):
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({n: x.detach().clone().contiguous() for n, x in tensors.items()}, folder / "model.safetensors")
-
-
-def universal(folder):
-    zero = folder / "global_step0/zero"
-    return {os.path.relpath(here, zero): torch.load(os.path.join(here, "fp32.pt"))["param"]
-            for here, _, files in os.walk(zero) if "fp32.pt" in files}
-
-
-def check_universal(crossdock, folder, out, model, *flags):
-    """Exactly named_parameters(), by name, shape and value; gives what was said."""
-    done = crossdock("convert", folder, out, "--to", "universal", "--no-sync", *flags)
-    found, want = universal(out), dict(model.named_parameters())
-    assert set(found) == set(want)
-    for name, parameter in want.items():
-        assert torch.equal(found[name], parameter.detach().float()), name
-    return done.stdout + done.stderr
-
-
-def check_both(crossdock, folder, out, model):
-    said = check_universal(crossdock, folder, out / "universal", model)
-    crossdock("convert", folder, out / "zero3", "--to", "zero3", "--world-size", 1, *OPTIMIZER, "--no-sync")
-    states = torch.load(out / "zero3/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)
-    optimizer = torch.load(out / "zero3/global_step0/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", weights_only=False)
-    assert [n for shapes in states["param_shapes"] for n in shapes] == [n for n, _ in model.named_parameters()]
-    flat = torch.cat([p.detach().reshape(-1).float() for p in model.parameters()])
-    assert torch.equal(torch.cat(optimizer["optimizer_state_dict"]["fp32_flat_groups"]), flat)
-    return said
 
 
 def state_of(model, *without):
