@@ -1,23 +1,13 @@
 #include "core/convert/prepare.h"
 
 #include "core/base/text.h"
+#include "core/convert/make_target.h"
 #include "core/convert/source_hints.h"
-#include "core/convert/tied.h"
 #include "core/io/paths.h"
-#include "core/model/config.h"
-#include "core/model/describe.h"
 #include "core/model/refusals.h"
-#include "core/rules/class_names.h"
-#include "core/rules/config_check.h"
-#include "core/rules/module.h"
-#include "core/rules/param_groups.h"
 
 #include <boost/filesystem/operations.hpp>
 
-#include <algorithm>
-#include <optional>
-#include <set>
-#include <string_view>
 #include <utility>
 
 namespace crossdock::convert {
@@ -26,10 +16,6 @@ namespace fs = boost::filesystem;
 using manifest::Manifest;
 
 namespace {
-
-std::string in_brackets(const std::string& text) {
-  return text.empty() ? "" : cat(" (", text, ")");
-}
 
 Result<void> check_request(const Request& request) {
   if (request.memory >= kMinMemory) return {};
@@ -72,203 +58,6 @@ Result<void> refuse_codes(const OpenModel& source, const Manifest& target,
       "expected plain weights, found integers in ", given, " and ", beside,
       " beside it, which says that the model is quantised: convert from the model's bf16 or fp32 "
       "release"));
-}
-
-// How the user compares names that no rule was held against.
-constexpr std::string_view kDescribe =
-    "A description of the job's module compares them: `python -m crossdock_manifest describe MODEL "
-    "-o target.pb`, then --target target.pb.";
-
-// Whether the user gives the job's own names, which need not be the class's. To strip a wrapper's
-// prefix is not that; to strip the base class's is.
-bool gives_own_names(const model::TargetOptions& options, const rules::ModuleRule* rule) {
-  if (!options.renames.empty() || !options.add_prefix.empty()) return true;
-  return rule && !options.strip_prefix.empty() && options.strip_prefix == rule->base_prefix();
-}
-
-// Why the names were not held against those of a class; empty where there is none to speak of, or
-// the user gives names to a class that no rule describes.
-std::string not_compared_note(const rules::ModuleRule* rule, bool own_names, const Manifest& m) {
-  if (rule)
-    return cat("The names are yours, and were not compared with those of ", rule->class_name(),
-               ". ", kDescribe);
-  const model::ModelClass asked = model::model_class(m);
-  if (own_names || (asked.model_type.empty() && asked.architecture.empty())) return {};
-  const std::string old = rules::old_names_hint(m);
-  return cat("The names are those of the files, and were not compared: ",
-             asked.architecture.empty()
-                 ? "config.json does not name the class (architectures)"
-                 : cat("there is no rule for the module of ", asked.architecture),
-             ", whose names in transformers 5 may be others. ", kDescribe,
-             old.empty() ? "" : cat(" transformers 5 spells some of them otherwise: ", old, "."));
-}
-
-// The model's tensors as the class has them, or as its files do.
-Result<void> compose(Session& session, const rules::ModuleRule& rule, rules::Names names,
-                     Prepared& prepared) {
-  XD_TRY_SET(auto composed, prepared.tensors->compose(rule, names, prepared.target));
-  if (composed.n_made > 0) {
-    session.notes.add(
-        cat(composed.n_used, " tensors became ", composed.n_made, ", as ",
-            names == rules::Names::kModule ? "" : "the files of ", rule.class_name(),
-            names == rules::Names::kModule ? " of transformers 5 has them." : " have them."));
-  }
-  prepared.tensors->take(std::move(composed), prepared.target);
-  return {};
-}
-
-// Of a model whose names stay: sizes can be held against config.json all the same.
-Result<void> check_sizes(const Session& session, const rules::ModuleRule* rule, const Manifest& m) {
-  const bool ignores = session.request.target.ignore_config_mismatch;
-  if (rule) return rules::check_against_config(*rule, m, ignores);
-  XD_TRY_SET(const auto like, rules::ModuleRule::find_like(session.rules, m));
-  return like ? rules::check_against_config(*like, m, ignores) : Result<void>();
-}
-
-// That all parameters of the class are there, of the sizes that config.json tells.
-Result<void> check_class(const rules::ModuleRule& rule, const model::TargetOptions& options,
-                         const Manifest& m) {
-  XD_TRY(rules::check_against_config(rule, m, options.ignore_config_mismatch));
-  if (options.ignore_config_mismatch) return {};
-  auto all = rules::check_parameters(rule, m);
-  if (all) return all;
-  return Error{all.error().code,
-               cat(all.error().message, in_brackets(model::wrapper_hint(m)),
-                   "; if the model lacks it on purpose, say --ignore-config-mismatch")};
-}
-
-// Tensors that the class has not, and that nobody excludes.
-Result<void> check_unknown(Session& session, const rules::ModuleRule& rule, const Manifest& m,
-                           const std::vector<uint64_t>& unknown) {
-  std::vector<std::string> names;
-  for (const uint64_t i : unknown) {
-    if (m.tensors[i].excluded.empty()) names.push_back(m.tensors[i].target());
-  }
-  if (names.empty()) return {};
-  if (!session.request.keep_unmatched && !session.request.target.ignore_config_mismatch) {
-    return invalid(cat("expected only parameters that ", rule.class_name(), " has, found ",
-                       base::printable(names[0]), in_brackets(model::wrapper_hint(m)),
-                       ": use --strip-prefix, --add-prefix or --rename where only names differ, or "
-                       "--keep-unmatched to write such tensors under their own names"));
-  }
-  session.notes.add(cat(rule.class_name(), " has no ", base::listed(names),
-                        ": written as the source has them; a job of that class does not read "
-                        "them."));
-  return {};
-}
-
-// Gives the model the tensors and names of the class that config.json names, excludes what the
-// class has not, and checks that all its parameters are there.
-Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool needs_module,
-                         Prepared& prepared, OneParameter& known) {
-  Manifest& m = prepared.target;
-  XD_TRY(compose(session, rule, rules::Names::kModule, prepared));
-  std::vector<std::string> notes;
-  XD_TRY(rules::give_class_names(rule, m, notes));
-  session.notes.add(std::move(notes));
-  known = {rules::find_tied(rule, m), rules::find_unknown(rule, m)};
-  if (needs_module)  // then what is missing is told with what else the writer could do
-    return rules::check_against_config(rule, m, session.request.target.ignore_config_mismatch);
-  return check_class(rule, session.request.target, m);
-}
-
-// Leaves the names of files, and those of the module where the files have others.
-Result<void> apply_class_of_files(Session& session, const rules::ModuleRule& rule,
-                                  Prepared& prepared) {
-  Manifest as_module = prepared.target;
-  std::vector<std::string> unsaid;
-  XD_TRY(prepared.tensors->compose(rule, rules::Names::kModule, as_module));
-  XD_TRY(rules::give_class_names(rule, as_module, unsaid));
-  XD_TRY(check_class(rule, session.request.target, as_module));
-  return compose(session, rule, rules::Names::kFile, prepared);
-}
-
-// The tensors that the job's own module has, where it is one of transformers 5: a description of
-// another has the names of files.
-Result<void> compose_described(Session& session, const rules::ModuleRule& rule,
-                               const Manifest& module, Prepared& prepared) {
-  Manifest as_module = prepared.target;
-  XD_TRY_SET(const auto composed,
-             prepared.tensors->compose(rule, rules::Names::kModule, as_module));
-  if (composed.n_made == 0) return {};
-  std::set<std::string_view> described;
-  for (const auto& t : module.tensors) described.insert(t.name);
-  const auto& tensors = as_module.tensors;
-  const bool fits = std::any_of(tensors.begin(), tensors.end(), [&](const auto& t) {
-    return !t.expression.empty() && described.contains(t.target());
-  });
-  return fits ? compose(session, rule, rules::Names::kModule, prepared) : Result<void>();
-}
-
-// What the rule says of the job's module, for a writer that must know it.
-Result<Manifest> describe_by_rule(const Session& session, const rules::ModuleRule* rule,
-                                  const Manifest& m) {
-  auto module = rule ? rules::describe_module(*rule, m) : rules::no_module_rule(m);
-  if (!module) {
-    return Error{module.error().code,
-                 cat("--to ", session.request.to, " must know the job's module: ",
-                     module.error().message, in_brackets(model::wrapper_hint(m)),
-                     "; or describe it by `python -m crossdock_manifest describe MODEL -o "
-                     "target.pb` and give that with --target target.pb")};
-  }
-  XD_TRY(rules::add_param_groups(session.request.target.param_groups, *rule, *module));
-  return module;
-}
-
-// The model as the job has it: names, what is trained, what is left out. The job's module is known
-// by its description or by the class's rule; a writer that does not need it can do without.
-Result<void> make_target(Session& session, Prepared& prepared) {
-  const model::TargetOptions& options = session.request.target;
-  const uint64_t caps = prepared.writer->desc.caps;
-  const bool needs_module = caps & XD_CAP_MODULE;
-  const rules::Names names = session.request.names.value_or(
-      caps & XD_CAP_FILE_NAMES ? rules::Names::kFile : rules::Names::kModule);
-  Manifest& m = prepared.target;
-  XD_TRY(model::give_names(options, m));
-  std::optional<Manifest> module;
-  OneParameter known;
-  std::vector<std::string> notes;
-  XD_TRY_SET(const auto found, rules::ModuleRule::find(session.rules, m));
-  const rules::ModuleRule* rule = found ? &*found : nullptr;
-  if (!options.description.empty()) {
-    XD_TRY_SET(module, model::read_description(options.description));
-    if (rule && names == rules::Names::kModule)
-      XD_TRY(compose_described(session, *rule, *module, prepared));
-  } else {
-    if (std::string hint = model::wrapper_hint(m); !hint.empty()) session.notes.add(hint);
-    XD_TRY(model::refuse_adapters(m));
-    XD_TRY(model::refuse_moments(m));
-    XD_TRY(model::refuse_ungathered(m));
-    if (needs_module && names == rules::Names::kFile)
-      return invalid(
-          cat("--names file: expected a description of the job's module with --target, "
-              "which --to ",
-              session.request.to, " needs, found none"));
-    const bool own_names = gives_own_names(options, rule);
-    if (rule && names == rules::Names::kFile && !own_names) {
-      XD_TRY(apply_class_of_files(session, *rule, prepared));
-    } else if (rule && (needs_module || !own_names)) {
-      XD_TRY(apply_class(session, *rule, needs_module, prepared, known));
-    } else {
-      XD_TRY(check_sizes(session, rule, m));
-      known.tied = model::tied_embeddings(m, notes);
-      if (std::string note = not_compared_note(rule, own_names, m); !note.empty())
-        notes.push_back(std::move(note));
-    }
-    if (needs_module) {
-      XD_TRY_SET(module, describe_by_rule(session, rule, m));
-    }
-  }
-  XD_TRY(model::apply_module(options, module ? &*module : nullptr, m, notes));
-  if (module) {
-    XD_TRY(check_tied(*prepared.tensors, m, session.window_bytes(), session.cancelled));
-  } else {
-    XD_TRY(exclude_tied(*prepared.tensors, known, m, session.window_bytes(), session.cancelled,
-                        notes));
-    if (rule) XD_TRY(check_unknown(session, *rule, m, known.unknown));
-  }
-  session.notes.add(std::move(notes));
-  return {};
 }
 
 }  // namespace

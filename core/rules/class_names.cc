@@ -86,6 +86,17 @@ Result<void> give_class_names(const ModuleRule& rule, Manifest& m,
   return {};
 }
 
+Result<void> give_roles(const ModuleRule& rule, Manifest& m) {
+  for (Tensor& t : m.tensors) {
+    XD_TRY_SET(const auto stored, rule.find_stored(t.target()));
+    if (!stored) continue;
+    const auto own = rule.find(stored->name);
+    if (stored->uses.empty() ? own && own->is_buffer : stored->uses[0].of.is_buffer)
+      t.role = manifest::Role::kBuffer;
+  }
+  return {};
+}
+
 std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const Manifest& m) {
   const auto tied_names = rule.tied_names(m);
   if (tied_names.empty()) return {};

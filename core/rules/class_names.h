@@ -18,6 +18,10 @@ namespace crossdock::rules {
 Result<void> give_class_names(const ModuleRule& rule, manifest::Manifest& m,
                               std::vector<std::string>& notes);
 
+// Tells the class's buffers from its parameters, under the names of files too; give_class_names()
+// does so itself.
+Result<void> give_roles(const ModuleRule& rule, manifest::Manifest& m);
+
 // The parameters that the file has under several names which the class ties: the index of the one
 // under its own name first. After give_class_names().
 std::vector<manifest::AliasGroup> find_tied(const ModuleRule& rule, const manifest::Manifest& m);

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -66,6 +65,7 @@ class Composer {
     auto next = new_.begin();
     for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
       for (; next != new_.end() && next->first == i; ++next) {
+        if (next->expression == expression(i)) places[i] = tensors.size();  // but for its name
         tensors.push_back(std::move(next->tensor));
         out.expressions.push_back(std::move(next->expression));
       }
@@ -159,30 +159,36 @@ class Composer {
   }
 
   Result<void> compose(const Instance& instance) {
-    const pb::Part* from = nullptr;
-    XD_TRY_SET(from, choose(instance));
-    if (names_ == Names::kModule) return from ? make(instance, *from) : Result<void>();
-    return from ? Result<void>() : split(instance);
+    XD_TRY_SET(auto found, choose(instance));
+    if (names_ == Names::kFile) return found ? Result<void>() : split(instance);
+    if (!found) return {};
+    for (const uint64_t i : found->stored) used_[i] = true;
+    return add(own_name(instance), instance.of.is_buffer, found->stored,
+               *std::move(found->operand));
   }
 
-  // The way in which the file has the parameter; nullptr: as the module has it.
-  Result<const pb::Part*> choose(const Instance& instance) const {
-    const pb::Part* out = nullptr;
-    Joined first;
+  // The parameter made of what the file has of it; nothing: it is there as the module has it.
+  Result<std::optional<Joined>> choose(const Instance& instance) const {
+    std::optional<Joined> out;
+    Joined first;  // that lacks something
     for (const pb::Part& from : instance.of.parameter->from()) {
       const auto part = instance.parts.find(&from);
       if (part == instance.parts.end()) continue;
-      if (part->second == instance.own) {  // of the same name, so the shape tells
-        return has_own_shape(instance) ? nullptr : &from;
+      if (instance.own && part->second != instance.own)
+        return twice(own_name(instance), *instance.own, part->second);
+      XD_TRY_SET(Joined found, join(instance, from));
+      if (found.n_missing > 0) {
+        if (first.missing.empty()) first = std::move(found);
+      } else if (instance.own) {
+        XD_TRY_SET(const bool is_own, is_own_layout(instance, *found.operand));
+        return is_own ? std::optional<Joined>() : std::optional(std::move(found));
+      } else if (out) {
+        return twice(own_name(instance), out->stored[0], found.stored[0]);
+      } else {
+        out = std::move(found);
       }
-      if (instance.own) return twice(own_name(instance), *instance.own, part->second);
-      XD_TRY_SET(const Joined found, join(instance, from));
-      if (found.n_missing == 0 && out)
-        return twice(own_name(instance), first.stored[0], found.stored[0]);
-      if (found.n_missing == 0) out = &from;
-      if (found.n_missing == 0 || first.stored.empty()) first = found;
     }
-    if (out || instance.parts.empty()) return out;
+    if (out || first.missing.empty()) return out;
     return corrupt(cat("expected ", base::printable(first.missing), ", which comes with ",
                        base::printable(m_.tensors[instance.parts.begin()->second].name),
                        ", found none: the model is incomplete"));
@@ -193,29 +199,34 @@ class Composer {
     return parts_.join(from, experts, {instance.of.numbers});
   }
 
-  // transformers too leaves a tensor as it is whose shape is right already.
-  bool has_own_shape(const Instance& instance) const {
+  // Of two layouts under one name the shape decides; transformers too leaves a tensor as it is
+  // whose shape is right already.
+  Result<bool> is_own_layout(const Instance& instance, const Operand& other) const {
     const Tensor& t = m_.tensors[*instance.own];
-    const auto& dims = instance.of.parameter->dim();
-    if (static_cast<size_t>(dims.size()) != t.shape.size()) return false;
-    for (int i = 0; i < dims.size(); ++i) {
-      if (size_in_config(facts_, dims[i]) != t.shape[static_cast<size_t>(i)]) return false;
-    }
-    return true;
+    const bool own_fits = fits(t.shape, *instance.of.parameter);
+    if (own_fits != fits(other.view.shape(), *instance.of.parameter)) return own_fits;
+    if (own_fits && t.shape == other.view.shape()) return true;
+    return invalid(cat("expected sizes in config.json that tell which way tensor ",
+                       base::printable(t.name), " of ", base::list_text(t.shape),
+                       " lies, found none"));
   }
 
-  Result<void> make(const Instance& instance, const pb::Part& from) {
-    XD_TRY_SET(Joined found, join(instance, from));
-    if (!found.operand) return invalid("expected all parts, found some");
-    for (const uint64_t i : found.stored) used_[i] = true;
-    return add(own_name(instance), instance.of.is_buffer, found.stored, *std::move(found.operand));
+  // Whether no size that config.json tells says otherwise.
+  bool fits(const std::vector<uint64_t>& shape, const pb::Parameter& parameter) const {
+    const auto& dims = parameter.dim();
+    if (static_cast<size_t>(dims.size()) != shape.size()) return false;
+    for (int i = 0; i < dims.size(); ++i) {
+      const uint64_t found = shape[static_cast<size_t>(i)];
+      if (size_in_config(facts_, dims[i]).value_or(found) != found) return false;
+    }
+    return true;
   }
 
   Result<void> add(const std::string& name, bool is_buffer, std::vector<uint64_t> of,
                    Operand operand) {
     std::sort(of.begin(), of.end());
     of.erase(std::unique(of.begin(), of.end()), of.end());
-    Tensor t = describe(m_, of);
+    Tensor t = joined_source(m_, of);
     XD_TRY_SET(Expression expression, std::move(operand).finish());
     t.dtype = expression.root().dtype;
     t.shape = expression.root().shape;
@@ -249,8 +260,11 @@ class Composer {
 
   // An expert behind a gap, or a part of an alternative that was not taken.
   Result<void> check_used() const {
+    std::map<uint64_t, std::string> unused;
     for (const auto& [name, i] : by_name_) {
-      if (used_[i]) continue;
+      if (!used_[i]) unused.emplace(i, name);
+    }
+    for (const auto& [i, name] : unused) {
       XD_TRY_SET(const auto stored, rule_.find_stored(name));
       if (!stored || stored->uses.empty() || rule_.find(name)) continue;
       return corrupt(cat("expected all parts of ",

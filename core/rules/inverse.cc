@@ -10,55 +10,71 @@ namespace {
 
 using Ops = std::vector<pb::Operation>;
 
-Error no_inverse(const char* what) {
-  return unsupported(cat("expected operations that can be undone, found ", what));
+Error no_inverse(const std::string& what) {
+  return unsupported(cat("expected operations that can be read backwards, found ", what));
 }
 
 // The sizes of dimensions as texts, "?" where they are not known: enough to undo a merge of
 // dimensions that were split before.
 using Sizes = std::vector<std::string>;
 
+constexpr uint32_t kMaxRank = 64;  // more than any tensor has
+
 const std::string& at(Sizes& sizes, size_t dim) {
   if (sizes.size() <= dim) sizes.resize(dim + 1, "?");
   return sizes[dim];
 }
 
+Result<pb::Operation> undo_split(const pb::Split& split, Sizes& sizes) {
+  if (split.dim() >= kMaxRank || split.size().empty()) return no_inverse("a split of no dimension");
+  at(sizes, split.dim());
+  const auto place = sizes.begin() + split.dim();
+  sizes.insert(sizes.erase(place), split.size().begin(), split.size().end());
+  pb::Operation out;
+  out.mutable_merge()->set_dim(split.dim());
+  out.mutable_merge()->set_count(static_cast<uint32_t>(split.size().size()));
+  return out;
+}
+
+Result<pb::Operation> undo_merge(const pb::Merge& merge, Sizes& sizes) {
+  const uint32_t dim = merge.dim(), count = merge.count();
+  if (dim >= kMaxRank || count == 0 || count > kMaxRank)
+    return no_inverse("a merge of no dimensions");
+  at(sizes, dim + count - 1);
+  pb::Operation out;
+  out.mutable_split()->set_dim(dim);
+  for (uint32_t i = 0; i < count; ++i) out.mutable_split()->add_size(sizes[dim + i]);
+  const auto first = sizes.begin() + dim;
+  first->assign(1, '?');
+  sizes.erase(first + 1, first + count);
+  return out;
+}
+
+Result<pb::Operation> undo_permute(const pb::Permute& permute, Sizes& sizes) {
+  const auto& order = permute.dim();
+  std::vector<uint32_t> back(static_cast<size_t>(order.size()), kMaxRank);
+  Sizes permuted;
+  for (int i = 0; i < order.size(); ++i) {
+    if (order[i] >= back.size() || back[order[i]] != kMaxRank)
+      return no_inverse("a permutation that is none");
+    back[order[i]] = static_cast<uint32_t>(i);
+    permuted.push_back(at(sizes, order[i]));
+  }
+  sizes = std::move(permuted);
+  pb::Operation out;
+  for (const uint32_t dim : back) out.mutable_permute()->add_dim(dim);
+  return out;
+}
+
 Result<pb::Operation> undo(const pb::Operation& op, Sizes& sizes) {
   pb::Operation out;
   switch (op.kind_case()) {
-    case pb::Operation::kSplit: {
-      const uint32_t dim = op.split().dim();
-      at(sizes, dim);
-      const auto place = sizes.begin() + dim;
-      sizes.insert(sizes.erase(place), op.split().size().begin(), op.split().size().end());
-      out.mutable_merge()->set_dim(dim);
-      out.mutable_merge()->set_count(static_cast<uint32_t>(op.split().size().size()));
-      return out;
-    }
-    case pb::Operation::kMerge: {
-      const uint32_t dim = op.merge().dim(), count = op.merge().count();
-      if (count == 0) return no_inverse("a merge of no dimensions");
-      at(sizes, dim + count - 1);
-      out.mutable_split()->set_dim(dim);
-      for (uint32_t i = 0; i < count; ++i) out.mutable_split()->add_size(sizes[dim + i]);
-      const auto first = sizes.begin() + dim;
-      first->assign(1, '?');
-      sizes.erase(first + 1, first + count);
-      return out;
-    }
-    case pb::Operation::kPermute: {
-      const auto& order = op.permute().dim();
-      out.mutable_permute()->mutable_dim()->Resize(order.size(), 0);
-      Sizes permuted;
-      for (int i = 0; i < order.size(); ++i) {
-        if (order[i] >= static_cast<uint32_t>(order.size()))
-          return no_inverse("a permutation that is none");
-        out.mutable_permute()->set_dim(static_cast<int>(order[i]), static_cast<uint32_t>(i));
-        permuted.push_back(at(sizes, order[i]));
-      }
-      sizes = std::move(permuted);
-      return out;
-    }
+    case pb::Operation::kSplit:
+      return undo_split(op.split(), sizes);
+    case pb::Operation::kMerge:
+      return undo_merge(op.merge(), sizes);
+    case pb::Operation::kPermute:
+      return undo_permute(op.permute(), sizes);
     case pb::Operation::kTranspose:
       at(sizes, 1);
       std::swap(sizes[0], sizes[1]);
@@ -77,8 +93,10 @@ Result<pb::Operation> undo(const pb::Operation& op, Sizes& sizes) {
     case pb::Operation::kPermuteRows:
       out.set_unpermute_rows(op.permute_rows());
       return out;
-    default:
-      return no_inverse("another");
+    default: {
+      const auto* field = op.GetDescriptor()->FindFieldByNumber(op.kind_case());
+      return no_inverse(field ? field->name() : "none");
+    }
   }
 }
 
@@ -95,6 +113,7 @@ class Inversion {
       // A piece is joined with the others before what was done to the whole is undone.
       if (op.has_chunk() && undone.empty() && part.part().empty() && piece.chunk.of() == 0) {
         piece.chunk = op.chunk();
+        if (piece.chunk.of() == 0) return no_inverse("a chunk of none");
         continue;
       }
       XD_TRY_SET(undone.emplace_back(), undo(op, sizes));
@@ -118,6 +137,8 @@ class Inversion {
     const uint64_t n = whole.view.rank() > 0 ? whole.view.size(0) : 0;
     if (!runs && n != static_cast<uint64_t>(part.part().size()))
       return invalid(cat("expected ", part.part().size(), " to split, found ", n));
+    if (n > kMaxExperts)
+      return unsupported(cat("expected at most ", kMaxExperts, " experts, found ", n));
     for (uint64_t i = 0; i < n; ++i) {
       Operand one = whole;
       XD_TRY(one.view.slice(0, i, 1));
@@ -178,6 +199,13 @@ Result<std::vector<FilePieces::FileTensor>> FilePieces::join() && {
 Result<transform::Expression> FilePieces::join(const std::string& name,
                                                std::vector<Piece>& pieces) {
   const pb::Chunk chunk = pieces[0].piece.chunk;
+  for (const Piece& piece : pieces) {
+    const pb::Chunk& other = piece.piece.chunk;
+    if (other.of() != chunk.of() || other.dim() != chunk.dim() ||
+        (chunk.of() == 0 && pieces.size() > 1))
+      return unsupported(cat("expected parameters that are parts of ", base::printable(name),
+                             " in one way, found several"));
+  }
   if (chunk.of() == 0) return std::move(pieces[0].piece.operand).finish();
   std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
     return a.piece.chunk.index() < b.piece.chunk.index();

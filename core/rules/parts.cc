@@ -40,7 +40,7 @@ bool has_free_number(const pb::Part& part, size_t depth) {
 }
 
 // What a joined tensor is called in the source: "a+b", or of many the first and the last.
-Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored) {
+Tensor joined_source(const manifest::Manifest& m, const std::vector<uint64_t>& stored) {
   constexpr size_t kMax = 4;
   Tensor t = m.tensors[stored[0]];
   std::set<std::string> encodings{t.encoding};

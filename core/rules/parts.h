@@ -26,7 +26,7 @@ bool has_free_number(const pb::Part& part, size_t depth);
 
 // What the source says of stored tensors that one is made of, as of the first: the extents and
 // encodings of all, and a name that tells of all, or of a long list of the first and the last.
-manifest::Tensor describe(const manifest::Manifest& m, const std::vector<uint64_t>& stored);
+manifest::Tensor joined_source(const manifest::Manifest& m, const std::vector<uint64_t>& stored);
 
 // The numbers of one tensor of a rule, by depth: that of its layer (or kNoLayer) is the first.
 struct Place {

@@ -22,12 +22,22 @@ namespace {
 
 using Rule = std::shared_ptr<const pb::Architecture>;
 
+constexpr size_t kMaxText = 1000;     // bytes of what names become
+constexpr size_t kMaxNameParts = 64;  // between dots
+
+Result<void> check_name(const std::string& name) {
+  if (name.size() <= kMaxText && parts_of(name).size() <= kMaxNameParts) return {};
+  return invalid(cat("expected names of at most ", kMaxNameParts, " parts and ", kMaxText,
+                     " bytes, found more: ", name.substr(0, 60)));
+}
+
 // That every part of a file's tensors is named.
 Result<void> check_parameters(const google::protobuf::RepeatedPtrField<pb::Parameter>& parameters) {
   for (const pb::Parameter& parameter : parameters) {
     if (parameter.name().empty()) return invalid("expected a parameter with a name, found none");
+    XD_TRY(check_name(parameter.name()));
     const auto checked = for_each_leaf(parameter.from(), [&](const pb::Part& part) -> Result<void> {
-      if (!part.from().empty()) return {};
+      if (!part.from().empty()) return check_name(part.from());
       return invalid(cat("expected a name or parts in `from` of ", parameter.name(),
                          ", found "
                          "neither"));
@@ -46,7 +56,14 @@ Result<Rule> read_rule(const fs::path& file) {
   const auto check = [&]() -> Result<void> {
     XD_TRY(check_parameters(rule.parameter()));
     XD_TRY(check_parameters(rule.buffer()));
-    for (const pb::Renamed& renamed : rule.renamed()) XD_TRY(base::Regex::compile(renamed.from()));
+    for (const pb::Tied& tied : rule.tied()) {
+      XD_TRY(check_name(tied.name()));
+      XD_TRY(check_name(tied.to()));
+    }
+    for (const pb::Renamed& renamed : rule.renamed()) {
+      XD_TRY(check_name(renamed.to()));
+      XD_TRY(base::Regex::compile(renamed.from()));
+    }
     for (const pb::Excluded& excluded : rule.excluded())
       XD_TRY(base::Regex::compile(excluded.name()));
     for (const std::string& without : rule.base().without()) XD_TRY(base::Regex::compile(without));

@@ -237,7 +237,7 @@ class Applier {
     if (made_.size() >= kMaxMade)
       return unsupported(cat("expected at most ", kMaxMade, " tensors, found more"));
     const std::vector<uint64_t> stored = operand.base.tensors();
-    Tensor t = describe(m_, stored);
+    Tensor t = joined_source(m_, stored);
     auto expression = std::move(operand).finish();
     if (!expression)
       return Error{expression.error().code,

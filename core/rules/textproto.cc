@@ -9,6 +9,7 @@ namespace crossdock::rules {
 namespace {
 
 constexpr uint64_t kMaxBytes = 16 << 20;
+constexpr int kMaxDepth = 32;  // of messages in each other
 
 class FirstComplaint : public google::protobuf::io::ErrorCollector {
  public:
@@ -28,6 +29,7 @@ Result<void> parse_textproto(const std::string& path, const std::string& what,
   FirstComplaint complaint;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&complaint);
+  parser.SetRecursionLimit(kMaxDepth);
   if (parser.ParseFromString(*text, &out)) return {};
   return invalid(
       cat(path, ": expected ", what, " in protobuf's text format, found ", complaint.text));
