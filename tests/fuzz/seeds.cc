@@ -80,8 +80,10 @@ std::vector<std::string> rules() {
       "tensor { to: 'l.#.q' part { from: 'blk.#.q' op { unpermute_rows: '{h}' } } op { add: -1 } } "
       "excluded { from: 'rope' reason: 'r' } }";
   return {
-      rule + '\0' + "m.l.0.moe.0.g\nm.l.0.moe.0.u\nm.l.0.moe.1.g\nm.l.0.moe.1.u\nm.l.0.moe.0.d",
-      rule + '\0' + "qkv\nm.turned\nm.mixed\nca\ncb\nearly.0\nm.old_seen\nsame",
+      rule + '\0' +
+          "m.l.0.moe.0.g 1 2\nm.l.0.moe.0.u 1 2\nm.l.0.moe.1.g 1 2\nm.l.0.moe.1.u\nm.l.0.moe.0.d",
+      rule + '\0' +
+          "qkv 6 1\nm.turned 4 3\nm.mixed 4 1\nca 3 1\ncb 2 1\nearly.0 1\nm.old_seen 1\nsame 0",
       rule + '\0' + "m.q\nm.k\nm.v\nm.l.0.gate_up\nm.l.0.down\nm.rows\nm.conv\nm.late.1",
       rule +
           " tied { name: 'm.l.#.down' to: 'm.same' when: 'yes' } layers { prefix: 'm.l.' count: "

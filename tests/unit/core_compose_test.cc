@@ -178,3 +178,52 @@ TEST_CASE("compose: refusals name the tensor") {
                "expected one tensor for m.l.0.moe.0.d of X, found m.l.0.moe.0.d and l.0.moe.0.d"));
   CHECK(contains(module_of({{"qkv", {4, 1}}}).error, "in 3 equal parts, found 4"));
 }
+
+TEST_CASE("compose: what refers to tensors follows them") {
+  Manifest m = model_of({{"m.l.0.moe.0.d", {2, 3}}, {"m.same", {2}}, {"early.0", {1}}});
+  m.alias_groups = {{{1, 2}}, {{0, 1}}};
+  Model model(m);
+  model.become(rules::Names::kModule);
+  CHECK(model.names() == "m.l.0.down m.same m.late.1");
+  CHECK(model.m.alias_groups == std::vector<manifest::AliasGroup>{{{1, 2}}});  // a new name only
+  m.training.groups = {{{0}, {}}};
+  Model trained(m);
+  CHECK(contains(trained.become(rules::Names::kModule).error,
+                 "leave the tensors of a training state as they are, found one that changes "
+                 "m.l.0.moe.0.d"));
+}
+
+TEST_CASE("compose: two layouts under one name need a size that tells them apart") {
+  Manifest m = model_of({{"m.turned", {4, 3}}});
+  std::get<manifest::ValueMap>(m.source.config.kind).entries.resize(2);  // no sizes
+  CHECK(contains(Model(m).become(rules::Names::kModule).error,
+                 "expected sizes in config.json that tell which way tensor m.turned of [4, 3] "
+                 "lies, found none"));
+  CHECK(contains(module_of({{"m.turned", {5, 3}}}).error, "which way tensor m.turned"));
+}
+
+TEST_CASE("compose: a rule read backwards is held against what it can mean") {
+  const auto refusal = [](const std::string& operation, std::vector<uint64_t> shape = {4, 4}) {
+    const TempDir dir;
+    const std::string rule =
+        "model_type: 'x' architecture: 'X' parameter { name: 'a' from { from: "
+        "'b' op { " +
+        operation + " } } }";
+    const auto set = rules::RuleSet::load({{put(dir / "x.textproto", rule)}, {}});
+    REQUIRE(set);
+    Manifest m = model_of({{"a", shape}});
+    const std::vector<Tensor> stored = m.tensors;
+    const auto found = rules::ModuleRule::find(*set, m);
+    const auto done = rules::compose(**found, rules::Names::kFile, {}, stored, m);
+    return done ? m.tensors[0].target() : done.error().message;
+  };
+  CHECK(refusal("transpose: true") == "b");
+  for (const char* wrong :
+       {"merge { dim: 4294967295 count: 2 }", "split { dim: 4294967295 size: '2' }",
+        "permute { dim: 0 dim: 0 }", "permute { dim: 7 }", "chunk { dim: 0 }", "merge { count: 0 }",
+        "slice { dim: 0 begin: '0' size: '1' }"}) {
+    INFO(wrong);
+    CHECK(contains(refusal(wrong), "a: expected operations that can be read backwards, found "));
+  }
+  CHECK(contains(refusal("split { dim: 1 size: '3' size: '?' }"), "expected"));
+}

@@ -258,6 +258,11 @@ TEST_CASE("rules that are none") {
                    "x.textproto: expected a regular expression, found ("));
   }
   CHECK(contains(refusal("architecture: 'X' base { without: '(' }"), "a regular expression"));
+  std::string deep = "parameter { name: 'a' from {";
+  for (int i = 0; i < 100; ++i) deep += " part {";
+  CHECK(contains(refusal("architecture: 'X' " + deep), "in line 1:"));
+  CHECK(contains(refusal("architecture: 'X' parameter { name: '" + std::string(200, '.') + "' }"),
+                 "expected names of at most 64 parts"));
   CHECK(contains(refusal("model_type: 'x' parameter { name: 'a' }"),
                  "x.textproto: expected architecture, the class"));
   CHECK(contains(refusal("base { architecture: 'B' prefix: 'b.' }"), "expected architecture"));
