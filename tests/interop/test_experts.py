@@ -3,6 +3,8 @@
 The truth is what transformers' own from_pretrained makes of the same folder.
 """
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ import transformers as t
 from safetensors.torch import load_file, save_file
 
 from module_judge import OPTIMIZER, check_both, check_universal, save, universal
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+from crossdock_manifest import describe
 from test_families import EXPERTS, FAMILIES, LINEAR, SMALL, VISION
 
 STACKED = ["mixtral", "qwen3_moe", "deepseek_v3", "olmoe", "jamba"]
@@ -124,6 +128,34 @@ def test_transposed_experts_are_known_by_their_shape(crossdock, tmp_path):
         loaded = dict(type(model).from_pretrained(tmp_path / name).named_parameters())
         assert all(torch.equal(p, loaded[n]) for n, p in model.named_parameters())
         check_both(crossdock, tmp_path / name, tmp_path / f"out-{name}", model)
+
+
+def module_of(tensors):
+    """A module whose parameters have these names: as transformers 4's has those of files."""
+    root = torch.nn.Module()
+    for name, tensor in tensors.items():
+        *path, last = name.split(".")
+        at = root
+        for part in path:
+            if part not in dict(at.named_children()):
+                at.add_module(part, torch.nn.Module())
+            at = at.get_submodule(part)
+        at.register_parameter(last, torch.nn.Parameter(tensor))
+    return root
+
+
+@pytest.mark.parametrize("form", ("module", "file"))
+@pytest.mark.parametrize("family", ("mixtral", "gpt_neox"))
+def test_a_description_of_the_job_decides(crossdock, saved, tmp_path, family, form):
+    """--target of a job on transformers 5, and on one whose modules have the names of files."""
+    model, tensors = saved(family)
+    job = model if form == "module" else module_of(tensors)
+    (tmp_path / "target.pb").write_bytes(describe(job))
+    target = ("--target", tmp_path / "target.pb")
+    check_universal(crossdock, tmp_path / "in", tmp_path / "universal", job, *target)
+    crossdock("convert", tmp_path / "in", tmp_path / "zero3", "--to", "zero3", "--world-size", 1, *OPTIMIZER, "--no-sync", *target)
+    states = torch.load(tmp_path / "zero3/global_step0/zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False)
+    assert [n for shapes in states["param_shapes"] for n in shapes] == [n for n, _ in job.named_parameters()]
 
 
 E = "model.layers.1.block_sparse_moe.experts."
