@@ -274,6 +274,10 @@ Result<void> check_parameters(const ModuleRule& rule, const Manifest& m) {
 }
 
 Result<Manifest> describe_module(const ModuleRule& rule, const Manifest& m) {
+  if (rule.rule().unordered())
+    return unsupported(
+        cat("expected a class whose layers have their parameters in one order, found ",
+            rule.class_name()));
   return Description(rule).make(m);
 }
 

@@ -114,6 +114,7 @@ class Member {
     XD_TRY(member.add(base.parameter(), *all.mutable_parameter()));
     XD_TRY(member.add(base.buffer(), *all.mutable_buffer()));
     all.mutable_choice()->MergeFrom(base.choice());
+    all.set_unordered(base.unordered());
     all.mutable_renamed()->MergeFrom(base.renamed());
     for (pb::Tied tied : base.tied()) {
       tied.set_name(member.prefix_ + tied.name());

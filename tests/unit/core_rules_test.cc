@@ -232,6 +232,13 @@ TEST_CASE("a module by its rule: order, tied names, groups") {
   CHECK(contains(described(of({"in.weight"})), "expected a config.json"));
 }
 
+TEST_CASE("a module whose order the rule cannot tell needs a description") {
+  const std::string rule =
+      "model_type: 'x' architecture: 'XForCausalLM' unordered: true parameter { name: 'a' }";
+  CHECK(named(model_of({"a"}), rule) == "a");
+  CHECK(contains(described(model_of({"a"}), rule), "parameters in one order, found XForCausalLM"));
+}
+
 TEST_CASE("a module by its rule: names with an expert's number") {
   const std::string counted =
       R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "h.#.w" }
