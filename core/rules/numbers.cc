@@ -36,36 +36,46 @@ std::optional<uint64_t> number_in(std::string_view part) {
   return out;
 }
 
+namespace {
+
+// Calls visit(depth, begin, end) for each run of '#' in the name.
+template <class Visit>
+void for_each_run(std::string_view name, const Visit& visit) {
+  for (size_t begin = 0; (begin = name.find('#', begin)) != name.npos;) {
+    const size_t end = std::min(name.find_first_not_of('#', begin), name.size());
+    visit(end - begin - 1, begin, end);
+    begin = end;
+  }
+}
+
+}  // namespace
+
 size_t count_numbers(std::string_view name) {
   size_t out = 0;
-  for (const std::string_view part : parts_of(name)) {
-    if (const auto number = placeholder(part)) out = std::max(out, number->depth + 1);
-  }
+  for_each_run(name, [&](size_t depth, size_t, size_t) { out = std::max(out, depth + 1); });
   return out;
 }
 
 bool has_number(std::string_view name, size_t depth) {
-  for (const std::string_view part : parts_of(name)) {
-    if (const auto number = placeholder(part); number && number->depth == depth) return true;
-  }
-  return false;
+  bool out = false;
+  for_each_run(name, [&](size_t found, size_t, size_t) { out = out || found == depth; });
+  return out;
 }
 
 std::string with_numbers(std::string_view name, std::span<const uint64_t> numbers) {
   std::string out;
-  for (const std::string_view part : parts_of(name)) {
-    if (!out.empty() || part.data() != name.data()) out += '.';
-    const auto number = placeholder(part);
-    const bool is_known =
-        number && number->depth < numbers.size() &&
-        (number->offset >= 0 || numbers[number->depth] >= static_cast<uint64_t>(-number->offset));
-    if (!is_known) {
-      out += part;
-    } else {
-      out += std::to_string(numbers[number->depth] + static_cast<uint64_t>(number->offset));
-    }
-  }
-  return out;
+  size_t done = 0;
+  for_each_run(name, [&](size_t depth, size_t begin, size_t end) {
+    if (depth >= numbers.size()) return;
+    const std::string_view rest =
+        name.substr(end, std::min(name.find('.', end), name.size()) - end);
+    const bool is_before = rest == "-1", is_behind = rest == "+1";
+    if (is_before && numbers[depth] == 0) return;
+    out += name.substr(done, begin - done);
+    out += std::to_string(numbers[depth] + (is_behind ? 1 : 0) - (is_before ? 1 : 0));
+    done = is_before || is_behind ? end + 2 : end;
+  });
+  return out.append(name.substr(done));
 }
 
 }  // namespace crossdock::rules

@@ -26,6 +26,10 @@ constexpr size_t kMaxText = 1000;     // bytes of what names become
 constexpr size_t kMaxNameParts = 64;  // between dots
 
 Result<void> check_name(const std::string& name) {
+  for (const std::string_view part : parts_of(name)) {
+    if (part.find('#') != part.npos && !placeholder(part))
+      return invalid(cat("expected numbers alone between dots, found ", name.substr(0, 100)));
+  }
   if (name.size() <= kMaxText && parts_of(name).size() <= kMaxNameParts) return {};
   return invalid(cat("expected names of at most ", kMaxNameParts, " parts and ", kMaxText,
                      " bytes, found more: ", name.substr(0, 60)));

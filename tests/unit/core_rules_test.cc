@@ -253,6 +253,17 @@ TEST_CASE("a module by its rule: names with an expert's number") {
                  "numbered from 0 without gaps, found h.2"));
 }
 
+TEST_CASE("numbers of names") {
+  const rules::Numbers numbers{3, 0};
+  CHECK(rules::with_numbers("l.#.e.##.w", numbers) == "l.3.e.0.w");
+  CHECK(rules::with_numbers("l.#-1.e##x.#+1", numbers) == "l.2.e0x.4");
+  CHECK(rules::with_numbers("##-1.###.#", numbers) == "##-1.###.3");
+  CHECK(rules::count_numbers("a.##.b") == 2);
+  CHECK(rules::count_numbers("a.b") == 0);
+  CHECK(rules::has_number("a.##.b", 1));
+  CHECK_FALSE(rules::has_number("a.##.b", 0));
+}
+
 TEST_CASE("rules that are none") {
   const TempDir dir;
   const auto refusal = [&](const std::string& text) {
@@ -270,6 +281,8 @@ TEST_CASE("rules that are none") {
   CHECK(contains(refusal("architecture: 'X' " + deep), "in line 1:"));
   CHECK(contains(refusal("architecture: 'X' parameter { name: '" + std::string(200, '.') + "' }"),
                  "expected names of at most 64 parts"));
+  CHECK(contains(refusal("architecture: 'X' parameter { name: 'h.e#.w' }"),
+                 "expected numbers alone between dots, found h.e#.w"));
   CHECK(contains(refusal("model_type: 'x' parameter { name: 'a' }"),
                  "x.textproto: expected architecture, the class"));
   CHECK(contains(refusal("base { architecture: 'B' prefix: 'b.' }"), "expected architecture"));
