@@ -432,7 +432,7 @@ def test_rules_of_a_user(crossdock, tmp_path):
     assert "expected sizes whose product is 8, found [3, 2]" in refused('size: "2" size: "?"', 'size: "3" size: "2"')
     assert "expected one rule for s, found it made of both" in refused('to: "r"', 'to: "s"')
     assert "expected each of 3 dimensions once" in refused("permute { dim: 2 dim: 0 dim: 1 }", "permute { dim: 2 dim: 0 dim: 0 }")
-    assert "shapes differ along the joined dimension alone" in refused('part { from: "blk.0.a" } concat: 1', 'part { from: "c" op { squeeze: 0 } } concat: 1')
+    assert "parts that differ in the joined dimension alone" in refused('part { from: "blk.0.a" } concat: 1', 'part { from: "c" op { squeeze: 0 } } concat: 1')
     assert "expected rows for 9223372036854775808 heads" in refused('"{rows}/2"', '"9223372036854775808"')
     assert "expected at most 256 variables" in refused('let { name: "rows"', 'let { name: "x" value: "1" }' * 256 + ' let { name: "rows"')
     never = 'tensor { to: "never" part { from: "no.such" op { unpermute_rows: "{columns}" } } }'
