@@ -1,15 +1,16 @@
 """Which keys of config.json say how large the dimensions are, and how many layers there are.
 
-A key whose value is the size in every instance is a candidate. It counts when the class follows it: made anew with the key
-doubled, the size doubles too.
+A key whose value is the size in every instance is a candidate. It counts when the class follows it: made anew with
+the key doubled, the size doubles too.
 """
+
 import copy
 import json
 import re
 
-from rules_maker.instance import Config, Module, flat
+from rules_maker.instance import Module, flat
 from rules_maker.names import numbered
-from rules_maker.tiny import skeleton
+from rules_maker.tiny import Config, skeleton
 
 FACTORS = (1, 2, 3, 4, 6, 8)
 # Numbers that say nothing of sizes.
@@ -35,8 +36,11 @@ class Probe:
 
     def __init__(self, cls, config):
         self.cls, self.config, self.seen = cls, config, {}
-        self.values = {k: v for k, v in flat(json.loads(config.to_json_string(use_diff=False))).items()
-                       if isinstance(v, (int, float)) and not isinstance(v, bool)}
+        self.values = {
+            k: v
+            for k, v in flat(json.loads(config.to_json_string(use_diff=False))).items()
+            if isinstance(v, (int, float)) and not isinstance(v, bool)
+        }
 
     def doubled(self, key):
         """The Module with this key doubled, or None where the class cannot be made so."""
@@ -60,7 +64,8 @@ def made_with(cls, config, key, value):
 
 
 def filled(cls, config):
-    """Modules with a size that the config leaves open (head_dim: null) set: what is derived without it may be otherwise with it."""
+    """Modules with a size that the config leaves open (head_dim: null) set: what is derived without it may be
+    otherwise with it."""
     values = flat(json.loads(config.to_json_string(use_diff=False)))
     keys = [k for k, v in values.items() if v is None and OPEN_SIZE.search(k.split(".")[-1])]
     # Many classes take a head_dim that their configs do not name.
@@ -89,7 +94,7 @@ class Sizes:
         return [c for own, found in self.keys.items() if all(own[i] == values[i] for i in known) for c in found]
 
     def key(self, values, follows):
-        """"KEY" or "2*KEY" for these sizes, or None. follows(module) -> its size."""
+        """ "KEY" or "2*KEY" for these sizes, or None. follows(module) -> its size."""
         if len({v for v in values if v is not None}) < 2:
             return None
         at = next((i for i in range(len(self.probes)) if values[i] is not None), None)
@@ -101,7 +106,9 @@ class Sizes:
             module = probe.doubled(key)
             found = None if module is None else follows(module)
             verdicts[factor, key] = None if found is None else found == 2 * size
-        sure = [c for c in candidates if verdicts[c]] or [c for c in candidates if verdicts[c] is None and len(candidates) == 1]
+        sure = [c for c in candidates if verdicts[c]] or [
+            c for c in candidates if verdicts[c] is None and len(candidates) == 1
+        ]
         for factor, key in sorted(sure, key=lambda c: (c[0], c[1].count("."), len(c[1]), c[1])):
             hidden = (probe.doubled(other) for other in probe.with_value(factor) if other != key)
             if all(module is None or follows(module) in (size, None) for module in hidden):
@@ -130,7 +137,9 @@ def dims(having, sizes):
 def layer_counts(sizes, templates):
     """[{"prefix", "count"}] of numbered modules whose number is a key of config.json in all instances."""
     out, seen = [], [m.layers() for m in sizes.modules]
-    places = dict.fromkeys(numbered(t[:i]) for t in templates for i in range(len(t)) if t[i] == "#" and t[:i].endswith("."))
+    places = dict.fromkeys(
+        numbered(t[:i]) for t in templates for i in range(len(t)) if t[i] == "#" and t[:i].endswith(".")
+    )
     for place in places:
         if any(place not in s for s in seen):
             continue

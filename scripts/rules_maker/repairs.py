@@ -1,8 +1,10 @@
-"""Constraints between sizes that only some model types have: each function sets them in config.json (values), by the profile's sizes."""
+"""Constraints between sizes that only some model types have: each function sets them in config.json (values), by the
+profile's sizes."""
 
 
 def dbrx(values, sizes):
-    values["ffn_config"].update(moe_num_experts=sizes["num_experts"], ffn_hidden_size=sizes["intermediate_size"], moe_top_k=2)
+    experts, inner = sizes["num_experts"], sizes["intermediate_size"]
+    values["ffn_config"].update(moe_num_experts=experts, ffn_hidden_size=inner, moe_top_k=2)
     values["attn_config"].update(rope_theta=1e4, kv_n_heads=sizes["num_key_value_heads"])
     values.update(n_heads=sizes["n_heads"], n_layers=sizes["n_layers"])
 
@@ -41,6 +43,15 @@ def gemma4_text(values, sizes):
                   moe_intermediate_size=sizes["moe_intermediate_size"])
 
 
+def rope_of_kinds(values, sizes):
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 2]}
+    values["rope_parameters"] = {kind: rope for kind in values["layer_types"]}
+
+
+def dense_then_sparse(values, sizes):
+    values["mlp_layer_types"] = ["dense"] + ["sparse"] * (values["num_hidden_layers"] - 1)
+
+
 def of_the_text_model(values, sizes):
     """Nothing: config.json alone lets the text model in it be repaired."""
 
@@ -52,7 +63,17 @@ REPAIRS = {
     "dots1": lambda values, sizes: values.update(n_routed_experts=sizes["num_experts"], n_shared_experts=1),
     "xlnet": lambda values, sizes: values.update(d_head=sizes["d_model"] // sizes["n_head"]),
     "gemma3n_text": lambda values, sizes: values.update(num_kv_shared_layers=0),
-    "dbrx": dbrx, "zamba": zamba, "lfm2_moe": lfm2_moe, "reformer": reformer, "longcat_flash": longcat_flash, "glm5_next": glm5_next,
-    "cosmos3_edge": cosmos3_edge, "gemma4_text": gemma4_text, "gemma4_unified_text": gemma4_text,
-    "blt": of_the_text_model, "gemma4": of_the_text_model, "gemma4_unified": of_the_text_model, "gemma3n": of_the_text_model,
+    "dbrx": dbrx,
+    "zamba": zamba,
+    "lfm2_moe": lfm2_moe,
+    "reformer": reformer,
+    "longcat_flash": longcat_flash,
+    "glm5_next": glm5_next,
+    "cosmos3_edge": cosmos3_edge,
+    "gemma4_text": gemma4_text,
+    "gemma4_unified_text": gemma4_text,
+    "cohere_compass_text": rope_of_kinds,
+    "deepseek_ocr2_text": dense_then_sparse,
+    "chameleon": lambda values, sizes: values.update(vocabulary_map={"<image>": 3, "IMGIMGAZ": 4}),
+    **dict.fromkeys("cohere_compass deepseek_ocr2 blt gemma4 gemma4_unified gemma3n".split(), of_the_text_model),
 }

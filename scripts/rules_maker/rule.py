@@ -1,4 +1,5 @@
 """Puts a class's rule together from what its instances have in common."""
+
 from rules_maker import dims, presence, ties
 from rules_maker.expression import Stored, Unclear, expression
 from rules_maker.generalise import generalise
@@ -36,13 +37,17 @@ def literal_in(instances):
     """literal(star template, slot): whether that number is one of different members (nn.Sequential), not of layers."""
     places = {}
     for x in instances:
-        for place, layers in x.containers.items():
-            places[place] = layers and places.get(place, True)
+        for place, seen in x.containers.items():
+            places.setdefault(place, set()).update(seen)
 
     def literal(template, slot):
         parts = template.split(".")
         at = [i for i, part in enumerate(parts) if part == "*"][slot]
-        return not places.get(numbered(".".join("0" if p == "*" else p for p in parts[:at])), True)
+        seen = places.get(numbered(".".join("0" if p == "*" else p for p in parts[:at])), set())
+        # The same number of members everywhere, each of another class, are no layers even in a list.
+        different = {distinct for _, distinct, _ in seen} == {True} and len({n for _, _, n in seen}) == 1
+        return different or any(not layers for layers, _, _ in seen)
+
     return literal
 
 
@@ -53,25 +58,41 @@ def rule_of(cls, instances, sizes):
     cases = [(name, tree, x.integers) for x in instances for name, tree in trees[x.tag].items()]
     rules, unclear = generalise(cases, literal_in(instances))
     if unclear:
-        raise NoRule(f"{unclear[0][0]}: {unclear[0][1]}" + (f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""))
+        raise NoRule(
+            f"{unclear[0][0]}: {unclear[0][1]}" + (f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else "")
+        )
     tied, failed = ties.tied_rules(instances, type(instances[0].model.config)())
     if failed:
         raise NoRule(f"no key of config.json says when {failed[0]} is tied")
-    places = {p: i for i, p in enumerate(merge_orders([x.order for x in instances]))}
-    in_module = [r for r in rules if numbered(r[0]) in places]
-    in_module.sort(key=lambda rule: places[numbered(rule[0])])
-    parameters = [with_from(*rule) for rule in in_module]
+    every = {numbered(n) for x in instances for n in x.order}
+    in_module = dict(rule for rule in rules if numbered(rule[0]) in every)
+    parameters = [with_from(name, in_module[name]) for name in in_order(instances, list(in_module))]
     choices = describe(parameters, instances, sizes)
-    buffers = [with_from(*rule) for rule in rules if numbered(rule[0]) not in places]
+    buffers = [with_from(*rule) for rule in rules if rule[0] not in in_module]
     for buffer in buffers:
         pattern = Pattern(buffer["name"])
-        buffer["dim"] = dims.dims([{n for n in m.buffers if pattern.numbers(n) is not None} for m in sizes.modules], sizes)
+        buffer["dim"] = dims.dims(
+            [{n for n in m.buffers if pattern.numbers(n) is not None} for m in sizes.modules], sizes
+        )
     return {
-        "model_type": instances[0].config["model_type"], "architecture": cls.__name__,
-        "parameter": [ordered(p) for p in parameters], "buffer": [ordered(b) for b in buffers],
-        "choice": [{"kind": kinds} for kinds in choices], "tied": tied,
+        "model_type": instances[0].config["model_type"],
+        "architecture": cls.__name__,
+        "parameter": [ordered(p) for p in parameters],
+        "buffer": [ordered(b) for b in buffers],
+        "choice": [{"kind": kinds} for kinds in choices],
+        "tied": tied,
         "layers": dims.layer_counts(sizes, [p["name"] for p in parameters]),
     }
+
+
+def in_order(instances, templates):
+    """The templates in the order of named_parameters()."""
+    present = presence.Presence(templates, instances)
+    sequences = []
+    for i, x in enumerate(instances):
+        template = {name: t for t in templates for name in present.having[t][i]}
+        sequences.append([(name, template[name]) for name in x.order if name in template])
+    return merge_orders(sequences, templates)
 
 
 def with_from(name, part):

@@ -1,16 +1,19 @@
 """Studies one class: tiny instances of it, the rule that they have in common, and whether the rule's text is exact."""
+
 import os
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from rules_maker import evaluate, layouts, textproto
 from rules_maker.codes import kept_buffers, parameters
-from rules_maker.dims import Sizes, filled, made_with
+from rules_maker.dims import Sizes, filled
 from rules_maker.excluded import exclusions
+from rules_maker.faults import faults
 from rules_maker.instance import Instance
 from rules_maker.rule import NoRule, rule_of
 from rules_maker.tiny import build, first_working
-from rules_maker.variants import default_skeleton, tied_variants, variants
+from rules_maker.variants import changed_config, default_skeleton, made_with, options, tied_variants
 
 # Another instance takes seconds where a model has many tensors.
 FEW_TENSORS, FEW_ELEMENTS = 900, 8_000_000
@@ -24,8 +27,9 @@ def maker(cls, folder):
     return lambda tag: lambda model: Instance(tag, cls, model, os.path.join(folder, tag.replace(" ", "_")))
 
 
-def instances_of(cls, folder):
-    """(instances: A; B of other sizes; A with options changed that change its parameters; modules: B with these changed)."""
+def instances_of(cls, folder, known_options):
+    """(A and B of other sizes; A tied otherwise; A with options changed; modules of B with these changed; the
+    options)."""
     use = maker(cls, folder)
     try:
         first = first_working(cls, "A", use("A"))
@@ -36,15 +40,26 @@ def instances_of(cls, folder):
     except Exception as e:
         raise NoRule(f"no second size of it can be made, saved and loaded: {short(e)}") from e
     few = len(first.file) < FEW_TENSORS and sum(v.numel() for v in first.values.values()) < FEW_ELEMENTS
-    options = list(variants(cls, first.model.config)) if few else []
-    out = [first, second]
-    for tag, config in [*tied_variants(first.model.config), *((f"flip {key}", config) for config, key, _ in options)]:
-        try:
-            out.append(use(tag)(build(cls, config)))
-        except Exception:
-            continue                                        # the class does not allow this option
-    modules = [made_with(cls, second.model.config, key, value) for _, key, value in options]
-    return out, [m for m in modules if m is not None]
+    chosen = (options(cls, first.model.config) if known_options is None else known_options) if few else []
+    tied = [
+        made(cls, use, tag, lambda: config)
+        for tag, config in list(tied_variants(first.model.config))[: None if few else 1]
+    ]
+    changed = [
+        made(cls, use, "flip " + "+".join(key for key, _ in one), lambda: changed_config(first.model.config, one))
+        for one in chosen
+    ]
+    modules = [made_with(cls, second.model.config, one) for one in chosen]
+    drop_none = lambda found: [x for x in found if x is not None]
+    return [first, second, *drop_none(tied)], drop_none(changed), drop_none(modules), chosen
+
+
+def made(cls, use, tag, config):
+    """The instance of a config, or None where the class does not allow it."""
+    try:
+        return use(tag)(build(cls, config()))
+    except Exception:
+        return None
 
 
 def identities(instance):
@@ -59,9 +74,16 @@ def identities(instance):
 def judge(rule, instance):
     """What is wrong with the parsed rule on an instance; None if nothing."""
     expected = {n: (a.astype(np.int64) << 32) + p for n, (a, p) in instance.trace.of.items()}
-    wrong = differences(rule, identities(instance), instance, expected, {k: v for k, v in expected.items() if k in instance.buffers})
-    return wrong or differences(rule, arrays(instance.values | instance.others), instance, arrays(parameters(instance.model)),
-                                arrays(kept_buffers(instance.model)))
+    wrong = differences(
+        rule, identities(instance), instance, expected, {k: v for k, v in expected.items() if k in instance.buffers}
+    )
+    return wrong or differences(
+        rule,
+        arrays(instance.values | instance.others),
+        instance,
+        arrays(parameters(instance.model)),
+        arrays(kept_buffers(instance.model)),
+    )
 
 
 def arrays(tensors):
@@ -84,36 +106,57 @@ def differences(rule, file, instance, parameters_, buffers):
     lost = [n for n in buffers if n not in got_buffers]
     if lost:
         return f"it lacks the buffer {lost[0]}"
-    found = evaluate.faults(rule, instance.names, instance.shapes, instance.config)
+    found = faults(rule, instance.names, instance.shapes, instance.config)
     return found[0] if found else None
 
 
-def study(cls, folder):
-    """What is known of the class, as JSON: its rule, and what its family needs to know."""
-    instances, modules = instances_of(cls, folder)
-    first = instances[0]
-    default = default_skeleton(cls)
-    sizes = Sizes(cls, instances, [*([default] if default else []), *filled(cls, first.model.config), *modules])
-    rule = rule_of(cls, instances, sizes)
-    layouts.add_transposed(rule, cls, first)
-    rule["renamed"] = layouts.renamed(cls, first, rule)
-    held_out = held(cls, folder)
+def study(cls, folder, known_options=None):
+    """What is known of the class, as JSON: its rule, and what its family needs to know.
+
+    known_options: those that a class of the same config has found to change its parameters."""
+    instances, changed, modules, chosen = instances_of(cls, folder, known_options)
+    first, held_out = instances[0], held(cls, folder)
+    others = [*([m] if (m := default_skeleton(cls)) else []), *filled(cls, first.model.config)]
+    try:
+        rule = judged(cls, [*instances, *changed], [*others, *modules], held_out)
+        instances += changed
+    except NoRule:
+        if not changed:
+            raise
+        # One of the options may have no rule: without them the class has one all the same.
+        rule = judged(cls, instances, others, held_out)
+    everything = [*instances, held_out]
+    taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]})
+    base = getattr(first.model, first.model.base_model_prefix or "-", None)
+    # A member that is no model, as some classes have under that name, is no base class.
+    base = base if isinstance(base, PreTrainedModel) and base is not first.model else None
+    return {
+        "rule": rule,
+        "config_class": type(first.model.config).__name__,
+        "taken": taken,
+        "excluded": exclusions(cls, everything, rule["model_type"], taken),
+        "members": sorted({n.split(".")[0] for x in everything for n in [*x.names, *x.buffers]}),
+        "base": {
+            "class": type(base).__name__ if base is not None else None,
+            "module": type(base).__module__,
+            "prefix": first.model.base_model_prefix or "",
+        },
+        "instances": [x.tag for x in everything],
+        "options": chosen,
+    }
+
+
+def judged(cls, instances, modules, held_out):
+    """The rule of these instances, whose text is exact for them and for the held-out one."""
+    rule = rule_of(cls, instances, Sizes(cls, instances, modules))
+    layouts.add_transposed(rule, cls, instances[0])
+    rule["renamed"] = layouts.renamed(cls, instances[0], rule)
     parsed = textproto.parse(textproto.lines(rule))
     for x in [*instances, held_out]:
         wrong = judge(parsed, x)
         if wrong:
             raise NoRule(f"{'other sizes' if x is held_out else x.tag}: {wrong}")
-    everything = [*instances, held_out]
-    taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]})
-    base = getattr(first.model, first.model.base_model_prefix or "-", None)
-    base = None if base is None or base is first.model else base
-    return {
-        "rule": rule, "config_class": type(first.model.config).__name__, "taken": taken,
-        "excluded": exclusions(cls, everything, rule["model_type"], taken),
-        "members": sorted({n.split(".")[0] for x in everything for n in [*x.names, *x.buffers]}),
-        "base": {"class": type(base).__name__ if base is not None else None, "prefix": first.model.base_model_prefix or ""},
-        "instances": [x.tag for x in everything],
-    }
+    return rule
 
 
 def held(cls, folder):

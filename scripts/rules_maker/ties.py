@@ -1,4 +1,7 @@
 """Which names are one parameter, and the key of config.json that says so."""
+
+import itertools
+
 from rules_maker.evaluate import look_up
 from rules_maker.expression import Stored
 from rules_maker.generalise import generalise
@@ -7,7 +10,8 @@ from rules_maker.names import Pattern
 
 
 def default_truths(config):
-    """{dotted key: boolean} of a config made without arguments: save_pretrained need not write what has its default value."""
+    """{dotted key: boolean} of a config made without arguments: save_pretrained need not write what has its default
+    value."""
     values = {k: v for k, v in flat(config.to_dict()).items() if isinstance(v, bool)}
     parts = [("", config), *((f"{k}.", v) for k, v in vars(config).items() if hasattr(v, "to_dict"))]
     for prefix, part in parts:
@@ -22,37 +26,48 @@ def truth(config, key, by_default):
     return by_default if value is None else bool(value)
 
 
+def deciding(state, truths):
+    """The keys of which at least one is true exactly where the names are tied, as few as possible; None where there
+    are none.
+
+    state: [(instance, whether the names are tied in it)]."""
+    keys = sorted(truths, key=lambda k: ("tie" not in k, k.count("."), len(k), k))
+    tying = [k for k in keys if "tie" in k]
+    for some in [(), *((k,) for k in keys), *itertools.combinations(tying, 2)]:
+        if all(is_tied == (not some or any(truth(x.config, k, truths[k]) for k in some)) for x, is_tied in state):
+            return some
+    return None
+
+
 def tied_rules(instances, default):
-    """([Tied as fields], [later names for which no key is found])."""
+    """([Tied as fields], [later names for which no key is found]). Of two entries for one name either is enough."""
     cases = [(later, Stored(first, ()), {}) for x in instances for later, first in x.aliases.items()]
     rules, unclear = generalise(cases)
-    out, failed = [], [name for name, _ in unclear]
-    truths = default_truths(default)
-    keys = sorted(truths, key=lambda k: ("tie" not in k, k.count("."), len(k), k))
+    out, failed, truths = [], [name for name, _ in unclear], default_truths(default)
     for later, part in rules:
-        tied = {"name": later, "to": part["from"]}
-        pattern = Pattern(later)
-        state = []
+        pattern, state = Pattern(later), []
         for x in instances:
             names = [n for n in x.names if pattern.numbers(n) is not None]
             if names:
                 state.append((x, any(n in x.aliases for n in names)))
-        if not all(is_tied for _, is_tied in state):
-            key = next((k for k in keys if all(truth(x.config, k, truths[k]) == is_tied for x, is_tied in state)), None)
-            if key is None:
-                failed.append(later)
-                continue
-            tied["when"] = key
-            if truths[key]:
-                tied["by_default"] = True
-        out.append(tied)
+        keys = deciding(state, truths)
+        if keys is None:
+            failed.append(later)
+        elif not keys:
+            out.append({"name": later, "to": part["from"]})
+        else:
+            out += [
+                {"name": later, "to": part["from"], "when": key, **({"by_default": True} if truths[key] else {})}
+                for key in keys
+            ]
     return out, failed
 
 
 def tied_sources(instances, expressions):
     """Gives each tied parameter's expression to the name that an untied instance reads the same tensor as.
 
-    expressions: {tag: {parameter: expression}}, changed in place: of a tied embedding the file may have the head's name alone."""
+    expressions: {tag: {parameter: expression}}, changed in place: of a tied embedding the file may have the head's
+    name alone."""
     of_untied, known = {}, {name for x in instances for name in x.order}
     for x in instances:
         for name, tree in expressions[x.tag].items():
