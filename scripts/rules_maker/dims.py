@@ -12,7 +12,7 @@ from rules_maker.instance import Module, flat
 from rules_maker.names import numbered
 from rules_maker.tiny import Config, skeleton
 
-FACTORS = (1, 2, 3, 4, 6, 8)
+FACTORS = (1, 2, 3, 4)
 # Numbers that say nothing of sizes.
 NO_SIZE = re.compile(r"token_id|_eps|epsilon|dropout|_std|theta|_range$")
 OPEN_SIZE = re.compile(r"size|dim|inner|heads|rank|width|(^|_)d_")

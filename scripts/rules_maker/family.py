@@ -16,7 +16,7 @@ LEFT_OUT = "a part of the base class that this class leaves out"
 
 
 def prefixed(value, prefix, field=None):
-    """The fields with the prefix before each name of the module and of files; also of parsed text, where all are lists."""
+    """The fields with the prefix before each name of the module and of files; also of parsed text, all of lists."""
     if isinstance(value, list):
         return [prefixed(one, prefix, field) for one in value]
     if isinstance(value, dict):

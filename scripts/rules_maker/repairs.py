@@ -52,10 +52,30 @@ def dense_then_sparse(values, sizes):
     values["mlp_layer_types"] = ["dense"] + ["sparse"] * (values["num_hidden_layers"] - 1)
 
 
+def ernie_rope(values, sizes):
+    half = (values.get("head_dim") or sizes["hidden_size"] // sizes["num_attention_heads"]) // 2
+    values["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [half - 2, 1, 1]}
+
+
+def florence_vision(values, sizes):
+    widths = [4 * sizes["num_attention_heads"] * n for n in (1, 2, 3, 4)]
+    heads = [sizes["num_attention_heads"]] * 4
+    values.update(embed_dim=widths, num_heads=heads, num_groups=heads, depths=[1, 1, 2, 1])
+
+
+def florence(values, sizes):
+    values["vision_config"].update(projection_dim=values["text_config"]["d_model"])
+
+
+def without_layer_inputs(values, sizes):
+    values["text_config"].update(hidden_size_per_layer_input=0, enable_moe_block=False)
+
+
 def of_the_text_model(values, sizes):
     """Nothing: config.json alone lets the text model in it be repaired."""
 
 
+OF_THE_TEXT_MODEL = "cohere_compass deepseek_ocr2 blt gemma4 gemma4_unified gemma3n diffusion_gemma ernie4_5_vl_moe"
 REPAIRS = {
     "mamba2": lambda values, sizes: values.update(head_dim=2 * sizes["hidden_size"] // sizes["num_heads"]),
     "falcon_h1": lambda values, sizes: values.update(mamba_d_ssm=2 * sizes["hidden_size"]),
@@ -74,6 +94,12 @@ REPAIRS = {
     "gemma4_unified_text": gemma4_text,
     "cohere_compass_text": rope_of_kinds,
     "deepseek_ocr2_text": dense_then_sparse,
+    "diffusion_gemma_text": gemma4_text,
+    "ernie4_5_vl_moe_text": ernie_rope,
+    "florence_vision": florence_vision,
+    "florence2": florence,
+    "gemma4_assistant": without_layer_inputs,
+    "emu3": lambda values, sizes: values.update(vocabulary_map={"<image>": 3, "<|extra_200|>": 4}),
     "chameleon": lambda values, sizes: values.update(vocabulary_map={"<image>": 3, "IMGIMGAZ": 4}),
-    **dict.fromkeys("cohere_compass deepseek_ocr2 blt gemma4 gemma4_unified gemma3n".split(), of_the_text_model),
+    **dict.fromkeys(OF_THE_TEXT_MODEL.split(), of_the_text_model),
 }

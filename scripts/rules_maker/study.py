@@ -98,7 +98,8 @@ def differences(rule, file, instance, parameters_, buffers):
         return f"it cannot be applied: {short(e)}"
     if list(got) != instance.order:
         missing, more = [n for n in instance.order if n not in got], [n for n in got if n not in parameters_]
-        return f"it lacks {missing[0]}" if missing else f"it has {more[0]}" if more else "its order is another"
+        what = f"it lacks {missing[0]}" if missing else f"it has {more[0]}" if more else ""
+        return what or "its parameters are in another order"
     for name, value in [*got.items(), *((n, v) for n, v in got_buffers.items() if n in buffers)]:
         expected = parameters_[name] if name in parameters_ else buffers[name]
         if value.shape != expected.shape or not np.array_equal(value, expected):

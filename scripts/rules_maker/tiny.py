@@ -14,7 +14,7 @@ import transformers
 from rules_maker.repairs import REPAIRS
 
 Config = transformers.PretrainedConfig
-LARGEST = 60_000_000
+LARGEST = 100_000_000
 
 # What a size means, and the keys that transformers' configs have for it.
 KEYS = {
