@@ -102,10 +102,10 @@ def warm_up():
     shutil.rmtree(folder)
 
 
-def study_in_child(name, limit, options):
+def study_in_child(name, limit, options, find_rule):
     """Studies a class in a process of its own, which may crash or hang; (process, pipe with JSON).
 
-    options: those that a class of the same config has found to matter, or None."""
+    options: those that a class of the same config has found to matter, or None; find_rule: as of study()."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid:
@@ -120,7 +120,7 @@ def study_in_child(name, limit, options):
     from rules_maker.study import study
 
     try:
-        facts = study(find(name), folder, options)
+        facts = study(find(name), folder, options, find_rule)
     except NoRule as e:
         facts = {"reason": str(e)}
     except BaseException as e:
@@ -169,6 +169,10 @@ class Facts:
             None,
         )
 
+    def rule(self, name):
+        """The rule of a class that is known, or None."""
+        return self.of[name].get("rule") if self.known(name) else None
+
     def add(self, name, facts):
         self.of[name] = facts
         self.path(name).write_text(json.dumps(facts), encoding="utf-8")
@@ -184,7 +188,7 @@ def study_all(names, facts, jobs, limit):
             if find(name) is None:
                 facts.add(name, {"reason": "transformers does not export it"})
             elif not facts.known(name):
-                running[name] = (*study_in_child(name, limit, facts.options(name)), time.time())
+                running[name] = (*study_in_child(name, limit, facts.options(name), facts.rule), time.time())
                 continue
             follow(name, facts, seen, todo)
         if not running:
@@ -281,8 +285,8 @@ def main():
     }
     facts = Facts(options.keep)
     warm_up()
-    # The chosen ones first: a run that is stopped has them.
-    order = [*sorted(chosen), *sorted(with_family(chosen, types) - chosen)]
+    # Base classes first, whose rules heads begin with; then the chosen ones: a run that is stopped has them.
+    order = sorted(with_family(chosen, types), key=lambda n: ("MODEL" not in every[n], n not in chosen, n))
     study_all(order, facts, options.jobs, options.limit)
     names = sorted(facts.of)
     made = write_rules(names, facts, installed_version())

@@ -10,11 +10,14 @@ import re
 
 from rules_maker.instance import Module, flat
 from rules_maker.names import numbered
-from rules_maker.tiny import Config, skeleton
+from rules_maker.tiny import Config, fresh, skeleton
 
 FACTORS = (1, 2, 3, 4)
 # Numbers that say nothing of sizes.
-NO_SIZE = re.compile(r"token_id|_eps|epsilon|dropout|_std|theta|_range$")
+NO_SIZE = re.compile(
+    r"token|_eps|epsilon|drop|_std|theta|_range$|label|loss|_prob|coef|window|chunk|scale|init|beam|penalty|temperature|"
+    r"layers|_index$|factor|_rate|_tp$"
+)
 OPEN_SIZE = re.compile(r"size|dim|inner|heads|rank|width|(^|_)d_")
 # No other size of a tiny model.
 OPEN_VALUE = 28
@@ -45,22 +48,45 @@ class Probe:
     def doubled(self, key):
         """The Module with this key doubled, or None where the class cannot be made so."""
         if key not in self.seen:
-            self.seen[key] = made_with(self.cls, self.config, key, 2 * self.values[key]) if key in self.values else None
+            value = 2 * self.values[key] if key in self.values else None
+            # Nothing doubled is nothing.
+            made = None if value is None else made_with(self.cls, self.config, [(key, value or 4)])
+            self.seen[key] = made
         return self.seen[key]
 
-    def with_value(self, value):
-        """Other keys with a value: what may be hidden in a factor."""
-        return [k for k, v in self.values.items() if v == value and not NO_SIZE.search(k)]
+    def hidden_in(self, factor):
+        """Other keys that may be what a factor is, or a part of it; and those that are 0: they may be added to a
+        size."""
+        return [k for k, v in self.values.items() if (v in (0, 1) or factor % v == 0) and not NO_SIZE.search(k)]
 
 
-def made_with(cls, config, key, value):
-    """The Module of the class with one key of its config set, or None where the class cannot be made so."""
-    try:
-        config = copy.deepcopy(config)
+def changed_config(config, changed):
+    """A config with options [(key, value)] changed; raises where the config does not allow it.
+
+    {"second": word} is a list in which the second layer is of another kind."""
+    config = copy.deepcopy(config)
+    for key, value in changed:
+        if isinstance(value, dict):
+            part = config
+            for name in key.split("."):
+                part = getattr(part, name)
+            value = [part[0], value["second"], *part[2:]]
         set_key(config, key, value)
-        return Module(skeleton(cls, config), json.loads(config.to_json_string(use_diff=True)))
+    return config
+
+
+def made_with(cls, config, changed):
+    """The Module of the class with options changed, or None where the class cannot be made so."""
+    try:
+        return module_of(cls, changed_config(config, changed))
     except Exception:
         return None
+
+
+def module_of(cls, config):
+    """The Module of a config, without memory for its tensors."""
+    config = fresh(config)
+    return Module(skeleton(cls, config), json.loads(config.to_json_string(use_diff=True)))
 
 
 def filled(cls, config):
@@ -71,7 +97,7 @@ def filled(cls, config):
     # Many classes take a head_dim that their configs do not name.
     parts = [k.rpartition("num_attention_heads")[0] for k in values if re.search(r"(^|\.)num_attention_heads$", k)]
     keys += [part + "head_dim" for part in parts if part + "head_dim" not in values]
-    return [m for m in (made_with(cls, config, key, OPEN_VALUE) for key in keys) if m is not None]
+    return [m for m in (made_with(cls, config, [(key, OPEN_VALUE)]) for key in keys) if m is not None]
 
 
 class Sizes:
@@ -110,7 +136,7 @@ class Sizes:
             c for c in candidates if verdicts[c] is None and len(candidates) == 1
         ]
         for factor, key in sorted(sure, key=lambda c: (c[0], c[1].count("."), len(c[1]), c[1])):
-            hidden = (probe.doubled(other) for other in probe.with_value(factor) if other != key)
+            hidden = (probe.doubled(other) for other in probe.hidden_in(factor) if other != key)
             if all(module is None or follows(module) in (size, None) for module in hidden):
                 return key if factor == 1 else f"{factor}*{key}"
         return None

@@ -133,6 +133,9 @@ def stored(name, places, shape):
     """The expression of a parameter all of whose elements come from one tensor."""
     if not shape:
         return Stored(name, () if places.ndim == 0 else (("unsqueeze", 0),) * places.ndim)
+    whole = places.size == int(np.prod(shape)) and np.array_equal(places.ravel(), np.arange(places.size))
+    if whole:                  # Most are: no need to look closer.
+        return Stored(name, tuple(reordered(places, shape, places.shape)))
     coordinates = np.unravel_index(places.ravel(), shape)
     ops, part = picked(coordinates, shape)
     if int(np.prod(part)) != places.size:

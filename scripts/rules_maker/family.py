@@ -3,39 +3,13 @@
 Facts are what study() gives, by class.
 """
 
-import copy
 import re
 
 from rules_maker import textproto
 from rules_maker.excluded import sibling_heads, usable
+from rules_maker.inherit import INHERITED, inherited
 
-INHERITED = ("parameter", "buffer", "choice", "tied", "layers", "renamed")
-# Fields with names of the module or of files, or with fields that have them.
-NAMES = ("name", "to", "prefix", "from", "part")
 LEFT_OUT = "a part of the base class that this class leaves out"
-
-
-def prefixed(value, prefix, field=None):
-    """The fields with the prefix before each name of the module and of files; also of parsed text, all of lists."""
-    if isinstance(value, list):
-        return [prefixed(one, prefix, field) for one in value]
-    if isinstance(value, dict):
-        return {k: prefixed(v, prefix, k) if k in NAMES else v for k, v in value.items()}
-    return prefix + value
-
-
-def inherited(base_rule, prefix, without):
-    """What a class has of its base class's rule."""
-
-    def kept(one):
-        name = one.get("name", one.get("prefix", ""))
-        return not any(re.search(pattern, name[0] if isinstance(name, list) else name) for pattern in without)
-
-    out = {}
-    for field in INHERITED:
-        own = [one for one in base_rule.get(field, []) if kept(one)]
-        out[field] = copy.deepcopy(own) if field in ("choice", "renamed") else prefixed(own, prefix)
-    return out
 
 
 def left_out(base_rule, rule, prefix):

@@ -6,10 +6,8 @@ from rules_maker.names import NUMBER, Pattern, layer_prefix, numbered
 
 def faults(rule, names, shapes, config):
     """What is not so, in words. names: of named_parameters() and of those tied to them; shapes: of the former."""
-    having = {
-        p["name"][0]: {n for n in names if Pattern(p["name"][0]).numbers(n) is not None}
-        for p in rule.get("parameter", [])
-    }
+    patterns = [Pattern(p["name"][0]) for p in rule.get("parameter", [])]
+    having = {p.template: {n for n in names if p.numbers(n) is not None} for p in patterns}
     return [
         *of_sizes(rule, having, shapes, config),
         *of_optional(rule, having),

@@ -15,10 +15,8 @@ from rules_maker.names import Pattern
 
 # Old names of two kinds of parameters, and how the module of today spells them.
 OLD_SPELLINGS = [
-    (r"LayerNorm\.gamma$", "LayerNorm.weight"),
-    (r"LayerNorm\.beta$", "LayerNorm.bias"),
-    (r"\.weight_g$", ".parametrizations.weight.original0"),
-    (r"\.weight_v$", ".parametrizations.weight.original1"),
+    {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
+    {r"\.weight_g$": ".parametrizations.weight.original0", r"\.weight_v$": ".parametrizations.weight.original1"},
 ]
 # Members that towers of vision and text once had around all others.
 OLD_WRAPPERS = ("vision_model", "text_model")
@@ -47,10 +45,17 @@ def arrives(cls, instance, rename):
 def old_spellings(cls, instance):
     """LayerNorm.gamma and the like, where the class takes them."""
     out = []
-    for pattern, today in OLD_SPELLINGS:
-        end, old = re.escape(today) + "$", pattern[:-1].replace("\\", "")
-        if arrives(cls, instance, lambda name: re.sub(end, old, name)):
-            out.append({"from": pattern, "to": today})
+    for spellings in OLD_SPELLINGS:
+
+        def rename(name, spellings=spellings):
+            for old, today in spellings.items():
+                name = re.sub(re.escape(today) + "$", old[:-1].replace("\\", ""), name)
+            return name
+
+        if arrives(cls, instance, rename):
+            names = [*instance.file, *instance.others]
+            used = {old: today for old, today in spellings.items() if any(name.endswith(today) for name in names)}
+            out += [{"from": old, "to": today} for old, today in used.items()]
     return out
 
 

@@ -95,15 +95,18 @@ def kind_texts(presence, used):
         depth = len(prefix.split("."))
         have = tuple(frozenset(".".join(n.split(".")[:depth]) for n in own) for own in names)
         if any(own and own != every for own, every in zip(have, layers[prefix])):
-            groups.setdefault((prefix, have), []).append(template)
+            # Members that are in the same layers of these models need not be in those of others: attention and MLPs.
+            member = template[len(prefix) + 1 :].split(".")[0]
+            groups.setdefault((prefix, member, have), []).append(template)
     texts = {}
-    for (prefix, have), templates in groups.items():
+    for key, templates in groups.items():
+        prefix = key[0]
         members = [template[len(prefix) + 1 :] for template in templates]
         first = members[0].rpartition(".")[0] or members[0]
-        texts[prefix, have] = unique(common_path(members) or first, first, used)
-        out.update(dict.fromkeys(templates, texts[prefix, have]))
-    for prefix in dict.fromkeys(p for p, _ in groups):
-        choices += exact_covers([(texts[key], key[1]) for key in groups if key[0] == prefix], layers[prefix])
+        texts[key] = unique(common_path(members) or first, first, used)
+        out.update(dict.fromkeys(templates, texts[key]))
+    for prefix in dict.fromkeys(key[0] for key in groups):
+        choices += exact_covers([(texts[key], key[2]) for key in groups if key[0] == prefix], layers[prefix])
     return out, choices
 
 

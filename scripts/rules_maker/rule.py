@@ -3,6 +3,7 @@
 from rules_maker import dims, presence, ties
 from rules_maker.expression import Stored, Unclear, expression
 from rules_maker.generalise import generalise
+from rules_maker.inherit import base_member
 from rules_maker.names import Pattern, merge_orders, numbered
 
 FIELDS = ("name", "dim", "optional", "kind", "no_decay", "from")
@@ -51,17 +52,19 @@ def literal_in(instances):
     return literal
 
 
-def rule_of(cls, instances, sizes):
-    """The rule as fields. sizes: dims.Sizes over the instances, perhaps with more modules behind them."""
+def rule_of(cls, instances, sizes, tied_otherwise, begin):
+    """The rule as fields. sizes: dims.Sizes over the instances, perhaps with more modules behind them; tied_otherwise:
+    modules that tell when names are tied; begin: what the base class's rule says, or None."""
+    inside = base_member(instances[0].model)[1] + "." if begin else None
+    own = lambda name: inside is None or not name.startswith(inside)
     trees = {x.tag: expressions_of(x) for x in instances}
     ties.tied_sources(instances, trees)
-    cases = [(name, tree, x.integers) for x in instances for name, tree in trees[x.tag].items()]
+    cases = [(name, tree, x.integers) for x in instances for name, tree in trees[x.tag].items() if own(name)]
     rules, unclear = generalise(cases, literal_in(instances))
     if unclear:
-        raise NoRule(
-            f"{unclear[0][0]}: {unclear[0][1]}" + (f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else "")
-        )
-    tied, failed = ties.tied_rules(instances, type(instances[0].model.config)())
+        more = f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""
+        raise NoRule(f"{unclear[0][0]}: {unclear[0][1]}{more}")
+    tied, failed = ties.tied_rules([*instances, *tied_otherwise], type(instances[0].model.config)(), own)
     if failed:
         raise NoRule(f"no key of config.json says when {failed[0]} is tied")
     every = {numbered(n) for x in instances for n in x.order}
@@ -71,18 +74,18 @@ def rule_of(cls, instances, sizes):
     buffers = [with_from(*rule) for rule in rules if rule[0] not in in_module]
     for buffer in buffers:
         pattern = Pattern(buffer["name"])
-        buffer["dim"] = dims.dims(
-            [{n for n in m.buffers if pattern.numbers(n) is not None} for m in sizes.modules], sizes
-        )
-    return {
-        "model_type": instances[0].config["model_type"],
-        "architecture": cls.__name__,
+        having = [{n for n in m.buffers if pattern.numbers(n) is not None} for m in sizes.modules]
+        buffer["dim"] = dims.dims(having, sizes)
+    found = {
         "parameter": [ordered(p) for p in parameters],
         "buffer": [ordered(b) for b in buffers],
         "choice": [{"kind": kinds} for kinds in choices],
         "tied": tied,
         "layers": dims.layer_counts(sizes, [p["name"] for p in parameters]),
     }
+    if begin:
+        found = {field: begin[field] + [one for one in found[field] if one not in begin[field]] for field in found}
+    return {"model_type": instances[0].config["model_type"], "architecture": cls.__name__, **found}
 
 
 def in_order(instances, templates):

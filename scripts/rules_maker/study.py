@@ -3,17 +3,17 @@
 import os
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from rules_maker import evaluate, layouts, textproto
 from rules_maker.codes import kept_buffers, parameters
-from rules_maker.dims import Sizes, filled
+from rules_maker.dims import Sizes, changed_config, filled, made_with, module_of
 from rules_maker.excluded import exclusions
 from rules_maker.faults import faults
+from rules_maker.inherit import base_member, beginning
 from rules_maker.instance import Instance
 from rules_maker.rule import NoRule, rule_of
 from rules_maker.tiny import build, first_working
-from rules_maker.variants import changed_config, default_skeleton, made_with, options, tied_variants
+from rules_maker.variants import default_skeleton, options, tied_variants
 
 # Another instance takes seconds where a model has many tensors.
 FEW_TENSORS, FEW_ELEMENTS = 900, 8_000_000
@@ -27,39 +27,70 @@ def maker(cls, folder):
     return lambda tag: lambda model: Instance(tag, cls, model, os.path.join(folder, tag.replace(" ", "_")))
 
 
-def instances_of(cls, folder, known_options):
-    """(A and B of other sizes; A tied otherwise; A with options changed; modules of B with these changed; the
-    options)."""
-    use = maker(cls, folder)
-    try:
-        first = first_working(cls, "A", use("A"))
-    except Exception as e:
-        raise NoRule(f"no small model of it can be made, saved and loaded: {short(e)}") from e
-    try:
-        second = first_working(cls, "B", use("B"))
-    except Exception as e:
-        raise NoRule(f"no second size of it can be made, saved and loaded: {short(e)}") from e
-    few = len(first.file) < FEW_TENSORS and sum(v.numel() for v in first.values.values()) < FEW_ELEMENTS
-    chosen = (options(cls, first.model.config) if known_options is None else known_options) if few else []
-    tied = [
-        made(cls, use, tag, lambda: config)
-        for tag, config in list(tied_variants(first.model.config))[: None if few else 1]
-    ]
-    changed = [
-        made(cls, use, "flip " + "+".join(key for key, _ in one), lambda: changed_config(first.model.config, one))
-        for one in chosen
-    ]
-    modules = [made_with(cls, second.model.config, one) for one in chosen]
-    drop_none = lambda found: [x for x in found if x is not None]
-    return [first, second, *drop_none(tied)], drop_none(changed), drop_none(modules), chosen
+class Material:
+    """All that a class's rule is made from: instances with their files, and modules that only tell what they are.
+
+    known_options: those that a class of the same config has found to change its parameters. find_rule(class name): the
+    rule of a base class that is known, or None."""
+
+    def __init__(self, cls, folder, known_options, find_rule):
+        self.cls, self.use = cls, maker(cls, folder)
+        first = self.of_profile("A")
+        base, _ = base_member(first.model)
+        self.begin = beginning(first, find_rule(base.__name__), identities(first)) if base else None
+        second = self.of_profile("B")
+        self.held_out = self.of_profile("H")
+        few = len(first.file) < FEW_TENSORS and sum(v.numel() for v in first.values.values()) < FEW_ELEMENTS
+        config = first.model.config
+        # The base class has found its options; a head has few of its own.
+        few = few and self.begin is None
+        self.options = (options(cls, config) if known_options is None else known_options) if few else []
+        self.tied = self.tied_otherwise(config)
+        self.instances = [first, second, *self.instances_tied_otherwise(first, config)]
+        self.modules = drop_none([default_skeleton(cls), *(filled(cls, config) if self.begin is None else [])])
+        self.changed = drop_none(
+            self.made("flip " + "+".join(key for key, _ in one), lambda one=one: changed_config(config, one))
+            for one in self.options
+        )
+        self.changed_modules = drop_none(made_with(cls, second.model.config, one) for one in self.options)
+
+    def of_profile(self, name):
+        try:
+            return first_working(self.cls, name, self.use(name))
+        except Exception as e:
+            raise NoRule(f"no small model ({name}) of it can be made, saved and loaded: {short(e)}") from e
+
+    def made(self, tag, config):
+        """The instance of a config, or None where the class does not allow it."""
+        try:
+            return self.use(tag)(build(self.cls, config()))
+        except Exception:
+            return None
+
+    def tied_otherwise(self, config):
+        """[(tag, config, Module)] of the config with embeddings tied where they were not, and the other way round."""
+        out = []
+        for tag, changed in tied_variants(config):
+            try:
+                module = module_of(self.cls, changed)
+                module.tag = tag
+                out.append((tag, changed, module))
+            except Exception:
+                continue                                    # the class does not allow it
+        return out
+
+    def instances_tied_otherwise(self, first, config):
+        """An instance for each way in which names are tied."""
+        seen, out = [first.aliases], []
+        for tag, changed, module in self.tied:
+            if module.aliases not in seen:
+                seen.append(module.aliases)
+                out.append(self.made(tag, lambda changed=changed: changed))
+        return drop_none(out)
 
 
-def made(cls, use, tag, config):
-    """The instance of a config, or None where the class does not allow it."""
-    try:
-        return use(tag)(build(cls, config()))
-    except Exception:
-        return None
+def drop_none(found):
+    return [x for x in found if x is not None]
 
 
 def identities(instance):
@@ -111,58 +142,56 @@ def differences(rule, file, instance, parameters_, buffers):
     return found[0] if found else None
 
 
-def study(cls, folder, known_options=None):
-    """What is known of the class, as JSON: its rule, and what its family needs to know.
-
-    known_options: those that a class of the same config has found to change its parameters."""
-    instances, changed, modules, chosen = instances_of(cls, folder, known_options)
-    first, held_out = instances[0], held(cls, folder)
-    others = [*([m] if (m := default_skeleton(cls)) else []), *filled(cls, first.model.config)]
+def study(cls, folder, known_options=None, find_rule=lambda name: None):
+    """What is known of the class, as JSON: its rule, and what its family needs to know."""
+    material = Material(cls, folder, known_options, find_rule)
     try:
-        rule = judged(cls, [*instances, *changed], [*others, *modules], held_out)
-        instances += changed
+        return facts_of(material)
     except NoRule:
-        if not changed:
+        if material.begin is None:
+            raise
+        return facts_of(Material(cls, folder, known_options, lambda name: None))
+
+
+def facts_of(material):
+    try:
+        rule = judged(material, material.changed, material.changed_modules)
+        everything = [*material.instances, *material.changed, material.held_out]
+    except NoRule:
+        if not material.changed:
             raise
         # One of the options may have no rule: without them the class has one all the same.
-        rule = judged(cls, instances, others, held_out)
-    everything = [*instances, held_out]
+        rule = judged(material, [], [])
+        everything = [*material.instances, material.held_out]
+    first = material.instances[0]
     taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]})
-    base = getattr(first.model, first.model.base_model_prefix or "-", None)
-    # A member that is no model, as some classes have under that name, is no base class.
-    base = base if isinstance(base, PreTrainedModel) and base is not first.model else None
+    base, prefix = base_member(first.model)
     return {
         "rule": rule,
         "config_class": type(first.model.config).__name__,
         "taken": taken,
-        "excluded": exclusions(cls, everything, rule["model_type"], taken),
+        "excluded": exclusions(material.cls, everything, rule["model_type"], taken),
         "members": sorted({n.split(".")[0] for x in everything for n in [*x.names, *x.buffers]}),
         "base": {
-            "class": type(base).__name__ if base is not None else None,
-            "module": type(base).__module__,
-            "prefix": first.model.base_model_prefix or "",
+            "class": base.__name__ if base else None,
+            "module": base.__module__ if base else None,
+            "prefix": prefix,
         },
         "instances": [x.tag for x in everything],
-        "options": chosen,
+        "options": material.options,
     }
 
 
-def judged(cls, instances, modules, held_out):
+def judged(material, changed, changed_modules):
     """The rule of these instances, whose text is exact for them and for the held-out one."""
-    rule = rule_of(cls, instances, Sizes(cls, instances, modules))
-    layouts.add_transposed(rule, cls, instances[0])
-    rule["renamed"] = layouts.renamed(cls, instances[0], rule)
+    instances = [*material.instances, *changed]
+    sizes = Sizes(material.cls, instances, [*material.modules, *changed_modules])
+    rule = rule_of(material.cls, instances, sizes, [module for _, _, module in material.tied], material.begin)
+    layouts.add_transposed(rule, material.cls, instances[0])
+    rule["renamed"] = layouts.renamed(material.cls, instances[0], rule)
     parsed = textproto.parse(textproto.lines(rule))
-    for x in [*instances, held_out]:
+    for x in [*instances, material.held_out]:
         wrong = judge(parsed, x)
         if wrong:
-            raise NoRule(f"{'other sizes' if x is held_out else x.tag}: {wrong}")
+            raise NoRule(f"{'other sizes' if x is material.held_out else x.tag}: {wrong}")
     return rule
-
-
-def held(cls, folder):
-    """The instance that the rule is not made from."""
-    try:
-        return first_working(cls, "H", maker(cls, folder)("H"))
-    except Exception as e:
-        raise NoRule(f"no third size of it can be made, to judge the rule: {short(e)}") from e

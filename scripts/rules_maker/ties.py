@@ -6,7 +6,7 @@ from rules_maker.evaluate import look_up
 from rules_maker.expression import Stored
 from rules_maker.generalise import generalise
 from rules_maker.instance import flat
-from rules_maker.names import Pattern
+from rules_maker.names import Pattern, split
 
 
 def default_truths(config):
@@ -16,8 +16,8 @@ def default_truths(config):
     parts = [("", config), *((f"{k}.", v) for k, v in vars(config).items() if hasattr(v, "to_dict"))]
     for prefix, part in parts:
         tied = getattr(part, "tie_word_embeddings", None)
-        if isinstance(tied, bool):
-            values.setdefault(prefix + "tie_word_embeddings", tied)
+        if isinstance(tied, bool) or not prefix:
+            values.setdefault(prefix + "tie_word_embeddings", bool(tied))
     return values
 
 
@@ -39,10 +39,17 @@ def deciding(state, truths):
     return None
 
 
-def tied_rules(instances, default):
-    """([Tied as fields], [later names for which no key is found]). Of two entries for one name either is enough."""
-    cases = [(later, Stored(first, ()), {}) for x in instances for later, first in x.aliases.items()]
-    rules, unclear = generalise(cases)
+def tied_rules(instances, default, own):
+    """([Tied as fields], [later names for which no key is found]). Of two entries for one name either is enough.
+
+    own(later name): whether its entry is not the base class's."""
+    cases = [(later, Stored(first, ()), {}) for x in instances for later, first in x.aliases.items() if own(later)]
+    numbers = {}
+    for later, _, _ in cases:
+        template, own = split(later)
+        numbers.setdefault(template, []).append(own)
+    # A number that is the same wherever the names are tied is no layer's.
+    rules, unclear = generalise(cases, lambda template, slot: len({own[slot] for own in numbers[template]}) == 1)
     out, failed, truths = [], [name for name, _ in unclear], default_truths(default)
     for later, part in rules:
         pattern, state = Pattern(later), []
@@ -51,6 +58,9 @@ def tied_rules(instances, default):
             if names:
                 state.append((x, any(n in x.aliases for n in names)))
         keys = deciding(state, truths)
+        if keys is None:
+            # No config.json has the key in one part alone, though transformers would understand it.
+            keys = deciding([(x, is_tied) for x, is_tied in state if not x.tag.startswith("flip tied part")], truths)
         if keys is None:
             failed.append(later)
         elif not keys:

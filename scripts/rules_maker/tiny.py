@@ -43,13 +43,14 @@ KEYS = {
     "kernel": "conv_kernel d_conv mamba_d_conv linear_conv_kernel_dim conv_L_cache",
     "head_width": "d_head",
     "mamba_width": "mamba_d_head",
+    "period": "attn_layer_period",
 }
 # Sizes that are the same in every profile: counts that others must not outgrow, and images of few patches.
 FIXED = dict(
     n_shared_experts=1, num_experts_per_tok=2, moe_k=2, moe_topk=2, top_k_experts=2, num_experts_per_token=2,
     n_group=1, topk_group=1, first_k_dense_replace=1, mamba_n_groups=1, n_groups=1, mamba_expand=2, image_size=32,
     patch_size=8, decoder_sparse_step=1, moe_layer_interval=1, expert_layer_period=2, expert_layer_offset=1,
-    attn_layer_period=2, attn_layer_offset=0, encoder_layerdrop=0.0, num_nextn_predict_layers=0, pad_token_id=0,
+    attn_layer_offset=0, encoder_layerdrop=0.0, num_nextn_predict_layers=0, pad_token_id=0,
     bos_token_id=1, eos_token_id=2, num_mel_bins=16, max_source_positions=32, max_target_positions=32,
     mamba_dt_rank=4, time_step_rank=4, moe_layer_start_index=1, interleave_moe_layer_step=2,
     hidden_size_per_layer_input=8, laurel_rank=8, index_topk=8, relation_key_size=8, encoder_hash_byte_group_vocab=50)
@@ -63,7 +64,7 @@ def sizes(layers, experts, hidden, heads, kv_heads, head_dim, inner, expert_inne
         expert_inner=expert_inner, shared_inner=shared_inner, vocab=vocab, lora=lora, kernel=kernel,
         projection=projection or hidden, value_dim=head_dim - 4, rope_dim=head_dim - 6, layer_vocab=vocab - 3,
         positions=64, query_lora=lora + 4, state=lora // 2, types=kernel - 1, head_width=hidden // heads,
-        mamba_width=2 * hidden // heads)
+        mamba_width=2 * hidden // heads, period=2 if layers < 4 else 3)
     return FIXED | {key: size for what, size in meaning.items() for key in KEYS[what].split()}
 
 
@@ -102,10 +103,11 @@ def layers_needed(values, profile):
     return max([profile["n_layer"], *(len({str(kind) for kind in kinds}) for kinds in lists)])
 
 
-def cut(kinds, layers):
-    """A list of layers' kinds for fewer layers, each kind in it."""
+def cut(key, kinds, layers):
+    """A list of layers' kinds for fewer layers, each kind in it: in turn, but those of MLPs as the real models have
+    them, so that the kinds of attention and of MLPs do not go together by chance."""
     distinct = [json.loads(x) for x in dict.fromkeys(json.dumps(kind) for kind in kinds)]
-    return (distinct * layers)[:layers]
+    return (distinct + distinct[-1:] * layers if "mlp" in key else distinct * layers)[:layers]
 
 
 def attempt_set(config, key, value):
@@ -135,7 +137,7 @@ def shrink(config, profile, fill_none, part=False, depth=0):
         "per_layer_config": lambda old: {},
     }
     for key in KIND_LISTS:
-        lists[key] = lambda old: cut(old, layers)
+        lists[key] = lambda old, key=key: cut(key, old, layers)
     for key, shorten in lists.items():
         if isinstance(values.get(key), (list, dict)) and values[key]:
             attempt_set(config, key, shorten(values[key]))
@@ -152,7 +154,7 @@ def shrink_json(values, profile, part=False):
         elif key == "per_layer_config" and isinstance(value, dict):
             values[key] = {i: x for i, x in value.items() if int(i) < layers}
         elif isinstance(value, list) and old_layers and len(value) == old_layers:
-            values[key] = cut(value, layers) if key in KIND_LISTS else value[:layers]
+            values[key] = cut(key, value, layers) if key in KIND_LISTS else value[:layers]
         elif key in sizes_ and count(value):
             values[key] = layers if key in LAYER_KEYS else sizes_[key]
     repair = REPAIRS.get(values.get("model_type"))
@@ -190,9 +192,17 @@ def configs(cls, profile_name):
 
 
 def skeleton(cls, config):
-    """The class without memory for its tensors."""
-    with torch.device("meta"):
-        return cls(fresh(config))
+    """The class without memory for its tensors. What fills them at first would only take time."""
+    fillers = [name for name in vars(torch.nn.init) if name.endswith("_") and not name.startswith("_")]
+    originals = {name: getattr(torch.nn.init, name) for name in fillers}
+    try:
+        for name in fillers:
+            setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
+        with torch.device("meta"):
+            return cls(fresh(config))
+    finally:
+        for name, original in originals.items():
+            setattr(torch.nn.init, name, original)
 
 
 def fresh(config):

@@ -6,7 +6,7 @@ import re
 
 from transformers import configuration_utils
 
-from rules_maker.dims import set_key
+from rules_maker.dims import changed_config, module_of
 from rules_maker.instance import Module, flat
 from rules_maker.names import numbered
 from rules_maker.tiny import KIND_LISTS, LAYER_KEYS, Config, attempt_set, count, cut, fresh, skeleton
@@ -41,7 +41,7 @@ def tied_variants(config):
     parts = {k: v for k, v in vars(config).items() if isinstance(v, Config)}
     choices = [("flip tied", [None, *parts])]
     if parts:
-        choices += [("flip tied top", [None]), *((f"flip tied {k}", [k]) for k in parts)]
+        choices += [("flip tied top", [None]), *((f"flip tied part {k}", [k]) for k in parts)]
     for tag, flipped in choices:
         changed = copy.deepcopy(config)
         for name in flipped:
@@ -82,22 +82,9 @@ def changes(config):
     yield from numbers
 
 
-def changed_config(config, changed):
-    """A config with options [(key, value)] changed; raises where the config does not allow it."""
-    config = copy.deepcopy(config)
-    for key, value in changed:
-        if isinstance(value, dict):
-            part = config
-            for name in key.split("."):
-                part = getattr(part, name)
-            value = [part[0], value["second"], *part[2:]]
-        set_key(config, key, value)
-    return config
-
-
 def structure(cls, config):
     """Which parameters the class has, whatever the number of layers."""
-    return frozenset(map(numbered, Module(skeleton(cls, config), {}).names))
+    return frozenset(map(numbered, Module(skeleton(cls, fresh(config)), {}).names))
 
 
 def options(cls, config):
@@ -128,21 +115,12 @@ def options(cls, config):
     return out
 
 
-def made_with(cls, config, changed):
-    """The Module of the class with options changed, or None where the class cannot be made so."""
-    try:
-        config = fresh(changed_config(config, changed))
-        return Module(skeleton(cls, config), json.loads(config.to_json_string(use_diff=True)))
-    except Exception:
-        return None
-
-
 def default_skeleton(cls):
     """The Module of the class's default config with few layers, or None: sizes that no profile chose."""
     try:
         config = cls.config_class()
         few_layers(config)
-        return Module(skeleton(cls, config), json.loads(config.to_json_string(use_diff=True)))
+        return module_of(cls, config)
     except Exception:
         return None
 
@@ -156,4 +134,4 @@ def few_layers(config, depth=0):
         elif key in LAYER_KEYS and count(value):
             attempt_set(config, key, min(value, layers))
         elif key in KIND_LISTS and isinstance(value, list) and value:
-            attempt_set(config, key, cut(value, layers))
+            attempt_set(config, key, cut(key, value, layers))

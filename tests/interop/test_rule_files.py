@@ -15,8 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from rules_maker import evaluate, textproto  # noqa: E402
-from rules_maker.family import INHERITED, expand  # noqa: E402
+from rules_maker.family import expand  # noqa: E402
 from rules_maker.faults import faults  # noqa: E402
+from rules_maker.inherit import INHERITED  # noqa: E402
 from rules_maker.study import study  # noqa: E402
 
 # Sizes that scripts/rules_maker/tiny.py does not have.
