@@ -24,14 +24,18 @@ def look_up(config, key):
 
 
 def number(text, config):
-    """A size: a number, or a product or quotient of variables."""
+    """A size: a number, or a sum of products and quotients of numbers and variables."""
+    return sum(product(part, config) for part in text.split("+"))
+
+
+def product(text, config):
     pieces = re.split(r"([*/])", text)
-    value = None
+    value = 1
     for operator, piece in zip(["*", *pieces[1::2]], pieces[::2]):
         n = look_up(config, piece[8:-1]) if piece.startswith("{config.") else int(piece)
         if type(n) is not int:
             raise Wrong(f"config.json has no number {piece}")
-        value = n if value is None else value * n if operator == "*" else value // n
+        value = value * n if operator == "*" else value // n
     return value
 
 

@@ -89,6 +89,11 @@ def size_texts(values, configs, most_keys=2):
     for a, b in itertools.permutations(sorted(keys, key=rank), 2):
         if all(c[b] and c[b] * v == c[a] for c, v in zip(configs, values)):
             out.append("{config." + a + "}/{config." + b + "}")
+    heads = [k for k in keys if "head" in k]
+    for a, b, c in itertools.permutations(sorted(heads, key=rank), 3) if not out else ():
+        for n, times in ((1, ""), (2, "2*")):
+            if all((x[a] + n * x[b]) * x[c] == v for x, v in zip(configs, values)):
+                out.append(f"{{config.{a}}}*{{config.{c}}}+{times}{{config.{b}}}*{{config.{c}}}")
     for a in sorted(keys, key=rank):
         out += [f"{n}*{{config.{a}}}" for n in (2, 3, 4) if all(n * c[a] == v for c, v in zip(configs, values))]
     return out

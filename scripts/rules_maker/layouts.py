@@ -121,7 +121,7 @@ def add_transposed(rule, cls, instance):
         return
     numbers = {name: n for n, name in enumerate(shapes)}
     for parameter, names in named:
-        if names and all(is_transposed(trace.of[n], numbers[n], shapes[n]) for n in names):
+        if names and all(n in trace.of and is_transposed(trace.of[n], numbers[n], shapes[n]) for n in names):
             parameter["from"] = [{"from": parameter["name"], "op": [{"permute": {"dim": [0, 2, 1]}}]}]
 
 

@@ -22,7 +22,9 @@ def lfm2_moe(values, sizes):
 
 
 def reformer(values, sizes):
-    values.update(is_decoder=True, axial_pos_embds_dim=[8, sizes["hidden_size"] - 8], attn_layers=["local", "lsh"])
+    kinds = (["local", "lsh"] * sizes["n_layer"])[: sizes["n_layer"]]
+    values.update(is_decoder=True, axial_pos_embds_dim=[8, sizes["hidden_size"] - 8], attn_layers=kinds)
+    values["num_hidden_layers"] = len(kinds)
 
 
 def longcat_flash(values, sizes):
@@ -71,11 +73,24 @@ def without_layer_inputs(values, sizes):
     values["text_config"].update(hidden_size_per_layer_input=0, enable_moe_block=False)
 
 
+def indexer(values, sizes):
+    values.update(indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=sizes["head_dim"])
+    values.update(indexer_budget=8, indexer_compress_ratio=4)
+
+
+def other_ratio_of_heads(values, sizes):
+    """Where queries, keys and values are one tensor: not the same parts of it in all sizes."""
+    if sizes["num_attention_heads"] == 2 * sizes["num_key_value_heads"] > 4:
+        values.update(num_attention_heads=4 * sizes["num_key_value_heads"])
+
+
 def of_the_text_model(values, sizes):
     """Nothing: config.json alone lets the text model in it be repaired."""
 
 
-OF_THE_TEXT_MODEL = "cohere_compass deepseek_ocr2 blt gemma4 gemma4_unified gemma3n diffusion_gemma ernie4_5_vl_moe"
+OF_THE_TEXT_MODEL = (
+    "cohere_compass deepseek_ocr2 blt gemma4 gemma4_unified gemma3n diffusion_gemma ernie4_5_vl_moe qwen4_exp"
+)
 REPAIRS = {
     "mamba2": lambda values, sizes: values.update(head_dim=2 * sizes["hidden_size"] // sizes["num_heads"]),
     "falcon_h1": lambda values, sizes: values.update(mamba_d_ssm=2 * sizes["hidden_size"]),
@@ -94,6 +109,8 @@ REPAIRS = {
     "gemma4_unified_text": gemma4_text,
     "cohere_compass_text": rope_of_kinds,
     "deepseek_ocr2_text": dense_then_sparse,
+    "qwen4_exp_text": indexer,
+    "molmo2_text": other_ratio_of_heads,
     "diffusion_gemma_text": gemma4_text,
     "ernie4_5_vl_moe_text": ernie_rope,
     "florence_vision": florence_vision,

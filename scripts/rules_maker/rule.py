@@ -1,5 +1,7 @@
 """Puts a class's rule together from what its instances have in common."""
 
+import collections
+
 from rules_maker import dims, presence, ties
 from rules_maker.expression import Stored, Unclear, expression
 from rules_maker.generalise import generalise
@@ -52,9 +54,14 @@ def literal_in(instances):
     return literal
 
 
-def rule_of(cls, instances, sizes, tied_otherwise, begin):
-    """The rule as fields. sizes: dims.Sizes over the instances, perhaps with more modules behind them; tied_otherwise:
-    modules that tell when names are tied; begin: what the base class's rule says, or None."""
+# What else there is to make a rule from. tied: modules that tell when names are tied; present: modules that tell which
+# parameters there are; begin: what the base class's rule says, or None.
+Evidence = collections.namedtuple("Evidence", "tied present begin")
+
+
+def rule_of(cls, instances, sizes, evidence):
+    """The rule as fields. sizes: dims.Sizes over the instances, perhaps with more modules behind them."""
+    begin = evidence.begin
     inside = base_member(instances[0].model)[1] + "." if begin else None
     own = lambda name: inside is None or not name.startswith(inside)
     trees = {x.tag: expressions_of(x) for x in instances}
@@ -64,13 +71,13 @@ def rule_of(cls, instances, sizes, tied_otherwise, begin):
     if unclear:
         more = f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""
         raise NoRule(f"{unclear[0][0]}: {unclear[0][1]}{more}")
-    tied, failed = ties.tied_rules([*instances, *tied_otherwise], type(instances[0].model.config)(), own)
+    tied, failed = ties.tied_rules([*instances, *evidence.tied], type(instances[0].model.config)(), own)
     if failed:
         raise NoRule(f"no key of config.json says when {failed[0]} is tied")
     every = {numbered(n) for x in instances for n in x.order}
     in_module = dict(rule for rule in rules if numbered(rule[0]) in every)
     parameters = [with_from(name, in_module[name]) for name in in_order(instances, list(in_module))]
-    choices = describe(parameters, instances, sizes)
+    choices = describe(parameters, instances, sizes, evidence.present)
     buffers = [with_from(*rule) for rule in rules if rule[0] not in in_module]
     for buffer in buffers:
         pattern = Pattern(buffer["name"])
@@ -106,10 +113,10 @@ def ordered(parameter):
     return {k: parameter[k] for k in FIELDS if parameter.get(k)}
 
 
-def describe(parameters, instances, sizes):
+def describe(parameters, instances, sizes, more_present):
     """Adds dim, optional, kind and no_decay to the parameters, and gives the choices."""
     templates = [p["name"] for p in parameters]
-    present = presence.Presence(templates, instances)
+    present = presence.Presence(templates, [*instances, *more_present])
     everywhere = presence.Presence(templates, sizes.modules)
     optional = presence.optional_texts(present)
     kinds, choices = presence.kind_texts(present, set(optional.values()))

@@ -1,6 +1,7 @@
 """Studies one class: tiny instances of it, the rule that they have in common, and whether the rule's text is exact."""
 
 import os
+import re
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from rules_maker.excluded import exclusions
 from rules_maker.faults import faults
 from rules_maker.inherit import base_member, beginning
 from rules_maker.instance import Instance
-from rules_maker.rule import NoRule, rule_of
+from rules_maker.rule import Evidence, NoRule, expressions_of, rule_of
 from rules_maker.tiny import build, first_working
 from rules_maker.variants import default_skeleton, options, tied_variants
 
+# Operations of an expression that depend on sizes.
+SIZED = re.compile(r"'(part|split|reshape|sizes)'")
 # Another instance takes seconds where a model has many tensors.
 FEW_TENSORS, FEW_ELEMENTS = 900, 8_000_000
 
@@ -48,8 +51,11 @@ class Material:
         self.tied = self.tied_otherwise(config)
         self.instances = [first, second, *self.instances_tied_otherwise(first, config)]
         self.modules = drop_none([default_skeleton(cls), *(filled(cls, config) if self.begin is None else [])])
+        # One size of an optional parameter is not enough to tell which part of a stored tensor it is.
+        flipped = [("flip ", first), *([("flip B ", second)] if takes_parts(first) else [])]
         self.changed = drop_none(
-            self.made("flip " + "+".join(key for key, _ in one), lambda one=one: changed_config(config, one))
+            self.made(tag + "+".join(key for key, _ in one), lambda x=x, one=one: changed_config(x.model.config, one))
+            for tag, x in flipped
             for one in self.options
         )
         self.changed_modules = drop_none(made_with(cls, second.model.config, one) for one in self.options)
@@ -79,6 +85,9 @@ class Material:
                 continue                                    # the class does not allow it
         return out
 
+    def tied_modules(self):
+        return [module for _, _, module in self.tied]
+
     def instances_tied_otherwise(self, first, config):
         """An instance for each way in which names are tied."""
         seen, out = [first.aliases], []
@@ -87,6 +96,14 @@ class Material:
                 seen.append(module.aliases)
                 out.append(self.made(tag, lambda changed=changed: changed))
         return drop_none(out)
+
+
+def takes_parts(instance):
+    """Whether any parameter is a part of a stored tensor, or is split by sizes."""
+    try:
+        return any(SIZED.search(str(tree)) for tree in expressions_of(instance).values())
+    except NoRule:
+        return False
 
 
 def drop_none(found):
@@ -154,15 +171,22 @@ def study(cls, folder, known_options=None, find_rule=lambda name: None):
 
 
 def facts_of(material):
-    try:
-        rule = judged(material, material.changed, material.changed_modules)
-        everything = [*material.instances, *material.changed, material.held_out]
-    except NoRule:
-        if not material.changed:
-            raise
-        # One of the options may have no rule: without them the class has one all the same.
-        rule = judged(material, [], [])
-        everything = [*material.instances, material.held_out]
+    # One of the options may have no rule: without them the class has one all the same.
+    attempts = [(material.changed, material.changed_modules, [])]
+    # Or which parameters there are is other than these instances say: then the held-out one is one of them in this.
+    attempts.append((material.changed, material.changed_modules, [material.held_out]))
+    if material.changed:
+        attempts.append(([], [], []))
+    error = None
+    for changed, changed_modules, present in attempts:
+        try:
+            rule = judged(material, changed, changed_modules, present)
+            break
+        except NoRule as e:
+            error = error or e
+    else:
+        raise error
+    everything = [*material.instances, *changed, material.held_out]
     first = material.instances[0]
     taken = sorted({n for x in everything for n in [*x.names, *x.buffers, *x.file, *x.others]})
     base, prefix = base_member(first.model)
@@ -182,11 +206,12 @@ def facts_of(material):
     }
 
 
-def judged(material, changed, changed_modules):
-    """The rule of these instances, whose text is exact for them and for the held-out one."""
+def judged(material, changed, changed_modules, present):
+    """The rule of these instances, whose text is exact for them and for the held-out one. present: modules that only
+    tell which parameters there are."""
     instances = [*material.instances, *changed]
     sizes = Sizes(material.cls, instances, [*material.modules, *changed_modules])
-    rule = rule_of(material.cls, instances, sizes, [module for _, _, module in material.tied], material.begin)
+    rule = rule_of(material.cls, instances, sizes, Evidence(material.tied_modules(), present, material.begin))
     layouts.add_transposed(rule, material.cls, instances[0])
     rule["renamed"] = layouts.renamed(material.cls, instances[0], rule)
     parsed = textproto.parse(textproto.lines(rule))

@@ -14,7 +14,7 @@ import transformers
 from rules_maker.repairs import REPAIRS
 
 Config = transformers.PretrainedConfig
-LARGEST = 100_000_000
+LARGEST = 150_000_000
 
 # What a size means, and the keys that transformers' configs have for it.
 KEYS = {
@@ -85,12 +85,16 @@ PROFILES = {
                   [(4, 6, 96, 4, 1, 24, 112, 24, 40, 112, 32, 4), (4, 6, 96, 4, 4, 24, 112, 24, 40, 112, 32, 4)]),
 }
 # What a config may leave to the class.
-OPEN_KEYS = ("head_dim", "num_key_value_heads")
+OPEN = ("head_dim", "num_key_value_heads")
 LAYER_KEYS = "num_hidden_layers n_layer n_layers num_layers depth".split()
 # Lists with a word for each layer.
 KIND_LISTS = ("layer_types", "layers_block_type", "attention_layers", "mlp_layer_types", "layers_type", "block_types")
 # Parts of a config that get the sizes of the text model.
 TEXT_PART = re.compile("text|decoder|llm|language|attn|ffn")
+
+
+class SetInJson(ValueError):
+    """A config whose sizes are set in another way."""
 
 
 def count(value):
@@ -118,6 +122,12 @@ def attempt_set(config, key, value):
         pass
 
 
+def size_for(key, values, sizes_):
+    """The profile's size; where there is a list of heads for stages, whole heads of the first."""
+    heads = values.get("num_heads")
+    return heads[0] * sizes_["head_dim"] if key == "embed_dim" and isinstance(heads, (list, tuple)) else sizes_[key]
+
+
 def shrink(config, profile, fill_none, part=False, depth=0):
     """Sets a config's sizes, and those of the configs in it. fill_none: also where head_dim and the like are None."""
     sizes_ = profile[1 if part else 0]
@@ -126,8 +136,8 @@ def shrink(config, profile, fill_none, part=False, depth=0):
     for key, value in list(values.items()):
         if isinstance(value, Config) and depth < 4:
             shrink(value, profile, fill_none, part or not TEXT_PART.search(key), depth + 1)
-        elif key in sizes_ and (count(value) or fill_none and value is None and key in OPEN_KEYS):
-            attempt_set(config, key, layers if key in LAYER_KEYS else sizes_[key])
+        elif key in sizes_ and (count(value) or value is None and (key == "vocab_size" or fill_none and key in OPEN)):
+            attempt_set(config, key, layers if key in LAYER_KEYS else size_for(key, values, sizes_))
     lists = {
         "mlp_only_layers": lambda old: [x for x in old if x == 0],
         "moe_layers": lambda old: [x for x in range(layers) if x % 2],
@@ -156,7 +166,7 @@ def shrink_json(values, profile, part=False):
         elif isinstance(value, list) and old_layers and len(value) == old_layers:
             values[key] = cut(key, value, layers) if key in KIND_LISTS else value[:layers]
         elif key in sizes_ and count(value):
-            values[key] = layers if key in LAYER_KEYS else sizes_[key]
+            values[key] = layers if key in LAYER_KEYS else size_for(key, values, sizes_)
     repair = REPAIRS.get(values.get("model_type"))
     if repair:
         repair(values, sizes_)
@@ -176,7 +186,7 @@ def configs(cls, profile_name):
         config = make(profile)
         shrink(config, profile, fill_none)
         if config.model_type in REPAIRS:
-            raise ValueError("its sizes are set in config.json")
+            raise SetInJson("its sizes are set in config.json")
         return config
 
     def make_from_json(profile):
@@ -244,6 +254,8 @@ def first_working(cls, profile_name, use):
             if text not in seen:
                 seen.add(text)
                 return use(build(cls, config))
+        except SetInJson:
+            continue
         except Exception as e:
             error = e
     raise error
