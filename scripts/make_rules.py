@@ -4,12 +4,15 @@
     scripts/make_rules.py [--only REGEX] [--mappings CAUSAL_LM,MASKED_LM] [--jobs 2] [--keep]
     scripts/make_rules.py --check
 
-Each class is studied in a process of its own, with a time limit. What is found lies as JSON in build/rules until all classes
-of its family (those of the same config, and base classes) are studied; then the rules are written. Classes without a rule
-stand in docs/classes_without_rules.md with the reason.
+Each class is studied in a process of its own, with a time limit. What is found lies as JSON in build/rules until all
+classes of its family (those of the same config, and base classes) are studied; then the rules are written. Classes
+without a rule stand in docs/classes_without_rules.md with the reason.
 """
+
 import argparse
 import collections
+import importlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -25,7 +28,9 @@ import warnings
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 warnings.filterwarnings("ignore")
-os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ.update(
+    TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1"
+)
 
 FACTS = ROOT / "build" / "rules"
 RULES = ROOT / "rules"
@@ -33,8 +38,8 @@ WITHOUT = ROOT / "docs" / "classes_without_rules.md"
 VERSION = RULES / "VERSION.txt"
 WITHOUT_HEAD = """# Classes of transformers without a rule
 
-Written by scripts/make_rules.py. Files of these classes keep the names of their tensors. "From nowhere" are parameters that
-transformers makes anew at each load.
+Written by scripts/make_rules.py. Files of these classes keep the names of their tensors. "From nowhere" are
+parameters that transformers makes anew at each load.
 
 | class | why it has no rule |
 |---|---|
@@ -42,7 +47,6 @@ transformers makes anew at each load.
 
 
 def installed_version():
-    import importlib.metadata
     return importlib.metadata.version("transformers")
 
 
@@ -50,14 +54,17 @@ def check():
     """Whether the rules are those of the installed transformers."""
     made, installed = VERSION.read_text(encoding="utf-8").strip(), installed_version()
     if made != installed:
-        sys.exit(f"rules/ was made with transformers {made}, and {installed} is installed: run scripts/make_rules.py, look at the "
-                 "changes of rules/ and docs/classes_without_rules.md, and commit them")
+        sys.exit(
+            f"rules/ was made with transformers {made}, and {installed} is installed: run scripts/make_rules.py, "
+            "look at the changes of rules/ and docs/classes_without_rules.md, and commit them"
+        )
     print(f"rules/ is of the installed transformers {installed}")
 
 
 def classes():
     """({class name: mappings that have it}, {class name: model types}), of all automatic mappings of models."""
     from transformers.models.auto import modeling_auto
+
     mappings, types = collections.defaultdict(list), collections.defaultdict(set)
     for mapping, names in vars(modeling_auto).items():
         match = re.fullmatch(r"MODEL_(?:FOR_|WITH_)?(.*?)_?MAPPING_NAMES", mapping)
@@ -69,18 +76,18 @@ def classes():
     return dict(mappings), dict(types)
 
 
+# Of base classes that transformers does not export: {class name: its module}.
+MODULES = {}
+
+
 def find(name):
+    """The class of this name, or None."""
     import transformers
-    return getattr(transformers, name, None) or of_module(name)
 
-
-def of_module(name):
-    """A base class that transformers does not export: its name is "package.module:Class"."""
-    if ":" not in name:
-        return None
-    module, _, cls = name.partition(":")
-    import importlib
-    return getattr(importlib.import_module(module), cls)
+    found = getattr(transformers, name, None)
+    if found is None and name in MODULES:
+        found = getattr(importlib.import_module(MODULES[name]), name)
+    return found
 
 
 def warm_up():
@@ -89,13 +96,16 @@ def warm_up():
     from rules_maker.instance import Instance
     from rules_maker.study import study  # noqa: F401
     from rules_maker.tiny import first_working
+
     folder = tempfile.mkdtemp(prefix="rules")
     first_working(transformers.LlamaForCausalLM, "A", lambda model: Instance("A", type(model), model, folder))
     shutil.rmtree(folder)
 
 
-def study_in_child(name, limit):
-    """Studies a class in a process of its own, which may crash or hang; (process, pipe with JSON)."""
+def study_in_child(name, limit, options, find_rule):
+    """Studies a class in a process of its own, which may crash or hang; (process, pipe with JSON).
+
+    options: those that a class of the same config has found to matter, or None; find_rule: as of study()."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid:
@@ -108,14 +118,19 @@ def study_in_child(name, limit):
     folder = tempfile.mkdtemp(prefix="rules")
     from rules_maker.rule import NoRule
     from rules_maker.study import study
+
     try:
-        facts = study(find(name), folder)
+        facts = study(find(name), folder, options, find_rule)
     except NoRule as e:
         facts = {"reason": str(e)}
     except BaseException as e:
         import traceback
+
         where = traceback.extract_tb(e.__traceback__)[-1]
-        facts = {"reason": f"{type(e).__name__}: {' '.join(str(e).split())[:110]}", "where": f"{where.filename}:{where.lineno}"}
+        facts = {
+            "reason": f"{type(e).__name__}: {' '.join(str(e).split())[:110]}",
+            "where": f"{where.filename}:{where.lineno}",
+        }
     shutil.rmtree(folder, ignore_errors=True)
     with os.fdopen(write_end, "wb") as f:
         f.write(json.dumps(facts).encode())
@@ -146,6 +161,18 @@ class Facts:
             self.of[name] = json.loads(self.path(name).read_text(encoding="utf-8"))
         return name in self.of
 
+    def options(self, name):
+        """What classes of the same config have found, so that each need not search again."""
+        config = getattr(find(name), "config_class", None)
+        return next(
+            (own["options"] for own in self.of.values() if own.get("config_class") == getattr(config, "__name__", "-")),
+            None,
+        )
+
+    def rule(self, name):
+        """The rule of a class that is known, or None."""
+        return self.of[name].get("rule") if self.known(name) else None
+
     def add(self, name, facts):
         self.of[name] = facts
         self.path(name).write_text(json.dumps(facts), encoding="utf-8")
@@ -161,7 +188,7 @@ def study_all(names, facts, jobs, limit):
             if find(name) is None:
                 facts.add(name, {"reason": "transformers does not export it"})
             elif not facts.known(name):
-                running[name] = (*study_in_child(name, limit), time.time())
+                running[name] = (*study_in_child(name, limit, facts.options(name), facts.rule), time.time())
                 continue
             follow(name, facts, seen, todo)
         if not running:
@@ -171,21 +198,26 @@ def study_all(names, facts, jobs, limit):
         facts.add(name, finish(pid, read_end))
         done += 1
         reason = facts.of[name].get("reason")
-        print(f"{done:5} {'no rule' if reason else 'exact':8} {name:52} {time.time() - start:6.1f} s  {reason or ''}", flush=True)
+        print(
+            f"{done:5} {'no rule' if reason else 'exact':8} {name:52} {time.time() - start:6.1f} s  {reason or ''}",
+            flush=True,
+        )
         follow(name, facts, seen, todo)
 
 
 def follow(name, facts, seen, todo):
     """A class's base class is studied too."""
-    base = facts.of[name].get("base", {}).get("class")
-    if base and base not in seen and find(base) is not None:
-        seen.add(base)
-        todo.append(base)
+    base = facts.of[name].get("base", {})
+    if base.get("class") and base["class"] not in seen:
+        MODULES[base["class"]] = base["module"]
+        seen.add(base["class"])
+        todo.append(base["class"])
 
 
 def write_rules(names, facts, version):
     """The files of these classes; a class that has no rule now loses its file."""
     from rules_maker import family
+
     made = 0
     exact = {name: f for name, f in facts.of.items() if "rule" in f}
     for name in names:
@@ -203,12 +235,18 @@ def write_rules(names, facts, version):
 
 def write_reasons(facts):
     """Rows of classes that were not studied now stay."""
-    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", WITHOUT.read_text(encoding="utf-8"), re.M)) if WITHOUT.exists() else {}
+    rows = (
+        dict(re.findall(r"^\| (\w+) \| (.*) \|$", WITHOUT.read_text(encoding="utf-8"), re.M))
+        if WITHOUT.exists()
+        else {}
+    )
     for name, own in facts.of.items():
         rows.pop(name, None)
         if "reason" in own:
             rows[name] = own["reason"].replace("|", "/")
-    WITHOUT.write_text(WITHOUT_HEAD + "".join(f"| {name} | {rows[name]} |\n" for name in sorted(rows)), encoding="utf-8")
+    WITHOUT.write_text(
+        WITHOUT_HEAD + "".join(f"| {name} | {rows[name]} |\n" for name in sorted(rows)), encoding="utf-8"
+    )
 
 
 def with_family(chosen, types):
@@ -220,11 +258,15 @@ def with_family(chosen, types):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="a regular expression for names of classes")
-    parser.add_argument("--mappings", default="", help="of transformers' automatic classes: CAUSAL_LM,MASKED_LM; MODEL for base classes")
+    parser.add_argument(
+        "--mappings", default="", help="of transformers' automatic classes: CAUSAL_LM,MASKED_LM; MODEL for base classes"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit", type=int, default=240, help="seconds for a class")
     parser.add_argument("--keep", action="store_true", help="do not study again what an earlier run has in build/rules")
-    parser.add_argument("--check", action="store_true", help="only say whether the rules are of the installed transformers")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether the rules are of the installed transformers"
+    )
     return parser.parse_args()
 
 
@@ -234,13 +276,18 @@ def main():
         return check()
     logging.disable(50)
     import torch
+
     torch.set_num_threads(1)
     every, types = classes()
     wanted = set(filter(None, options.mappings.split(",")))
-    chosen = {n for n, mappings in every.items() if re.search(options.only, n) and (not wanted or wanted & set(mappings))}
+    chosen = {
+        n for n, mappings in every.items() if re.search(options.only, n) and (not wanted or wanted & set(mappings))
+    }
     facts = Facts(options.keep)
     warm_up()
-    study_all(sorted(with_family(chosen, types)), facts, options.jobs, options.limit)
+    # Base classes first, whose rules heads begin with; then the chosen ones: a run that is stopped has them.
+    order = sorted(with_family(chosen, types), key=lambda n: ("MODEL" not in every[n], n not in chosen, n))
+    study_all(order, facts, options.jobs, options.limit)
     names = sorted(facts.of)
     made = write_rules(names, facts, installed_version())
     write_reasons(facts)

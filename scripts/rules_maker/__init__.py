@@ -1,1 +1,2 @@
-"""Makes rules/MODEL_TYPE/CLASS.textproto from the behaviour of the installed transformers. scripts/make_rules.py is the command."""
+"""Makes rules/MODEL_TYPE/CLASS.textproto from the behaviour of the installed transformers. scripts/make_rules.py is
+the command."""

@@ -1,8 +1,10 @@
 """Gives every element of a file an identity, so that a loaded module tells where each of its elements came from.
 
-fp32 holds integers up to 2^24 exactly. One load has in each element the number of its tensor, another its place in the tensor;
-both lie far from the values that transformers initialises with, so that an element from nowhere is known as such.
+fp32 holds integers up to 2^24 exactly. One load has in each element the number of its tensor, another its place in
+the tensor; both lie far from the values that transformers initialises with, so that an element from nowhere is known
+as such.
 """
+
 import collections
 import os
 
@@ -17,7 +19,8 @@ NOWHERE, CHANGED = -1, -2
 
 
 def codes(shapes, what, same):
-    """{name: tensor of codes}. what: "tensor" or "place". same: names whose tensor is another one's too (tied in the file)."""
+    """{name: tensor of codes}. what: "tensor" or "place". same: names whose tensor is another one's too (tied in the
+    file)."""
     names, out = list(shapes), {}
     for number, (name, shape) in enumerate(shapes.items()):
         number = names.index(same[name]) if name in same else number
@@ -52,14 +55,20 @@ def read_folder(folder):
     return out
 
 
-def load(cls, folder, tensors):
-    """(model, loading info) of from_pretrained with these tensors beside the folder's config.json."""
+def load(cls, folder, tensors, any_shape=False):
+    """(model, loading info) of from_pretrained with these tensors beside the folder's config.json.
+
+    any_shape: a tensor whose shape does not fit is left out. Without it, that is an error."""
     for name in os.listdir(folder):
         if name.endswith((".safetensors", ".index.json")):
             os.remove(os.path.join(folder, name))
-    save_file({k: v.contiguous() for k, v in tensors.items()}, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()},
+        os.path.join(folder, "model.safetensors"),
+        metadata={"format": "pt"},
+    )
     torch.manual_seed(3)
-    return cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True)
+    return cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=any_shape)
 
 
 def parameters(model):
@@ -86,16 +95,21 @@ def aliases(model):
 def numbered_integers(integers):
     """Tensors of integers have their number as all their values; booleans and bytes stay what they are."""
     wide = {torch.int64, torch.int32, torch.int16}
-    return {name: torch.full_like(t, INTEGER_BASE + n) if t.dtype in wide else t for n, (name, t) in enumerate(integers.items())}
+    return {
+        name: torch.full_like(t, INTEGER_BASE + n) if t.dtype in wide else t
+        for n, (name, t) in enumerate(integers.items())
+    }
 
 
 class Trace:
-    """Where the elements of a loaded module come from: of: {parameter or buffer: (numbers, places)}, integers: {buffer: tensor of the file}."""
+    """Where the elements of a loaded module come from: of: {parameter or buffer: (numbers, places)}, integers:
+    {buffer: tensor of the file}."""
 
-    def __init__(self, cls, folder, shapes, integers, same):
+    def __init__(self, cls, folder, shapes, integers, same, any_shape=False):
         got = collections.defaultdict(list)
         for what in ("tensor", "place"):
-            self.model, self.info = load(cls, folder, {**codes(shapes, what, same), **numbered_integers(integers)})
+            tensors = {**codes(shapes, what, same), **numbered_integers(integers)}
+            self.model, self.info = load(cls, folder, tensors, any_shape)
             for name, tensor in floats(self.model).items():
                 got[name].append(tensor)
         self.of = {name: decode(*pair, len(shapes)) for name, pair in got.items()}

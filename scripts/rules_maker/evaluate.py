@@ -1,10 +1,12 @@
-"""Applies a rule's text to the tensors of a file: what the module's parameters are then, in order. Tests hold it against transformers."""
+"""Applies a rule's text to the tensors of a file: what the module's parameters are then, in order. Tests hold it
+against transformers."""
+
 import itertools
 import re
 
 import numpy as np
 
-from rules_maker.names import NUMBER, Pattern, VARIABLE, fill, in_order, numbered
+from rules_maker.names import Pattern, Tree, VARIABLE, fill
 
 
 class Wrong(Exception):
@@ -22,14 +24,18 @@ def look_up(config, key):
 
 
 def number(text, config):
-    """A size: a number, or a product or quotient of variables."""
+    """A size: a number, or a sum of products and quotients of numbers and variables."""
+    return sum(product(part, config) for part in text.split("+"))
+
+
+def product(text, config):
     pieces = re.split(r"([*/])", text)
-    value = None
+    value = 1
     for operator, piece in zip(["*", *pieces[1::2]], pieces[::2]):
         n = look_up(config, piece[8:-1]) if piece.startswith("{config.") else int(piece)
         if type(n) is not int:
             raise Wrong(f"config.json has no number {piece}")
-        value = n if value is None else value * n if operator == "*" else value // n
+        value = value * n if operator == "*" else value // n
     return value
 
 
@@ -39,7 +45,7 @@ def sizes(texts, config):
 
 def operate(tensor, op, config):
     """One operation, on a numpy array."""
-    (kind, (arg,)), = op.items()
+    ((kind, (arg,)),) = op.items()
     first = lambda name: arg.get(name, [0])[0]
     if kind == "transpose":
         return tensor.T
@@ -60,10 +66,14 @@ def operate(tensor, op, config):
         return tensor.take(range(begin, begin + size), first("dim"))
     if kind == "split":
         dim = first("dim")
-        return tensor.reshape([*tensor.shape[:dim], *expand(tensor.shape[dim], sizes(arg["size"], config)), *tensor.shape[dim + 1:]])
+        return tensor.reshape(
+            [*tensor.shape[:dim], *expand(tensor.shape[dim], sizes(arg["size"], config)), *tensor.shape[dim + 1 :]]
+        )
     if kind == "merge":
         dim, count = first("dim"), first("count")
-        return tensor.reshape([*tensor.shape[:dim], int(np.prod(tensor.shape[dim:dim + count])), *tensor.shape[dim + count:]])
+        return tensor.reshape(
+            [*tensor.shape[:dim], int(np.prod(tensor.shape[dim : dim + count])), *tensor.shape[dim + count :]]
+        )
     if kind == "unpermute_rows":
         heads, shape = number(arg, config), tensor.shape
         return np.swapaxes(tensor.reshape(heads, shape[0] // heads // 2, 2, *shape[1:]), 1, 2).reshape(shape)
@@ -122,7 +132,11 @@ class File:
         """All numbers of the template for which the file may have the part: those of its first tensor."""
         pattern, count = Pattern(leaves(part)[0]), variable_count(template)
         found = (pattern.numbers(name) for name in self.tensors)
-        return {tuple(n[i + 1] for i in range(count)) for n in found if n is not None and all(i + 1 in n for i in range(count))}
+        return {
+            tuple(n[i + 1] for i in range(count))
+            for n in found
+            if n is not None and all(i + 1 in n for i in range(count))
+        }
 
     def dims_hold(self, dims, shape):
         """Whether the shape is what config.json says, where it says anything."""
@@ -146,7 +160,7 @@ class File:
                 value = self.value(part, numbers)
                 if value is None:
                     continue
-                relaid = leaves(part) == [name]             # its own name, but laid out otherwise
+                relaid = leaves(part) == [name]  # its own name, but laid out otherwise
                 if not relaid or not self.dims_hold(rule.get("dim", []), same.shape):
                     out[fill(name, numbers)] = value
                     break
@@ -157,7 +171,7 @@ class File:
 
 
 def tie(rule, values, config):
-    """Parameters that are one are called by the first name."""
+    """Parameters that are one are called by the first name. values: {name: (tensor, template)}."""
     for tied in rule.get("tied", []):
         when = tied.get("when", [None])[0]
         says = look_up(config, when) if when else True
@@ -168,42 +182,23 @@ def tie(rule, values, config):
             numbers = pattern.numbers(name)
             first = numbers is not None and fill(tied["to"][0], [numbers[i + 1] for i in range(len(numbers))])
             if first:
-                values.setdefault(first, values.pop(name))
+                tensor, _ = values.pop(name)
+                values.setdefault(first, (tensor, template_of(rule, first)))
+
+
+def template_of(rule, name):
+    return next(p["name"][0] for p in rule["parameter"] if Pattern(p["name"][0]).numbers(name) is not None)
 
 
 def apply(rule, tensors, config):
-    """({parameter: array} in the order of named_parameters(), {buffer: array}) of a parsed rule without a base architecture."""
+    """({parameter: array} in the order of named_parameters(), {buffer: array}) of a parsed rule without a base
+    architecture."""
     file = File(tensors, config)
     values, buffers = {}, {}
     for parameter in rule.get("parameter", []):
-        values.update(file.parameter(parameter))
+        values.update({name: (tensor, parameter["name"][0]) for name, tensor in file.parameter(parameter).items()})
     for buffer in rule.get("buffer", []):
         buffers.update(file.parameter(buffer))
     tie(rule, values, config)
-    return {name: values[name] for name in in_order(values, [p["name"][0] for p in rule.get("parameter", [])])}, buffers
-
-
-def faults(rule, names, shapes, config):
-    """What the rule says of presence, numbers and sizes and what is not so. names: of named_parameters() and tied later names."""
-    out, groups, layers = [], {}, {}
-    file, every = File({}, config), list(names)
-    for name in every:
-        for match in NUMBER.finditer(name):
-            layers.setdefault(numbered(name[:match.start()]), set()).add((name[:match.start()], int(match[0])))
-    for parameter in rule.get("parameter", []):
-        pattern = Pattern(parameter["name"][0])
-        have = [name for name in every if pattern.numbers(name) is not None]
-        out += [f"{n}: its shape is {shapes[n]}, not {parameter['dim']}" for n in have
-                if n in shapes and not file.dims_hold(parameter.get("dim", []), shapes[n])]
-        for text in parameter.get("optional", []):
-            groups.setdefault(("optional", text), []).append(bool(have))
-        if not have and "optional" not in parameter and "kind" not in parameter and not pattern.variables:
-            out.append(f"{parameter['name'][0]}: the module has it not")
-    out += [f"{text}: the module has some of these parameters" for (_, text), have in groups.items() if len(set(have)) > 1]
-    for layer in rule.get("layers", []):
-        count = look_up(config, layer["count"][0])
-        found = layers.get(numbered(layer["prefix"][0]), set())
-        for prefix in {prefix for prefix, _ in found}:
-            if type(count) is int and {n for p, n in found if p == prefix} != set(range(count)):
-                out.append(f"{layer['prefix'][0]}: there are {len(found)} layers, not {count}")
-    return out
+    tree = Tree([p["name"][0] for p in rule.get("parameter", [])])
+    return {name: values[name][0] for name in sorted(values, key=lambda n: tree.key(n, values[n][1]))}, buffers

@@ -1,9 +1,12 @@
-"""Tensors of files that a class has not: buffers that it computes, names that transformers ignores, heads of sibling classes."""
+"""Tensors of files that a class has not: buffers that it computes, names that transformers ignores, heads of sibling
+classes."""
+
 import re
 
 from rules_maker.names import NUMBER
 
-# Buffers that files of transformers 4 hold and the classes of today compute, or have no more. Their classes cannot tell.
+# Buffers that files of transformers 4 hold and the classes of today compute, or have no more. Their classes cannot
+# tell.
 OLD_BUFFERS = {
     r"\.attn\.(bias|masked_bias)$": ("a mask that the class makes", "gpt2 imagegpt decision_transformer gptj codegen"),
     r"\.attn\.attention\.(bias|masked_bias)$": ("a mask that the class makes", "gpt_neo"),
@@ -32,7 +35,8 @@ def ignored_reason(pattern, cls):
 
 
 def exclusions(cls, modules, model_type, taken):
-    """[{"name", "reason"}]. taken: names of parameters, buffers and tensors of files, which no regular expression may match."""
+    """[{"name", "reason"}]. taken: names of parameters, buffers and tensors of files, which no regular expression may
+    match."""
     found = dict.fromkeys((suffix(name) for m in modules for name in m.computed), "a buffer that the class computes")
     for pattern in cls._keys_to_ignore_on_load_unexpected or []:
         found.setdefault(pattern, ignored_reason(pattern, cls))
@@ -63,10 +67,15 @@ def sibling_heads(own, siblings, prefix):
         for name in sibling["taken"]:
             parts = name.split(".")
             path = parts[0] if parts[0] not in mine else ".".join(parts[:2])
-            inside = name[len(path):]
-            if parts[0] not in (base, prefix[:-1]) and path not in mine and not parts[-1].isdigit() and (inside or "." not in path):
+            inside = name[len(path) :]
+            if (
+                parts[0] not in (base, prefix[:-1])
+                and path not in mine
+                and not parts[-1].isdigit()
+                and (inside or "." not in path)
+            ):
                 heads.add(re.escape(path) + (r"\." if inside else "$"))
     plain = sorted(h[:-2] for h in heads if h.endswith(r"\."))
-    patterns = (["^(" + "|".join(plain) + r")\."] if len(plain) > 1 else [f"^{p}" + r"\." for p in plain])
+    patterns = ["^(" + "|".join(plain) + r")\."] if len(plain) > 1 else [f"^{p}" + r"\." for p in plain]
     patterns += [f"^{h}" for h in sorted(heads) if h.endswith("$")]
     return [{"name": p, "reason": "heads of other classes of this model"} for p in patterns]

@@ -3,9 +3,11 @@
     Stored(name, ops)                a tensor of the file, then operations
     Join(kind, dim, parts, ops)      "concat" along dim, or "stack" along a new first dimension; then operations
 
-Operations, with the numbers of this one model: ("part", dim, begin, size, of), ("split", dim, sizes), ("merge", dim, count),
-("permute", dims), ("squeeze", dim), ("unsqueeze", dim), ("reshape", sizes); of a concat alone ("sizes", of its parts, rank).
+Operations, with the numbers of this one model: ("part", dim, begin, size, of), ("split", dim, sizes), ("merge", dim,
+count), ("permute", dims), ("squeeze", dim), ("unsqueeze", dim), ("reshape", sizes); of a concat alone ("sizes", of
+its parts, rank).
 """
+
 import collections
 
 import numpy as np
@@ -46,7 +48,11 @@ def picked(coordinates, shape):
         if step > 1:
             if of % step or len(used) != of // step:
                 raise Unclear("its elements are rows of a tensor at an irregular distance")
-            ops += [("split", dim + shift, (of // step, step)), ("part", dim + shift + 1, int(used[0]), 1, step), ("squeeze", dim + shift + 1)]
+            ops += [
+                ("split", dim + shift, (of // step, step)),
+                ("part", dim + shift + 1, int(used[0]), 1, step),
+                ("squeeze", dim + shift + 1),
+            ]
         elif len(used) < of:
             ops.append(("part", dim + shift, int(used[0]), len(used), of))
         part.append(len(used))
@@ -74,7 +80,8 @@ def without_ones(shape, op):
 
 
 def reordered(order, part, shape):
-    """Operations that bring the elements of a part (of that shape) into this order and shape. order: their places in the part."""
+    """Operations that bring the elements of a part (of that shape) into this order and shape. order: their places in
+    the part."""
     if np.array_equal(order.ravel(), np.arange(order.size)):
         if list(shape) == list(part):
             return []
@@ -107,10 +114,16 @@ def digit_operations(digits, permutation, part, shape):
     permute = ("permute", tuple(permutation))
     if splits is None or merges is None:
         return [("reshape", tuple(digits)), permute, ("reshape", tuple(shape))]
-    if all(len(r) == 1 for r in splits) and all(len(r) == 1 for r in merges) and len(part) == len(sources) == len(shape):
+    if (
+        all(len(r) == 1 for r in splits)
+        and all(len(r) == 1 for r in merges)
+        and len(part) == len(sources) == len(shape)
+    ):
         return [permute]
     ops = without_ones(part, "squeeze")
-    ops += [("split", dim, tuple(digits[i] for i in run)) for dim, run in reversed(list(enumerate(splits))) if len(run) > 1]
+    ops += [
+        ("split", dim, tuple(digits[i] for i in run)) for dim, run in reversed(list(enumerate(splits))) if len(run) > 1
+    ]
     ops.append(permute)
     ops += [("merge", dim, len(run)) for dim, run in enumerate(merges) if len(run) > 1]
     return ops + without_ones(shape, "unsqueeze")
@@ -120,6 +133,9 @@ def stored(name, places, shape):
     """The expression of a parameter all of whose elements come from one tensor."""
     if not shape:
         return Stored(name, () if places.ndim == 0 else (("unsqueeze", 0),) * places.ndim)
+    whole = places.size == int(np.prod(shape)) and np.array_equal(places.ravel(), np.arange(places.size))
+    if whole:                  # Most are: no need to look closer.
+        return Stored(name, tuple(reordered(places, shape, places.shape)))
     coordinates = np.unravel_index(places.ravel(), shape)
     ops, part = picked(coordinates, shape)
     if int(np.prod(part)) != places.size:
@@ -130,7 +146,8 @@ def stored(name, places, shape):
 
 
 def expression(numbers, places, names, shapes):
-    """The expression of a parameter. numbers, places: of its elements, as Trace has them; names, shapes: of the file's tensors."""
+    """The expression of a parameter. numbers, places: of its elements, as Trace has them; names, shapes: of the
+    file's tensors."""
     if numbers.size == 0:
         raise Unclear("it has no elements")
     first = numbers.flat[0]
@@ -150,11 +167,11 @@ def joined(numbers, places, names, shapes, dim, rows):
     cuts = [0, *(int(i) + 1 for i in np.nonzero((rows[1:] != rows[:-1]).any(1))[0]), count]
     seen = [rows[i].tobytes() for i in cuts[:-1]]
     piece = lambda x, begin, end: x[tuple(slice(begin, end) if d == dim else slice(None) for d in range(x.ndim))]
-    if len(set(seen)) < len(seen):                          # sources come back: their rows take turns
+    if len(set(seen)) < len(seen):  # sources come back: their rows take turns
         period = cuts[seen.index(seen[0], 1)]
         if count % period or not (rows.reshape(count // period, period, -1) == rows[:period]).all():
             raise Unclear("the rows of its tensors take turns irregularly")
-        turns = numbers.shape[:dim] + (count // period, period) + numbers.shape[dim + 1:]
+        turns = numbers.shape[:dim] + (count // period, period) + numbers.shape[dim + 1 :]
         n, p = numbers.reshape(turns), places.reshape(turns)
         parts = tuple(expression(n.take(i, dim + 1), p.take(i, dim + 1), names, shapes) for i in range(period))
         order = (*range(1, dim + 2), 0, *range(dim + 2, numbers.ndim + 1))

@@ -2,35 +2,14 @@
 
 Facts are what study() gives, by class.
 """
-import copy
+
 import re
 
 from rules_maker import textproto
 from rules_maker.excluded import sibling_heads, usable
-from rules_maker.names import VARIABLE
+from rules_maker.inherit import INHERITED, inherited
 
-INHERITED = ("parameter", "buffer", "choice", "tied", "layers", "renamed")
 LEFT_OUT = "a part of the base class that this class leaves out"
-
-
-def prefixed(value, prefix):
-    """The fields with the prefix before each name of the module and of files."""
-    if isinstance(value, list):
-        return [prefixed(one, prefix) for one in value]
-    if not isinstance(value, dict):
-        return value
-    names = ("name", "to", "prefix") + (("from",) if isinstance(value.get("from"), str) else ())
-    return {k: prefix + v if k in names else prefixed(v, prefix) if k in ("from", "part") else v for k, v in value.items()}
-
-
-def inherited(base_rule, prefix, without):
-    """What a class has of its base class's rule."""
-    kept = lambda name: not any(re.search(pattern, name) for pattern in without)
-    out = {}
-    for field in INHERITED:
-        own = [one for one in base_rule.get(field, []) if kept(one.get("name", one.get("prefix", "")))]
-        out[field] = copy.deepcopy(own) if field in ("choice", "renamed") else prefixed(own, prefix)
-    return out
 
 
 def left_out(base_rule, rule, prefix):
@@ -41,7 +20,11 @@ def left_out(base_rule, rule, prefix):
     for name in missing:
         member = name.split(".")[0]
         members[member] = f"^{re.escape(member)}" + (r"\." if "." in name else "$")
-    partly = [m for m in members if any(n.startswith((f"{prefix}{m}.", f"{prefix}{m}")) and n.split(".")[prefix.count(".")] == m for n in own)]
+    partly = [
+        m
+        for m in members
+        if any(n.startswith((f"{prefix}{m}.", f"{prefix}{m}")) and n.split(".")[prefix.count(".")] == m for n in own)
+    ]
     return None if partly else list(members.values())
 
 
@@ -51,14 +34,21 @@ def on_base(rule, base_rule, prefix):
     if without is None or base_rule["model_type"] != rule["model_type"]:
         return None
     begin = inherited(base_rule, prefix, without)
-    own = {"model_type": rule["model_type"], "architecture": rule["architecture"],
-           "base": {"architecture": base_rule["architecture"], "prefix": prefix, **({"without": without} if without else {})}}
+    own = {
+        "model_type": rule["model_type"],
+        "architecture": rule["architecture"],
+        "base": {
+            "architecture": base_rule["architecture"],
+            "prefix": prefix,
+            **({"without": without} if without else {}),
+        },
+    }
     for field in INHERITED:
         got, expected = begin[field], rule.get(field, [])
         if field in ("parameter", "buffer"):
-            if got != expected[:len(got)]:
+            if got != expected[: len(got)]:
                 return None
-            rest = expected[len(got):]
+            rest = expected[len(got) :]
         else:
             if any(one not in expected for one in got):
                 return None
@@ -73,24 +63,8 @@ def expand(rule, find):
     base = (rule.get("base") or [{}])[0]
     if "architecture" not in base:
         return rule
-    begin = inherited_parsed(expand(find(base["architecture"][0]), find), base["prefix"][0], base.get("without", []))
+    begin = inherited(expand(find(base["architecture"][0]), find), base["prefix"][0], base.get("without", []))
     return {**rule, **{f: begin.get(f, []) + rule.get(f, []) for f in INHERITED}}
-
-
-def inherited_parsed(base_rule, prefix, without):
-    """inherited() of parsed text, where every field is a list."""
-    def go(value, inside):
-        if isinstance(value, list):
-            return [go(one, inside) for one in value]
-        if not isinstance(value, dict):
-            return prefix + value if inside in ("name", "to", "prefix", "from") and isinstance(value, str) else value
-        return {k: go(v, k) if k in ("name", "to", "prefix", "from", "part") else v for k, v in value.items()}
-    out = {}
-    for field in INHERITED:
-        own = [one for one in base_rule.get(field, [])
-               if not any(re.search(p, (one.get("name") or one.get("prefix") or [""])[0]) for p in without)]
-        out[field] = own if field in ("choice", "renamed") else [go(one, None) for one in own]
-    return out
 
 
 def family_rule(name, facts):
@@ -104,7 +78,11 @@ def family_rule(name, facts):
     if "rule" in base and base is not own:
         for pattern in left_out(base["rule"], own["rule"], prefix) or []:
             excluded.append({"name": "^" + re.escape(prefix) + pattern[1:], "reason": LEFT_OUT})
-    siblings = [facts[other] for other in sorted(facts) if other != name and facts[other].get("config_class") == own["config_class"]]
+    siblings = [
+        facts[other]
+        for other in sorted(facts)
+        if other != name and facts[other].get("config_class") == own["config_class"]
+    ]
     excluded += sibling_heads(own, siblings, prefix)
     if out is None:
         out = {**full, **({"base": {"prefix": prefix}} if prefix else {})}
@@ -113,4 +91,6 @@ def family_rule(name, facts):
 
 
 def text(name, facts, version):
-    return f"# {name} of transformers {version}, made by scripts/make_rules.py.\n" + textproto.lines(family_rule(name, facts))
+    return f"# {name} of transformers {version}, made by scripts/make_rules.py.\n" + textproto.lines(
+        family_rule(name, facts)
+    )

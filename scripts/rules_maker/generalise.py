@@ -1,13 +1,14 @@
 """Makes one rule of the expressions that all layers and all models have for a kind of parameter.
 
-An expression is split into its form, which must be the same everywhere, and its numbers, for each of which a text is found that
-gives them all: a constant, a number of the parameter's name ('#'), a value of config.json.
+An expression is split into its form, which must be the same everywhere, and its numbers, for each of which a text is
+found that gives them all: a constant, a number of the parameter's name ('#'), a value of config.json.
 """
+
 import collections
 import itertools
 import re
 
-from rules_maker.expression import Join, Stored, Unclear
+from rules_maker.expression import Stored, Unclear
 from rules_maker.names import MOST_VARIABLES, join, split
 
 # A parameter of one model: numbers are those of its name, config the integers of its config.json by key.
@@ -25,7 +26,8 @@ def flatten(tree):
     repeated = repetition(children)
     if repeated:
         if tree.kind == "concat":
-            # `concat` takes no '##': they are stacked, and the new dimension is merged with the one that they are joined along.
+            # `concat` takes no '##': they are stacked, and the new dimension is merged with the one that they are
+            # joined along.
             dim, rank = tree.dim, tree.ops[0][2]
             order = (*range(1, dim + 1), 0, *range(dim + 1, rank + 1))
             op_forms = (() if dim == 0 else (("permute", order),)) + (("merge", dim, 2),)
@@ -57,7 +59,8 @@ def flatten_ops(ops):
 
 
 def repetition(children):
-    """(form, slots) of one of them when they differ only in numbers of names that count 0, 1, 2 ...: these become a star."""
+    """(form, slots) of one of them when they differ only in numbers of names that count 0, 1, 2 ...: these become a
+    star."""
     if len(children) < 2 or len({form for form, _ in children}) > 1:
         return None
     slots, stars = [], 0
@@ -86,13 +89,19 @@ def size_texts(values, configs, most_keys=2):
     for a, b in itertools.permutations(sorted(keys, key=rank), 2):
         if all(c[b] and c[b] * v == c[a] for c, v in zip(configs, values)):
             out.append("{config." + a + "}/{config." + b + "}")
+    heads = [k for k in keys if "head" in k]
+    for a, b, c in itertools.permutations(sorted(heads, key=rank), 3) if not out else ():
+        for n, times in ((1, ""), (2, "2*")):
+            if all((x[a] + n * x[b]) * x[c] == v for x, v in zip(configs, values)):
+                out.append(f"{{config.{a}}}*{{config.{c}}}+{times}{{config.{b}}}*{{config.{c}}}")
     for a in sorted(keys, key=rank):
         out += [f"{n}*{{config.{a}}}" for n in (2, 3, 4) if all(n * c[a] == v for c, v in zip(configs, values))]
     return out
 
 
 class Fit:
-    """Texts for the slots of one form over all its cases. free: the numbers of the parameter's name that are variables."""
+    """Texts for the slots of one form over all its cases. free: the numbers of the parameter's name that are
+    variables."""
 
     def __init__(self, cases, free):
         self.cases, self.free = cases, free
@@ -103,7 +112,9 @@ class Fit:
         column = next(self.columns)
         return column[0][0], [value for _, value in column]
 
-    def name_number(self):
+    def name_number(self, position):
+        """The text of a number in a name of the file: a variable, best the one at the same position in the
+        parameter's name."""
         kind, values = self.column()
         if kind == "star":
             return "#" * (len(self.free) + 1)
@@ -111,9 +122,9 @@ class Fit:
         for n, slot in enumerate(self.free):
             shifts = {value - case.numbers[slot] for value, case in zip(values, self.cases)}
             if len(shifts) == 1 and abs(shift := shifts.pop()) <= 1:
-                texts.append((shift != 0, "#" * (n + 1) + (f"{shift:+d}" if shift else "")))
+                texts.append((shift != 0, slot != position, "#" * (n + 1) + (f"{shift:+d}" if shift else "")))
         if texts and (len(set(values)) > 1 or not min(texts)[0]):
-            return min(texts)[1]
+            return min(texts)[2]
         if len(set(values)) == 1:
             return str(values[0])
         raise Unclear("a number in a name of the file has no rule")
@@ -131,8 +142,11 @@ class Fit:
             pair = fractions.pop()
             if not fractions and all(x == int(x) for x in pair):
                 begin, size = (str(int(x)) for x in pair)
-                return [{"split": {"dim": dim, "size": [str(of), "?"]}}, {"slice": {"dim": dim, "begin": begin, "size": size}},
-                        {"merge": {"dim": dim, "count": 2}}]
+                return [
+                    {"split": {"dim": dim, "size": [str(of), "?"]}},
+                    {"slice": {"dim": dim, "begin": begin, "size": size}},
+                    {"merge": {"dim": dim, "count": 2}},
+                ]
         texts = [self.size_text([v[i] for v in values]) for i in (0, 1)]
         if "?" in texts:
             raise Unclear("a part of a tensor has no rule for its size")
@@ -176,7 +190,7 @@ class Fit:
         """The rules' Part of a form, as fields."""
         kind = form[0]
         if kind == "stored":
-            name = join(form[1], [self.name_number() for _ in range(form[1].split(".").count("*"))])
+            name = join(form[1], [self.name_number(i) for i in range(form[1].split(".").count("*"))])
             return with_ops({"from": name}, self.operations(form[2]))
         if kind == "each":
             inner = self.part_of(form[1])
@@ -202,8 +216,13 @@ def rope(ops):
     if kinds == ["split", "permute", "merge"]:
         split_, permute, merge = (op[kind] for op, kind in zip(ops, kinds))
         swap = [0, 2, 1, *range(3, len(permute["dim"]))]
-        if (split_["dim"] == merge["dim"] == 0 and len(split_["size"]) == 3 and split_["size"][1:] == ["?", "2"]
-                and permute["dim"] == swap and merge["count"] == 3):
+        if (
+            split_["dim"] == merge["dim"] == 0
+            and len(split_["size"]) == 3
+            and split_["size"][1:] == ["?", "2"]
+            and permute["dim"] == swap
+            and merge["count"] == 3
+        ):
             return [{"unpermute_rows": split_["size"][0]}]
     return ops
 
@@ -211,7 +230,8 @@ def rope(ops):
 def generalise(cases, literal=lambda template, slot: False):
     """[(name with '#', Part)] and [(name, why)] of what has no rule.
 
-    cases: [(name, expression, config)]. literal: whether a number of a template is one of different members, not of layers."""
+    cases: [(name, expression, config)]. literal: whether a number of a template is one of different members, not of
+    layers."""
     groups, rules, unclear = collections.defaultdict(list), [], []
     for name, tree, config in cases:
         template, numbers = split(name)

@@ -1,10 +1,11 @@
 """One tiny checkpoint of a class, and what from_pretrained makes of it."""
+
 import json
 import os
 import shutil
 
 import torch
-from transformers import PretrainedConfig as Config, Trainer
+from transformers import Trainer
 
 from rules_maker.codes import Trace, aliases, kept_buffers, parameters, read_folder
 from rules_maker.names import NUMBER, numbered
@@ -27,21 +28,24 @@ def integers(config):
 
 
 def containers(model):
-    """{place of a module with numbered members: whether these are layers: of one class, or in a list without gaps}."""
+    """{place of a module with numbered members: {(whether they may be layers, whether each is of another class, their
+    number)}}."""
     out = {}
     for name, module in model.named_modules():
-        members = [(int(k), m) for k, m in module.named_children() if k.isdigit() and next(m.parameters(), None) is not None]
+        members = [
+            (int(k), m) for k, m in module.named_children() if k.isdigit() and next(m.parameters(), None) is not None
+        ]
         if members:
-            one_class = len({type(m) for _, m in members}) == 1
+            classes = len({type(m) for _, m in members})
             counted = [n for n, _ in members] == list(range(len(members)))
-            layers = counted and (one_class or not isinstance(module, torch.nn.Sequential))
-            place = numbered(name)
-            out[place] = layers and out.get(place, True)
+            layers = counted and (classes == 1 or not isinstance(module, torch.nn.Sequential))
+            out.setdefault(numbered(name), set()).add((layers, classes == len(members) > 1, len(members)))
     return out
 
 
 def without_decay(model):
-    """Parameters that the Trainer exempts because of their module's class: a module that has the same names alone keeps them."""
+    """Parameters that the Trainer exempts because of their module's class: a module that has the same names alone
+    keeps them."""
     decay = lambda m: set(Trainer.get_decay_parameter_names(None, m))
     twin = torch.nn.Module()
     for name, _ in model.named_parameters():
@@ -76,7 +80,7 @@ class Module:
         out = {}
         for name in [*self.names, *self.buffers]:
             for match in NUMBER.finditer(name):
-                prefix = name[:match.start()]
+                prefix = name[: match.start()]
                 out.setdefault(numbered(prefix), {}).setdefault(prefix, set()).add(int(match[0]))
         return out
 

@@ -1,7 +1,10 @@
-"""Other layouts of files that from_pretrained takes for a class, beside the one of save_pretrained and the module's own names.
+"""Other layouts of files that from_pretrained takes for a class, beside the one of save_pretrained and the module's
+own names.
 
-Transformers does not tell which there are, so likely ones are tried: each is counted when every parameter arrives unchanged.
+Transformers does not tell which there are, so likely ones are tried: each is counted when every parameter arrives
+unchanged.
 """
+
 import re
 
 import numpy as np
@@ -12,8 +15,8 @@ from rules_maker.names import Pattern
 
 # Old names of two kinds of parameters, and how the module of today spells them.
 OLD_SPELLINGS = [
-    (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"),
-    (r"\.weight_g$", ".parametrizations.weight.original0"), (r"\.weight_v$", ".parametrizations.weight.original1"),
+    {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
+    {r"\.weight_g$": ".parametrizations.weight.original0", r"\.weight_v$": ".parametrizations.weight.original1"},
 ]
 # Members that towers of vision and text once had around all others.
 OLD_WRAPPERS = ("vision_model", "text_model")
@@ -26,8 +29,13 @@ def arrives(cls, instance, rename):
     if all(name == to for name, to in new.items()) or len(set(new.values())) < len(names):
         return None
     try:
-        trace = Trace(cls, instance.folder, {new[k]: shape for k, shape in instance.file.items()},
-                      {new[k]: t for k, t in instance.others.items()}, {new[k]: new[v] for k, v in instance.same.items()})
+        trace = Trace(
+            cls,
+            instance.folder,
+            {new[k]: shape for k, shape in instance.file.items()},
+            {new[k]: t for k, t in instance.others.items()},
+            {new[k]: new[v] for k, v in instance.same.items()},
+        )
     except Exception:
         return False
     own = instance.trace.of
@@ -37,15 +45,23 @@ def arrives(cls, instance, rename):
 def old_spellings(cls, instance):
     """LayerNorm.gamma and the like, where the class takes them."""
     out = []
-    for pattern, today in OLD_SPELLINGS:
-        end, old = re.escape(today) + "$", pattern[:-1].replace("\\", "")
-        if arrives(cls, instance, lambda name: re.sub(end, old, name)):
-            out.append({"from": pattern, "to": today})
+    for spellings in OLD_SPELLINGS:
+
+        def rename(name, spellings=spellings):
+            for old, today in spellings.items():
+                name = re.sub(re.escape(today) + "$", old[:-1].replace("\\", ""), name)
+            return name
+
+        if arrives(cls, instance, rename):
+            names = [*instance.file, *instance.others]
+            used = {old: today for old, today in spellings.items() if any(name.endswith(today) for name in names)}
+            out += [{"from": old, "to": today} for old, today in used.items()]
     return out
 
 
 def plain_sources(rule):
-    """{parameter template: name in the file} of those that the file has as the module, perhaps under another name; else None."""
+    """{parameter template: name in the file} of those that the file has as the module, perhaps under another name;
+    else None."""
     out = {}
     for parameter in rule["parameter"]:
         part = (parameter.get("from") or [{"from": parameter["name"]}])[0]
@@ -66,13 +82,17 @@ def old_wrappers(cls, instance, rule):
         if not own or None in own.values():
             continue
         # Where the file has the tower: under the module's path, or under one of its own.
-        rest = {source.removesuffix(template[len(tower):]) if source.endswith(template[len(tower):]) else None
-                for template, source in own.items()}
+        rest = {
+            source.removesuffix(template[len(tower) :]) if source.endswith(template[len(tower) :]) else None
+            for template, source in own.items()
+        }
         if len(rest) != 1 or not (path := rest.pop()) or path == tower.rpartition(".")[0]:
             continue
         for wrapper in OLD_WRAPPERS:
             begin = path + "."
-            if arrives(cls, instance, lambda name: begin + wrapper + name[len(path):] if name.startswith(begin) else name):
+            if arrives(
+                cls, instance, lambda name: begin + wrapper + name[len(path) :] if name.startswith(begin) else name
+            ):
                 for place in dict.fromkeys((path, tower)):
                     out.append({"from": f"^{re.escape(place)}" + rf"\.{wrapper}\.", "to": tower + "."})
     return out
@@ -84,21 +104,24 @@ def renamed(cls, instance, rule):
 
 
 def add_transposed(rule, cls, instance):
-    """Adds to parameters of three dimensions that the class also takes with the last two swapped how they are read then."""
+    """Adds to parameters of three dimensions that the class also takes with the last two swapped how they are read
+    then."""
     every = {n: s for n, s in instance.file.items() if len(s) == 3 and s[1] != s[2]}
-    candidates = [p for p in rule["parameter"] if "from" not in p and len(p.get("dim", [])) == 3 and "?" not in p["dim"]]
+    candidates = [
+        p for p in rule["parameter"] if "from" not in p and len(p.get("dim", [])) == 3 and "?" not in p["dim"]
+    ]
     named = [(p, [n for n in every if Pattern(p["name"]).numbers(n) is not None]) for p in candidates]
     swapped = {n for _, names in named for n in names}
     if not swapped:
         return
     shapes = {n: (s[0], s[2], s[1]) if n in swapped else s for n, s in instance.file.items()}
     try:
-        trace = Trace(cls, instance.folder, shapes, instance.others, instance.same)
+        trace = Trace(cls, instance.folder, shapes, instance.others, instance.same, any_shape=True)
     except Exception:
         return
     numbers = {name: n for n, name in enumerate(shapes)}
     for parameter, names in named:
-        if names and all(is_transposed(trace.of[n], numbers[n], shapes[n]) for n in names):
+        if names and all(n in trace.of and is_transposed(trace.of[n], numbers[n], shapes[n]) for n in names):
             parameter["from"] = [{"from": parameter["name"], "op": [{"permute": {"dim": [0, 2, 1]}}]}]
 
 

@@ -1,4 +1,5 @@
 """Names of tensors and the numbers in them."""
+
 import re
 
 NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.|$)")
@@ -32,6 +33,12 @@ def fill(template, numbers):
     return VARIABLE.sub(lambda _: str(next(values)), template)
 
 
+def layer_prefix(template):
+    """The part of a template up to its last variable, or None: "model.layers.#" of "model.layers.#.mlp.weight"."""
+    matches = list(VARIABLE.finditer(template))
+    return template[: matches[-1].end()] if matches else None
+
+
 class Pattern:
     """Finds the numbers of '#', '##' and '###' in names."""
 
@@ -53,54 +60,73 @@ class Pattern:
         return out
 
 
-def in_order(names, templates):
-    """Names as named_parameters() has them: a module's own parameters, then those of its members in the order in which the
-    templates name them, numbered ones ascending."""
-    place = {}
-    for n, template in enumerate(templates):
-        parts = numbered(template).split(".")
-        for i in range(len(parts)):
-            place.setdefault(".".join(parts[:i + 1]), n)
+class Tree:
+    """The modules that templates of parameters name. A literal number beside '#' stands in one row with the numbers
+    of '#'."""
 
-    def key(name):
-        parts, plain = name.split("."), numbered(name).split(".")
-        return [(i < len(parts) - 1, place.get(".".join(plain[:i + 1]), len(place)), int(p) if p.isdigit() else 0)
-                for i, p in enumerate(parts)]
-    return sorted(names, key=key)
-
-
-def merge_orders(sequences):
-    """One order of the places (numbered names) that keeps that of each sequence of names, as far as there is one."""
-    members, leaves = {}, set()
-    for sequence in sequences:
-        own = {}
-        for name in sequence:
-            parts = name.split(".")
+    def __init__(self, templates):
+        self.counted = {t[: m.start()] for t in templates for m in VARIABLE.finditer(t)}
+        self.place = {}
+        for n, template in enumerate(templates):
+            parts = self.parts(template)
             for i in range(len(parts)):
-                own.setdefault(".".join(parts[:i]), {}).setdefault(numbered(parts[i]))
-            leaves.add(numbered(name))
-        for node, keys in own.items():
-            orders = members.setdefault(numbered(node), [])
-            if list(keys) not in orders:
-                orders.append(list(keys))
+                self.place.setdefault(tuple(parts[: i + 1]), n)
 
-    def merged(orders):
-        todo, after, out = list(dict.fromkeys(x for order in orders for x in order)), {}, []
-        for order in orders:
-            for a, b in zip(order, order[1:]):
-                after.setdefault(a, set()).add(b)
-        while todo:
-            free = [x for x in todo if not any(x in after.get(y, ()) for y in todo if y != x)]
-            chosen = free[0] if free else todo[0]
-            todo.remove(chosen)
-            out.append(chosen)
+    def parts(self, template):
+        """The template's path, with the same part for all members of a row."""
+        parts, out = template.split("."), []
+        for i, part in enumerate(parts):
+            row = part.startswith("#") or part.isdigit() and "".join(p + "." for p in parts[:i]) in self.counted
+            out.append("#" if row else part)
         return out
 
+    def key(self, name, template):
+        """By which names are sorted as named_parameters() has them: a module's own parameters, then those of its
+        members in the order in which the templates name them, numbered ones ascending."""
+        parts, plain = name.split("."), self.parts(template)
+        return [
+            (i < len(parts) - 1, self.place[tuple(plain[: i + 1])], int(p) if plain[i] == "#" else 0)
+            for i, p in enumerate(parts)
+        ]
+
+
+def merge_orders(sequences, templates):
+    """The templates in one order that keeps that of each sequence [(name, template)], as far as there is one."""
+    tree, members = Tree(templates), {}
+    for sequence in sequences:
+        own = {}
+        for name, template in sequence:
+            parts, plain = name.split("."), tree.parts(template)
+            for i in range(len(parts)):
+                own.setdefault(tuple(parts[:i]), (tuple(plain[:i]), {}))[1].setdefault((i == len(parts) - 1, plain[i]))
+        for node, keys in own.values():
+            orders = members.setdefault(node, [])
+            if list(keys) not in orders:
+                orders.append(list(keys))
+    place = {}
+
     def walk(node):
-        for member in merged(members[node]):
-            path = f"{node}.{member}" if node else member
-            if path in leaves:
-                yield path
+        for _, member in merged(members[node]):
+            path = (*node, member)
+            place.setdefault(path, len(place))
             if path in members:
-                yield from walk(path)
-    return list(walk(""))
+                walk(path)
+
+    walk(())
+    number = lambda part: int(part) if part.isdigit() else 0
+    key = lambda t: [(place[tuple(tree.parts(t)[: i + 1])], number(p)) for i, p in enumerate(t.split("."))]
+    return sorted(templates, key=key)
+
+
+def merged(orders):
+    """One order of all elements that keeps that of each list, as far as there is one."""
+    todo, after, out = list(dict.fromkeys(x for order in orders for x in order)), {}, []
+    for order in orders:
+        for a, b in zip(order, order[1:]):
+            after.setdefault(a, set()).add(b)
+    while todo:
+        free = [x for x in todo if not any(x in after.get(y, ()) for y in todo if y != x)]
+        chosen = free[0] if free else todo[0]
+        todo.remove(chosen)
+        out.append(chosen)
+    return out

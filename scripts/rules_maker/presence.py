@@ -1,14 +1,10 @@
 """Which parameters not every model of a class has (optional), and which not every layer has (kind, choice)."""
+
 import itertools
+import re
 
 from rules_maker.instance import flat
-from rules_maker.names import Pattern, VARIABLE, split
-
-
-def layer_prefix(template):
-    """The part of a template up to its last variable, or None: "model.layers.#" of "model.layers.#.mlp.weight"."""
-    matches = list(VARIABLE.finditer(template))
-    return template[:matches[-1].end()] if matches else None
+from rules_maker.names import Pattern, VARIABLE, layer_prefix, split
 
 
 class Presence:
@@ -54,12 +50,17 @@ def unique(text, fallback, used):
 
 
 def deciding_key(have, instances):
-    """The key of config.json that is true (or a number, or a text) exactly where the parameters are, or the other way round."""
+    """The key of config.json that is true (or a number, or a text) exactly where the parameters are, or the other way
+    round."""
     configs = [flat(instance.config) for instance in instances]
     keys = sorted({k for config in configs for k in config}, key=lambda k: (k.count("."), len(k), k))
     flipped = {instance.tag.removeprefix("flip ") for instance in instances}
-    found = [key for key in keys for wanted in (True, False)
-             if all((config.get(key) not in (None, False)) == (h == wanted) for config, h in zip(configs, have))]
+    found = [
+        key
+        for key in keys
+        for wanted in (True, False)
+        if all((config.get(key) not in (None, False)) == (h == wanted) for config, h in zip(configs, have))
+    ]
     found.sort(key=lambda key: key not in flipped)
     return found[0] if found else ""
 
@@ -72,9 +73,11 @@ def optional_texts(presence):
         if not all(have):
             groups.setdefault(have, []).append(template)
     for have, templates in groups.items():
-        last = {template.split(".")[-1] for template in templates}
-        fallback = common_path([VARIABLE.sub("#", t) for t in templates]).rpartition("#.")[2] if len(last) > 1 else last.pop()
-        text = unique(deciding_key(have, presence.instances), fallback or templates[0].replace("#.", ""), used)
+        members = [re.sub(r".*(^|\.)\d+\.", "", VARIABLE.sub("0", t)) for t in templates]
+        last = {member.split(".")[-1] for member in members}
+        shared = common_path(members) or (last.pop() if len(last) == 1 and last != {"weight"} else "")
+        first = members[0].rpartition(".")[0] or members[0]
+        text = unique(deciding_key(have, presence.instances), shared or first, used)
         out.update(dict.fromkeys(templates, text))
     return out
 
@@ -92,15 +95,18 @@ def kind_texts(presence, used):
         depth = len(prefix.split("."))
         have = tuple(frozenset(".".join(n.split(".")[:depth]) for n in own) for own in names)
         if any(own and own != every for own, every in zip(have, layers[prefix])):
-            groups.setdefault((prefix, have), []).append(template)
+            # Members that are in the same layers of these models need not be in those of others: attention and MLPs.
+            member = template[len(prefix) + 1 :].split(".")[0]
+            groups.setdefault((prefix, member, have), []).append(template)
     texts = {}
-    for (prefix, have), templates in groups.items():
-        members = [template[len(prefix) + 1:] for template in templates]
+    for key, templates in groups.items():
+        prefix = key[0]
+        members = [template[len(prefix) + 1 :] for template in templates]
         first = members[0].rpartition(".")[0] or members[0]
-        texts[prefix, have] = unique(common_path(members) or first, first, used)
-        out.update(dict.fromkeys(templates, texts[prefix, have]))
-    for prefix in dict.fromkeys(p for p, _ in groups):
-        choices += exact_covers([(texts[key], key[1]) for key in groups if key[0] == prefix], layers[prefix])
+        texts[key] = unique(common_path(members) or first, first, used)
+        out.update(dict.fromkeys(templates, texts[key]))
+    for prefix in dict.fromkeys(key[0] for key in groups):
+        choices += exact_covers([(texts[key], key[2]) for key in groups if key[0] == prefix], layers[prefix])
     return out, choices
 
 
@@ -111,7 +117,10 @@ def exact_covers(kinds, layers):
         for some in itertools.combinations(kinds, size):
             if taken & {text for text, _ in some}:
                 continue
-            if all(sorted(layer for _, have in some for layer in have[i]) == sorted(every) for i, every in enumerate(layers)):
+            if all(
+                sorted(layer for _, have in some for layer in have[i]) == sorted(every)
+                for i, every in enumerate(layers)
+            ):
                 out.append([text for text, _ in some])
                 taken |= set(out[-1])
     return out

@@ -1,4 +1,5 @@
 """protobuf's text format, as far as rules use it: {field: value, or list of values}."""
+
 import json
 import re
 
@@ -36,7 +37,7 @@ def parse(text):
     while not END.match(text, at):
         match = TOKEN.match(text, at)
         if not match:
-            raise ValueError(f"expected a field of protobuf's text format, found {text[at:at + 40]!r}")
+            raise ValueError(f"expected a field of protobuf's text format, found {text[at : at + 40]!r}")
         tokens.append(match[1])
         at = match.end()
     position = 0
@@ -55,7 +56,12 @@ def parse(text):
                 take()
             else:
                 token = take()
-                value = json.loads(token) if token[0] == '"' or token in ("true", "false") or not token[0].isalpha() else token
+                value = (
+                    json.loads(token)
+                    if token[0] == '"' or token in ("true", "false") or not token[0].isalpha()
+                    else token
+                )
             fields.setdefault(name, []).append(value)
         return fields
+
     return message(None)

@@ -1,19 +1,23 @@
 """Which names are one parameter, and the key of config.json that says so."""
+
+import itertools
+
 from rules_maker.evaluate import look_up
 from rules_maker.expression import Stored
 from rules_maker.generalise import generalise
 from rules_maker.instance import flat
-from rules_maker.names import Pattern
+from rules_maker.names import Pattern, split
 
 
 def default_truths(config):
-    """{dotted key: boolean} of a config made without arguments: save_pretrained need not write what has its default value."""
+    """{dotted key: boolean} of a config made without arguments: save_pretrained need not write what has its default
+    value."""
     values = {k: v for k, v in flat(config.to_dict()).items() if isinstance(v, bool)}
     parts = [("", config), *((f"{k}.", v) for k, v in vars(config).items() if hasattr(v, "to_dict"))]
     for prefix, part in parts:
         tied = getattr(part, "tie_word_embeddings", None)
-        if isinstance(tied, bool):
-            values.setdefault(prefix + "tie_word_embeddings", tied)
+        if isinstance(tied, bool) or not prefix:
+            values.setdefault(prefix + "tie_word_embeddings", bool(tied))
     return values
 
 
@@ -22,37 +26,58 @@ def truth(config, key, by_default):
     return by_default if value is None else bool(value)
 
 
-def tied_rules(instances, default):
-    """([Tied as fields], [later names for which no key is found])."""
-    cases = [(later, Stored(first, ()), {}) for x in instances for later, first in x.aliases.items()]
-    rules, unclear = generalise(cases)
-    out, failed = [], [name for name, _ in unclear]
-    truths = default_truths(default)
+def deciding(state, truths):
+    """The keys of which at least one is true exactly where the names are tied, as few as possible; None where there
+    are none.
+
+    state: [(instance, whether the names are tied in it)]."""
     keys = sorted(truths, key=lambda k: ("tie" not in k, k.count("."), len(k), k))
+    tying = [k for k in keys if "tie" in k]
+    for some in [(), *((k,) for k in keys), *itertools.combinations(tying, 2)]:
+        if all(is_tied == (not some or any(truth(x.config, k, truths[k]) for k in some)) for x, is_tied in state):
+            return some
+    return None
+
+
+def tied_rules(instances, default, own):
+    """([Tied as fields], [later names for which no key is found]). Of two entries for one name either is enough.
+
+    own(later name): whether its entry is not the base class's."""
+    cases = [(later, Stored(first, ()), {}) for x in instances for later, first in x.aliases.items() if own(later)]
+    numbers = {}
+    for later, _, _ in cases:
+        template, own = split(later)
+        numbers.setdefault(template, []).append(own)
+    # A number that is the same wherever the names are tied is no layer's.
+    rules, unclear = generalise(cases, lambda template, slot: len({own[slot] for own in numbers[template]}) == 1)
+    out, failed, truths = [], [name for name, _ in unclear], default_truths(default)
     for later, part in rules:
-        tied = {"name": later, "to": part["from"]}
-        pattern = Pattern(later)
-        state = []
+        pattern, state = Pattern(later), []
         for x in instances:
             names = [n for n in x.names if pattern.numbers(n) is not None]
             if names:
                 state.append((x, any(n in x.aliases for n in names)))
-        if not all(is_tied for _, is_tied in state):
-            key = next((k for k in keys if all(truth(x.config, k, truths[k]) == is_tied for x, is_tied in state)), None)
-            if key is None:
-                failed.append(later)
-                continue
-            tied["when"] = key
-            if truths[key]:
-                tied["by_default"] = True
-        out.append(tied)
+        keys = deciding(state, truths)
+        if keys is None:
+            # No config.json has the key in one part alone, though transformers would understand it.
+            keys = deciding([(x, is_tied) for x, is_tied in state if not x.tag.startswith("flip tied part")], truths)
+        if keys is None:
+            failed.append(later)
+        elif not keys:
+            out.append({"name": later, "to": part["from"]})
+        else:
+            out += [
+                {"name": later, "to": part["from"], "when": key, **({"by_default": True} if truths[key] else {})}
+                for key in keys
+            ]
     return out, failed
 
 
 def tied_sources(instances, expressions):
     """Gives each tied parameter's expression to the name that an untied instance reads the same tensor as.
 
-    expressions: {tag: {parameter: expression}}, changed in place: of a tied embedding the file may have the head's name alone."""
+    expressions: {tag: {parameter: expression}}, changed in place: of a tied embedding the file may have the head's
+    name alone."""
     of_untied, known = {}, {name for x in instances for name in x.order}
     for x in instances:
         for name, tree in expressions[x.tag].items():
