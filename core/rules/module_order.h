@@ -5,6 +5,7 @@
 #include "core/rules/module_rule.h"
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,11 @@ class ModuleOrder {
   Key key(const ModuleRule::Found& found) const;
 
  private:
+  // The numbered members of a module are one row, "model.layers.#", those too that the rule names
+  // by their number.
+  std::string in_row(const std::string& module) const;
+
+  std::set<std::string> rows_;
   std::map<std::string, uint64_t> places_;  // of the first parameter of each module
 };
 

@@ -144,11 +144,16 @@ Result<const std::string*> ModuleRule::reason_without(const std::string& name) c
 
 std::vector<ModuleRule::TiedNames> ModuleRule::tied_names(const Manifest& m) const {
   std::vector<TiedNames> out;
+  // Of several conditions for one pair each is enough.
+  const auto add = [&out](TiedNames pair) {
+    const bool is_new = std::find(out.begin(), out.end(), pair) == out.end();
+    if (is_new && pair.name != pair.to) out.push_back(std::move(pair));
+  };
   for (const pb::Tied& tied : rule_->tied()) {
     if (!holds(tied, m)) continue;
     const size_t depth = count_numbers(tied.name());
     if (depth == 0) {
-      out.push_back({tied.name(), tied.to()});
+      add({tied.name(), tied.to()});
       continue;
     }
     NameTree names;
@@ -158,10 +163,8 @@ std::vector<ModuleRule::TiedNames> ModuleRule::tied_names(const Manifest& m) con
     for (const manifest::Tensor& t : m.tensors) {
       for (const NameTree::Match& match : names.find(t.target())) there.insert(match.numbers);
     }
-    for (const Numbers& numbers : there) {
-      TiedNames pair{with_numbers(tied.name(), numbers), with_numbers(tied.to(), numbers)};
-      if (pair.name != pair.to) out.push_back(std::move(pair));
-    }
+    for (const Numbers& numbers : there)
+      add({with_numbers(tied.name(), numbers), with_numbers(tied.to(), numbers)});
   }
   return out;
 }

@@ -67,6 +67,7 @@ class ModuleRule {
   // numbered ones those of which the model has one.
   struct TiedNames {
     std::string name, to;
+    bool operator==(const TiedNames&) const = default;
   };
   std::vector<TiedNames> tied_names(const manifest::Manifest& m) const;
   // Of names of the base class's files: "transformer."; empty: the rule does not tell.

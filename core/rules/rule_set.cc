@@ -121,11 +121,15 @@ class Member {
     all.set_unordered(base.unordered());
     all.mutable_renamed()->MergeFrom(base.renamed());
     for (pb::Tied tied : base.tied()) {
+      XD_TRY_SET(const bool is_not, base::any_is_in(member.without_, tied.name()));
+      if (is_not) continue;
       tied.set_name(member.prefix_ + tied.name());
       tied.set_to(member.prefix_ + tied.to());
       *all.add_tied() = std::move(tied);
     }
     for (pb::ModuleLayers layers : base.layers()) {
+      XD_TRY_SET(const bool is_not, base::any_is_in(member.without_, layers.prefix()));
+      if (is_not) continue;
       layers.set_prefix(member.prefix_ + layers.prefix());
       *all.add_layers() = std::move(layers);
     }
