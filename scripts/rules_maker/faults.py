@@ -13,6 +13,7 @@ def faults(rule, names, shapes, config):
         *of_optional(rule, having),
         *of_kinds(rule, having, names),
         *of_counts(rule, names, config),
+        *of_gaps(rule, having),
     ]
 
 
@@ -68,3 +69,21 @@ def of_counts(rule, names, config):
         for prefix, found in layers.get(numbered(layer["prefix"][0]), {}).items():
             if type(count) is int and found != set(range(count)):
                 yield f"{prefix}: there are {len(found)} layers, not {count}"
+
+
+def of_gaps(rule, having):
+    """What is numbered has all numbers from 0 on, for those who look for what is missing."""
+    rows = {}
+    for parameter in rule.get("parameter", []):
+        name = parameter["name"][0]
+        if "kind" in parameter:
+            continue
+        pattern = Pattern(name)
+        for own in having[name]:
+            numbers = pattern.numbers(own)
+            for variable in sorted(numbers):
+                row = name[: name.index("#" * variable)], tuple(numbers[v] for v in range(1, variable))
+                rows.setdefault(row, set()).add(numbers[variable])
+    for (prefix, _), numbers in rows.items():
+        if numbers != set(range(len(numbers))):
+            yield f"{prefix}: its numbers have gaps"

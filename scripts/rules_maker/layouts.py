@@ -18,6 +18,8 @@ OLD_SPELLINGS = [
     {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"},
     {r"\.weight_g$": ".parametrizations.weight.original0", r"\.weight_v$": ".parametrizations.weight.original1"},
 ]
+# How the models that hold a text model begin its names, where its own begin with "model.".
+WHOLE_MODELS = ("model.language_model.", "language_model.model.")
 # Members that towers of vision and text once had around all others.
 OLD_WRAPPERS = ("vision_model", "text_model")
 
@@ -98,9 +100,18 @@ def old_wrappers(cls, instance, rule):
     return out
 
 
+def of_whole_models(cls, instance):
+    """A text class that takes files of the whole model, of which it is a part."""
+    out = []
+    for begin in WHOLE_MODELS:
+        if arrives(cls, instance, lambda name: re.sub(r"^model\.", begin, name)):
+            out.append({"from": "^" + re.escape(begin), "to": "model."})
+    return out
+
+
 def renamed(cls, instance, rule):
     """[{"from", "to"}] of old names that the class takes."""
-    return old_spellings(cls, instance) + old_wrappers(cls, instance, rule)
+    return old_spellings(cls, instance) + old_wrappers(cls, instance, rule) + of_whole_models(cls, instance)
 
 
 def add_transposed(rule, cls, instance):

@@ -22,6 +22,9 @@ SIZED = re.compile(r"'(part|split|reshape|sizes)'")
 FEW_TENSORS, FEW_ELEMENTS = 900, 8_000_000
 
 
+OTHER_ORDER = "its parameters are in another order"
+
+
 def short(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:110]}"
 
@@ -144,10 +147,11 @@ def differences(rule, file, instance, parameters_, buffers):
         got, got_buffers = evaluate.apply(rule, file, instance.config)
     except Exception as e:
         return f"it cannot be applied: {short(e)}"
-    if list(got) != instance.order:
+    in_order = sorted if "unordered" in rule else list
+    if in_order(got) != in_order(instance.order):
         missing, more = [n for n in instance.order if n not in got], [n for n in got if n not in parameters_]
         what = f"it lacks {missing[0]}" if missing else f"it has {more[0]}" if more else ""
-        return what or "its parameters are in another order"
+        return what or OTHER_ORDER
     for name, value in [*got.items(), *((n, v) for n, v in got_buffers.items() if n in buffers)]:
         expected = parameters_[name] if name in parameters_ else buffers[name]
         if value.shape != expected.shape or not np.array_equal(value, expected):
@@ -214,9 +218,12 @@ def judged(material, changed, changed_modules, present):
     rule = rule_of(material.cls, instances, sizes, Evidence(material.tied_modules(), present, material.begin))
     layouts.add_transposed(rule, material.cls, instances[0])
     rule["renamed"] = layouts.renamed(material.cls, instances[0], rule)
-    parsed = textproto.parse(textproto.lines(rule))
     for x in [*instances, material.held_out]:
-        wrong = judge(parsed, x)
+        wrong = judge(textproto.parse(textproto.lines(rule)), x)
+        if wrong == OTHER_ORDER:
+            # Layers of several kinds have their members in different orders: the names are known all the same.
+            rule["unordered"] = True
+            wrong = judge(textproto.parse(textproto.lines(rule)), x)
         if wrong:
             raise NoRule(f"{'other sizes' if x is material.held_out else x.tag}: {wrong}")
     return rule

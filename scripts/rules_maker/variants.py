@@ -57,9 +57,13 @@ def changes(config):
         (values[k] for k in ("hidden_size", "d_model", "n_embd", "text_config.hidden_size") if count(values.get(k))),
         None,
     )
+    defaults = flat(json.loads(type(config)().to_json_string(use_diff=False)))
     kinds, numbers = [], []
     for key, value in values.items():
         last = key.split(".")[-1]
+        # What the class has not unless a size is given (a shared expert).
+        if count(value) and value and key in defaults and defaults[key] in (0, None):
+            numbers.append((key, defaults[key]))
         if NO_OPTION.search(key):
             continue
         if isinstance(value, bool):
