@@ -234,9 +234,9 @@ TEST_CASE("a module by its rule: order, tied names, groups") {
 
 TEST_CASE("a member that a rule names by its number stands in the row of the others") {
   const std::string rule = R"(model_type: "x" architecture: "XForCausalLM"
-    parameter { name: "h.#.a" } parameter { name: "h.1.b" } parameter { name: "out" })";
-  CHECK(described(model_of({"out", "h.2.a", "h.1.b", "h.1.a", "h.0.a"}), rule) ==
-        "h.0.a h.1.a h.1.b h.2.a out | 0 1 2 3 4|");
+    parameter { name: "h.#.a" } parameter { name: "h.1.b" } parameter { name: "out.w" })";
+  CHECK(described(model_of({"out.w", "h.2.a", "h.1.b", "h.1.a", "h.0.a"}), rule) ==
+        "h.0.a h.1.a h.1.b h.2.a out.w | 0 1 2 3 4|");
 }
 
 TEST_CASE("a module whose order the rule cannot tell needs a description") {
