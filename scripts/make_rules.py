@@ -163,7 +163,10 @@ class Facts:
 
     def options(self, name):
         """What classes of the same config have found, so that each need not search again."""
-        config = getattr(find(name), "config_class", None)
+        try:
+            config = getattr(find(name), "config_class", None)
+        except ImportError:  # of a library that is not there
+            return None
         return next(
             (own["options"] for own in self.of.values() if own.get("config_class") == getattr(config, "__name__", "-")),
             None,

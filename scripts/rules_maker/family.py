@@ -87,7 +87,7 @@ def family_rule(name, facts):
     if out is None:
         out = {**full, **({"base": {"prefix": prefix}} if prefix else {})}
     out["excluded"] = [one for one in excluded if usable(one["name"], own["taken"])]
-    return {k: out[k] for k in ("model_type", "architecture", "base", *INHERITED, "excluded") if out.get(k)}
+    return {k: out[k] for k in ("model_type", "architecture", "base", "unordered", *INHERITED, "excluded") if out.get(k)}
 
 
 def text(name, facts, version):
