@@ -21,6 +21,16 @@ bool holds(const pb::Tied& tied, const Manifest& m) {
   return flag ? *flag : tied.by_default();
 }
 
+// Whether the model holds models of the types that the rule is for.
+bool is_of_types(const pb::Architecture& rule, const Manifest& m) {
+  const Facts facts(m);
+  return std::all_of(rule.sub_config().begin(), rule.sub_config().end(), [&](const auto& sub) {
+    const auto type = facts.find(cat("config.", sub.key(), ".model_type"));
+    const std::string* text = model::text_of(type ? type->value : nullptr);
+    return !text || *text == sub.model_type();
+  });
+}
+
 }  // namespace
 
 ModuleRule::ModuleRule(std::shared_ptr<const pb::Architecture> rule, std::string class_name)
@@ -56,7 +66,7 @@ Result<ModuleRule> ModuleRule::compiled(std::shared_ptr<const pb::Architecture> 
 Result<std::optional<ModuleRule>> ModuleRule::find(const RuleSet& rules, const Manifest& m) {
   const model::ModelClass asked = model::model_class(m);
   XD_TRY_SET(auto rule, rules.module_of(asked));
-  if (!rule) return std::optional<ModuleRule>();
+  if (!rule || !is_of_types(*rule, m)) return std::optional<ModuleRule>();
   XD_TRY_SET(ModuleRule out, compiled(std::move(rule), asked.architecture));
   return std::optional(std::move(out));
 }
@@ -67,7 +77,7 @@ Result<std::optional<ModuleRule>> ModuleRule::find_like(const RuleSet& rules, co
   XD_TRY_SET(const Rules of_type, rules.modules_of(asked.model_type));
   for (const auto& rule : of_type) {
     XD_TRY_SET(ModuleRule like, compiled(rule, rule->architecture(0)));
-    bool has_all = true;
+    bool has_all = is_of_types(*rule, m);
     for (const manifest::Tensor& t : m.tensors) {
       if (!has_all || !t.excluded.empty()) continue;
       XD_TRY_SET(const auto stored, like.find_stored(t.target()));

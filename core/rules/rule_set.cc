@@ -119,6 +119,7 @@ class Member {
     XD_TRY(member.add(base.buffer(), *all.mutable_buffer()));
     all.mutable_choice()->MergeFrom(base.choice());
     all.set_unordered(base.unordered());
+    all.mutable_sub_config()->MergeFrom(base.sub_config());
     all.mutable_renamed()->MergeFrom(base.renamed());
     for (pb::Tied tied : base.tied()) {
       XD_TRY_SET(const bool is_not, base::any_is_in(member.without_, tied.name()));

@@ -239,6 +239,19 @@ TEST_CASE("a member that a rule names by its number stands in the row of the oth
         "h.0.a h.1.a h.1.b h.2.a out.w | 0 1 2 3 4|");
 }
 
+TEST_CASE("a rule of models in a model is for those of their types") {
+  const std::string rule = R"(model_type: "x" architecture: "XForCausalLM" parameter { name: "a" }
+    sub_config { key: "text_config" model_type: "llama" })";
+  Manifest m = model_of({"a"});
+  CHECK(named(m, rule) == "a");
+  auto& entries = std::get<manifest::ValueMap>(m.source.config.kind).entries;
+  for (const auto& [type, said] : {std::pair("llama", "a"), {"mistral", "no rule"}}) {
+    entries.push_back({"text_config", {manifest::ValueMap{{{"model_type", {std::string(type)}}}}}});
+    CHECK(named(m, rule) == said);
+    entries.pop_back();
+  }
+}
+
 TEST_CASE("a module whose order the rule cannot tell needs a description") {
   const std::string rule =
       "model_type: 'x' architecture: 'XForCausalLM' unordered: true parameter { name: 'a' }";
