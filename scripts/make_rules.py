@@ -46,6 +46,11 @@ parameters that transformers makes anew at each load.
 """
 
 
+# What no small model shows.
+PROJECTION = "its projection enc_to_dec_proj is there only where two sizes of config.json differ"
+NOT_MADE = {"VisionEncoderDecoderModel": PROJECTION, "SpeechEncoderDecoderModel": PROJECTION}
+
+
 def installed_version():
     return importlib.metadata.version("transformers")
 
@@ -188,8 +193,8 @@ def study_all(names, facts, jobs, limit):
     while todo or running:
         while todo and len(running) < jobs:
             name = todo.pop(0)
-            if find(name) is None:
-                facts.add(name, {"reason": "transformers does not export it"})
+            if name in NOT_MADE or find(name) is None:
+                facts.add(name, {"reason": NOT_MADE.get(name, "transformers does not export it")})
             elif not facts.known(name):
                 running[name] = (*study_in_child(name, limit, facts.options(name), facts.rule), time.time())
                 continue
@@ -217,6 +222,29 @@ def follow(name, facts, seen, todo):
         todo.append(base["class"])
 
 
+def sub_configs(config, prefix=""):
+    """[{key, model_type}] of the models of any type that the class holds, which the small ones had of these types."""
+    from transformers import AutoConfig
+
+    out = []
+    for key, cls in (getattr(type(config), "sub_configs", None) or {}).items():
+        own = getattr(config, key, None)
+        if own is None:
+            continue
+        if cls is AutoConfig:
+            out.append({"key": prefix + key, "model_type": own.model_type})
+        out += sub_configs(own, f"{prefix}{key}.")
+    return out
+
+
+def of_types(name):
+    """The same of a class, by its default config, whose types small models keep."""
+    try:
+        return sub_configs(find(name).config_class())
+    except Exception:
+        return []
+
+
 def write_rules(names, facts, version):
     """The files of these classes; a class that has no rule now loses its file."""
     from rules_maker import family
@@ -231,7 +259,7 @@ def write_rules(names, facts, version):
                 file.unlink()
         if path:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(family.text(name, exact, version), encoding="utf-8")
+            path.write_text(family.text(name, exact, version, of_types(name)), encoding="utf-8")
             made += 1
     return made
 

@@ -90,7 +90,10 @@ def family_rule(name, facts):
     return {k: out[k] for k in ("model_type", "architecture", "base", "unordered", *INHERITED, "excluded") if out.get(k)}
 
 
-def text(name, facts, version):
-    return f"# {name} of transformers {version}, made by scripts/make_rules.py.\n" + textproto.lines(
-        family_rule(name, facts)
-    )
+def text(name, facts, version, sub_configs):
+    """The file. sub_configs: the types of the models that the class holds, where it may hold others."""
+    rule = family_rule(name, facts)
+    own = sub_configs if "architecture" not in rule.get("base", {}) else []  # else the base class's rule says it
+    place = list(rule).index("architecture") + 1
+    fields = [*rule.items()][:place] + [("sub_config", own)] + [*rule.items()][place:]
+    return f"# {name} of transformers {version}, made by scripts/make_rules.py.\n" + textproto.lines(dict(fields))
