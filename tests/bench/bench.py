@@ -86,10 +86,11 @@ class Bench:
         return time.perf_counter() - begin
 
     def paired(self, runs):
-        """Every run once per round, round after round: what disturbs one disturbs its neighbours too."""
+        """Every run once per round, round after round: what disturbs one disturbs its neighbours too. Every other
+        round goes backwards, for the first of a round has the disk's work of the round before beside it."""
         times = {name: [] for name in runs}
         for i in range(self.rounds + 1):
-            for name, run in runs.items():
+            for name, run in list(runs.items())[::1 if i % 2 else -1]:
                 seconds = run()
                 if i > 0:  # the first round warms up
                     times[name].append(seconds)
