@@ -48,7 +48,13 @@ parameters that transformers makes anew at each load.
 
 # What no small model shows.
 PROJECTION = "its projection enc_to_dec_proj is there only where two sizes of config.json differ"
-NOT_MADE = {"VisionEncoderDecoderModel": PROJECTION, "SpeechEncoderDecoderModel": PROJECTION}
+SHARED = "which of its layers share their parameters is a matter of config.json, and the small models' numbers are no rule"
+NOT_MADE = {
+    "VisionEncoderDecoderModel": PROJECTION,
+    "SpeechEncoderDecoderModel": PROJECTION,
+    **dict.fromkeys(("ZambaModel", "ZambaForCausalLM", "ZambaForSequenceClassification"), SHARED),
+    **dict.fromkeys(("DiffusionGemmaModel", "DiffusionGemmaForBlockDiffusion"), SHARED),
+}
 
 
 def installed_version():
