@@ -2,7 +2,7 @@
 # Sets up what is missing, builds, and runs every test. The first that fails ends it.
 #
 #   scripts/test.sh [--quick|--full]     --quick: the release build and its unit tests only; needs no Python
-#                                        --full: also a small model of every class of transformers (half an hour)
+#                                        --full: also a small model of each class that a rule describes (ten minutes)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
