@@ -122,8 +122,11 @@ class Composer {
       if (const auto [it, is_new] = by_name_.emplace(stored->name, i); !is_new)
         return twice(stored->name, it->second, i);
       for (const auto& use : stored->uses) instance(use.of).parts.emplace(use.from, i);
-      const auto own = rule_.find(stored->name);
-      if (own) instance(*own).own = i;
+      if (const auto own = rule_.find(stored->name)) {
+        instance(*own).own = i;
+      } else if (!stored->uses.empty()) {
+        part_of_.emplace(i, key_of(stored->uses[0].of));
+      }
     }
     return {};
   }
@@ -260,15 +263,9 @@ class Composer {
 
   // An expert behind a gap, or a part of an alternative that was not taken.
   Result<void> check_used() const {
-    std::map<uint64_t, std::string> unused;
-    for (const auto& [name, i] : by_name_) {
-      if (!used_[i]) unused.emplace(i, name);
-    }
-    for (const auto& [i, name] : unused) {
-      XD_TRY_SET(const auto stored, rule_.find_stored(name));
-      if (!stored || stored->uses.empty() || rule_.find(name)) continue;
-      return corrupt(cat("expected all parts of ",
-                         base::printable(own_name(instances_.at(key_of(stored->uses[0].of)))),
+    for (const auto& [i, key] : part_of_) {
+      if (used_[i]) continue;
+      return corrupt(cat("expected all parts of ", base::printable(own_name(instances_.at(key))),
                          ", numbered from 0 without gaps, found ",
                          base::printable(m_.tensors[i].name),
                          " behind one: the model is incomplete"));
@@ -287,6 +284,8 @@ class Composer {
   const Parts parts_;
   std::unordered_map<std::string, uint64_t> by_name_;  // as the rule spells it
   std::map<Key, Instance> instances_;
+  std::map<uint64_t, Key>
+      part_of_;  // tensors that are no parameter's own; the first that they are of
   FilePieces pieces_;
   std::vector<bool> used_;
   std::vector<New> new_;
