@@ -95,6 +95,13 @@ void check_digests(const Source& source, const std::string& report) {
     CHECK(contains(report, cat('"', tree_digest_of(values), '"')));
 }
 
+Source layers() {
+  Source out;
+  for (int i = 0; i < 4; ++i) out.add(cat("layers.", i, ".up"), {1'111, 1'001});
+  out.add("norm", {3});
+  return out;
+}
+
 }  // namespace
 
 TEST_CASE("zero3 for eight ranks reads tensors of some MiB once") {
@@ -127,9 +134,7 @@ TEST_CASE("many small tensors are read once too, as far as there is room for the
 
 TEST_CASE("universal reads the source once, and nothing of what it wrote") {
   const TempDir dir;
-  Source source;
-  for (int i = 0; i < 4; ++i) source.add(cat("layers.", i, ".up"), {1'111, 1'001});
-  source.add("norm", {3});
+  Source source = layers();
   const uint64_t size = source.put_into(dir);
   const Run run = convert_to("universal", dir, 2, 1 << 30, {});
   CHECK(run.read >= size);
@@ -139,9 +144,7 @@ TEST_CASE("universal reads the source once, and nothing of what it wrote") {
 
 TEST_CASE("safetensors reads the source once, whatever the shards and the element type") {
   const TempDir dir;
-  Source source;
-  for (int i = 0; i < 4; ++i) source.add(cat("layers.", i, ".up"), {1'111, 1'001});
-  source.add("norm", {3});
+  Source source = layers();
   const uint64_t size = source.put_into(dir);
   for (const char* dtype : {"source", "fp32"}) {
     INFO(dtype);

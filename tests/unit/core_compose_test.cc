@@ -3,9 +3,9 @@
 
 #include "core/rules/class_names.h"
 #include "tests/support/compose_rule.h"
+#include "tests/unit/core_expression_values.h"
 #include "tests/unit/core_test_support.h"
 
-#include <cstring>
 #include <set>
 
 using namespace crossdock;
@@ -63,18 +63,8 @@ struct Model {
   std::vector<float> values(const std::string& target) const {
     for (size_t n = 0; n < m.tensors.size(); ++n) {
       if (m.tensors[n].target() != target) continue;
-      std::vector<float> out(*checked_product(m.tensors[n].shape));
-      std::vector<std::byte> scratch(4096);
       const auto& e = expressions.empty() ? transform::stored_tensor(n, stored[n]) : expressions[n];
-      REQUIRE(e.evaluate(0, std::as_writable_bytes(std::span(out)), scratch,
-                         [](uint64_t t, uint64_t begin, uint64_t count, std::span<std::byte> to) {
-                           for (uint64_t i = 0; i < count; ++i) {
-                             const float v = value(t, begin + i);
-                             std::memcpy(&to[4 * i], &v, 4);
-                           }
-                           return Result<void>();
-                         }));
-      return out;
+      return values_of(e, *checked_product(m.tensors[n].shape), value);
     }
     return {};
   }

@@ -1,9 +1,8 @@
 // What layout rules make of values: each tensor held against loops over the stored ones.
 #include "core/rules/layout.h"
 
+#include "tests/unit/core_expression_values.h"
 #include "tests/unit/core_test_support.h"
-
-#include <cstring>
 
 using namespace crossdock;
 using namespace crossdock::rules;
@@ -50,18 +49,7 @@ struct Made {
     const Tensor* t = find(target);
     REQUIRE(t);
     const auto& expression = expressions[static_cast<size_t>(t - manifest.tensors.data())];
-    std::vector<float> out(*checked_product(t->shape));
-    std::vector<std::byte> scratch(4096);
-    REQUIRE(expression.evaluate(
-        0, std::as_writable_bytes(std::span(out)), scratch,
-        [](uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> to) {
-          for (uint64_t i = 0; i < count; ++i) {
-            const float v = value(tensor, begin + i);
-            std::memcpy(&to[4 * i], &v, 4);
-          }
-          return Result<void>();
-        }));
-    return out;
+    return test::values_of(expression, *checked_product(t->shape), value);
   }
 };
 
