@@ -56,6 +56,7 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
   add_rule_flags(flags.target, r.rules, r.keep_unmatched);
+  add_dequant_flag(flags.target);
   const auto take_names = [&r](const std::string& names) {
     if (names != "module" && names != "file" && names != "auto")
       throw po::error("--names: expected module, file or auto, found " + names);
@@ -187,7 +188,7 @@ int convert(const Words& args) {
     if (p.is_reader() && (from == "auto" || &p == session.registry().find_reader(from)))
       readers.push_back(&p);
   }
-  for (const plugin::Plugin* reader : readers) add_flags(flags.reader, reader->desc.options);
+  for (const plugin::Plugin* reader : readers) add_flags(flags.reader, reader->desc.options, flags.target);
   if (writer) add_flags(flags.writer, writer->desc.options, flags.reader);
 
   const po::options_description all = flags.all();
@@ -228,6 +229,7 @@ int convert(const Words& args) {
     request.source = values["source"].as<std::string>();
     request.destination = values["destination"].as<std::string>();
     request.memory = values["memory"].as<Size>().bytes;
+    request.dequant_dtype = given_dequant_dtype(values);
     request.sync = !values.count("no-sync");
     request.writer_options = given_options(values, writer->desc.options);
     for (const plugin::Plugin* reader : readers)

@@ -1,3 +1,4 @@
+#include "core/convert/plain_weights.h"
 #include "core/convert/inspect.h"
 
 #include "apps/crossdock/progress.h"
@@ -114,7 +115,7 @@ Result<void> write_manifest(const Manifest& m, const std::string& path) {
 }
 
 struct Request {
-  std::string source, from, manifest_path, digest;
+  std::string source, from, manifest_path, digest, dequant_dtype;
   bool json = false, tensors = false;
   unsigned threads = 1;
   plugin::GivenOptions reader_options;
@@ -136,9 +137,12 @@ Result<void> run(Session& session, const Request& request, Progress& progress) {
   // What the file holds is shown under its own names when the rules make no model of it.
   auto laid_out = rules::lay_out(rules, request.keep_unmatched, convert::reader_of(*model), m);
   if (!laid_out) fmt::print(stderr, "note: {}\n", laid_out.error().message);
-  convert::TensorSource tensors(
-      *model, std::move(m),
-      laid_out ? std::move(laid_out->expressions) : std::vector<transform::Expression>());
+  rules::LaidOut made = laid_out ? *std::move(laid_out) : rules::LaidOut();
+  const auto dtype = convert::dequant_dtype(request.dequant_dtype);
+  if (const auto plain = convert::make_plain(*model, dtype, made, m); !plain)
+    fmt::print(stderr, "note: {}\n", base::printable(plain.error().message));
+  convert::TensorSource tensors(*model, std::move(m), std::move(made.expressions),
+                                std::move(made.stored));
   std::vector<std::string> digests;
   if (request.digest != "none") {
     const auto kind =
@@ -178,6 +182,7 @@ void add_common(po::options_description& options, Request& request) {
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
   add_rule_flags(options, request.rules, request.keep_unmatched);
+  add_dequant_flag(options);
 }
 
 }  // namespace
@@ -196,7 +201,7 @@ int inspect(const std::vector<std::string>& args) {
   po::options_description options("Options", kHelpWidth), reading("Reading", kHelpWidth);
   add_common(options, request);
   for (const plugin::Plugin& p : session.registry().plugins()) {
-    if (p.is_reader()) add_flags(reading, p.desc.options);
+    if (p.is_reader()) add_flags(reading, p.desc.options, options);
   }
   if (!reading.options().empty()) options.add(reading);
   Progress::Style style{};
@@ -207,6 +212,7 @@ int inspect(const std::vector<std::string>& args) {
       return kDone;
     }
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
+    request.dequant_dtype = given_dequant_dtype(values);
     request.source = values["source"].as<std::string>();
     if (request.digest.empty()) request.digest = request.json ? "sha256" : "none";
     if (request.digest != "none" && request.digest != "tree" && request.digest != "sha256")

@@ -2,6 +2,7 @@
 
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
+#include "core/convert/plain_weights.h"
 
 #include <fmt/format.h>
 
@@ -30,6 +31,7 @@ namespace {
 std::vector<std::string> own_flags() {
   std::vector<std::string> out = convert_flags();
   for (std::string& name : inspect_flags()) out.push_back(std::move(name));
+  std::erase(out, convert::kDequantDtype);  // which readers share
   return out;
 }
 
@@ -97,6 +99,25 @@ plugin::GivenOptions given_options(const po::variables_map& values,
     }
   }
   return out;
+}
+
+void add_dequant_flag(po::options_description& description) {
+  description.add_options()(
+      convert::kDequantDtype,
+      po::value<std::vector<std::string>>()->composing()->value_name(convert::kDequantDtypes),
+      "what the codes of quantised weights become; auto: the dtype of config.json, of GGUF fp32");
+}
+
+std::string given_dequant_dtype(const po::variables_map& values) {
+  if (!values.count(convert::kDequantDtype)) return "auto";
+  const auto& given = values[convert::kDequantDtype].as<std::vector<std::string>>();
+  const bool is_choice = given.size() == 1 && !given[0].empty() && given[0].find('|') == std::string::npos &&
+                         cat("|", convert::kDequantDtypes, "|").find(cat("|", given[0], "|")) !=
+                             std::string::npos;
+  if (!is_choice)
+    throw po::error(cat("--", convert::kDequantDtype, ": expected one of ",
+                        convert::kDequantDtypes, ", found ", given.back()));
+  return given[0];
 }
 
 void add_rule_flags(po::options_description& description, rules::RuleFiles& files,

@@ -50,6 +50,11 @@ void add_flags(po::options_description& description, const xd_option_desc* const
 plugin::GivenOptions given_options(const po::variables_map& values,
                                    const xd_option_desc* const* options);
 
+// --dequant-dtype, of the host and of readers that dequantise on their own.
+void add_dequant_flag(po::options_description& description);
+// As given, or "auto". Throws po::error for another value.
+std::string given_dequant_dtype(const po::variables_map& values);
+
 // --rules and --keep-unmatched, and where the rules are.
 void add_rule_flags(po::options_description& description, rules::RuleFiles& files,
                     bool& keep_unmatched);

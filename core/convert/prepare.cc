@@ -2,6 +2,7 @@
 
 #include "core/base/text.h"
 #include "core/convert/make_target.h"
+#include "core/convert/plain_weights.h"
 #include "core/convert/source_hints.h"
 #include "core/io/paths.h"
 #include "core/model/refusals.h"
@@ -33,6 +34,7 @@ Result<void> open_source(Session& session, Prepared& out) {
   XD_TRY_SET(Manifest m, out.source->describe());
   XD_TRY_SET(auto laid_out,
              rules::lay_out(session.rules, request.keep_unmatched, reader_of(*out.source), m));
+  XD_TRY(make_plain(*out.source, dequant_dtype(request.dequant_dtype), laid_out, m));
   session.notes.add(out.source->notes());
   session.notes.add(std::move(laid_out.notes));
   out.metadata = std::exchange(m.source.metadata, {});

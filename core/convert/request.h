@@ -23,6 +23,7 @@ struct Request {
   plugin::GivenOptions writer_options;
   rules::RuleFiles rules;
   bool keep_unmatched = false;        // tensors that no rule takes stay under their own names
+  std::string dequant_dtype = "auto";  // of quantised weights: auto, bf16, fp16 or fp32
   std::optional<rules::Names> names;  // unset: as the writer's format has them
   model::TargetOptions target;
   uint64_t memory = 1 << 30;

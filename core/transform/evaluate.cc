@@ -1,10 +1,11 @@
-#include "core/transform/expression.h"
+#include "core/transform/dequantise.h"
 
 #include <crossdock/dtype.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <list>
 
 namespace crossdock::transform {
 
@@ -22,7 +23,7 @@ class Evaluation {
 
   // `scratch` is all that the node and those below it may use.
   Result<void> run(uint32_t index, uint64_t begin, std::span<std::byte> out,
-                   std::span<std::byte> scratch) const {
+                   std::span<std::byte> scratch) {
     const Node& node = nodes_[index];
     if (const auto* stored = std::get_if<Node::Stored>(&node.what))
       return read_(stored->tensor, begin, out.size() / elem_bytes(node), out);
@@ -30,6 +31,8 @@ class Evaluation {
       return run_view(node, *viewed, begin, out, scratch);
     if (const auto* concat = std::get_if<Node::Concat>(&node.what))
       return run_concat(node, *concat, begin, out, scratch);
+    if (const auto* dequantised = std::get_if<Node::Dequantised>(&node.what))
+      return run_dequantised(node, *dequantised, begin, out, scratch);
     const auto& map = std::get<Node::Map>(node.what);
     XD_TRY(run(map.of, begin, out, scratch));
     for (size_t at = 0; at < out.size(); at += sizeof(float)) {
@@ -46,18 +49,19 @@ class Evaluation {
 
   // A view that gathers takes one block of the scratch, and leaves the others to what it asks.
   Result<void> run_view(const Node& node, const Node::Viewed& viewed, uint64_t begin,
-                        std::span<std::byte> out, std::span<std::byte> scratch) const {
+                        std::span<std::byte> out, std::span<std::byte> scratch) {
     if (node.scratch_blocks == nodes_[viewed.of].scratch_blocks)
       return run(viewed.of, viewed.offset + begin, out, scratch);  // a run of what is below
     const auto mine = scratch.first(scratch.size() / node.scratch_blocks);
     const auto below = scratch.subspan(mine.size());
+    release(mine);
     return gather(
         viewed.factors, viewed.offset, elem_bytes(node), begin, out, mine,
         [&](uint64_t from, std::span<std::byte> to) { return run(viewed.of, from, to, below); });
   }
 
   Result<void> run_concat(const Node& node, const Node::Concat& concat, uint64_t begin,
-                          std::span<std::byte> out, std::span<std::byte> scratch) const {
+                          std::span<std::byte> out, std::span<std::byte> scratch) {
     const uint64_t size = elem_bytes(node);
     while (!out.empty()) {
       const uint64_t step = begin / concat.whole;
@@ -78,8 +82,41 @@ class Evaluation {
     return {};
   }
 
+  Result<void> run_dequantised(const Node& node, const Node::Dequantised& dequantised,
+                               uint64_t begin, std::span<std::byte> out,
+                               std::span<std::byte> scratch) {
+    const auto mine = scratch.first(scratch.size() / node.scratch_blocks);
+    const auto below = scratch.subspan(mine.size());
+    return dequantise(nodes_, node, begin, out, claim(mine, dequantised),
+                      [&](uint32_t child, uint64_t from, std::span<std::byte> to) {
+                        return run(child, from, to, below);
+                      });
+  }
+
+  // What is read ahead lives in scratch, which other nodes of the tree use in their turn: then it
+  // is gone.
+  struct Claim {
+    std::span<std::byte> scratch;
+    const Node::Dequantised* node;
+    ReadAhead ahead;
+  };
+  ReadAhead& claim(std::span<std::byte> scratch, const Node::Dequantised& node) {
+    for (Claim& c : claims_) {
+      if (c.node == &node && c.scratch.data() == scratch.data()) return c.ahead;
+    }
+    release(scratch);
+    return claims_.emplace_back(Claim{scratch, &node, ReadAhead(node, scratch)}).ahead;
+  }
+  void release(std::span<std::byte> scratch) {
+    std::erase_if(claims_, [&](const Claim& c) {
+      return c.scratch.data() < scratch.data() + scratch.size() &&
+             scratch.data() < c.scratch.data() + c.scratch.size();
+    });
+  }
+
   const std::vector<Node>& nodes_;
   const ReadStored& read_;
+  std::list<Claim> claims_;  // which stay where they are
 };
 
 }  // namespace

@@ -10,11 +10,23 @@ namespace crossdock::transform {
 using manifest::DType;
 using manifest::Tensor;
 
+namespace {
+
+uint64_t blocks_of(uint64_t n, uint64_t block) { return n / block + (n % block != 0); }
+
+}  // namespace
+
 uint32_t Expression::take_in(Expression other) {
   const auto shift = static_cast<uint32_t>(nodes_.size());
   for (Node& node : other.nodes_) {
     if (auto* viewed = std::get_if<Node::Viewed>(&node.what)) viewed->of += shift;
     if (auto* map = std::get_if<Node::Map>(&node.what)) map->of += shift;
+    if (auto* dequantised = std::get_if<Node::Dequantised>(&node.what)) {
+      dequantised->codes += shift;
+      for (auto* child : {&dequantised->zeros, &dequantised->scales, &dequantised->groups}) {
+        if (*child) **child += shift;
+      }
+    }
     if (auto* concat = std::get_if<Node::Concat>(&node.what)) {
       for (uint32_t& child : concat->of) child += shift;
     }
@@ -82,6 +94,59 @@ Result<Expression> Expression::map(Expression of, Mapping mapping, float operand
   return of;
 }
 
+Result<Expression> Expression::dequantise(Operands operands, const Dequantisation& how,
+                                          DType dtype, std::vector<uint64_t> shape) {
+  Node::Dequantised out;
+  out.decoder = how.decoder;
+  out.rows = how.rows;
+  out.columns = how.columns;
+  out.block_rows = std::min(how.block_rows, how.rows);
+  out.block_columns = std::min(how.block_columns, how.columns);
+  out.scale_rows = blocks_of(out.rows, out.block_rows);
+  out.scale_columns = blocks_of(out.columns, out.block_columns);
+  out.divides = how.divides;
+  out.factor = how.factor;
+  out.scale = how.scale;
+  out.product = how.product;
+  const auto elements = [](const Expression& e) { return *checked_product(e.root().shape); };
+  const auto n = checked_product(shape), matrix = checked_mul(how.rows, how.columns);
+  if (!n || !matrix || *matrix == 0 || *n % *matrix != 0)
+    return invalid(cat("expected matrices of ", how.rows, " x ", how.columns, ", found ",
+                       base::list_text(shape)));
+  const uint64_t matrices = *n / *matrix, all_rows = matrices * how.rows;
+  const Node& codes = operands.codes.root();
+  const uint64_t code_bits = manifest::info(codes.dtype).bits;
+  out.row_codes = all_rows == 0 ? 0 : elements(operands.codes) / all_rows;
+  if (elements(operands.codes) != out.row_codes * all_rows ||
+      out.row_codes < blocks_of(how.columns * how.decoder->bits(), code_bits))
+    return invalid(cat("expected codes of ", how.decoder->bits(), " bits for ", how.rows, " x ",
+                       how.columns, " values, found ", base::list_text(codes.shape), " of ",
+                       manifest::name(codes.dtype)));
+  const uint64_t blocks = out.scale_rows * out.scale_columns;
+  uint32_t below = codes.scratch_blocks;
+  for (const auto* child : {&operands.zeros, &operands.scales}) {
+    if (!*child) continue;
+    const Node& node = (*child)->root();
+    below = std::max(below, node.scratch_blocks);
+    if (elements(**child) != matrices * blocks)
+      return invalid(cat("expected ", matrices * blocks, " scales or zeros for ",
+                         base::list_text(shape), ", found ", base::list_text(node.shape)));
+  }
+  if (operands.groups) {
+    below = std::max(below, operands.groups->root().scratch_blocks);
+    if (elements(*operands.groups) != how.columns || operands.groups->root().dtype != DType::I32)
+      return invalid(cat("expected a group for each of ", how.columns, " columns, found ",
+                         base::list_text(operands.groups->root().shape)));
+  }
+  Expression whole;
+  out.codes = whole.take_in(std::move(operands.codes));
+  if (operands.zeros) out.zeros = whole.take_in(*std::move(operands.zeros));
+  if (operands.scales) out.scales = whole.take_in(*std::move(operands.scales));
+  if (operands.groups) out.groups = whole.take_in(*std::move(operands.groups));
+  whole.nodes_.push_back({dtype, std::move(shape), std::move(out), below + 1});
+  return whole;
+}
+
 std::vector<uint64_t> Expression::tensors() const {
   std::vector<uint64_t> out;
   for (const Node& node : nodes_) {
@@ -128,6 +193,13 @@ std::string Expression::text_of(uint32_t index, std::span<const Tensor> source,
     const Step step = map->mapping == Mapping::kAdd ? Step{"add", number_text(map->operand)}
                                                     : Step{"log_of_negated", ""};
     return call_text(step, text_of(map->of, source));
+  }
+  if (const auto* dequantised = std::get_if<Node::Dequantised>(&what)) {
+    std::vector<std::string> operands{text_of(dequantised->codes, source)};
+    for (const auto& child : {dequantised->zeros, dequantised->scales, dequantised->groups}) {
+      if (child) operands.push_back(text_of(*child, source));
+    }
+    return call_text({"dequantise", dequantised->decoder->name()}, joined_text(operands));
   }
   if (const auto* viewed = std::get_if<Node::Viewed>(&what)) {
     std::string out = text_of(viewed->of, source);

@@ -6,19 +6,22 @@
 //   concat         nodes one after the other along a dimension; a stack is the same of views that
 //                  have one dimension more
 //   map            each value changed
+//   dequantised    codes with their scales and zeros, which are children of types of their own
 //
 // The cast to the type that a writer asks for is no node: it stands above the root, in the tensor
-// service, for a digest is of the values before it. A new kind of node (codes that are dequantised,
-// with their scales and zeros as children of types of their own) is a struct among Node's, a maker,
-// and a case in evaluate() and in text().
+// service, for a digest is of the values before it. A new kind of node is a struct among Node's, a
+// maker, and a case in evaluate() and in text().
 #pragma once
 
+#include "core/transform/decoder.h"
 #include "core/transform/gather.h"
 #include "core/transform/view.h"
 
 #include <crossdock/manifest_wire.hpp>
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -58,17 +61,52 @@ struct Node {
     float operand = 0;  // of kAdd
     bool operator==(const Map&) const = default;
   };
+  // Of `rows` x `columns` codes, as many matrices as there are; how it is computed is told by
+  // Dequantisation.
+  struct Dequantised {
+    uint32_t codes = 0;
+    std::optional<uint32_t> zeros, scales, groups;
+    std::shared_ptr<const Decoder> decoder;
+    uint64_t rows = 1, columns = 1;
+    uint64_t row_codes = 0;                 // elements of the codes' node for a row
+    uint64_t block_rows = 1, block_columns = 1;
+    uint64_t scale_rows = 1, scale_columns = 1;  // of a matrix
+    bool divides = false;
+    float factor = 1;
+    manifest::DType scale = manifest::DType::F32, product = manifest::DType::F32;
+    bool operator==(const Dequantised&) const = default;
+  };
 
   manifest::DType dtype = manifest::DType::UNSPECIFIED;
   std::vector<uint64_t> shape;
-  std::variant<Stored, Viewed, Concat, Map> what;
-  uint32_t scratch_blocks = 0;  // gathers that run one inside the other, here and below
+  std::variant<Stored, Viewed, Concat, Map, Dequantised> what;
+  uint32_t scratch_blocks = 0;  // of what runs one inside the other, here and below
   bool operator==(const Node&) const = default;
 };
 
 // Fills `out` with elements [begin, begin + count) of a stored tensor.
 using ReadStored = std::function<Result<void>(uint64_t tensor, uint64_t begin, uint64_t count,
                                               std::span<std::byte> out)>;
+
+class Expression;
+
+// How codes become values: ((code - zero) * scale) * factor, each operation rounded to float, the
+// last to `product` and then to the result's type. Scales are rounded to `scale` first.
+//
+// Codes are matrices of `rows` x `columns`, each row in elements of its own. Zeros and scales are
+// values for blocks of them, with one shape: as many matrices as the codes (or one for all) of
+// ceil(rows / block_rows) x ceil(columns / block_columns), so the last blocks may be short. Where
+// there are `groups`, they tell of each column whose column of the scales it has.
+struct Dequantisation {
+  std::shared_ptr<const Decoder> decoder;
+  uint64_t rows = 1, columns = 1;
+  uint64_t block_rows = 1, block_columns = 1;
+  bool divides = false;  // by the scale
+  float factor = 1;
+  manifest::DType scale = manifest::DType::F32, product = manifest::DType::F32;  // or BF16, F16
+};
+
+inline constexpr uint64_t kMinBlock = 16 << 10;
 
 // An immutable value; its elements are of whole bytes, but for those of a stored tensor alone.
 class Expression {
@@ -80,6 +118,11 @@ class Expression {
   static Result<Expression> concat(std::vector<Expression> of, uint64_t dim);
   // Errors: values that are not F32, in which the mappings compute.
   static Result<Expression> map(Expression of, Mapping mapping, float operand = 0);
+  // Values of `dtype` and `shape`, which has as many elements as there are codes. Zeros and scales
+  // are F32, BF16 or F16, groups I32 below scale columns. Errors: sizes that do not fit each other.
+  struct Operands;
+  static Result<Expression> dequantise(Operands operands, const Dequantisation& how,
+                                       manifest::DType dtype, std::vector<uint64_t> shape);
 
   // Children come before their parents, so the root is the last.
   const std::vector<Node>& nodes() const { return nodes_; }
@@ -89,8 +132,8 @@ class Expression {
   // All that it is made of, each once, in order.
   std::vector<uint64_t> tensors() const;
 
-  // Whether evaluate() needs scratch: one element at least for each of so many blocks. The more
-  // there is, the fewer reads.
+  // Whether evaluate() needs scratch: one element at least for each of so many blocks, kMinBlock
+  // bytes where anything is dequantised. The more there is, the fewer reads.
   uint32_t scratch_blocks() const { return root().scratch_blocks; }
   // Fills `out` with elements from `begin` on. [any]
   Result<void> evaluate(uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
@@ -105,6 +148,11 @@ class Expression {
                       size_t but_steps = 0) const;
   uint32_t take_in(Expression other);
   std::vector<Node> nodes_;
+};
+
+struct Expression::Operands {
+  Expression codes;
+  std::optional<Expression> zeros, scales, groups;
 };
 
 // A tensor of the source, as reading it counts elements: its own, or where it has strides those of

@@ -21,7 +21,7 @@ class GgufReader : public Reader {
 
   static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input,
                                               const Options& options) {
-    const std::string floats = options.text("gguf-dtype");
+    const std::string floats = options.text("dequant-dtype");
     auto out = std::make_unique<GgufReader>();
     out->floats_ = floats == "bf16" ? DType::BF16 : floats == "fp16" ? DType::F16 : DType::F32;
     XD_TRY_SET(out->checkpoint_, open_checkpoint(host, input));
@@ -86,10 +86,10 @@ class GgufReader : public Reader {
 constexpr xd_option_desc kDtype{
     XD_INIT_SIZE(xd_option_desc),
     0,
-    "gguf-dtype",
-    "enum:fp32|bf16|fp16",
-    "fp32",
-    "what quantised and 16-bit values of a GGUF file become; F32 ones (norms) stay"};
+    "dequant-dtype",
+    "enum:auto|bf16|fp16|fp32",
+    "auto",
+    "what quantised and 16-bit values of a GGUF file become; auto: fp32; F32 ones (norms) stay"};
 constexpr const xd_option_desc* kOptions[] = {&kDtype, nullptr};
 constexpr const char* kFormats[] = {"gguf", nullptr};
 constexpr const char* kPatterns[] = {"*.gguf", nullptr};

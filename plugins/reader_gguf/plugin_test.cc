@@ -92,7 +92,7 @@ TEST_CASE("gguf: the manifest") {
   CHECK(m.tensors[1].encoding.empty());
   CHECK(m.tensors[2].dtype == DType::I32);
   CHECK(m.tensors[3].encoding == "ggml/F16");
-  const auto half = open(host, {{"gguf-dtype", "fp16"}});
+  const auto half = open(host, {{"dequant-dtype", "fp16"}});
   REQUIRE(half);
   CHECK((*half)->manifest.tensors[0].dtype == DType::F16);
   CHECK((*half)->manifest.tensors[1].dtype == DType::F32);
@@ -108,7 +108,7 @@ TEST_CASE("gguf: any range of any type is that part of the whole, in any room") 
     const uint64_t n_blocks = type->block_elems == 1 ? 700 : 7, n = n_blocks * type->block_elems;
     host.inputs["m.gguf"] = file({}, {{"w", {n}, type->id, some_blocks(*type, n_blocks)}});
     for (const char* dtype : {"fp32", "bf16"}) {
-      const auto reader = open(host, {{"gguf-dtype", dtype}});
+      const auto reader = open(host, {{"dequant-dtype", dtype}});
       REQUIRE(reader);
       const uint64_t size = manifest::info((*reader)->manifest.tensors[0].dtype).bits / 8;
       const auto whole = (*reader)->read(0);
@@ -201,7 +201,7 @@ TEST_CASE("gguf: what is no GGUF is called by its name") {
 TEST_CASE("gguf: what is stored as F32 stays so") {
   test::MemoryHost host;
   host.inputs["m.gguf"] = file({}, {{"w", {2}, 0, std::string("\1\2\3\x3f\5\6\7\x40")}});
-  const auto reader = open(host, {{"gguf-dtype", "fp16"}});
+  const auto reader = open(host, {{"dequant-dtype", "fp16"}});
   REQUIRE(reader);
   CHECK(*(*reader)->read(0) == "\1\2\3\x3f\5\6\7\x40");
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "plugins/common/infinities.h"
-#include "plugins/writer_safetensors/config_text.h"
+#include <crossdock/config_text.hpp>
 #include "plugins/writer_safetensors/items.h"
 #include "plugins/writer_safetensors/json_string.h"
 #include "tests/catch.h"

@@ -9,7 +9,7 @@
 #include <algorithm>
 
 #include "plugins/common/quote.h"
-#include "plugins/writer_safetensors/config_text.h"
+#include <crossdock/config_text.hpp>
 #include "plugins/writer_safetensors/stream.h"
 
 namespace crossdock::writer_safetensors {

@@ -66,7 +66,7 @@ def test_values_in_16_bits(crossdock, tmp_path, dtype):
     plain = np.float32([[1, -2.5, 3e-8, 65519, 1e30, -1e-30, np.inf, 0.1]])
     write_tensors(tmp_path / "m.gguf", {"w": (data, Type.Q5_K), "norm": (plain, Type.F32), "h": (plain.astype(np.float16), Type.F16)})
     crossdock("convert", tmp_path / "m.gguf", tmp_path / "out", "--to", "universal", "--keep-unmatched", "--no-sync",
-              "--gguf-dtype", dtype, "--precision", "source")
+              "--dequant-dtype", dtype, "--precision", "source")
     want = torch.from_numpy(gguf.quants.dequantize(data, Type.Q5_K)).to({"bf16": torch.bfloat16, "fp16": torch.float16}[dtype])
     ours = written(tmp_path / "out")
     assert ours["w"].dtype == want.dtype and torch.equal(ours["w"].view(torch.int16), want.view(torch.int16))

@@ -257,7 +257,7 @@ def test_every_half_to_16_bits(crossdock, tmp_path):
     g.add_tensor("w", halves)
     gguf_files.finish(g)
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        crossdock.convert(tmp_path / "m.gguf", tmp_path / name, "--keep-unmatched", "--gguf-dtype", name, "--precision", "source")
+        crossdock.convert(tmp_path / "m.gguf", tmp_path / name, "--keep-unmatched", "--dequant-dtype", name, "--precision", "source")
         ours = torch.load(tmp_path / name / "global_step0/zero/w/fp32.pt", weights_only=True)["param"]
         want = torch.from_numpy(halves).to(dtype)
         assert ours.dtype == dtype and torch.equal(ours.isnan(), want.isnan())

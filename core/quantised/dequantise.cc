@@ -1,0 +1,157 @@
+#include "core/quantised/dequantise.h"
+
+#include "core/base/text.h"
+#include "core/model/check.h"
+#include "core/model/config.h"
+#include "core/quantised/schemes.h"
+#include "core/rules/parts.h"
+#include "core/rules/renumber.h"
+
+#include <algorithm>
+#include <map>
+
+namespace crossdock::quantised {
+
+using manifest::DType;
+using manifest::Kind;
+using manifest::Manifest;
+using manifest::Tensor;
+using transform::Expression;
+
+namespace {
+
+// What config.json names, else that of the first plain weight.
+DType result_type(std::optional<DType> wanted, const Manifest& m) {
+  if (wanted) return *wanted;
+  for (const char* key : {"dtype", "torch_dtype"}) {
+    const std::string* name = model::text_of(model::config_value(m, key));
+    if (!name) continue;
+    if (*name == "bfloat16") return DType::BF16;
+    if (*name == "float16") return DType::F16;
+    if (*name == "float32") return DType::F32;
+  }
+  for (const Tensor& t : m.tensors) {
+    const bool is_plain = t.dtype == DType::BF16 || t.dtype == DType::F16;
+    if (is_plain && t.shape.size() >= 2) return t.dtype;
+  }
+  return DType::BF16;
+}
+
+// Scales and zeros of activations and of caches, which quantised inference uses.
+bool is_of_activations(const std::string& name) {
+  constexpr std::string_view kNames[] = {
+      "input_scale",    "input_scale_inv",   "activation_scale",  "activation_scale_inv",
+      "input_zero_point", "input_global_scale", "output_scale",    "output_zero_point",
+      "k_scale",        "v_scale",           "q_scale",           "prob_scale",
+      "k_zero_point",   "v_zero_point",      "weight_format",     "prob_output_scale",
+      "gate_up_proj_input_scale", "down_proj_input_scale", "k_global_scale", "v_global_scale"};
+  return base::is_one_of(base::leaf(name), kNames);
+}
+
+class Dequantiser {
+ public:
+  Dequantiser(const Manifest& m, const std::vector<Expression>& made,
+              const rules::ReadTensor& read, DType result)
+      : m_(m), parts_(m, made, read, result), used_(m.tensors.size()) {}
+
+  Result<void> find() {
+    constexpr Found (*kSchemes[])(const Parts&, uint64_t) = {
+        find_bitsandbytes, find_block_scaled, find_scaled, find_packed, find_mxfp4, find_gptq};
+    for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
+      if (!m_.tensors[i].excluded.empty()) continue;
+      for (const auto scheme : kSchemes) {
+        XD_TRY_SET(auto found, scheme(parts_, i));
+        if (!found) continue;
+        XD_TRY(take(i, *std::move(found)));
+        break;
+      }
+    }
+    return {};
+  }
+
+  bool any() const { return !weights_.empty(); }
+
+  // The new tensors, the place of each old one that stays as it was, and what was done.
+  std::vector<Expression> tensors(std::vector<Tensor>& out,
+                                  std::vector<std::optional<uint64_t>>& places) {
+    std::vector<Expression> expressions;
+    places.assign(m_.tensors.size(), std::nullopt);
+    for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
+      if (const auto weight = weights_.find(i); weight != weights_.end()) {
+        out.push_back(tensor_of(i, weight->second));
+        expressions.push_back(std::move(weight->second.values));
+        continue;
+      }
+      if (used_[i]) continue;
+      places[i] = out.size();
+      out.push_back(m_.tensors[i]);
+      if (out.back().excluded.empty() && is_of_activations(out.back().target()))
+        out.back().excluded = "belongs to quantised activations, which the job does not have";
+      expressions.push_back(parts_.expression(i));
+    }
+    return expressions;
+  }
+
+  // "252 weights were dequantised to BF16: 250 FP8 in blocks of 128x128, ..."
+  std::string note() const {
+    std::map<std::string, size_t> schemes;
+    for (const auto& [codes, weight] : weights_) ++schemes[weight.scheme];
+    std::string out;
+    for (const auto& [scheme, n] : schemes)
+      out += cat(out.empty() ? "" : ", ", n, " of ", scheme);
+    return cat(weights_.size(), " weights were dequantised to ", manifest::name(parts_.result()),
+               ": ", out, ".");
+  }
+
+ private:
+  Result<void> take(uint64_t codes, Weight weight) {
+    for (const uint64_t i : weight.of) used_[i] = true;
+    const auto there = parts_.find(weight.name);
+    if (there && *there != codes)
+      return invalid(cat("expected one tensor for ", base::printable(weight.name), ", found it and ",
+                         base::printable(m_.tensors[codes].name)));
+    weights_.emplace(codes, std::move(weight));
+    return {};
+  }
+
+  Tensor tensor_of(uint64_t codes, const Weight& weight) const {
+    auto of = weight.of;
+    std::sort(of.begin(), of.end());
+    Tensor out = rules::joined_source(m_, of);
+    out.name = m_.tensors[codes].name;
+    out.set_target(weight.name);
+    out.dtype = weight.values.root().dtype;
+    out.shape = weight.values.root().shape;
+    return out;
+  }
+
+  const Manifest& m_;
+  const Parts parts_;
+  std::vector<bool> used_;
+  std::map<uint64_t, Weight> weights_;  // by their codes
+};
+
+}  // namespace
+
+Result<Dequantised> dequantise(std::optional<DType> wanted, const rules::ReadTensor& read,
+                               const std::vector<Expression>& made,
+                               std::span<const Tensor> stored, Manifest& m) {
+  Dequantiser dequantiser(m, made, read, result_type(wanted, m));
+  XD_TRY(dequantiser.find());
+  if (!dequantiser.any()) return Dequantised();
+  Dequantised out;
+  out.notes.push_back(dequantiser.note());
+  Manifest after = m;
+  std::vector<Tensor> tensors;
+  std::vector<std::optional<uint64_t>> places;
+  out.expressions = dequantiser.tensors(tensors, places);
+  for (uint64_t i = 0; i < tensors.size(); ++i)
+    transform::describe(out.expressions[i], stored, tensors[i]);
+  XD_TRY(rules::renumber(places, after));
+  after.tensors = std::move(tensors);
+  XD_TRY(model::check(after));
+  m = std::move(after);
+  return out;
+}
+
+}  // namespace crossdock::quantised

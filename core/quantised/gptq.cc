@@ -1,0 +1,162 @@
+// GPTQ and AWQ: integers in words, whose matrix is the transpose of the weight.
+#include "core/base/text.h"
+#include "core/quantised/schemes.h"
+
+#include <algorithm>
+
+namespace crossdock::quantised {
+
+using manifest::DType;
+using manifest::Tensor;
+using transform::CodeOrder;
+using transform::Decoder;
+using transform::Dequantisation;
+using transform::Expression;
+
+namespace {
+
+struct Tensors {
+  std::string module;  // with its dot
+  uint64_t codes, scales, zeros;
+  uint64_t inputs = 0, outputs = 0;  // columns and rows of the weight
+  uint32_t bits = 0;
+};
+
+std::string shapes_text(const Parts& parts, const Tensors& all) {
+  std::string out;
+  for (const uint64_t i : {all.codes, all.scales, all.zeros})
+    out += cat(out.empty() ? "" : ", ", base::printable(parts.tensor(i).name), " ",
+               base::list_text(parts.tensor(i).shape));
+  return out;
+}
+
+Error unfit(const Parts& parts, const Tensors& all) {
+  return invalid(cat("expected codes, scales and zeros of GPTQ or AWQ that fit each other, found ",
+                     shapes_text(parts, all)));
+}
+
+// Those of the scales, for each of `inputs`. A weight whose inputs fill no group has a short one.
+Result<uint64_t> group_size(const Parts& parts, const Tensors& all) {
+  const uint64_t groups = parts.tensor(all.scales).shape[0];
+  for (const uint64_t told : parts.config().group_sizes) {
+    if (told > 0 && (all.inputs + told - 1) / told == groups) return told;
+  }
+  if (groups > 0 && all.inputs % groups == 0) return all.inputs / groups;
+  return unfit(parts, all);
+}
+
+// GPTQ's first format keeps each zero less one.
+std::vector<float> zero_values(const Parts& parts, uint32_t bits) {
+  auto out = transform::unsigned_values(bits);
+  if (parts.config().checkpoint_format != "gptq_v2")
+    std::rotate(out.begin(), out.begin() + 1, out.end());
+  return out;
+}
+
+// The groups of columns, if they are not in order.
+Result<std::optional<Expression>> groups_of(const Parts& parts, const Tensors& all, uint64_t size,
+                                            std::vector<uint64_t>& of) {
+  const auto index = parts.find(all.module + "g_idx");
+  if (!index) return std::optional<Expression>();
+  of.push_back(*index);
+  XD_TRY_SET(const auto numbers, parts.integers(*index));
+  const auto groups = static_cast<int64_t>(parts.tensor(all.scales).shape[0]);
+  if (numbers.size() != all.inputs) return unfit(parts, all);
+  bool is_in_order = true;
+  for (uint64_t i = 0; i < numbers.size(); ++i) {
+    if (numbers[i] < 0 || numbers[i] >= groups)
+      return corrupt(cat("expected groups from 0 to ", groups - 1, " in ",
+                         base::printable(parts.tensor(*index).name), ", found ", numbers[i]));
+    is_in_order = is_in_order && numbers[i] == static_cast<int64_t>(i / size);
+  }
+  return is_in_order ? std::optional<Expression>() : std::optional(parts.expression(*index));
+}
+
+Found gptq(const Parts& parts, const Tensors& all) {
+  Weight out{all.module + "weight", "", {all.codes, all.scales, all.zeros},
+             parts.expression(all.codes)};
+  XD_TRY_SET(const uint64_t group, group_size(parts, all));
+  XD_TRY_SET(auto groups, groups_of(parts, all, group, out.of));
+  const uint64_t n_groups = parts.tensor(all.scales).shape[0];
+  Dequantisation zero;
+  zero.decoder = std::make_shared<const Decoder>("zeros", all.bits, zero_values(parts, all.bits));
+  zero.rows = n_groups;
+  zero.columns = all.outputs;
+  XD_TRY_SET(Expression zeros,
+             Expression::dequantise({parts.expression(all.zeros), {}, {}, {}}, zero, DType::F32,
+                                    {n_groups, all.outputs}));
+  XD_TRY_SET(zeros, transposed(std::move(zeros)));
+  XD_TRY_SET(Expression scales, transposed(parts.expression(all.scales)));
+  XD_TRY_SET(Expression codes, transposed(std::move(out.values)));
+  Dequantisation how;
+  how.decoder = packed_integers(all.bits, false);
+  how.rows = all.outputs;
+  how.columns = all.inputs;
+  how.block_columns = group;
+  how.product = parts.tensor(all.scales).dtype;
+  XD_TRY_SET(out.values,
+             Expression::dequantise(
+                 {std::move(codes), std::move(zeros), std::move(scales), std::move(groups)}, how,
+                 parts.result(), {all.outputs, all.inputs}));
+  out.scheme = cat("GPTQ ", all.bits, " bits in groups of ", group);
+  return Maybe(std::move(out));
+}
+
+Found awq(const Parts& parts, const Tensors& all) {
+  XD_TRY_SET(const uint64_t group, group_size(parts, all));
+  const uint64_t n_groups = parts.tensor(all.scales).shape[0];
+  static const auto decoder = std::make_shared<const Decoder>(
+      "awq", 4, transform::unsigned_values(4), CodeOrder::kInterleaved);
+  Dequantisation how;
+  how.decoder = decoder;
+  how.rows = n_groups;
+  how.columns = all.outputs;
+  XD_TRY_SET(Expression zeros, Expression::dequantise({parts.expression(all.zeros), {}, {}, {}},
+                                                      how, DType::F32, {n_groups, all.outputs}));
+  how.rows = all.inputs;
+  how.block_rows = group;
+  how.block_columns = 1;
+  how.product = parts.tensor(all.scales).dtype;
+  XD_TRY_SET(Expression values,
+             Expression::dequantise({parts.expression(all.codes), std::move(zeros),
+                                     parts.expression(all.scales), {}},
+                                    how, parts.result(), {all.inputs, all.outputs}));
+  XD_TRY_SET(values, transposed(std::move(values)));
+  return Maybe(Weight{all.module + "weight", cat("AWQ in groups of ", group),
+                {all.codes, all.scales, all.zeros}, std::move(values)});
+}
+
+}  // namespace
+
+Found find_gptq(const Parts& parts, uint64_t codes) {
+  const Tensor& t = parts.tensor(codes);
+  const auto module = without_suffix(t.target(), "qweight");
+  if (!module || t.dtype != DType::I32) return Maybe();
+  Tensors all{*module, codes, 0, 0};
+  XD_TRY_SET(all.scales, parts.need(*module + "scales", codes));
+  XD_TRY_SET(all.zeros, parts.need(*module + "qzeros", codes));
+  const Tensor& s = parts.tensor(all.scales);
+  const Tensor& z = parts.tensor(all.zeros);
+  const bool is_float = s.dtype == DType::F16 || s.dtype == DType::BF16 || s.dtype == DType::F32;
+  if (t.shape.size() != 2 || s.shape.size() != 2 || z.shape.size() != 2 || !is_float ||
+      z.dtype != DType::I32 || s.shape[0] != z.shape[0] || s.shape[1] == 0 || s.shape[0] == 0)
+    return unfit(parts, all);
+  all.outputs = s.shape[1];
+  const uint64_t bits = z.shape[1] * 32 / all.outputs;
+  if (bits < 1 || bits > 8 || z.shape[1] * 32 != bits * all.outputs) return unfit(parts, all);
+  all.bits = static_cast<uint32_t>(bits);
+  const auto& told = parts.config().bits;
+  if (!told.empty() && std::find(told.begin(), told.end(), bits) == told.end())
+    return invalid(cat("expected codes of ", told[0], " bits, as config.json says, found ", bits,
+                       ": ", shapes_text(parts, all)));
+  // The words of GPTQ hold inputs, those of AWQ outputs.
+  if (t.shape[1] == all.outputs && parts.config().method != "awq") {
+    all.inputs = t.shape[0] * 32 / bits;
+    return gptq(parts, all);
+  }
+  all.inputs = t.shape[0];
+  if (bits != 4 || t.shape[1] * 8 != all.outputs) return unfit(parts, all);
+  return awq(parts, all);
+}
+
+}  // namespace crossdock::quantised
