@@ -1,0 +1,14 @@
+"""Quantised checkpoints of random codes, and what the reference libraries make of them.
+
+    for name, make in CASES.items():
+        case = make()         # the same in every run
+        case.tensors          # what the safetensors file holds
+        case.config           # config.json's quantization_config
+        case.expected(dtype)  # the plain model's tensors
+"""
+from functools import partial
+
+import quantised_fp8
+from quantised_case import Quantised  # noqa: F401
+
+CASES = {name: partial(make, name) for module in (quantised_fp8,) for name, make in module.CASES.items()}
