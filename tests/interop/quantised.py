@@ -9,6 +9,8 @@
 from functools import partial
 
 import quantised_fp8
+import quantised_mx
 from quantised_case import Quantised  # noqa: F401
 
-CASES = {name: partial(make, name) for module in (quantised_fp8,) for name, make in module.CASES.items()}
+MODULES = (quantised_fp8, quantised_mx)
+CASES = {name: partial(make, name) for module in MODULES for name, make in module.CASES.items()}
