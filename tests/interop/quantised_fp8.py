@@ -83,23 +83,6 @@ def whole(name, scale_shape, scales=torch.float32, scale_name="weight_scale_inv"
                      judged(others, lambda dtype: {f"{LINEAR}.weight": by_transformers(weight, scale, dtype)}))
 
 
-def modelopt_tensor(name):
-    """NVIDIA ModelOpt's FP8: one F32 scale for the tensor.
-
-    Its FP8QTensor.dequantize (modelopt/torch/quantization/qtensor/fp8_tensor.py, 0.47) casts the scale to the dtype
-    first and multiplies there: two roundings. The package is no part of the tests' environment; this is its last line.
-    """
-    random = Random(name)
-    weight, scale = random_codes(random, (48, 50)), torch.tensor(0.0123456)
-    others = plain(random)
-    files = others | {f"{LINEAR}.weight": weight, f"{LINEAR}.weight_scale": scale}
-    files[f"{LINEAR}.input_scale"] = torch.tensor(0.5)
-    return Quantised(name, files, MODELOPT,
-                     judged(others, lambda dtype: {f"{LINEAR}.weight": weight.to(dtype) * scale.to(dtype)}))
-
-
-MODELOPT = {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": None,
-            "exclude_modules": ["lm_head"], "producer": {"name": "modelopt", "version": "0.47.0"}}
 FBGEMM = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}
 # AutoFP8's and vLLM's: "fp8" too, but the scale has another name.
 AUTOFP8 = {"quant_method": "fp8", "activation_scheme": "static", "ignored_layers": ["lm_head"]}
@@ -138,5 +121,4 @@ CASES = {
     # transformers has no dequantiser for it; the codes and scales are those of rows.
     "fbgemm-fp8": lambda n: whole(n, (48, 1), scale_name="weight_scale", beside=("input_scale_ub",),
                                   quantization=FBGEMM),
-    "modelopt-fp8": modelopt_tensor,
 }

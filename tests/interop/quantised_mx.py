@@ -13,8 +13,6 @@ EXPERTS = "model.layers.0.mlp.experts"
 GPT_OSS = {"quant_method": "mxfp4", "modules_to_not_convert": [
     "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}
 MXFP8 = {"quant_method": "mxfp8", "activation_scheme": "dynamic", "weight_block_size": [1, 32], "scale_fmt": "ue8m0"}
-MODELOPT = {"quant_method": "modelopt", "quant_algo": "MXFP8", "exclude_modules": ["lm_head"],
-            "producer": {"name": "modelopt", "version": "0.47.0"}}
 DEEPSEEK_V4 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
                "scale_fmt": "ue8m0", "expert_dtype": "fp4"}
 
@@ -39,9 +37,7 @@ def gpt_oss(name, experts, hidden, inner, scales=range(256)):
 
 
 def mxfp8(name, shape, quantization=MXFP8, scale_name="weight_scale_inv"):
-    """FP8 in blocks of 32 of a row, with exponents as bytes: here 255 is infinite.
-
-    ModelOpt's MXFP8QTensor (modelopt/torch/quantization/qtensor/mxfp8_tensor.py) computes the same values."""
+    """FP8 in blocks of 32 of a row, with exponents as bytes: here 255 is infinite."""
     random = Random(name)
     codes = random_codes(random, shape)
     scales = random.bytes((*shape[:-1], shape[-1] // 32))
@@ -76,6 +72,5 @@ CASES = {
     "mxfp4-gpt-oss-all-scales": lambda n: gpt_oss(n, 3, 96, 64),
     "mxfp8": lambda n: mxfp8(n, (40, 256)),
     "mxfp8-experts": lambda n: mxfp8(n, (3, 40, 96)),
-    "mxfp8-modelopt": lambda n: mxfp8(n, (40, 256), MODELOPT, "weight_scale"),
     "fp4-deepseek-v4": deepseek_v4,
 }
