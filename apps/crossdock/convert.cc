@@ -188,7 +188,8 @@ int convert(const Words& args) {
     if (p.is_reader() && (from == "auto" || &p == session.registry().find_reader(from)))
       readers.push_back(&p);
   }
-  for (const plugin::Plugin* reader : readers) add_flags(flags.reader, reader->desc.options, flags.target);
+  for (const plugin::Plugin* reader : readers)
+    add_flags(flags.reader, reader->desc.options, flags.target);
   if (writer) add_flags(flags.writer, writer->desc.options, flags.reader);
 
   const po::options_description all = flags.all();

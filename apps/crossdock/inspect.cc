@@ -1,5 +1,5 @@
-#include "core/convert/plain_weights.h"
 #include "core/convert/inspect.h"
+#include "core/convert/plain_weights.h"
 
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/session.h"

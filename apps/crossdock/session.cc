@@ -111,12 +111,12 @@ void add_dequant_flag(po::options_description& description) {
 std::string given_dequant_dtype(const po::variables_map& values) {
   if (!values.count(convert::kDequantDtype)) return "auto";
   const auto& given = values[convert::kDequantDtype].as<std::vector<std::string>>();
-  const bool is_choice = given.size() == 1 && !given[0].empty() && given[0].find('|') == std::string::npos &&
-                         cat("|", convert::kDequantDtypes, "|").find(cat("|", given[0], "|")) !=
-                             std::string::npos;
+  const bool is_choice =
+      given.size() == 1 && !given[0].empty() && given[0].find('|') == std::string::npos &&
+      cat("|", convert::kDequantDtypes, "|").find(cat("|", given[0], "|")) != std::string::npos;
   if (!is_choice)
-    throw po::error(cat("--", convert::kDequantDtype, ": expected one of ",
-                        convert::kDequantDtypes, ", found ", given.back()));
+    throw po::error(cat("--", convert::kDequantDtype, ": expected one of ", convert::kDequantDtypes,
+                        ", found ", given.back()));
   return given[0];
 }
 

@@ -63,8 +63,8 @@ Result<void> make_plain(OpenModel& source, std::optional<DType> dtype, rules::La
   Manifest plain = m;
   std::span<const manifest::Tensor> stored = laid_out.stored;
   if (laid_out.stored.empty()) stored = m.tensors;
-  XD_TRY_SET(auto made, quantised::dequantise(dtype, reader_of(source), laid_out.expressions,
-                                              stored, plain));
+  XD_TRY_SET(auto made,
+             quantised::dequantise(dtype, reader_of(source), laid_out.expressions, stored, plain));
   if (made.expressions.empty()) return {};
   XD_TRY(change_config(source, dtype, plain));
   if (laid_out.stored.empty()) laid_out.stored = std::move(m.tensors);

@@ -16,8 +16,8 @@ inline constexpr char kDequantDtypes[] = "auto|bf16|fp16|fp32";
 // As given for it. Nothing: auto.
 std::optional<manifest::DType> dequant_dtype(const std::string& given);
 
-// Makes the model that `m` and `laid_out` are of plain, if it is quantised (quantised/dequantise.h);
-// after an error both are as they were.
+// Makes the model that `m` and `laid_out` are of plain, if it is quantised
+// (quantised/dequantise.h); after an error both are as they were.
 Result<void> make_plain(OpenModel& source, std::optional<manifest::DType> dtype,
                         rules::LaidOut& laid_out, manifest::Manifest& m);
 

@@ -18,6 +18,8 @@ using transform::Expression;
 
 namespace {
 
+constexpr std::string_view kState = ".quant_state.bitsandbytes__";  // then nf4 or fp4
+
 // What the file keeps of a weight of 4 bits, as JSON in a tensor of bytes.
 struct State {
   DType dtype = DType::F32;  // that values are rounded to
@@ -78,8 +80,8 @@ Result<Expression> block_scales(const Parts& parts, const std::string& name, con
   how.columns = *checked_product(parts.tensor(absmax).shape);
   how.block_columns = state.nested_block;
   if (state.nested_block == 0)
-    return invalid(cat("expected nested_blocksize in the state of ", base::printable(name),
-                       ", found none"));
+    return invalid(
+        cat("expected nested_blocksize in the state of ", base::printable(name), ", found none"));
   XD_TRY_SET(Expression scales,
              Expression::dequantise({parts.expression(absmax), {}, parts.expression(nested), {}},
                                     how, DType::F32, {how.columns}));
@@ -123,12 +125,12 @@ Found find_bitsandbytes(const Parts& parts, uint64_t codes) {
   const Tensor& t = parts.tensor(codes);
   const std::string& name = t.target();
   for (const char* kind : {"nf4", "fp4"}) {
-    const auto state = parts.find(cat(name, ".quant_state.bitsandbytes__", kind));
+    const auto state = parts.find(cat(name, kState, kind));
     if (!state) continue;
     XD_TRY_SET(const uint64_t absmax, parts.need(name + ".absmax", codes));
     return find_4_bits(parts, codes, absmax, *state);
   }
-  if (parts.find(name + ".absmax")) return parts.need(name + ".quant_state.bitsandbytes__nf4", codes).error();
+  if (parts.find(name + ".absmax")) XD_TRY(parts.need(cat(name, kState, "nf4"), codes));
   const auto module = without_suffix(name, ".weight");
   const auto row_scales = module ? parts.find(*module + ".SCB") : std::nullopt;
   if (!row_scales || t.dtype != DType::I8) return Maybe();

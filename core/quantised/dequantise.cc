@@ -39,19 +39,25 @@ DType result_type(std::optional<DType> wanted, const Manifest& m) {
 
 // Scales and zeros of activations and of caches, which quantised inference uses.
 bool is_of_activations(const std::string& name) {
-  constexpr std::string_view kNames[] = {
-      "input_scale",    "input_scale_inv",   "activation_scale",  "activation_scale_inv",
-      "input_zero_point", "input_global_scale", "output_scale",    "output_zero_point",
-      "k_scale",        "v_scale",           "q_scale",           "prob_scale",
-      "k_zero_point",   "v_zero_point",      "weight_format",     "prob_output_scale",
-      "gate_up_proj_input_scale", "down_proj_input_scale", "k_global_scale", "v_global_scale"};
-  return base::is_one_of(base::leaf(name), kNames);
+  constexpr std::string_view kWhose[] = {"input",       "activation", "output", "prob",
+                                         "prob_output", "k",          "v",      "q"};
+  constexpr std::string_view kWhat[] = {"scale", "scale_inv", "scale_ub", "global_scale",
+                                        "zero_point"};
+  constexpr std::string_view kOthers[] = {"qscale_act", "weight_format", "gate_up_proj_input_scale",
+                                          "down_proj_input_scale"};
+  const std::string_view leaf = base::leaf(name);
+  for (const std::string_view whose : kWhose) {
+    if (leaf.starts_with(whose) && leaf.size() > whose.size() && leaf[whose.size()] == '_' &&
+        base::is_one_of(leaf.substr(whose.size() + 1), kWhat))
+      return true;
+  }
+  return base::is_one_of(leaf, kOthers);
 }
 
 class Dequantiser {
  public:
-  Dequantiser(const Manifest& m, const std::vector<Expression>& made,
-              const rules::ReadTensor& read, DType result)
+  Dequantiser(const Manifest& m, const std::vector<Expression>& made, const rules::ReadTensor& read,
+              DType result)
       : m_(m), parts_(m, made, read, result), used_(m.tensors.size()) {}
 
   Result<void> find() {
@@ -97,8 +103,7 @@ class Dequantiser {
     std::map<std::string, size_t> schemes;
     for (const auto& [codes, weight] : weights_) ++schemes[weight.scheme];
     std::string out;
-    for (const auto& [scheme, n] : schemes)
-      out += cat(out.empty() ? "" : ", ", n, " of ", scheme);
+    for (const auto& [scheme, n] : schemes) out += cat(out.empty() ? "" : ", ", n, " of ", scheme);
     return cat(weights_.size(), " weights were dequantised to ", manifest::name(parts_.result()),
                ": ", out, ".");
   }
@@ -108,8 +113,8 @@ class Dequantiser {
     for (const uint64_t i : weight.of) used_[i] = true;
     const auto there = parts_.find(weight.name);
     if (there && *there != codes)
-      return invalid(cat("expected one tensor for ", base::printable(weight.name), ", found it and ",
-                         base::printable(m_.tensors[codes].name)));
+      return invalid(cat("expected one tensor for ", base::printable(weight.name),
+                         ", found it and ", base::printable(m_.tensors[codes].name)));
     weights_.emplace(codes, std::move(weight));
     return {};
   }
@@ -134,8 +139,8 @@ class Dequantiser {
 }  // namespace
 
 Result<Dequantised> dequantise(std::optional<DType> wanted, const rules::ReadTensor& read,
-                               const std::vector<Expression>& made,
-                               std::span<const Tensor> stored, Manifest& m) {
+                               const std::vector<Expression>& made, std::span<const Tensor> stored,
+                               Manifest& m) {
   Dequantiser dequantiser(m, made, read, result_type(wanted, m));
   XD_TRY(dequantiser.find());
   if (!dequantiser.any()) return Dequantised();

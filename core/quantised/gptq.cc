@@ -73,8 +73,8 @@ Result<std::optional<Expression>> groups_of(const Parts& parts, const Tensors& a
 }
 
 Found gptq(const Parts& parts, const Tensors& all) {
-  Weight out{all.module + "weight", "", {all.codes, all.scales, all.zeros},
-             parts.expression(all.codes)};
+  Weight out{
+      all.module + "weight", "", {all.codes, all.scales, all.zeros}, parts.expression(all.codes)};
   XD_TRY_SET(const uint64_t group, group_size(parts, all));
   XD_TRY_SET(auto groups, groups_of(parts, all, group, out.of));
   const uint64_t n_groups = parts.tensor(all.scales).shape[0];
@@ -82,9 +82,8 @@ Found gptq(const Parts& parts, const Tensors& all) {
   zero.decoder = std::make_shared<const Decoder>("zeros", all.bits, zero_values(parts, all.bits));
   zero.rows = n_groups;
   zero.columns = all.outputs;
-  XD_TRY_SET(Expression zeros,
-             Expression::dequantise({parts.expression(all.zeros), {}, {}, {}}, zero, DType::F32,
-                                    {n_groups, all.outputs}));
+  XD_TRY_SET(Expression zeros, Expression::dequantise({parts.expression(all.zeros), {}, {}, {}},
+                                                      zero, DType::F32, {n_groups, all.outputs}));
   XD_TRY_SET(zeros, transposed(std::move(zeros)));
   XD_TRY_SET(Expression scales, transposed(parts.expression(all.scales)));
   XD_TRY_SET(Expression codes, transposed(std::move(out.values)));
@@ -94,10 +93,9 @@ Found gptq(const Parts& parts, const Tensors& all) {
   how.columns = all.inputs;
   how.block_columns = group;
   how.product = parts.tensor(all.scales).dtype;
-  XD_TRY_SET(out.values,
-             Expression::dequantise(
-                 {std::move(codes), std::move(zeros), std::move(scales), std::move(groups)}, how,
-                 parts.result(), {all.outputs, all.inputs}));
+  XD_TRY_SET(out.values, Expression::dequantise({std::move(codes), std::move(zeros),
+                                                 std::move(scales), std::move(groups)},
+                                                how, parts.result(), {all.outputs, all.inputs}));
   out.scheme = cat("GPTQ ", all.bits, " bits in groups of ", group);
   return Maybe(std::move(out));
 }
@@ -118,12 +116,14 @@ Found awq(const Parts& parts, const Tensors& all) {
   how.block_columns = 1;
   how.product = parts.tensor(all.scales).dtype;
   XD_TRY_SET(Expression values,
-             Expression::dequantise({parts.expression(all.codes), std::move(zeros),
-                                     parts.expression(all.scales), {}},
-                                    how, parts.result(), {all.inputs, all.outputs}));
+             Expression::dequantise(
+                 {parts.expression(all.codes), std::move(zeros), parts.expression(all.scales), {}},
+                 how, parts.result(), {all.inputs, all.outputs}));
   XD_TRY_SET(values, transposed(std::move(values)));
-  return Maybe(Weight{all.module + "weight", cat("AWQ in groups of ", group),
-                {all.codes, all.scales, all.zeros}, std::move(values)});
+  return Maybe(Weight{all.module + "weight",
+                      cat("AWQ in groups of ", group),
+                      {all.codes, all.scales, all.zeros},
+                      std::move(values)});
 }
 
 }  // namespace

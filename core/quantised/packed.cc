@@ -3,6 +3,7 @@
 #include "core/quantised/schemes.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace crossdock::quantised {
 
@@ -13,6 +14,24 @@ using transform::Expression;
 
 namespace {
 
+// transformers multiplies by 2^128, which no float is: half of it is one, of twice the code.
+DecoderPtr doubled_e2m1() {
+  static const DecoderPtr out = [] {
+    auto values = transform::e2m1_values();
+    for (float& value : values) value *= 2;
+    return std::make_shared<const transform::Decoder>("e2m1", 4, std::move(values));
+  }();
+  return out;
+}
+DecoderPtr halved_exponents() {
+  static const DecoderPtr out = [] {
+    std::vector<float> values;
+    for (int code = 0; code < 256; ++code) values.push_back(std::ldexp(1.0f, code - 128));
+    return std::make_shared<const transform::Decoder>("exponent", 8, std::move(values));
+  }();
+  return out;
+}
+
 uint64_t words(uint64_t codes, uint64_t bits) { return (codes * bits + 31) / 32; }
 
 // The shape that compressed-tensors keeps of the weight.
@@ -20,9 +39,10 @@ Result<std::vector<uint64_t>> kept_shape(const Parts& parts, uint64_t codes, uin
   XD_TRY_SET(const auto numbers, parts.integers(kept));
   const Tensor& t = parts.tensor(codes);
   std::vector<uint64_t> out(numbers.begin(), numbers.end());
-  const bool is_one = !numbers.empty() && numbers.size() == t.shape.size() &&
-                      std::all_of(numbers.begin(), numbers.end(), [](int64_t n) { return n > 0; }) &&
-                      std::equal(out.begin(), out.end() - 1, t.shape.begin());
+  const bool is_one =
+      !numbers.empty() && numbers.size() == t.shape.size() &&
+      std::all_of(numbers.begin(), numbers.end(), [](int64_t n) { return n > 0; }) &&
+      std::equal(out.begin(), out.end() - 1, t.shape.begin());
   if (is_one && out.back() <= 32 * t.shape.back()) return out;
   return invalid(cat("expected ", base::printable(parts.tensor(kept).name),
                      " to tell the shape of the weight packed as ", base::list_text(t.shape),
@@ -55,9 +75,8 @@ Result<Expression> packed_zeros(const Parts& parts, uint64_t zeros, uint32_t bit
   const Matrices grid = matrices_of(scales), packed = matrices_of(z.shape);
   if (z.shape.size() != scales.size() || packed.count != grid.count ||
       packed.columns != grid.columns || packed.rows != words(grid.rows, bits))
-    return invalid(cat("expected zeros of ", bits, " bits for scales of ",
-                       base::list_text(scales), ", found ", base::printable(z.name), " of ",
-                       base::list_text(z.shape)));
+    return invalid(cat("expected zeros of ", bits, " bits for scales of ", base::list_text(scales),
+                       ", found ", base::printable(z.name), " of ", base::list_text(z.shape)));
   XD_TRY_SET(Expression codes, transposed(parts.expression(zeros)));
   Dequantisation how;
   how.decoder = packed_integers(bits, false);
@@ -99,10 +118,9 @@ Found find_integers(const Parts& parts, uint64_t codes, uint64_t scales, const s
   how.product = s.dtype;
   XD_TRY_SET(Expression factor, scale_values(parts, scales));
   std::string scheme = scheme_text(decoder->name(), how);
-  XD_TRY_SET(Expression values,
-             Expression::dequantise({parts.expression(codes), std::move(zeros), std::move(factor),
-                                     std::move(groups)},
-                                    how, parts.result(), shape));
+  XD_TRY_SET(Expression values, Expression::dequantise({parts.expression(codes), std::move(zeros),
+                                                        std::move(factor), std::move(groups)},
+                                                       how, parts.result(), shape));
   return Maybe(Weight{base, std::move(scheme), std::move(of), std::move(values)});
 }
 
@@ -120,7 +138,8 @@ Found find_floats(const Parts& parts, uint64_t codes, uint64_t scales, const std
   }
   if (global) out.of.push_back(*global);
   // Blocks of 32 codes take 16 bytes in MXFP4, and 24 in MXFP6.
-  const bool is_fp6 = !is_nvfp4 && matrices_of(t.shape).columns == 24 * matrices_of(s.shape).columns;
+  const bool is_fp6 =
+      !is_nvfp4 && matrices_of(t.shape).columns == 24 * matrices_of(s.shape).columns;
   static const auto e2m3 =
       std::make_shared<const transform::Decoder>("e2m3", 6, transform::e2m3_values());
   std::vector<uint64_t> shape = with_pairs(t.shape);
@@ -128,8 +147,8 @@ Found find_floats(const Parts& parts, uint64_t codes, uint64_t scales, const std
   XD_TRY_SET(Dequantisation how,
              by_blocks(is_fp6 ? e2m3 : e2m1_pairs(), matrices_of(shape), s.shape));
   how.product = DType::BF16;
-  out.scheme = is_nvfp4 ? "NVFP4 of compressed-tensors"
-                        : scheme_text(is_fp6 ? "MXFP6" : "MXFP4", how);
+  out.scheme =
+      is_nvfp4 ? "NVFP4 of compressed-tensors" : scheme_text(is_fp6 ? "MXFP6" : "MXFP4", how);
   XD_TRY_SET(out.values, Expression::dequantise({std::move(out.values), {}, std::move(factor), {}},
                                                 how, parts.result(), shape));
   return Maybe(std::move(out));
@@ -161,8 +180,8 @@ Found find_mxfp4(const Parts& parts, uint64_t codes) {
   std::vector<uint64_t> shape(blocks.begin(), blocks.end() - 1);
   shape.back() = blocks[blocks.size() - 2];
   shape.push_back(blocks.back() * 32);
-  XD_TRY_SET(const Dequantisation how, by_blocks(e2m1_pairs(), matrices_of(shape), s.shape));
-  XD_TRY_SET(Expression factor, scale_values(parts, scales));
+  XD_TRY_SET(const Dequantisation how, by_blocks(doubled_e2m1(), matrices_of(shape), s.shape));
+  XD_TRY_SET(Expression factor, values_of_codes(parts, scales, halved_exponents()));
   XD_TRY_SET(Expression values,
              Expression::dequantise({parts.expression(codes), {}, std::move(factor), {}}, how,
                                     parts.result(), shape));

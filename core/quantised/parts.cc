@@ -41,8 +41,7 @@ Config config_of(const manifest::Manifest& m) {
   add_number(map, "q_group_size", out.group_sizes);
   const Value* block = member(map, "weight_block_size");
   if (const auto* list = block ? block->get<manifest::ValueList>() : nullptr) {
-    for (const Value& side : list->values)
-      out.block.push_back(model::number_of(&side).value_or(0));
+    for (const Value& side : list->values) out.block.push_back(model::number_of(&side).value_or(0));
   }
   if (out.block.size() != 2) out.block.clear();
   const Value* groups = member(map, "config_groups");

@@ -17,8 +17,8 @@ namespace crossdock::quantised {
 
 // What config.json's quantization_config says, as far as the tensors do not.
 struct Config {
-  std::string method;             // "fp8", "compressed-tensors"; empty: no such config
-  std::vector<uint64_t> bits;     // of a code; one for each group of compressed-tensors
+  std::string method;          // "fp8", "compressed-tensors"; empty: no such config
+  std::vector<uint64_t> bits;  // of a code; one for each group of compressed-tensors
   std::vector<uint64_t> group_sizes;
   std::vector<uint64_t> block;    // rows and columns of a block; empty: not told
   std::string checkpoint_format;  // of GPTQ
@@ -42,7 +42,7 @@ class Parts {
 
   // All elements of a small tensor. Errors: one that is large, or of another type.
   Result<std::string> bytes(uint64_t i) const;
-  Result<std::vector<float>> floats(uint64_t i) const;     // F32
+  Result<std::vector<float>> floats(uint64_t i) const;      // F32
   Result<std::vector<int64_t>> integers(uint64_t i) const;  // I32, I64
 
  private:

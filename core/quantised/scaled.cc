@@ -66,8 +66,8 @@ Found find_block_scaled(const Parts& parts, uint64_t codes) {
   XD_TRY_SET(Expression values,
              Expression::dequantise({parts.expression(codes), {}, std::move(factor), {}}, how,
                                     parts.result(), shape));
-  return Maybe(Weight{t.target(), scheme_text(is_pair ? "FP4" : "FP8", how), {codes, *scales},
-                std::move(values)});
+  return Maybe(Weight{
+      t.target(), scheme_text(is_pair ? "FP4" : "FP8", how), {codes, *scales}, std::move(values)});
 }
 
 Found find_scaled(const Parts& parts, uint64_t codes) {
@@ -77,8 +77,8 @@ Found find_scaled(const Parts& parts, uint64_t codes) {
   if (t.dtype == DType::U8) return find_fp4(parts, codes, *scales);
   const Tensor& s = parts.tensor(*scales);
   Weight out{t.target(), "", {codes, *scales}, parts.expression(codes)};
-  XD_TRY_SET(Dequantisation how, by_blocks(decoder_of(t.dtype), matrices_of(t.shape), s.shape,
-                                           parts.config().block));
+  XD_TRY_SET(Dequantisation how,
+             by_blocks(decoder_of(t.dtype), matrices_of(t.shape), s.shape, parts.config().block));
   XD_TRY_SET(Expression factor, scale_values(parts, *scales));
   std::optional<Expression> zeros;
   if (const auto zero = parts.find(t.target() + "_zero_point")) {
@@ -90,15 +90,16 @@ Found find_scaled(const Parts& parts, uint64_t codes) {
     XD_TRY_SET(zeros, values_of_codes(parts, *zero, decoder_of(DType::I8)));
     out.of.push_back(*zero);
   }
-  // compressed-tensors computes in the type of the scales (of bytes: in bfloat16), ModelOpt in that
-  // of the result.
-  how.product = manifest::info(s.dtype).bits == 8 ? DType::BF16 : s.dtype;
-  if (parts.config().method == "modelopt") how.scale = how.product = parts.result();
+  // compressed-tensors computes in the type of the scales (of bytes: in bfloat16); ModelOpt in that
+  // of the result, but of bytes in float.
+  const bool is_exponent = manifest::info(s.dtype).bits == 8;
+  const bool is_modelopt = parts.config().method == "modelopt";
+  how.product = !is_exponent ? s.dtype : is_modelopt ? DType::F32 : DType::BF16;
+  if (is_modelopt && !is_exponent) how.scale = how.product = parts.result();
   out.scheme = scheme_text(t.dtype == DType::I8 ? "int8" : "FP8", how);
-  XD_TRY_SET(out.values,
-             Expression::dequantise(
-                 {std::move(out.values), std::move(zeros), std::move(factor), {}}, how,
-                 parts.result(), t.shape));
+  XD_TRY_SET(out.values, Expression::dequantise(
+                             {std::move(out.values), std::move(zeros), std::move(factor), {}}, how,
+                             parts.result(), t.shape));
   return Maybe(std::move(out));
 }
 

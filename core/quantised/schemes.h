@@ -40,9 +40,9 @@ using DecoderPtr = std::shared_ptr<const transform::Decoder>;
 
 // Of FP8 types, E8M0 and signed bytes; nullptr: the type is no code of 8 bits.
 DecoderPtr decoder_of(manifest::DType dtype);
-DecoderPtr e2m1_pairs();             // of 4 bits, the low half of a byte first
+DecoderPtr e2m1_pairs();                        // of 4 bits, the low half of a byte first
 DecoderPtr e2m1_pairs_without_negative_zero();  // as ModelOpt has them
-DecoderPtr exponent_bytes();         // 2^(byte - 127)
+DecoderPtr exponent_bytes();                    // 2^(byte - 127)
 DecoderPtr packed_integers(uint32_t bits, bool is_signed);  // signed: 2^(bits-1) less
 
 // Each code's value, without scales.

@@ -42,8 +42,8 @@ class Decoder {
   std::array<uint8_t, 8> shifts_{};  // of each of eight codes
 };
 
-// Values of codes, for makers of decoders. Sources: the OCP specifications of 8-bit floating point and
-// of microscaling (MX) formats; of the FNUZ types torch's casts.
+// Values of codes, for makers of decoders. Sources: the OCP specifications of 8-bit floating point
+// and of microscaling (MX) formats; of the FNUZ types torch's casts.
 std::vector<float> e4m3_values();
 std::vector<float> e5m2_values();
 std::vector<float> e4m3fnuz_values();

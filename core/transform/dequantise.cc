@@ -23,8 +23,7 @@ uint64_t elem_bytes(const Node& node) { return manifest::info(node.dtype).bits /
 
 class Dequantise {
  public:
-  Dequantise(std::span<const Node> nodes, const Node& node, ReadAhead& ahead,
-             const ReadChild& read)
+  Dequantise(std::span<const Node> nodes, const Node& node, ReadAhead& ahead, const ReadChild& read)
       : nodes_(nodes),
         node_(std::get<Node::Dequantised>(node.what)),
         dtype_(node.dtype),
@@ -120,8 +119,7 @@ class Dequantise {
     const Node& scales = nodes_[child];
     const CastFunction cast = find_cast(scales.dtype, DType::F32);
     if (node_.groups) {
-      XD_TRY_SET(const std::byte* at,
-                 get(operand, child, row, row + node_.scale_columns, wanted));
+      XD_TRY_SET(const std::byte* at, get(operand, child, row, row + node_.scale_columns, wanted));
       return pick(at, elem_bytes(scales), cast, n, out);
     }
     const uint64_t block = node_.block_columns;

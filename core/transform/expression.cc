@@ -94,8 +94,8 @@ Result<Expression> Expression::map(Expression of, Mapping mapping, float operand
   return of;
 }
 
-Result<Expression> Expression::dequantise(Operands operands, const Dequantisation& how,
-                                          DType dtype, std::vector<uint64_t> shape) {
+Result<Expression> Expression::dequantise(Operands operands, const Dequantisation& how, DType dtype,
+                                          std::vector<uint64_t> shape) {
   Node::Dequantised out;
   out.decoder = how.decoder;
   out.rows = how.rows;

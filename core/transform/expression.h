@@ -68,7 +68,7 @@ struct Node {
     std::optional<uint32_t> zeros, scales, groups;
     std::shared_ptr<const Decoder> decoder;
     uint64_t rows = 1, columns = 1;
-    uint64_t row_codes = 0;                 // elements of the codes' node for a row
+    uint64_t row_codes = 0;  // elements of the codes' node for a row
     uint64_t block_rows = 1, block_columns = 1;
     uint64_t scale_rows = 1, scale_columns = 1;  // of a matrix
     bool divides = false;

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "plugins/common/infinities.h"
 #include <crossdock/config_text.hpp>
+#include "plugins/common/infinities.h"
 #include "plugins/writer_safetensors/items.h"
 #include "plugins/writer_safetensors/json_string.h"
 #include "tests/catch.h"

@@ -8,8 +8,8 @@
 
 #include <algorithm>
 
-#include "plugins/common/quote.h"
 #include <crossdock/config_text.hpp>
+#include "plugins/common/quote.h"
 #include "plugins/writer_safetensors/stream.h"
 
 namespace crossdock::writer_safetensors {
