@@ -78,8 +78,9 @@ def save_fp8_deepseek(folder):
 
 def save_mxfp4_gpt_oss(folder):
     """Random codes, and scales that make weights of usual size."""
-    config = t.GptOssConfig(**SIZES | dict(intermediate_size=64, num_key_value_heads=2, head_dim=16, num_local_experts=4,
-                                           num_experts_per_tok=2, layer_types=["sliding_attention", "full_attention"]))
+    config = t.GptOssConfig(**SIZES | dict(intermediate_size=64, num_key_value_heads=2, head_dim=16,
+                                           num_local_experts=4, num_experts_per_tok=2,
+                                           layer_types=["sliding_attention", "full_attention"]))
     random, tensors = Random("mxfp4 gpt_oss"), {}
     for name, x in plain_files(folder, lambda: t.GptOssForCausalLM(config)).items():
         if not name.endswith(("gate_up_proj", "down_proj")):
