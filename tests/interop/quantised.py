@@ -16,6 +16,5 @@ import quantised_modelopt
 import quantised_mx
 from quantised_case import Quantised  # noqa: F401
 
-MODULES = (quantised_fp8, quantised_mx, quantised_ct, quantised_modelopt, quantised_bnb,
-           quantised_gptq)
+MODULES = (quantised_fp8, quantised_mx, quantised_ct, quantised_modelopt, quantised_bnb, quantised_gptq)
 CASES = {name: partial(make, name) for module in MODULES for name, make in module.CASES.items()}

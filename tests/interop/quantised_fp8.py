@@ -42,19 +42,19 @@ def random_codes(random, shape, dtype=E4M3, not_finite=False):
     return random.bytes(shape, without=() if not_finite else NOT_FINITE[dtype]).view(dtype)
 
 
-def random_scales(random, shape, dtype):
-    if dtype == torch.uint8:
-        return random.bytes(shape)  # all exponents; 255 is 2^128, which is infinite
+def random_scales(random, shape, dtype, all_scales=False):
+    if all_scales:
+        return random.bytes(shape).view(dtype)
     return random.scales(shape, dtype, EXTREME[dtype])
 
 
-def blocks(name, shape, block, codes=E4M3, scales=torch.float32, not_finite=False, scale_name="weight_scale_inv",
-           **more):
+def blocks(name, shape, block, codes=E4M3, scales=torch.float32, not_finite=False, all_scales=False,
+           scale_name="weight_scale_inv", **more):
     """A matrix, or with three dimensions the experts of a layer, whose name is that of the parameter itself."""
     random = Random(name)
     grid = [*shape[:-2], -(-shape[-2] // block[0]), -(-shape[-1] // block[1])]
     weight = random_codes(random, shape, codes, not_finite)
-    scale = random_scales(random, grid, scales)
+    scale = random_scales(random, grid, scales, all_scales)
     others = plain(random)
     key, scale_key = f"{LINEAR}.weight", f"{LINEAR}.{scale_name}"
     if len(shape) == 3:
@@ -104,6 +104,8 @@ CASES = {
     "fp8-e5m2-not-finite": lambda n: blocks(n, (40, 40), (32, 32), codes=E5M2, fmt="e5m2", not_finite=True),
     "fp8-e8m0": lambda n: blocks(n, (256, 384), (128, 128), scales=E8M0, scale_fmt="ue8m0"),
     "fp8-e8m0-short-last": lambda n: blocks(n, (50, 70), (16, 32), scales=E8M0, scale_fmt="ue8m0"),
+    # With 255, which is NaN.
+    "fp8-e8m0-all-scales": lambda n: blocks(n, (40, 256), (1, 32), scales=E8M0, all_scales=True, scale_fmt="ue8m0"),
     "fp8-experts": lambda n: blocks(n, (3, 64, 96), (32, 32)),
     "fp8-experts-bf16": lambda n: blocks(n, (2, 64, 96), (16, 48), scales=torch.bfloat16),
     "fp8-experts-short-last": lambda n: blocks(n, (2, 40, 72), (32, 32)),
