@@ -112,8 +112,9 @@ def save_int4_kimi(folder):
 
 
 def save_nf4_llama(folder):
-    """bitsandbytes quantises, with nested scales, and transformers saves."""
-    config = t.LlamaConfig(**SIZES | dict(num_key_value_heads=2))
+    """bitsandbytes quantises, with nested scales, and transformers saves. Rows are whole blocks, for others
+    bitsandbytes' kernel for AVX-512 reads wrong."""
+    config = t.LlamaConfig(**SIZES | dict(num_key_value_heads=2, intermediate_size=128))
     plain_files(folder, lambda: t.LlamaForCausalLM(config))
     wanted = t.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                   bnb_4bit_compute_dtype=torch.bfloat16)

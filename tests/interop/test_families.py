@@ -41,6 +41,20 @@ FAMILIES = {
 }
 
 
+KINDS = ("universal2", "universal3", "zero33")
+RIGHT = {"loaded": True, "wrong_weights": [], "wrong_masters": [], "wrong_moments": []}
+
+
+def converted(crossdock, root, name, source, plain):
+    """Converts the folder source to jobs' formats; gives the judge's cases: does a job train on as from_pretrained(plain)?"""
+    crossdock("convert", source, root / f"{name}-universal", "--to", "universal", "--no-sync")
+    crossdock("convert", source, root / f"{name}-zero3", "--to", "zero3", "--world-size", 1, "--dtype", "fp32", "--lr", 3e-3,
+              "--weight-decay", 0.01, "--no-sync")
+    return [{"name": f"{name}-{kind}{stage}", "hf": str(plain), "kind": kind, "folder": str(root / f"{name}-{kind}"), "stage": stage,
+             "sub_group": 0, "buffer": False, "dtype": "fp32", "groups": 1, "trainable": [], "moments": True, "weights": name}
+            for kind, stage in (("universal", 2), ("universal", 3), ("zero3", 3))]
+
+
 @pytest.fixture(scope="module")
 def verdicts(crossdock, torchrun, tmp_path_factory):
     """{family-kind: verdict}, of one job."""
@@ -52,21 +66,15 @@ def verdicts(crossdock, torchrun, tmp_path_factory):
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
         model.save_pretrained(root / family)
-        crossdock("convert", root / family, root / f"{family}-universal", "--to", "universal", "--no-sync")
-        crossdock("convert", root / family, root / f"{family}-zero3", "--to", "zero3", "--world-size", 1, "--dtype", "fp32", "--lr", 3e-3,
-                  "--weight-decay", 0.01, "--no-sync")
-        for kind, stage in (("universal", 2), ("universal", 3), ("zero3", 3)):
-            cases.append({"name": f"{family}-{kind}{stage}", "hf": str(root / family), "kind": kind, "folder": str(root / f"{family}-{kind}"),
-                          "stage": stage, "sub_group": 0, "buffer": False, "dtype": "fp32", "groups": 1, "trainable": [],
-                          "moments": True, "weights": family})
+        cases += converted(crossdock, root, family, root / family, root / family)
     (root / "cases.json").write_text(json.dumps(cases))
     torchrun(1, HERE / "deepspeed_judge.py", root / "cases.json", root / "verdicts.json", timeout=900)
     return json.loads((root / "verdicts.json").read_text())
 
 
-@pytest.mark.parametrize("kind", ("universal2", "universal3", "zero33"))
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trains_on_exactly(verdicts, family, kind):
     verdict = verdicts[f"{family}-{kind}"]
     assert verdict.pop("loss_difference") <= 1e-6, verdict
-    assert verdict == {"loaded": True, "wrong_weights": [], "wrong_masters": [], "wrong_moments": []}
+    assert verdict == RIGHT

@@ -1,12 +1,18 @@
 """Quantised checkpoints become plain ones, with the bits of the library that each scheme belongs to."""
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+import transformers
+from safetensors.torch import save_file
 
 from quantised import CASES
+from quantised_models import MODELS
 from recipes import read_folder
+from test_families import KINDS, RIGHT, converted
+
+HERE = Path(__file__).parent
 
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NAMES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
@@ -66,3 +72,53 @@ def test_values(crossdock, cases, tmp_path, name, dtype):
     assert_same(got, want)
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert "quantization_config" not in config and config["dtype"] == NAMES[TORCH[dtype]]
+
+
+# ---- whole models
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """models(name) gives a quantised folder, and the same model as transformers dequantises it."""
+    root, made = tmp_path_factory.mktemp("models"), {}
+
+    def make(name):
+        if name not in made:
+            source, plain = root / f"{name}-quantised", root / f"{name}-plain"
+            MODELS[name].save(source)
+            config = transformers.AutoConfig.from_pretrained(source)
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+            model = transformers.AutoModelForCausalLM.from_config(config).bfloat16()
+            model.load_state_dict(MODELS[name].load(source, torch.bfloat16))
+            model.save_pretrained(plain)
+            made[name] = source, plain
+        return made[name]
+    return make
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_folder_for_from_pretrained(crossdock, models, tmp_path, name):
+    source, plain = models(name)
+    crossdock("convert", source, tmp_path / "out", "--to", "safetensors", "--no-sync")
+    want = transformers.AutoModelForCausalLM.from_pretrained(plain, dtype="auto").state_dict()
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert not hasattr(model.config, "quantization_config")
+    assert_same(model.state_dict(), want)
+
+
+@pytest.fixture(scope="module")
+def verdicts(crossdock, models, torchrun, tmp_path_factory):
+    root, cases = tmp_path_factory.mktemp("jobs"), []
+    for name in MODELS:
+        cases += converted(crossdock, root, name, *models(name))
+    (root / "cases.json").write_text(json.dumps(cases))
+    torchrun(1, HERE / "deepspeed_judge.py", root / "cases.json", root / "verdicts.json", timeout=900)
+    return json.loads((root / "verdicts.json").read_text())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MODELS)
+def test_deepspeed_trains_on(verdicts, name, kind):
+    verdict = verdicts[f"{name}-{kind}"]
+    assert verdict.pop("loss_difference") <= 1e-6, verdict
+    assert verdict == RIGHT
