@@ -100,7 +100,8 @@ std::string named_sign(const Tensor& t, const Tensors& tensors) {
   const Kind kind = manifest::info(t.dtype).kind;
   const std::string tensor = cat("tensor ", base::printable(t.name));
   if (kind == Kind::kFloat8 || kind == Kind::kSubByte)
-    return cat(tensor, " of type ", manifest::name(t.dtype));
+    return cat(tensor, " of type ", manifest::name(t.dtype), " without a scale beside it (",
+               base::printable(name_of(t)), "_scale_inv, _scale)");
   std::string_view method = method_of(t, tensors);
   constexpr std::string_view kBlocks = "_blocks";
   const std::string& name = name_of(t);
@@ -139,8 +140,9 @@ std::string sign_of_codes(const Manifest& m) {
 
 Error quantised(const std::string& what) {
   return unsupported(
-      cat("expected plain weights, found ", what,
-          ": this version does not dequantise; convert from the model's bf16 or fp32 release"));
+      cat("expected plain weights, or codes with all that belongs to them, found ", what,
+          ": convert from the model's bf16 or fp32 release, or from what the method's own library "
+          "dequantises"));
 }
 
 }  // namespace
@@ -160,7 +162,8 @@ Result<void> refuse_quantised(const Manifest& m) {
   const std::string* name = text_of(map ? map->find("quant_method") : nullptr);
   const std::string config = cat("config.json with quantization_config",
                                  name ? " \"" + base::printable(*name) + '"' : std::string());
-  if (!sign.empty() || has_integers) return quantised(config);
+  if (!sign.empty()) return quantised(cat(config, ", and ", sign));
+  if (has_integers) return quantised(config);
   return unsupported(
       cat("expected plain weights, found ", config,
           ", though every tensor is plain: if the model was "

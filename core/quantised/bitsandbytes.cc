@@ -111,12 +111,22 @@ Found find_8_bits(const Parts& parts, uint64_t codes, uint64_t row_scales) {
   const Tensor& t = parts.tensor(codes);
   XD_TRY_SET(Dequantisation how, by_blocks(decoder_of(DType::I8), matrices_of(t.shape),
                                            parts.tensor(row_scales).shape));
+  std::vector<uint64_t> of{codes, row_scales};
+  const auto module = *without_suffix(t.target(), ".weight");
+  if (const auto format = parts.find(module + ".weight_format")) {
+    XD_TRY_SET(const std::string layout, parts.bytes(*format));
+    if (layout.find_first_not_of('\0') != std::string::npos)
+      return unsupported(cat("expected codes of bitsandbytes in rows, found another layout by ",
+                             base::printable(parts.tensor(*format).name),
+                             ": save the model with a newer bitsandbytes"));
+    of.push_back(*format);
+  }
   how.factor = static_cast<float>(7.874015718698502e-3);  // 1 / 127, as bitsandbytes rounds it
   XD_TRY_SET(Expression scales, scale_values(parts, row_scales));
   XD_TRY_SET(Expression values,
              Expression::dequantise({parts.expression(codes), {}, std::move(scales), {}}, how,
                                     parts.result(), t.shape));
-  return Maybe(Weight{t.target(), "bitsandbytes 8 bits", {codes, row_scales}, std::move(values)});
+  return Maybe(Weight{t.target(), "bitsandbytes 8 bits", std::move(of), std::move(values)});
 }
 
 }  // namespace

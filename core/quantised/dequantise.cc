@@ -43,7 +43,7 @@ bool is_of_activations(const std::string& name) {
                                          "prob_output", "k",          "v",      "q"};
   constexpr std::string_view kWhat[] = {"scale", "scale_inv", "scale_ub", "global_scale",
                                         "zero_point"};
-  constexpr std::string_view kOthers[] = {"qscale_act", "weight_format", "gate_up_proj_input_scale",
+  constexpr std::string_view kOthers[] = {"qscale_act", "gate_up_proj_input_scale",
                                           "down_proj_input_scale"};
   const std::string_view leaf = base::leaf(name);
   for (const std::string_view whose : kWhose) {
@@ -54,6 +54,22 @@ bool is_of_activations(const std::string& name) {
   return base::is_one_of(leaf, kOthers);
 }
 
+// A scheme, and the quant_method under which config.json knows it.
+struct Scheme {
+  Found (*find)(const Parts&, uint64_t);
+  std::vector<std::string_view> methods;
+};
+const std::vector<Scheme>& schemes() {
+  static const std::vector<Scheme> all{
+      {find_bitsandbytes, {"bitsandbytes"}},
+      {find_block_scaled, {"fp8", "mxfp8"}},
+      {find_scaled, {"compressed-tensors", "modelopt", "fbgemm_fp8", "fp8"}},
+      {find_packed, {"compressed-tensors"}},
+      {find_mxfp4, {"mxfp4"}},
+      {find_gptq, {"gptq", "awq"}}};
+  return all;
+}
+
 class Dequantiser {
  public:
   Dequantiser(const Manifest& m, const std::vector<Expression>& made, const rules::ReadTensor& read,
@@ -61,17 +77,28 @@ class Dequantiser {
       : m_(m), parts_(m, made, read, result), used_(m.tensors.size()) {}
 
   Result<void> find() {
-    constexpr Found (*kSchemes[])(const Parts&, uint64_t) = {
-        find_bitsandbytes, find_block_scaled, find_scaled, find_packed, find_mxfp4, find_gptq};
+    bool is_as_told = false, is_known = false;
+    for (const Scheme& scheme : schemes())
+      is_known = is_known || base::is_one_of(parts_.config().method, scheme.methods);
     for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
       if (!m_.tensors[i].excluded.empty()) continue;
-      for (const auto scheme : kSchemes) {
-        XD_TRY_SET(auto found, scheme(parts_, i));
+      XD_TRY(refuse_changed(i));
+      for (const Scheme& scheme : schemes()) {
+        XD_TRY_SET(auto found, scheme.find(parts_, i));
         if (!found) continue;
         XD_TRY(take(i, *std::move(found)));
+        is_as_told = is_as_told || base::is_one_of(parts_.config().method, scheme.methods);
         break;
       }
     }
+    if (!any()) return {};
+    if (const std::string& what = parts_.config().unreadable; !what.empty())
+      return unsupported(cat("expected a quantisation that crossdock reads, found ", what,
+                             " in config.json: convert from the model's bf16 or fp32 release"));
+    if (is_known && !is_as_told)
+      return invalid(cat("expected weights quantised by ", parts_.config().method,
+                         ", as config.json says, found only ", weights_.begin()->second.scheme,
+                         ": is the config.json of another model?"));
     return {};
   }
 
@@ -109,6 +136,18 @@ class Dequantiser {
   }
 
  private:
+  // What changes a weight beyond its codes and scales.
+  Result<void> refuse_changed(uint64_t i) const {
+    constexpr std::string_view kChanges[] = {"pre_quant_scale", "svdquant_lora_a",
+                                             "svdquant_lora_b"};
+    const std::string& name = m_.tensors[i].target();
+    if (!base::is_one_of(base::leaf(name), kChanges)) return {};
+    return unsupported(cat("expected weights that codes and scales make, found ",
+                           base::printable(name),
+                           ", which changes them too: convert from the model's bf16 or fp32 "
+                           "release"));
+  }
+
   Result<void> take(uint64_t codes, Weight weight) {
     for (const uint64_t i : weight.of) used_[i] = true;
     const auto there = parts_.find(weight.name);

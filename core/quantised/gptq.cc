@@ -35,22 +35,41 @@ Error unfit(const Parts& parts, const Tensors& all) {
                      shapes_text(parts, all)));
 }
 
-// Those of the scales, for each of `inputs`. A weight whose inputs fill no group has a short one.
+// As config.json tells, or as the scales divide the inputs. The last group may be short.
 Result<uint64_t> group_size(const Parts& parts, const Tensors& all) {
   const uint64_t groups = parts.tensor(all.scales).shape[0];
-  for (const uint64_t told : parts.config().group_sizes) {
-    if (told > 0 && (all.inputs + told - 1) / told == groups) return told;
+  const auto& told = parts.config().group_sizes;
+  for (const uint64_t size : told) {
+    if (size > 0 && (all.inputs + size - 1) / size == groups) return size;
   }
-  if (groups > 0 && all.inputs % groups == 0) return all.inputs / groups;
+  if (told.empty() && all.inputs % groups == 0) return all.inputs / groups;
+  if (!told.empty())
+    return invalid(cat("expected groups of ", told[0], ", as config.json says, for ", all.inputs,
+                       " inputs, found ", groups, " groups: ", shapes_text(parts, all)));
   return unfit(parts, all);
 }
 
-// GPTQ's first format keeps each zero less one.
-std::vector<float> zero_values(const Parts& parts, uint32_t bits) {
-  auto out = transform::unsigned_values(bits);
-  if (parts.config().checkpoint_format != "gptq_v2")
-    std::rotate(out.begin(), out.begin() + 1, out.end());
-  return out;
+// GPTQ's first format keeps each zero less one. GPTQModel subtracts from whole words, so that a
+// zero of 0 borrows of its neighbour; but for 3 bits, which straddle words.
+Result<Expression> zeros_of(const Parts& parts, const Tensors& all) {
+  Expression words = parts.expression(all.zeros);
+  auto values = transform::unsigned_values(all.bits);
+  if (parts.config().checkpoint_format != "gptq_v2") {
+    if (parts.config().is_of_gptqmodel && 32 % all.bits == 0) {
+      uint32_t one = 0;  // of each zero
+      for (uint32_t bit = 0; bit < 32; bit += all.bits) one |= 1u << bit;
+      XD_TRY_SET(words, Expression::map(std::move(words), transform::Mapping::kAddWord, 0, one));
+    } else {
+      std::rotate(values.begin(), values.begin() + 1, values.end());
+    }
+  }
+  Dequantisation how;
+  how.decoder = std::make_shared<const Decoder>("zeros", all.bits, std::move(values));
+  how.rows = parts.tensor(all.scales).shape[0];
+  how.columns = all.outputs;
+  XD_TRY_SET(Expression zeros, Expression::dequantise({std::move(words), {}, {}, {}}, how,
+                                                      DType::F32, {how.rows, how.columns}));
+  return transposed(std::move(zeros));
 }
 
 // The groups of columns, if they are not in order.
@@ -77,14 +96,7 @@ Found gptq(const Parts& parts, const Tensors& all) {
       all.module + "weight", "", {all.codes, all.scales, all.zeros}, parts.expression(all.codes)};
   XD_TRY_SET(const uint64_t group, group_size(parts, all));
   XD_TRY_SET(auto groups, groups_of(parts, all, group, out.of));
-  const uint64_t n_groups = parts.tensor(all.scales).shape[0];
-  Dequantisation zero;
-  zero.decoder = std::make_shared<const Decoder>("zeros", all.bits, zero_values(parts, all.bits));
-  zero.rows = n_groups;
-  zero.columns = all.outputs;
-  XD_TRY_SET(Expression zeros, Expression::dequantise({parts.expression(all.zeros), {}, {}, {}},
-                                                      zero, DType::F32, {n_groups, all.outputs}));
-  XD_TRY_SET(zeros, transposed(std::move(zeros)));
+  XD_TRY_SET(Expression zeros, zeros_of(parts, all));
   XD_TRY_SET(Expression scales, transposed(parts.expression(all.scales)));
   XD_TRY_SET(Expression codes, transposed(std::move(out.values)));
   Dequantisation how;
@@ -149,6 +161,9 @@ Found find_gptq(const Parts& parts, uint64_t codes) {
   if (!told.empty() && std::find(told.begin(), told.end(), bits) == told.end())
     return invalid(cat("expected codes of ", told[0], " bits, as config.json says, found ", bits,
                        ": ", shapes_text(parts, all)));
+  if (bits > 4 && bits != 8)
+    return unsupported(cat("expected GPTQ codes of 2, 3, 4 or 8 bits, found ", bits, ": ",
+                           shapes_text(parts, all)));
   // The words of GPTQ hold inputs, those of AWQ outputs.
   if (t.shape[1] == all.outputs && parts.config().method != "awq") {
     all.inputs = t.shape[0] * 32 / bits;

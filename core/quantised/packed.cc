@@ -109,6 +109,13 @@ Found find_integers(const Parts& parts, uint64_t codes, uint64_t scales, const s
   if (zero) of.push_back(*zero);
   const auto decoder = packed_integers(bits, !is_packed);
   XD_TRY_SET(Dequantisation how, by_blocks(decoder, matrices_of(shape), s.shape));
+  const auto& told = parts.config().group_sizes;
+  const bool has_groups = how.block_columns < how.columns;
+  if (has_groups && !told.empty() &&
+      std::find(told.begin(), told.end(), how.block_columns) == told.end())
+    return invalid(cat("expected groups of ", told[0], ", as config.json says, found ",
+                       base::printable(s.name), " of ", base::list_text(s.shape), " for ",
+                       shape.back(), " columns"));
   if (const auto index = parts.find(base + "_g_idx")) {
     XD_TRY_SET(const auto numbers, parts.integers(*index));
     const bool is_unused = std::find(numbers.begin(), numbers.end(), -1) != numbers.end();

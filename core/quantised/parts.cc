@@ -23,6 +23,28 @@ void add_number(const ValueMap* map, std::string_view key, std::vector<uint64_t>
   if (const auto number = model::number_of(member(map, key))) out.push_back(*number);
 }
 
+// Layouts whose tensors have the names and shapes of others, and are read otherwise.
+std::string unreadable(const ValueMap* map) {
+  const auto text = [&](std::string_view key) {
+    const std::string* found = model::text_of(member(map, key));
+    return found ? *found : std::string();
+  };
+  const std::string format = text("checkpoint_format");
+  if (!format.empty() && format != "gptq" && format != "gptq_v2" && format != "gemm")
+    return cat("checkpoint_format ", format);
+  const std::string version = text("version");
+  if (text("quant_method") == "awq" && !version.empty() && version != "gemm" && version != "GEMM")
+    return cat("AWQ's version ", version);
+  const auto holds = [&](std::string_view key) -> const ValueMap* {
+    const Value* value = member(map, key);
+    const auto* inner = value ? value->get<ValueMap>() : nullptr;
+    return inner && !inner->entries.empty() ? inner : nullptr;
+  };
+  if (holds("transform_config")) return "compressed-tensors' transform_config (rotated weights)";
+  const std::string* sparsity = model::text_of(member(holds("sparsity_config"), "format"));
+  return sparsity && *sparsity != "dense" ? cat("compressed-tensors' sparsity ", *sparsity) : "";
+}
+
 Config config_of(const manifest::Manifest& m) {
   Config out;
   const Value* value = model::config_value(m, "quantization_config");
@@ -39,6 +61,14 @@ Config config_of(const manifest::Manifest& m) {
   add_number(map, "w_bit", out.bits);  // of AWQ
   add_number(map, "group_size", out.group_sizes);
   add_number(map, "q_group_size", out.group_sizes);
+  const Value* meta = member(map, "meta");
+  const Value* writer = member(meta ? meta->get<ValueMap>() : nullptr, "quantizer");
+  if (const auto* list = writer ? writer->get<manifest::ValueList>() : nullptr;
+      list && !list->values.empty()) {
+    const std::string* name = model::text_of(&list->values[0]);
+    out.is_of_gptqmodel = name && name->starts_with("gptqmodel");
+  }
+  out.unreadable = unreadable(map);
   const Value* block = member(map, "weight_block_size");
   if (const auto* list = block ? block->get<manifest::ValueList>() : nullptr) {
     for (const Value& side : list->values) out.block.push_back(model::number_of(&side).value_or(0));

@@ -22,6 +22,8 @@ struct Config {
   std::vector<uint64_t> group_sizes;
   std::vector<uint64_t> block;    // rows and columns of a block; empty: not told
   std::string checkpoint_format;  // of GPTQ
+  bool is_of_gptqmodel = false;   // which wrote it
+  std::string unreadable;         // what it says that no scheme here reads; empty: nothing
 };
 
 class Parts {

@@ -75,6 +75,10 @@ Found find_scaled(const Parts& parts, uint64_t codes) {
   const auto scales = parts.find(t.target() + "_scale");
   if (!scales || (!is_float8(t) && !is_byte(t))) return Maybe();
   if (t.dtype == DType::U8) return find_fp4(parts, codes, *scales);
+  if (parts.config().method == "fbgemm_fp8" && t.shape.size() > 2)
+    return unsupported(cat("expected matrices of FBGEMM's FP8, found experts in ",
+                           base::printable(t.name), " of ", base::list_text(t.shape),
+                           ": convert from the model's bf16 release"));
   const Tensor& s = parts.tensor(*scales);
   Weight out{t.target(), "", {codes, *scales}, parts.expression(codes)};
   XD_TRY_SET(Dequantisation how,

@@ -17,6 +17,16 @@ float mapped(const Node::Map& map, float value) {
   return value + map.operand;
 }
 
+template <class T, class Change>
+void change_each(std::span<std::byte> values, Change change) {
+  for (size_t at = 0; at < values.size(); at += sizeof(T)) {
+    T value;
+    std::memcpy(&value, &values[at], sizeof(T));
+    value = change(value);
+    std::memcpy(&values[at], &value, sizeof(T));
+  }
+}
+
 class Evaluation {
  public:
   Evaluation(const std::vector<Node>& nodes, const ReadStored& read) : nodes_(nodes), read_(read) {}
@@ -35,11 +45,10 @@ class Evaluation {
       return run_dequantised(node, *dequantised, begin, out, scratch);
     const auto& map = std::get<Node::Map>(node.what);
     XD_TRY(run(map.of, begin, out, scratch));
-    for (size_t at = 0; at < out.size(); at += sizeof(float)) {
-      float value;
-      std::memcpy(&value, &out[at], sizeof(float));
-      value = mapped(map, value);
-      std::memcpy(&out[at], &value, sizeof(float));
+    if (map.mapping == Mapping::kAddWord) {
+      change_each<uint32_t>(out, [&](uint32_t value) { return value + map.word; });
+    } else {
+      change_each<float>(out, [&](float value) { return mapped(map, value); });
     }
     return {};
   }

@@ -83,14 +83,15 @@ Result<Expression> Expression::concat(std::vector<Expression> of, uint64_t dim) 
   return out;
 }
 
-Result<Expression> Expression::map(Expression of, Mapping mapping, float operand) {
+Result<Expression> Expression::map(Expression of, Mapping mapping, float operand, uint32_t word) {
   const Node& node = of.root();
-  if (node.dtype != DType::F32)
-    return unsupported(
-        cat("expected F32 values to compute on, found ", manifest::name(node.dtype)));
+  const DType dtype = mapping == Mapping::kAddWord ? DType::I32 : DType::F32;
+  if (node.dtype != dtype)
+    return unsupported(cat("expected ", manifest::name(dtype), " values to compute on, found ",
+                           manifest::name(node.dtype)));
   const auto below = static_cast<uint32_t>(of.nodes_.size() - 1);
   of.nodes_.push_back(
-      {node.dtype, node.shape, Node::Map{below, mapping, operand}, node.scratch_blocks});
+      {node.dtype, node.shape, Node::Map{below, mapping, operand, word}, node.scratch_blocks});
   return of;
 }
 
@@ -190,8 +191,9 @@ std::string Expression::text_of(uint32_t index, std::span<const Tensor> source,
   const auto& what = nodes_[index].what;
   if (const auto* stored = std::get_if<Node::Stored>(&what)) return source[stored->tensor].name;
   if (const auto* map = std::get_if<Node::Map>(&what)) {
-    const Step step = map->mapping == Mapping::kAdd ? Step{"add", number_text(map->operand)}
-                                                    : Step{"log_of_negated", ""};
+    const Step step = map->mapping == Mapping::kAdd       ? Step{"add", number_text(map->operand)}
+                      : map->mapping == Mapping::kAddWord ? Step{"add_word", cat(map->word)}
+                                                          : Step{"log_of_negated", ""};
     return call_text(step, text_of(map->of, source));
   }
   if (const auto* dequantised = std::get_if<Node::Dequantised>(&what)) {

@@ -34,7 +34,8 @@ struct Step {
   bool operator==(const Step&) const = default;
 };
 
-enum class Mapping { kAdd, kLogOfNegated };
+// kAddWord is of I32, modulo 2^32; the others are of F32.
+enum class Mapping { kAdd, kLogOfNegated, kAddWord };
 
 struct Node {
   struct Stored {
@@ -59,6 +60,7 @@ struct Node {
     uint32_t of = 0;
     Mapping mapping = Mapping::kAdd;
     float operand = 0;  // of kAdd
+    uint32_t word = 0;  // of kAddWord
     bool operator==(const Map&) const = default;
   };
   // Of `rows` x `columns` codes, as many matrices as there are; how it is computed is told by
@@ -116,8 +118,9 @@ class Expression {
   static Expression view(Expression of, const View& view, std::vector<Step> steps);
   // Errors: shapes that differ in more than the joined dimension, types that differ.
   static Result<Expression> concat(std::vector<Expression> of, uint64_t dim);
-  // Errors: values that are not F32, in which the mappings compute.
-  static Result<Expression> map(Expression of, Mapping mapping, float operand = 0);
+  // Errors: values that are not of the type in which the mapping computes.
+  static Result<Expression> map(Expression of, Mapping mapping, float operand = 0,
+                                uint32_t word = 0);
   // Values of `dtype` and `shape`, which has as many elements as there are codes. Zeros and scales
   // are F32, BF16 or F16, groups I32 below scale columns. Errors: sizes that do not fit each other.
   struct Operands;

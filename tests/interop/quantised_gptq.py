@@ -105,6 +105,7 @@ CASES = {
     "gptq-int4-no-index": lambda n: gptq(n, 4, (96, 64), 32, index=False),
     "gptq-int4-whole": lambda n: gptq(n, 4, (96, 64), -1),
     "gptq-int4-short-last": lambda n: gptq(n, 4, (88, 40), 32),
+    "gptq-int4-borrow": lambda n: gptq(n, 4, (96, 64), 32, borrow=True),
     "gptq-int4-bf16": lambda n: gptq(n, 4, (96, 64), 32, scales=torch.bfloat16),
     "gptq-int8-fp32": lambda n: gptq(n, 8, (96, 64), 32, scales=torch.float32),
     "awq": lambda n: awq(n, (96, 64), 32),

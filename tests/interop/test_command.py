@@ -287,11 +287,13 @@ QUANTISED = {
     "config": (with_config({"quantization_config": {"quant_method": "gptq", "bits": 4}}), "quantization_config"),
     "f8": (with_tensors(**{"c.weight": ("F8_E4M3", [4, 4])}), "F8_E4M3"),
     "fp8-scale": (with_tensors(**{"c.weight_scale_inv": ("F32", [1, 1])}), "weight_scale_inv"),
-    "gptq": (with_tensors(**{"c.qweight": ("I32", [4, 4]), "c.qzeros": ("I32", [1, 1])}), "qweight"),
-    "mxfp4": (with_tensors(**{"c_blocks": ("U8", [2, 4, 1, 16]), "c_scales": ("U8", [2, 4, 1])}), "c_blocks"),
-    "bnb-4bit": (with_tensors(**{"c.weight": ("U8", [8, 1]), "c.weight.absmax": ("F32", [1])}), "absmax"),
-    "bnb-8bit": (with_tensors(**{"c.weight": ("I8", [4, 4]), "c.SCB": ("F32", [4])}), "SCB"),
-    "compressed": (with_tensors(**{"c.weight_packed": ("I32", [4, 4])}), "weight_packed"),
+    "gptq": (with_tensors(**{"c.qweight": ("I32", [4, 4]), "c.qzeros": ("I32", [1, 1])}), "c.scales"),
+    "mxfp4": (with_tensors(**{"c_blocks": ("U8", [2, 4, 1, 16])}), "c_scales"),
+    "mxfp4-codes": (with_tensors(**{"c_scales": ("U8", [2, 4, 1])}), "c_scales"),
+    "bnb-4bit": (with_tensors(**{"c.weight": ("U8", [8, 1]), "c.weight.absmax": ("F32", [1])}), "quant_state"),
+    "bnb-8bit": (with_tensors(**{"c.weight": ("I8", [4, 4])}), "c.weight"),
+    "bnb-8bit-scales": (with_tensors(**{"c.SCB": ("F32", [4])}), "SCB"),
+    "compressed": (with_tensors(**{"c.weight_packed": ("I32", [4, 4])}), "weight_scale"),
 }
 
 
