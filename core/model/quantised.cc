@@ -103,11 +103,9 @@ std::string named_sign(const Tensor& t, const Tensors& tensors) {
     return cat(tensor, " of type ", manifest::name(t.dtype), " without a scale beside it (",
                base::printable(name_of(t)), "_scale_inv, _scale)");
   std::string_view method = method_of(t, tensors);
-  constexpr std::string_view kBlocks = "_blocks";
   const std::string& name = name_of(t);
-  if (name.ends_with(kBlocks) &&
-      tensors.contains(name.substr(0, name.size() - kBlocks.size()) + "_scales"))
-    method = "MXFP4";
+  const bool is_bytes = t.dtype == manifest::DType::U8 && t.shape.size() >= 3;
+  if (is_bytes && (name.ends_with("_blocks") || name.ends_with("_scales"))) method = "MXFP4";
   return method.empty()
              ? ""
              : cat(tensor, ", which a quantisation method left beside its codes (", method, ')');
