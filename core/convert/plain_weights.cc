@@ -31,22 +31,18 @@ void forget_quantisation(manifest::Value& config) {
   }
 }
 
-// The text that is written says the same.
-Result<void> change_config(OpenModel& source, std::optional<DType> dtype, Manifest& m) {
-  forget_quantisation(m.source.config);
-  for (manifest::AuxFile& file : m.aux_files) {
-    const uint64_t size = source.aux_size(file);
-    if (file.kind != manifest::AuxKind::kConfig || size > kMaxConfigBytes) continue;
-    std::string text(size, '\0');
-    XD_TRY(source.read_aux(file, 0, std::as_writable_bytes(std::span(text))));
-    text = without_members(text, quantisation_keys());
-    if (dtype)
-      text = with_dtype(text, *dtype == DType::BF16  ? "bfloat16"
-                              : *dtype == DType::F16 ? "float16"
-                                                     : "float32");
-    file.content = manifest::Bytes{std::move(text)};
-  }
-  return {};
+// config.json's text without the quantisation, and with the type that was asked for; empty: none.
+Result<std::string> plain_text(OpenModel& source, std::optional<DType> dtype,
+                               const manifest::AuxFile& file) {
+  const uint64_t size = source.aux_size(file);
+  if (file.kind != manifest::AuxKind::kConfig || size > kMaxConfigBytes) return std::string();
+  std::string text(size, '\0');
+  XD_TRY(source.read_aux(file, 0, std::as_writable_bytes(std::span(text))));
+  text = without_members(text, quantisation_keys());
+  if (!dtype) return text;
+  return with_dtype(text, *dtype == DType::BF16  ? "bfloat16"
+                          : *dtype == DType::F16 ? "float16"
+                                                 : "float32");
 }
 
 }  // namespace
@@ -60,17 +56,21 @@ std::optional<DType> dequant_dtype(const std::string& given) {
 
 Result<void> make_plain(OpenModel& source, std::optional<DType> dtype, rules::LaidOut& laid_out,
                         Manifest& m) {
-  Manifest plain = m;
-  std::span<const manifest::Tensor> stored = laid_out.stored;
-  if (laid_out.stored.empty()) stored = m.tensors;
-  XD_TRY_SET(auto made,
-             quantised::dequantise(dtype, reader_of(source), laid_out.expressions, stored, plain));
+  std::vector<std::string> texts;
+  for (const manifest::AuxFile& file : m.aux_files) {
+    XD_TRY_SET(std::string text, plain_text(source, dtype, file));
+    texts.push_back(std::move(text));
+  }
+  XD_TRY_SET(auto made, quantised::dequantise(dtype, reader_of(source), laid_out.expressions,
+                                              laid_out.stored, m));
   if (made.expressions.empty()) return {};
-  XD_TRY(change_config(source, dtype, plain));
-  if (laid_out.stored.empty()) laid_out.stored = std::move(m.tensors);
+  if (laid_out.expressions.empty()) laid_out.stored = std::move(made.before);
   laid_out.expressions = std::move(made.expressions);
   laid_out.notes.insert(laid_out.notes.end(), made.notes.begin(), made.notes.end());
-  m = std::move(plain);
+  forget_quantisation(m.source.config);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (!texts[i].empty()) m.aux_files[i].content = manifest::Bytes{std::move(texts[i])};
+  }
   return {};
 }
 

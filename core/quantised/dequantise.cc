@@ -1,7 +1,6 @@
 #include "core/quantised/dequantise.h"
 
 #include "core/base/text.h"
-#include "core/model/check.h"
 #include "core/model/config.h"
 #include "core/quantised/schemes.h"
 #include "core/rules/parts.h"
@@ -180,21 +179,20 @@ class Dequantiser {
 Result<Dequantised> dequantise(std::optional<DType> wanted, const rules::ReadTensor& read,
                                const std::vector<Expression>& made, std::span<const Tensor> stored,
                                Manifest& m) {
-  Dequantiser dequantiser(m, made, read, result_type(wanted, m));
-  XD_TRY(dequantiser.find());
-  if (!dequantiser.any()) return Dequantised();
   Dequantised out;
-  out.notes.push_back(dequantiser.note());
-  Manifest after = m;
   std::vector<Tensor> tensors;
   std::vector<std::optional<uint64_t>> places;
-  out.expressions = dequantiser.tensors(tensors, places);
+  {
+    Dequantiser dequantiser(m, made, read, result_type(wanted, m));
+    XD_TRY(dequantiser.find());
+    if (!dequantiser.any()) return out;
+    out.notes.push_back(dequantiser.note());
+    out.expressions = dequantiser.tensors(tensors, places);
+  }
   for (uint64_t i = 0; i < tensors.size(); ++i)
-    transform::describe(out.expressions[i], stored, tensors[i]);
-  XD_TRY(rules::renumber(places, after));
-  after.tensors = std::move(tensors);
-  XD_TRY(model::check(after));
-  m = std::move(after);
+    transform::describe(out.expressions[i],
+                        made.empty() ? std::span<const Tensor>(m.tensors) : stored, tensors[i]);
+  XD_TRY_SET(out.before, rules::replace_tensors(places, std::move(tensors), m));
   return out;
 }
 

@@ -1,7 +1,6 @@
 #include "core/rules/compose.h"
 
 #include "core/base/text.h"
-#include "core/model/check.h"
 #include "core/rules/config_check.h"
 #include "core/rules/inverse.h"
 #include "core/rules/renumber.h"
@@ -296,19 +295,18 @@ class Composer {
 
 Result<Composed> compose(const ModuleRule& rule, Names names, const std::vector<Expression>& made,
                          std::span<const Tensor> stored, Manifest& m) {
-  Composer composer(rule, names, made, m);
-  XD_TRY(composer.run());
-  if (!composer.any()) return Composed();
-  Manifest after = m;
   std::vector<Tensor> tensors;
   std::vector<std::optional<uint64_t>> places;
-  Composed out = composer.take(tensors, places);
+  Composed out;
+  {
+    Composer composer(rule, names, made, m);
+    XD_TRY(composer.run());
+    if (!composer.any()) return out;
+    out = composer.take(tensors, places);
+  }
   for (uint64_t i = 0; i < tensors.size(); ++i)
     transform::describe(out.expressions[i], stored, tensors[i]);
-  XD_TRY(renumber(places, after));
-  after.tensors = std::move(tensors);
-  XD_TRY(model::check(after));
-  m = std::move(after);
+  XD_TRY(replace_tensors(places, std::move(tensors), m));
   return out;
 }
 

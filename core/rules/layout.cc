@@ -1,7 +1,6 @@
 #include "core/rules/layout.h"
 
 #include "core/base/text.h"
-#include "core/model/check.h"
 #include "core/rules/layout_config.h"
 #include "core/rules/renumber.h"
 #include "core/rules/rules.pb.h"
@@ -71,19 +70,6 @@ std::vector<std::optional<uint64_t>> places_of(const std::vector<transform::Expr
   return out;
 }
 
-// The tensors, and what refers to them. Gives those from before.
-Result<std::vector<manifest::Tensor>> replace_tensors(NewTensors& made, Manifest& m) {
-  for (size_t i = 0; i < made.tensors.size(); ++i)
-    transform::describe(made.expressions[i], m.tensors, made.tensors[i]);
-  Manifest after = m;
-  auto changed = renumber(places_of(made.expressions, m), after);
-  after.tensors = std::move(made.tensors);
-  if (changed) changed = model::check(after);
-  if (!changed) return std::move(changed).error().in("layout rules");
-  std::swap(m, after);
-  return std::move(after.tensors);
-}
-
 void take_config(Config config, Manifest& m) {
   m.source.config = std::move(config.value);
   m.aux_files.push_back(
@@ -112,7 +98,12 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   if (!config) return where(std::move(config).error());
   auto made = apply_tensor_rules(*found->rule, layout, variables, facts, keep_unmatched, m);
   if (!made) return where(std::move(made).error());
-  XD_TRY_SET(out.stored, replace_tensors(*made, m));
+  for (size_t i = 0; i < made->tensors.size(); ++i)
+    transform::describe(made->expressions[i], m.tensors, made->tensors[i]);
+  const auto places = places_of(made->expressions, m);
+  auto stored = replace_tensors(places, std::move(made->tensors), m);
+  if (!stored) return std::move(stored).error().in("layout rules");
+  out.stored = *std::move(stored);
   out.expressions = std::move(made->expressions);
   for (const auto& t : m.tensors) {
     if (!t.excluded.empty())

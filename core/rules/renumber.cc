@@ -1,12 +1,18 @@
 #include "core/rules/renumber.h"
 
 #include "core/base/text.h"
+#include "core/model/check.h"
 
+#include <utility>
 #include <vector>
 
 namespace crossdock::rules {
 
 using manifest::Manifest;
+using manifest::Tensor;
+
+namespace {
+
 Result<void> renumber(std::span<const std::optional<uint64_t>> places, Manifest& m) {
   for (manifest::AliasGroup& group : m.alias_groups) {
     std::vector<uint64_t> kept;
@@ -34,6 +40,26 @@ Result<void> renumber(std::span<const std::optional<uint64_t>> places, Manifest&
   }
   for (manifest::ModuleName& entry : m.module) XD_TRY(move(entry.tensor));
   return {};
+}
+
+}  // namespace
+
+Result<std::vector<Tensor>> replace_tensors(std::span<const std::optional<uint64_t>> places,
+                                            std::vector<Tensor> tensors, Manifest& m) {
+  // Of a large model a second list of tensors takes tens of megabytes, so only the rest is copied.
+  auto old = std::move(m.tensors);
+  Manifest before = m;
+  m.tensors = std::move(old);
+  auto changed = renumber(places, m);
+  old = std::move(m.tensors);
+  if (changed) {
+    m.tensors = std::move(tensors);
+    changed = model::check(m);
+  }
+  if (changed) return old;
+  m = std::move(before);
+  m.tensors = std::move(old);
+  return std::move(changed).error();
 }
 
 }  // namespace crossdock::rules
