@@ -31,6 +31,17 @@ void forget_quantisation(manifest::Value& config) {
   }
 }
 
+// ModelOpt's older exports say it in a file of their own.
+void tell_modelopt(const OpenModel& source, Manifest& m) {
+  auto* map = std::get_if<manifest::ValueMap>(&m.source.config.kind);
+  if (!map || map->find(quantisation_keys()[0]) || !source.input().find("hf_quant_config.json"))
+    return;
+  manifest::Value method, config;
+  method.kind = std::string("modelopt");
+  config.kind = manifest::ValueMap{{{"quant_method", std::move(method)}}};
+  map->entries.push_back({quantisation_keys()[0], std::move(config)});
+}
+
 // config.json's text without the quantisation, and with the type that was asked for; empty: none.
 Result<std::string> plain_text(OpenModel& source, std::optional<DType> dtype,
                                const manifest::AuxFile& file) {
@@ -61,12 +72,16 @@ Result<void> make_plain(OpenModel& source, std::optional<DType> dtype, rules::La
     XD_TRY_SET(std::string text, plain_text(source, dtype, file));
     texts.push_back(std::move(text));
   }
-  XD_TRY_SET(auto made, quantised::dequantise(dtype, reader_of(source), laid_out.expressions,
-                                              laid_out.stored, m));
-  if (made.expressions.empty()) return {};
-  if (laid_out.expressions.empty()) laid_out.stored = std::move(made.before);
-  laid_out.expressions = std::move(made.expressions);
-  laid_out.notes.insert(laid_out.notes.end(), made.notes.begin(), made.notes.end());
+  const manifest::Value config = m.source.config;
+  tell_modelopt(source, m);
+  auto made =
+      quantised::dequantise(dtype, reader_of(source), laid_out.expressions, laid_out.stored, m);
+  m.source.config = config;
+  if (!made) return std::move(made).error();
+  if (made->expressions.empty()) return {};
+  if (laid_out.expressions.empty()) laid_out.stored = std::move(made->before);
+  laid_out.expressions = std::move(made->expressions);
+  laid_out.notes.insert(laid_out.notes.end(), made->notes.begin(), made->notes.end());
   forget_quantisation(m.source.config);
   for (size_t i = 0; i < texts.size(); ++i) {
     if (!texts[i].empty()) m.aux_files[i].content = manifest::Bytes{std::move(texts[i])};

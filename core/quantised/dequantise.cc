@@ -83,9 +83,11 @@ class Dequantiser {
       if (!m_.tensors[i].excluded.empty()) continue;
       XD_TRY(refuse_changed(i));
       for (const Scheme& scheme : schemes()) {
-        XD_TRY_SET(auto found, scheme.find(parts_, i));
-        if (!found) continue;
-        XD_TRY(take(i, *std::move(found)));
+        auto found = scheme.find(parts_, i);
+        if (!found)
+          return std::move(found).error().in(cat("weight ", base::printable(m_.tensors[i].name)));
+        if (!*found) continue;
+        XD_TRY(take(i, **std::move(found)));
         is_as_told = is_as_told || base::is_one_of(parts_.config().method, scheme.methods);
         break;
       }

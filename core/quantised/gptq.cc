@@ -166,6 +166,10 @@ Found find_gptq(const Parts& parts, uint64_t codes) {
                            shapes_text(parts, all)));
   // The words of GPTQ hold inputs, those of AWQ outputs.
   if (t.shape[1] == all.outputs && parts.config().method != "awq") {
+    if (!parts.has_config())
+      return invalid(
+          "expected config.json, which tells how GPTQ keeps zeros, found none: name the "
+          "folder");
     all.inputs = t.shape[0] * 32 / bits;
     return gptq(parts, all);
   }

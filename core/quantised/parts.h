@@ -34,7 +34,8 @@ class Parts {
         const rules::ReadTensor& read, manifest::DType result);
 
   const Config& config() const { return config_; }
-  manifest::DType result() const { return result_; }  // the type of values
+  bool has_config() const { return m_.source.config.kind.index() != 0; }  // of any content
+  manifest::DType result() const { return result_; }                      // the type of values
 
   const manifest::Tensor& tensor(uint64_t i) const { return m_.tensors[i]; }
   std::optional<uint64_t> find(const std::string& name) const;

@@ -26,6 +26,21 @@ std::optional<uint64_t> block_scales(const Parts& parts, const Tensor& t) {
   return parts.find(*module + ".qscale_weight");
 }
 
+// Of a file without config.json: that the last block cannot be a short one of 128, as DeepSeek has
+// them, where the others divide the matrix evenly.
+Result<void> check_certain(const Parts& parts, const Tensor& codes, const Dequantisation& how) {
+  constexpr uint64_t kUsual = 128;
+  const auto is_certain = [](uint64_t n, uint64_t block) {
+    return block == kUsual || block == n || (n + kUsual - 1) / kUsual != n / block;
+  };
+  if (!parts.config().method.empty() ||
+      (is_certain(how.rows, how.block_rows) && is_certain(how.columns, how.block_columns)))
+    return {};
+  return invalid(cat("expected config.json's quantization_config to tell the blocks of ",
+                     base::printable(codes.name), ", which may be of ", how.block_rows, "x",
+                     how.block_columns, " or of 128x128, found none: name the folder"));
+}
+
 // ModelOpt's NVFP4, or MXFP4 in the same shape.
 Found find_fp4(const Parts& parts, uint64_t codes, uint64_t scales) {
   const Tensor& t = parts.tensor(codes);
@@ -62,6 +77,7 @@ Found find_block_scaled(const Parts& parts, uint64_t codes) {
   XD_TRY_SET(const Dequantisation how,
              by_blocks(is_pair ? e2m1_pairs() : decoder_of(t.dtype), matrices_of(shape),
                        parts.tensor(*scales).shape, parts.config().block));
+  XD_TRY(check_certain(parts, t, how));
   XD_TRY_SET(Expression factor, scale_values(parts, *scales));
   XD_TRY_SET(Expression values,
              Expression::dequantise({parts.expression(codes), {}, std::move(factor), {}}, how,
