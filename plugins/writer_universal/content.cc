@@ -25,9 +25,9 @@ namespace {
 
 constexpr double kUniversalVersion = 0.4;
 // Stages 1 and 2 pair the job's optimizer groups with these and leave the rest of the job's
-// unloaded, without a word. Each is empty, for whatever is in it (lr, weight_decay) would replace
-// the job's.
-constexpr int kParamGroups = 64;
+// unloaded, without a word. Of a run that has not begun each is empty, for whatever is in it (lr,
+// weight_decay) would replace the job's.
+constexpr size_t kParamGroups = 64;
 
 // Stages 1 and 2 cut what they load along its first dimension (Tensor.chunk), which a scalar lacks.
 // Nobody minds that it has one: stages 1 and 2 compare only the number of elements, stage 3
@@ -45,7 +45,10 @@ std::string param_pickle(const PickledTensor& tensor) {
   return std::move(p).finish();
 }
 
-PickledTensor zero_step() { return PickledTensor::dense(DType::F32, {}, 0); }
+PickledTensor step_of_storage() { return PickledTensor::dense(DType::F32, {}, 0); }
+torch_write::StorageSource steps(const torch_write::Training& training) {
+  return torch_write::number(static_cast<float>(training.step()));
+}
 
 }  // namespace
 
@@ -65,37 +68,49 @@ Content moment(const manifest::Tensor& tensor, Moments how) {
           {zeros(element_count(tensor), from)}};
 }
 
-Content step() {
-  PickleWriter p;
-  p.put(zero_step());
-  return {std::move(p).finish(), {zeros(1)}};
+Content kept_moment(const manifest::Tensor& state, uint64_t index) {
+  return {param_pickle(PickledTensor::dense(DType::F32, stored_shape(state), 0)),
+          {of_tensor(state, index, DType::F32)}};
 }
 
-Content optimizer_state() {
+Content step(const torch_write::Training& training) {
   PickleWriter p;
-  const auto empty_group = [&] { p.dict([&] { p.entry("params", EmptyList{}); }); };
+  p.put(step_of_storage());
+  return {std::move(p).finish(), {steps(training)}};
+}
+
+Content optimizer_state(const torch_write::Training& training) {
+  PickleWriter p;
+  const auto put_group = [&](size_t i) {
+    p.dict([&] {
+      if (i < training.groups().size() && training.has_begun())
+        torch_write::put_hyper_parameters(p, training.groups()[i]);
+      p.entry("params", EmptyList{});
+    });
+  };
   p.dict([&] {
     p.entry("ds_version", torch_write::kDeepSpeedVersion);
     p.entry("zero_stage", 3);
     p.entry("partition_count", 1);
     p.entry("param_groups", [&] {  // stages 1 and 2
       p.list([&] {
-        for (int i = 0; i < kParamGroups; ++i) p.put(empty_group);
+        for (size_t i = 0; i < kParamGroups; ++i) put_group(i);
       });
     });
     p.entry("optimizer_state_dict", [&] {  // stage 3
       p.dict([&] {
         p.entry("state", [&] {
-          p.dict([&] { p.entry(0, [&] { p.dict([&] { p.entry("step", zero_step()); }); }); });
+          p.dict([&] { p.entry(0, [&] { p.dict([&] { p.entry("step", step_of_storage()); }); }); });
         });
-        p.entry("param_groups", [&] { p.list([&] { p.put(empty_group); }); });
+        p.entry("param_groups", [&] { p.list([&] { put_group(0); }); });
       });
     });
   });
-  return {std::move(p).finish(), {zeros(1)}};
+  return {std::move(p).finish(), {steps(training)}};
 }
 
-Content model_states(const manifest::Manifest& model, const Parts& parts) {
+Content model_states(const manifest::Manifest& model, const Parts& parts,
+                     const torch_write::Training& training) {
   PickleWriter p;
   std::vector<StorageSource> storages;
   const auto buffers = [&] {
@@ -125,10 +140,7 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
   p.dict([&] {
     p.entry("dp_world_size", 1);
     p.entry("mp_world_size", 1);  // the number of mp_rank files
-    p.entry("global_steps", 0);
-    p.entry("skipped_steps", 0);
-    p.entry("lr_scheduler", [&] { torch_write::put_scheduler_state(p); });
-    p.entry("global_samples", 0);
+    torch_write::put_progress(p, training);
     p.entry("module", buffers);
     p.entry("buffer_names", buffer_names);
     p.entry("param_shapes", shapes);
@@ -143,13 +155,14 @@ Content model_states(const manifest::Manifest& model, const Parts& parts) {
     torch_write::put_parallel_dimensions(p);
     p.entry("universal_checkpoint_info",
             [&] { p.dict([&] { p.entry("universal_checkpoint_version", kUniversalVersion); }); });
+    torch_write::put_client_state(p, training);
   });
   return {std::move(p).finish(), std::move(storages)};
 }
 
-Content scheduler() {
+Content scheduler(const torch_write::Training& training) {
   PickleWriter p;
-  torch_write::put_scheduler_state(p);
+  torch_write::put_scheduler_state(p, training);
   return {std::move(p).finish(), {}};
 }
 

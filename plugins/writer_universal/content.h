@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "plugins/torch/write/content.h"
+#include "plugins/torch/write/training.h"
 #include "plugins/writer_universal/settings.h"
 
 namespace crossdock::writer_universal {
@@ -23,12 +24,15 @@ struct Parts {
 };
 
 Content weights(const manifest::Tensor& tensor, uint64_t index, bool keep_dtype);
-Content moment(const manifest::Tensor& tensor,
-               Moments how);  // exp_avg and exp_avg_sq alike; not for kNone
-Content step();
-Content optimizer_state();
-Content model_states(const manifest::Manifest& model, const Parts& parts);
-Content scheduler();
+// Of a run that has not begun: exp_avg and exp_avg_sq alike; not for kNone.
+Content moment(const manifest::Tensor& tensor, Moments how);
+// Of one that has: `state`, whose index it is, holds the values.
+Content kept_moment(const manifest::Tensor& state, uint64_t index);
+Content step(const torch_write::Training& training);
+Content optimizer_state(const torch_write::Training& training);
+Content model_states(const manifest::Manifest& model, const Parts& parts,
+                     const torch_write::Training& training);
+Content scheduler(const torch_write::Training& training);
 std::string trainer_state_json();
 
 }  // namespace crossdock::writer_universal

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "plugins/common/quote.h"
@@ -29,7 +30,8 @@ enum class Kind {
   kModelStates,
   kOptimizerState,
   kWeights,
-  kMoment,
+  kMoment,      // zeros
+  kKeptMoment,  // of a run that has begun
   kStep,
   kTrainerState,
   kScheduler
@@ -37,7 +39,7 @@ enum class Kind {
 
 struct File {
   Kind kind;
-  uint64_t tensor = 0;  // kWeights, kMoment
+  uint64_t tensor = 0;  // kWeights, kMoment; kKeptMoment: the one that holds it
 };
 
 bool is_buffer(const Tensor& tensor) {
@@ -99,7 +101,8 @@ class UniversalWriter : public Writer {
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
                                               const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
-    model.source.metadata = {};  // of no use here, and a GGUF file's is large
+    // Of no use but in a training checkpoint, and a GGUF file's is large.
+    if (model.training.moments.empty()) model.source.metadata = {};
     Parts parts = sort_out(model);
     if (parts.parameters.empty()) {
       return invalid(fmt::format(
@@ -123,12 +126,13 @@ class UniversalWriter : public Writer {
       XD_TRY(plan_file(out, {Kind::kModelStates}, tag + name, model_states_));
     }
     const std::string zero = tag + "zero/";
-    XD_TRY(plan_file(out, {Kind::kOptimizerState}, zero + "optimizer_state.pt", optimizer_state()));
+    XD_TRY(plan_file(out, {Kind::kOptimizerState}, zero + "optimizer_state.pt",
+                     optimizer_state(training_)));
     for (const uint64_t i : parts_.parameters)
       XD_TRY(plan_parameter(out, zero + model_.tensors[i].target() + "/", i));
     if (settings_.hf_trainer) {
       XD_TRY(plan_text(out, Kind::kTrainerState, std::string(kTrainerState)));
-      XD_TRY(plan_file(out, {Kind::kScheduler}, std::string(kScheduler), scheduler()));
+      XD_TRY(plan_file(out, {Kind::kScheduler}, std::string(kScheduler), scheduler(training_)));
     }
     XD_TRY(plan_aux(out));
     XD_TRY(plan_excludes(out));
@@ -156,8 +160,9 @@ class UniversalWriter : public Writer {
       : settings_(std::move(settings)),
         model_(std::move(model)),
         parts_(std::move(parts)),
-        model_states_(model_states(model_, parts_)),
-        step_(step()) {}
+        training_(model_),
+        model_states_(model_states(model_, parts_, training_)),
+        step_(step(training_)) {}
 
   // The files that are plain text; empty for the others.
   std::string text_of(Kind kind) const {
@@ -175,13 +180,15 @@ class UniversalWriter : public Writer {
       case Kind::kModelStates:
         return use(model_states_);
       case Kind::kOptimizerState:
-        return use(optimizer_state());
+        return use(optimizer_state(training_));
       case Kind::kWeights:
         return use(weights(tensor, file.tensor, settings_.keep_dtype));
       case Kind::kMoment:
         return use(moment(tensor, settings_.moments));
+      case Kind::kKeptMoment:
+        return use(kept_moment(tensor, file.tensor));
       case Kind::kScheduler:
-        return use(scheduler());
+        return use(scheduler(training_));
       default:
         return use(step_);
     }
@@ -210,6 +217,11 @@ class UniversalWriter : public Writer {
     XD_TRY(plan_file(out, {Kind::kWeights, index}, folder + "fp32.pt",
                      weights(tensor, index, settings_.keep_dtype)));
     if (settings_.moments == Moments::kNone) return {};
+    const auto& kept = training_.moments_of(index);
+    for (const auto& [kind, state] : kept)
+      XD_TRY(plan_file(out, {Kind::kKeptMoment, state}, folder + kind + ".pt",
+                       kept_moment(model_.tensors[state], state)));
+    if (!kept.empty()) return plan_file(out, {Kind::kStep}, folder + "step.pt", step_);
     const Content zeros = moment(tensor, settings_.moments);
     XD_TRY(plan_file(out, {Kind::kMoment, index}, folder + "exp_avg.pt", zeros));
     XD_TRY(plan_file(out, {Kind::kMoment, index}, folder + "exp_avg_sq.pt", zeros));
@@ -235,8 +247,14 @@ class UniversalWriter : public Writer {
       XD_TRY(out.exclude(
           i, "frozen: DeepSpeed restores no frozen parameters from a universal checkpoint"));
     }
+    std::set<uint64_t> kept;
+    for (const uint64_t i : parts_.parameters) {
+      for (const auto& [kind, state] : training_.moments_of(i)) kept.insert(state);
+    }
     for (const uint64_t i : parts_.optimizer_states) {
-      XD_TRY(out.exclude(i, "optimizer state: training begins at step 0 with zero moments"));
+      if (settings_.moments == Moments::kNone || !kept.contains(i))
+        XD_TRY(
+            out.exclude(i, "optimizer state of a parameter that is not trained, or not asked for"));
     }
     return {};
   }
@@ -244,6 +262,7 @@ class UniversalWriter : public Writer {
   const Settings settings_;
   const manifest::Manifest model_;
   const Parts parts_;
+  const torch_write::Training training_;
   const Content model_states_;  // large when the model has many parameters
   const Content step_;
   std::vector<File> files_;  // by object

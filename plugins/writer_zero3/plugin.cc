@@ -20,7 +20,8 @@ class Zero3Writer : public Writer {
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
                                               const Options& options) {
     XD_TRY_SET(auto settings, Settings::from(options));
-    model.source.metadata = {};  // of no use here, and a GGUF file's is large
+    // Of no use but in a training checkpoint, and a GGUF file's is large.
+    if (model.training.moments.empty()) model.source.metadata = {};
     auto& training = model.training;
     XD_TRY_SET(settings.optimizer, choose_optimizer(settings, training.optimizer));
     // The optimizer that --target describes is the job's as it is; of others DeepSpeed drops the

@@ -4,6 +4,7 @@
 
 #include "plugins/torch/write/deepspeed_states.h"
 #include "plugins/torch/write/pickle_writer.h"
+#include "plugins/torch/write/training.h"
 
 namespace crossdock::writer_zero3 {
 
@@ -50,28 +51,12 @@ void put_loss_scaler(PickleWriter& p, const Settings& s) {
   });
 }
 
-void put_value(PickleWriter& p, const manifest::Value& v) {
-  if (const auto* flag = v.get<bool>()) return p.put(*flag);
-  if (const auto* number = v.get<int64_t>()) return p.put(*number);
-  if (const auto* real = v.get<double>()) return p.put(*real);
-  if (const auto* text = v.get<std::string>()) return p.put(*text);
-  if (const auto* list = v.get<manifest::ValueList>()) {
-    return p.tuple([&] {  // betas are one
-      for (const auto& item : list->values) put_value(p, item);
-    });
-  }
-  p.put(None{});
-}
-
 // torch counts "parameters" through all groups; ZeRO-3's are the sub-groups.
 void put_param_groups(PickleWriter& p, const Manifest& model, const Layout& layout) {
   p.list([&] {
     for (size_t g = 0; g < model.training.groups.size(); ++g) {
       p.dict([&] {
-        for (const auto& [key, value] : model.training.groups[g].hyper_parameters) {
-          p.put(key);
-          put_value(p, value);
-        }
+        torch_write::put_hyper_parameters(p, model.training.groups[g]);
         p.entry("params", [&] {
           p.list([&] {
             for (size_t i = 0; i < layout.sub_groups.size(); ++i) {
@@ -109,11 +94,28 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
       flat.segments.push_back(piece(model, i, rank, settings.world_size, DType::F32));
     storages.push_back(std::move(flat));
   }
-  const auto moments =
-      settings.dense_moments ? StorageSource::From::kWrittenZeros : StorageSource::From::kZeros;
-  const auto add_zeros = [&](uint64_t n, StorageSource::From from) {
-    storages.push_back(torch_write::zeros(n, from));
+  const torch_write::Training training(model);
+  const auto add = [&](StorageSource storage) {
+    storages.push_back(std::move(storage));
     return storages.size() - 1;
+  };
+  // A rank's piece of a moment, of all parameters of a sub-group; zeros where there is none.
+  const auto moment_of = [&](const SubGroup& sub, const std::string& kind) {
+    StorageSource out =
+        torch_write::zeros(sub.n_elems, settings.dense_moments ? StorageSource::From::kWrittenZeros
+                                                               : StorageSource::From::kZeros);
+    if (!training.has_moments()) return out;
+    out.from = StorageSource::From::kTensors;
+    for (const uint64_t i : sub.parameters) {
+      const auto& kept = training.moments_of(i);
+      if (const auto it = kept.find(kind); it != kept.end()) {
+        out.segments.push_back(piece(model, it->second, rank, settings.world_size, DType::F32));
+      } else {
+        out.segments.push_back(
+            {i, 0, 0, elements_per_rank(model.tensors[i], settings.world_size), false});
+      }
+    }
+    return out;
   };
   const bool counts_in_tensor =
       settings.optimizer == Optimizer::kAdamW || settings.optimizer == Optimizer::kAdam;
@@ -122,13 +124,13 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
     p.dict([&] {
       if (counts_in_tensor) {
         p.entry("step",
-                PickledTensor::dense(DType::F32, {}, add_zeros(1, StorageSource::From::kZeros)));
+                PickledTensor::dense(
+                    DType::F32, {}, add(torch_write::number(static_cast<float>(training.step())))));
       } else {
-        p.entry("step", 0);
+        p.entry("step", training.step());
       }
       for (const char* name : {"exp_avg", "exp_avg_sq"})
-        p.entry(name,
-                PickledTensor::dense(DType::F32, {sub.n_elems}, add_zeros(sub.n_elems, moments)));
+        p.entry(name, PickledTensor::dense(DType::F32, {sub.n_elems}, add(moment_of(sub, name))));
     });
   };
   p.dict([&] {
@@ -171,6 +173,7 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
   // elsewhere.
   std::vector<StorageSource> storages{{StorageSource::From::kZeros, 0, settings.dtype, {}}};
   const PickledTensor nothing = PickledTensor::dense(settings.dtype, {0}, 0);
+  const torch_write::Training training(model);
   PickleWriter p;
   const auto add = [&](StorageSource storage, std::vector<uint64_t> shape) {
     const DType dtype = storage.dtype;
@@ -224,17 +227,15 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
       p.entry("shared_params", EmptyDict{});  // as DeepSpeed does
     }
     p.entry("frozen_param_fragments", fragments);
-    p.entry("lr_scheduler", [&] { torch_write::put_scheduler_state(p); });
+    torch_write::put_progress(p, training);
     p.entry("data_sampler", None{});
     p.entry("random_ltd", None{});
-    p.entry("skipped_steps", 0);
-    p.entry("global_steps", 0);
-    p.entry("global_samples", 0);
     p.entry("dp_world_size", settings.world_size);
     p.entry("mp_world_size", 1);
     torch_write::put_parallel_dimensions(p);
     p.entry("ds_config", EmptyDict{});
     p.entry("ds_version", torch_write::kDeepSpeedVersion);
+    torch_write::put_client_state(p, training);
   });
   return {std::move(p).finish(), std::move(storages)};
 }

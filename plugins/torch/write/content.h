@@ -29,11 +29,19 @@ struct StorageSource {
   std::vector<Segment> segments;    // of kTensors, one behind the other
   bool counts_beyond_fp16 = false;  // values that a job in fp16 cannot hold: finite ones that round
                                     // to infinity, and in what is written as fp16 infinities
+  std::string bytes = {};           // of kZeros: a few that are written instead
 };
 
 inline StorageSource zeros(uint64_t n_elems,
                            StorageSource::From from = StorageSource::From::kZeros) {
   return {from, n_elems * sizeof(float), manifest::DType::F32, {}};
+}
+
+// One fp32 value that is known beforehand.
+inline StorageSource number(float value) {
+  StorageSource out = zeros(1);
+  out.bytes.assign(reinterpret_cast<const char*>(&value), sizeof value);
+  return out;
 }
 
 inline uint64_t element_count(const manifest::Tensor& tensor) {

@@ -4,16 +4,6 @@
 
 namespace crossdock::torch_write {
 
-// Empty enough for every scheduler: DeepSpeed's own take the iteration, torch's LambdaLR pops
-// lr_lambdas, and those that hold other schedulers pop _schedulers.
-void put_scheduler_state(PickleWriter& p) {
-  p.dict([&] {
-    p.entry("last_batch_iteration", -1);
-    p.entry("lr_lambdas", EmptyList{});
-    p.entry("_schedulers", EmptyList{});
-  });
-}
-
 // The job's module says which names are tied; without it, what the core left out as another name of
 // a tensor that stays.
 void put_shared_params(PickleWriter& p, const manifest::Manifest& model) {

@@ -1,5 +1,5 @@
-// Parts of DeepSpeed's model states that all of its checkpoints share, for a run that has not
-// begun.
+// Parts of DeepSpeed's model states that all of its checkpoints share; training.h has those of a
+// run.
 #pragma once
 
 #include <crossdock/manifest_wire.hpp>
@@ -11,8 +11,6 @@ namespace crossdock::torch_write {
 // The release whose files ours are like.
 inline constexpr std::string_view kDeepSpeedVersion = "0.19.8";
 
-// The value of "lr_scheduler".
-void put_scheduler_state(PickleWriter& p);
 // The value of "shared_params": {name that was left out: name that stands for it}.
 void put_shared_params(PickleWriter& p, const manifest::Manifest& model);
 // The entry "checkpoint_parallel_dimensions".

@@ -160,6 +160,10 @@ class ItemWriter {
 
   Result<uint32_t> write_zeros(const StorageSource& storage, const Part& part) {
     const uint64_t n_bytes = part.end - part.begin;
+    if (!storage.bytes.empty()) {
+      out_.add(storage.bytes);
+      return crc32(as_bytes(storage.bytes), 0);
+    }
     if (storage.from == From::kZeros) {
       XD_TRY(out_.zeros(n_bytes));
       return crc32_zeros(n_bytes);
