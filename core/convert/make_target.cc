@@ -2,6 +2,7 @@
 
 #include "core/base/text.h"
 #include "core/convert/tied.h"
+#include "core/convert/training_state.h"
 #include "core/model/config.h"
 #include "core/model/describe.h"
 #include "core/model/refusals.h"
@@ -191,6 +192,12 @@ Result<void> make_target(Session& session, Prepared& prepared) {
   const rules::Names names = session.request.names.value_or(
       caps & XD_CAP_FILE_NAMES ? rules::Names::kFile : rules::Names::kModule);
   Manifest& m = prepared.target;
+  const bool takes_state = caps & XD_CAP_TRAINING_STATE;
+  if (!takes_state) {
+    m.training.groups.clear();
+    m.module.clear();
+  }
+  hide_optimizer_state(m);
   XD_TRY(model::give_names(options, m));
   std::optional<Manifest> module;
   OneParameter known;
@@ -222,7 +229,8 @@ Result<void> make_target(Session& session, Prepared& prepared) {
       if (std::string note = not_compared_note(rule, own_names, m); !note.empty())
         notes.push_back(std::move(note));
     }
-    if (needs_module) {
+    if (takes_state) module = module_of_source(m);
+    if (needs_module && !module) {
       XD_TRY_SET(module, describe_by_rule(session, rule, m));
     }
   }
@@ -234,6 +242,7 @@ Result<void> make_target(Session& session, Prepared& prepared) {
                         notes));
     if (rule) XD_TRY(check_unknown(session, *rule, names, m, known.unknown));
   }
+  show_optimizer_state(takes_state, m, notes);
   session.notes.add(std::move(notes));
   return {};
 }

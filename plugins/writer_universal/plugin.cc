@@ -273,7 +273,7 @@ constexpr const char* kFormats[] = {"universal", nullptr};
 constexpr const char* kPatterns[] = {nullptr};
 const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
                                 XD_WRITER,
-                                XD_CAP_CONCURRENT,
+                                XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
                                 "org.crossdock.writer.universal",
                                 CROSSDOCK_VERSION,
                                 "DeepSpeed Universal checkpoint, for ZeRO stages 1, 2 and 3",

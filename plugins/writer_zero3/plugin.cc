@@ -123,7 +123,7 @@ constexpr const char* kPatterns[] = {nullptr};
 const xd_plugin_desc kPlugin = {
     XD_INIT_SIZE(xd_plugin_desc),
     XD_WRITER,
-    XD_CAP_CONCURRENT | XD_CAP_MODULE,
+    XD_CAP_CONCURRENT | XD_CAP_MODULE | XD_CAP_TRAINING_STATE,
     "org.crossdock.writer.zero3",
     CROSSDOCK_VERSION,
     "DeepSpeed's own ZeRO stage 3 checkpoint, for a chosen number of ranks",
