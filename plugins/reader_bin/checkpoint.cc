@@ -12,40 +12,11 @@ namespace crossdock::reader_bin {
 namespace {
 
 using common::in_quotes;
-using torch_read::Record;
 using torch_read::TorchFile;
 
 constexpr std::string_view kOthers[] = {".pt", ".pth", ".ckpt", ".t7"};
 constexpr std::string_view kStems[] = {"pytorch_model", "diffusion_pytorch_model"};
 constexpr common::WeightNames kNames{kStems, ".bin", kOthers, "adapter_model.bin", 80, 70};
-
-// Row-major and without gaps, so that its elements are one range of the storage.
-bool is_dense(const torch_read::Tensor& t) {
-  if (std::find(t.shape.begin(), t.shape.end(), 0) != t.shape.end()) return true;
-  uint64_t stride = 1;
-  for (size_t d = t.shape.size(); d-- > 0;) {
-    if (t.shape[d] == 1) continue;
-    if (t.strides[d] != stride) return false;
-    stride *= t.shape[d];
-  }
-  return true;
-}
-
-Result<void> check_size(const BinTensor& t, const Record& record) {
-  if (t.strides.empty()) return {};
-  const uint64_t n_bytes = t.n_elems() * t.elem_bytes();
-  if (n_bytes > record.n_bytes && n_bytes > kMaxRepeatedBytes) {
-    return unsupported(cat("expected a view that repeats its values to have at most ",
-                           kMaxRepeatedBytes, " bytes, found ", n_bytes, " of a storage of ",
-                           record.n_bytes, ": save it with .contiguous()"));
-  }
-  if (record.deflated && record.n_bytes > kMaxInflatedView) {
-    return unsupported(
-        cat("expected a strided tensor to lie in a plain record, found a deflated one of ",
-            record.n_bytes, " bytes: load it in Python and torch.save it again"));
-  }
-  return {};
-}
 
 Result<void> add_file(const Host& host, const Input& input, const std::string& name,
                       const OpenOptions& options, Checkpoint& out) {
@@ -54,16 +25,10 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
   XD_TRY_SET(const auto model, find_model(host, torch->pickle(), options.state_dict_path));
   for (const ModelTensor& m : model) {
     const torch_read::Tensor& t = *m.tensor;
-    BinTensor stored{m.name, t.dtype,        t.shape,
-                     {},     t.offset,       static_cast<uint32_t>(out.files.size()),
-                     0,      t.is_parameter, t.is_parameter && !t.requires_grad};
-    if (!is_dense(t)) stored.strides = t.strides;
-    auto record = torch->find_storage(torch->pickle().storage(t.storage));
-    if (!record) return std::move(record).error().in(cat("tensor ", in_quotes(m.name)));
-    stored.record = *record;
-    if (auto r = check_size(stored, torch->record(*record)); !r)
-      return std::move(r).error().in(cat("tensor ", in_quotes(m.name)));
-    out.tensors.push_back(std::move(stored));
+    auto stored = torch_read::StoredTensor::of(*torch, t);
+    if (!stored) return std::move(stored).error().in(cat("tensor ", in_quotes(m.name)));
+    out.tensors.push_back({m.name, *std::move(stored), static_cast<uint32_t>(out.files.size()),
+                           t.is_parameter, t.is_parameter && !t.requires_grad});
   }
   torch->drop_pickle();
   out.files.push_back({name, source.size(host), std::move(torch)});
@@ -77,8 +42,9 @@ void find_aliases(Checkpoint& c) {
   std::map<Place, std::vector<uint64_t>> by_place;
   for (uint64_t i = 0; i < c.tensors.size(); ++i) {
     const BinTensor& t = c.tensors[i];
-    if (t.n_elems() > 0)
-      by_place[{t.file, t.record, t.offset, t.dtype, t.shape, t.strides}].push_back(i);
+    const auto& [dtype, shape, strides, offset, record] = t.stored;
+    if (t.stored.n_elems() > 0)
+      by_place[{t.file, record, offset, dtype, shape, strides}].push_back(i);
   }
   for (auto& [place, tensors] : by_place) {
     if (tensors.size() > 1) c.aliases.push_back({std::move(tensors)});
@@ -107,7 +73,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
   uint64_t n_bytes = 0;
   for (const BinTensor& t : out.tensors) {
     placed.push_back({t.name, t.file});
-    n_bytes += t.n_elems() * t.elem_bytes();
+    n_bytes += t.stored.n_elems() * t.stored.elem_bytes();
   }
   // Names that are twice in one file are the manifest's to refuse.
   if (chosen.files.size() > 1 || chosen.index) XD_TRY(common::check_placed(host, chosen, placed));

@@ -1,7 +1,7 @@
 // What the files of a model hold together: one file, or shards (plugins/common/hf_weights.h).
 #pragma once
 
-#include "plugins/torch/read/torch_file.h"
+#include "plugins/torch/read/stored_tensor.h"
 
 #include <map>
 #include <memory>
@@ -10,24 +10,11 @@
 
 namespace crossdock::reader_bin {
 
-// A view that repeats its elements may be no larger than this: a file of a few bytes can ask for
-// any size.
-inline constexpr uint64_t kMaxRepeatedBytes = 1 << 30;
-// Values are picked from a deflated record by inflating it for every piece anew. torch itself never
-// deflates.
-inline constexpr uint64_t kMaxInflatedView = 64 << 20;
-
 struct BinTensor {
   std::string name;
-  manifest::DType dtype = manifest::DType::UNSPECIFIED;
-  std::vector<uint64_t> shape;
-  std::vector<uint64_t> strides;  // in elements; empty when dense
-  uint64_t offset = 0;            // of the first element, in elements from the start of the record
-  uint32_t file = 0, record = 0;
+  torch_read::StoredTensor stored;
+  uint32_t file = 0;
   bool is_parameter = false, is_frozen = false;
-
-  uint64_t n_elems() const { return *checked_product(shape); }
-  uint64_t elem_bytes() const { return manifest::info(dtype).bits / 8; }
 };
 
 struct CheckpointFile {

@@ -9,24 +9,11 @@
 #include "plugins/common/read_range.h"
 #include "plugins/reader_bin/checkpoint.h"
 
-#include <algorithm>
-
 namespace crossdock::reader_bin {
 
 namespace {
 
-using manifest::DType;
 using manifest::Manifest;
-using torch_read::Record;
-using torch_read::RecordReader;
-using torch_read::TorchFile;
-
-// Each element's bytes the other way round; a complex one is two numbers.
-void swap_bytes(DType dtype, std::span<std::byte> values) {
-  const auto& info = manifest::info(dtype);
-  const size_t size = info.bits / 8 / (info.kind == manifest::Kind::kComplex ? 2 : 1);
-  for (size_t at = 0; at < values.size(); at += size) std::reverse(&values[at], &values[at] + size);
-}
 
 class BinReader : public Reader {
  public:
@@ -61,50 +48,19 @@ class BinReader : public Reader {
   Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
     return common::read_one_of(
         checkpoint_.tensors, range, [](const BinTensor& t) { return t.name; },
-        [&](const BinTensor& t) { return read(host, t, range, out); });
+        [&](const BinTensor& t) {
+          return t.stored.read(host, *checkpoint_.files[t.file].torch, range, out);
+        });
   }
 
  private:
-  // Where the stored bytes lie: of a plain dense tensor exactly its own, else of its whole record.
   void describe(const BinTensor& t, manifest::Tensor& out) const {
-    const TorchFile& file = *checkpoint_.files[t.file].torch;
-    const Record& record = file.record(t.record);
     out.name = t.name;
-    out.dtype = t.dtype;
-    out.shape = t.shape;
-    if (t.is_parameter && manifest::info(t.dtype).kind == manifest::Kind::kFloat) {
+    t.stored.describe(*checkpoint_.files[t.file].torch, t.file, out);
+    if (t.is_parameter && manifest::info(out.dtype).kind == manifest::Kind::kFloat) {
       out.role = manifest::Role::kParameter;
       out.train = t.is_frozen ? manifest::Training::kFrozen : manifest::Training::kTrainable;
     }
-    if (!t.strides.empty()) {
-      out.strides.assign(t.strides.begin(), t.strides.end());
-      out.storage_offset = t.offset;
-      out.storage_elements = record.n_bytes / t.elem_bytes();
-    }
-    const bool swapped = file.big_endian() && t.elem_bytes() > 1;
-    if (record.deflated || swapped) {
-      out.encoding = record.deflated ? swapped ? "deflate, big-endian" : "deflate" : "big-endian";
-      out.extents = {{t.file, record.offset, record.n_stored}};
-    } else if (t.strides.empty()) {
-      out.extents = {
-          {t.file, record.offset + t.offset * t.elem_bytes(), t.n_elems() * t.elem_bytes()}};
-    } else {
-      out.extents = {{t.file, record.offset, record.n_stored}};
-    }
-  }
-
-  Result<void> read(const Host& host, const BinTensor& t, const xd_range& range,
-                    std::span<std::byte> out) {
-    TorchFile& file = *checkpoint_.files[t.file].torch;
-    const Record& record = file.record(t.record);
-    const bool whole = !t.strides.empty();  // elements are counted from the storage's first
-    XD_TRY(common::check_dense(range, t.dtype,
-                               whole ? record.n_bytes / t.elem_bytes() : t.n_elems(), out));
-    if (range.count == 0) return {};
-    const uint64_t first = whole ? range.begin : t.offset + range.begin;
-    XD_TRY(file.reader().read(host, record, first * t.elem_bytes(), out));
-    if (file.big_endian() && t.elem_bytes() > 1) swap_bytes(t.dtype, out);
-    return {};
   }
 
   Checkpoint checkpoint_;
