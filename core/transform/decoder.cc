@@ -1,5 +1,7 @@
 #include "core/transform/decoder.h"
 
+#include <crossdock/bytes.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -96,7 +98,7 @@ std::vector<float> small_floats(int exponent_bits, int mantissa_bits, int bias) 
 }  // namespace
 
 Decoder::Decoder(std::string name, uint32_t bits, std::vector<float> values, CodeOrder order)
-    : name_(std::move(name)), bits_(bits), values_(std::move(values)) {
+    : name_(std::move(name)), bits_(bits), order_(order), values_(std::move(values)) {
   constexpr uint8_t kInterleaved[] = {0, 4, 1, 5, 2, 6, 3, 7};
   for (size_t i = 0; i < 8; ++i) {
     const size_t place = order == CodeOrder::kLowFirst    ? i
@@ -104,6 +106,11 @@ Decoder::Decoder(std::string name, uint32_t bits, std::vector<float> values, Cod
                                                           : kInterleaved[i];
     shifts_[i] = static_cast<uint8_t>(place * bits);
   }
+}
+
+std::optional<uint64_t> Decoder::row_bits(uint64_t codes) const {
+  if (order_ != CodeOrder::kInterleaved) return checked_mul(codes, bits_);
+  return checked_mul(codes / 8 + (codes % 8 != 0), 8 * bits_);
 }
 
 void Decoder::decode(const std::byte* codes, uint64_t first, uint64_t n, float* out) const {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ class Decoder {
   // of eight codes. Reads up to kSlack bytes more than they take.
   void decode(const std::byte* codes, uint64_t first, uint64_t n, float* out) const;
 
+  // What a row of so many codes takes; nothing on overflow. Of interleaved ones, whole eights.
+  std::optional<uint64_t> row_bits(uint64_t codes) const;
+
   const std::string& name() const { return name_; }
   uint32_t bits() const { return bits_; }
   bool operator==(const Decoder&) const = default;
@@ -38,6 +42,7 @@ class Decoder {
  private:
   std::string name_;
   uint32_t bits_;
+  CodeOrder order_;
   std::vector<float> values_;
   std::array<uint8_t, 8> shifts_{};  // of each of eight codes
 };

@@ -28,7 +28,13 @@ class Dequantise {
         node_(std::get<Node::Dequantised>(node.what)),
         dtype_(node.dtype),
         ahead_(ahead),
-        read_(read) {}
+        read_(read) {
+    // No value, and no group, takes more than a float.
+    for (size_t i = kZeros; i <= kGroups; ++i) {
+      if (const uint64_t room = ahead.windows[i].room.size() / sizeof(float); room > 0)
+        piece_ = std::min(piece_, room);
+    }
+  }
 
   Result<void> run(uint64_t begin, std::span<std::byte> out) {
     const uint64_t out_bytes = manifest::info(dtype_).bits / 8;
@@ -37,7 +43,7 @@ class Dequantise {
     while (left > 0) {
       row_ = begin / node_.columns;
       column_ = begin % node_.columns;
-      const uint64_t n = std::min({left, kPiece, node_.columns - column_});
+      const uint64_t n = std::min({left, piece_, node_.columns - column_});
       XD_TRY(piece(n, out.data()));
       out = out.subspan(n * out_bytes);
       begin += n;
@@ -95,12 +101,13 @@ class Dequantise {
     return {};
   }
 
-  // Decodes from the first of the eight codes on that the first wanted one is among.
+  // Decodes whole eights of codes, as far as the row goes: one may lie behind those that follow it.
   Result<void> codes(uint64_t n, float* out) {
     const uint64_t bits = node_.decoder->bits(), elem_bits = 8 * elem_bytes(nodes_[node_.codes]);
     const uint64_t first_bit = column_ / 8 * 8 * bits;
     const uint64_t first = first_bit / elem_bits;
-    const uint64_t end = ((column_ + n) * bits + elem_bits - 1) / elem_bits;
+    const uint64_t end_bit = (column_ + n + 7) / 8 * 8 * bits;
+    const uint64_t end = std::min((end_bit + elem_bits - 1) / elem_bits, node_.row_codes);
     XD_TRY_SET(const std::byte* at,
                get(kCodes, node_.codes, row_ * node_.row_codes + first,
                    row_ * node_.row_codes + end, (last_row_ + 1) * node_.row_codes));
@@ -162,6 +169,7 @@ class Dequantise {
   const DType dtype_;
   ReadAhead& ahead_;
   const ReadChild& read_;
+  uint64_t piece_ = kPiece;        // elements at once
   uint64_t row_ = 0, column_ = 0;  // of the piece at hand
   uint64_t last_row_ = 0;          // of all that is asked for
 };

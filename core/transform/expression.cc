@@ -12,7 +12,58 @@ using manifest::Tensor;
 
 namespace {
 
+// In which values are computed, and what they and their scales may be.
+bool is_float(DType dtype) {
+  return dtype == DType::F32 || dtype == DType::BF16 || dtype == DType::F16;
+}
+
 uint64_t blocks_of(uint64_t n, uint64_t block) { return n / block + (n % block != 0); }
+
+// The elements of codes that each of `rows` takes, which are all that there are.
+Result<uint64_t> row_codes_of(const Node& codes, const Dequantisation& how, uint64_t rows) {
+  constexpr uint64_t kMaxRowBits = uint64_t{1} << 60;
+  const uint64_t elem_bits = manifest::info(codes.dtype).bits;
+  const auto n = checked_product(codes.shape);
+  const auto bits = how.decoder->row_bits(how.columns);
+  if (n && bits && *bits <= kMaxRowBits && elem_bits > 0 && elem_bits % 8 == 0 && rows > 0) {
+    const uint64_t needed = blocks_of(*bits, elem_bits);
+    if (checked_mul(needed, rows) == n) return needed;
+  }
+  return invalid(cat("expected codes of ", how.decoder->bits(), " bits for ", how.rows, " x ",
+                     how.columns, " values, found ", base::list_text(codes.shape), " of ",
+                     manifest::name(codes.dtype)));
+}
+
+Result<void> check_scales(const Node& scales, uint64_t n, std::span<const uint64_t> shape) {
+  if (!is_float(scales.dtype))
+    return invalid(
+        cat("expected scales or zeros of F32, BF16 or F16, found ", manifest::name(scales.dtype)));
+  if (checked_product(scales.shape) == n) return {};
+  return invalid(cat("expected ", n, " scales or zeros for ", base::list_text(shape), ", found ",
+                     base::list_text(scales.shape)));
+}
+
+Result<void> check_groups(const Node& groups, uint64_t columns) {
+  if (groups.dtype == DType::I32 && checked_product(groups.shape) == columns) return {};
+  return invalid(cat("expected a group of type I32 for each of ", columns, " columns, found ",
+                     base::list_text(groups.shape), " of ", manifest::name(groups.dtype)));
+}
+
+// How many matrices a tensor of `shape` is.
+Result<uint64_t> count_matrices(const Dequantisation& how, DType dtype,
+                                std::span<const uint64_t> shape) {
+  for (const DType type : {how.scale, how.product, dtype}) {
+    if (!is_float(type))
+      return invalid(cat("expected to compute in F32, BF16 or F16, found ", manifest::name(type)));
+  }
+  if (how.block_rows == 0 || how.block_columns == 0)
+    return invalid(
+        cat("expected blocks of 1 x 1 or more, found ", how.block_rows, " x ", how.block_columns));
+  const auto n = checked_product(shape), matrix = checked_mul(how.rows, how.columns);
+  if (n && matrix && *matrix > 0 && *n % *matrix == 0) return *n / *matrix;
+  return invalid(cat("expected matrices of ", how.rows, " x ", how.columns, ", found ",
+                     base::list_text(shape)));
+}
 
 }  // namespace
 
@@ -69,12 +120,13 @@ Result<Expression> Expression::concat(std::vector<Expression> of, uint64_t dim) 
           "expected tensors whose shapes differ along the joined dimension alone, found others");
     }
     if (node.dtype != dtype) return invalid("expected tensors of one type to join, found two");
-    const uint64_t inner = *checked_product(std::span(node.shape).subspan(dim));
-    const auto whole = checked_add(concat.whole, inner);
-    if (!whole) return invalid("expected fewer than 2^64 elements to join, found more");
+    const auto inner = checked_product(std::span(node.shape).subspan(dim));
+    const auto whole = inner ? checked_add(concat.whole, *inner) : std::nullopt;
+    const auto size = checked_add(shape[dim], node.shape[dim]);
+    if (!whole || !size) return invalid("expected fewer than 2^64 elements to join, found more");
     concat.whole = *whole;
-    concat.inner.push_back(inner);
-    shape[dim] += node.shape[dim];
+    concat.inner.push_back(*inner);
+    shape[dim] = *size;
     blocks = std::max(blocks, node.scratch_blocks);
   }
   Expression out;
@@ -97,6 +149,7 @@ Result<Expression> Expression::map(Expression of, Mapping mapping, float operand
 
 Result<Expression> Expression::dequantise(Operands operands, const Dequantisation& how, DType dtype,
                                           std::vector<uint64_t> shape) {
+  XD_TRY_SET(const uint64_t matrices, count_matrices(how, dtype, shape));
   Node::Dequantised out;
   out.decoder = how.decoder;
   out.rows = how.rows;
@@ -109,35 +162,17 @@ Result<Expression> Expression::dequantise(Operands operands, const Dequantisatio
   out.factor = how.factor;
   out.scale = how.scale;
   out.product = how.product;
-  const auto elements = [](const Expression& e) { return *checked_product(e.root().shape); };
-  const auto n = checked_product(shape), matrix = checked_mul(how.rows, how.columns);
-  if (!n || !matrix || *matrix == 0 || *n % *matrix != 0)
-    return invalid(cat("expected matrices of ", how.rows, " x ", how.columns, ", found ",
-                       base::list_text(shape)));
-  const uint64_t matrices = *n / *matrix, all_rows = matrices * how.rows;
   const Node& codes = operands.codes.root();
-  const uint64_t code_bits = manifest::info(codes.dtype).bits;
-  out.row_codes = all_rows == 0 ? 0 : elements(operands.codes) / all_rows;
-  if (elements(operands.codes) != out.row_codes * all_rows ||
-      out.row_codes < blocks_of(how.columns * how.decoder->bits(), code_bits))
-    return invalid(cat("expected codes of ", how.decoder->bits(), " bits for ", how.rows, " x ",
-                       how.columns, " values, found ", base::list_text(codes.shape), " of ",
-                       manifest::name(codes.dtype)));
-  const uint64_t blocks = out.scale_rows * out.scale_columns;
+  XD_TRY_SET(out.row_codes, row_codes_of(codes, how, matrices * how.rows));
   uint32_t below = codes.scratch_blocks;
   for (const auto* child : {&operands.zeros, &operands.scales}) {
     if (!*child) continue;
-    const Node& node = (*child)->root();
-    below = std::max(below, node.scratch_blocks);
-    if (elements(**child) != matrices * blocks)
-      return invalid(cat("expected ", matrices * blocks, " scales or zeros for ",
-                         base::list_text(shape), ", found ", base::list_text(node.shape)));
+    XD_TRY(check_scales((*child)->root(), matrices * out.scale_rows * out.scale_columns, shape));
+    below = std::max(below, (*child)->scratch_blocks());
   }
   if (operands.groups) {
-    below = std::max(below, operands.groups->root().scratch_blocks);
-    if (elements(*operands.groups) != how.columns || operands.groups->root().dtype != DType::I32)
-      return invalid(cat("expected a group for each of ", how.columns, " columns, found ",
-                         base::list_text(operands.groups->root().shape)));
+    XD_TRY(check_groups(operands.groups->root(), how.columns));
+    below = std::max(below, operands.groups->scratch_blocks());
   }
   Expression whole;
   out.codes = whole.take_in(std::move(operands.codes));

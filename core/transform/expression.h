@@ -96,9 +96,9 @@ class Expression;
 // last to `product` and then to the result's type. Scales are rounded to `scale` first.
 //
 // Codes are matrices of `rows` x `columns`, each row in elements of its own. Zeros and scales are
-// values for blocks of them, with one shape: as many matrices as the codes (or one for all) of
-// ceil(rows / block_rows) x ceil(columns / block_columns), so the last blocks may be short. Where
-// there are `groups`, they tell of each column whose column of the scales it has.
+// values for blocks of them: as many matrices as the codes are of ceil(rows / block_rows) x
+// ceil(columns / block_columns), so the last blocks may be short. Where there are `groups`, they
+// tell of each column whose column of the scales it has.
 struct Dequantisation {
   std::shared_ptr<const Decoder> decoder;
   uint64_t rows = 1, columns = 1;
@@ -121,8 +121,9 @@ class Expression {
   // Errors: values that are not of the type in which the mapping computes.
   static Result<Expression> map(Expression of, Mapping mapping, float operand = 0,
                                 uint32_t word = 0);
-  // Values of `dtype` and `shape`, which has as many elements as there are codes. Zeros and scales
-  // are F32, BF16 or F16, groups I32 below scale columns. Errors: sizes that do not fit each other.
+  // Values of `dtype` and `shape`, which has as many elements as there are codes. They, zeros and
+  // scales are F32, BF16 or F16; groups are I32 below the columns of scales, as reading them sees.
+  // Errors: sizes that do not fit each other, or that overflow; other types.
   struct Operands;
   static Result<Expression> dequantise(Operands operands, const Dequantisation& how,
                                        manifest::DType dtype, std::vector<uint64_t> shape);
@@ -135,8 +136,9 @@ class Expression {
   // All that it is made of, each once, in order.
   std::vector<uint64_t> tensors() const;
 
-  // Whether evaluate() needs scratch: one element at least for each of so many blocks, kMinBlock
-  // bytes where anything is dequantised. The more there is, the fewer reads.
+  // Whether evaluate() needs scratch: one element at least for each of so many blocks. Where
+  // anything is dequantised, kMinBlock bytes, which lasts for 600 groups of columns; of more a row
+  // of scales must have room. The more there is, the fewer reads.
   uint32_t scratch_blocks() const { return root().scratch_blocks; }
   // Fills `out` with elements from `begin` on. [any]
   Result<void> evaluate(uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,

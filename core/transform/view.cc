@@ -105,6 +105,7 @@ Result<void> View::split(uint64_t dim, std::span<const uint64_t> sizes) {
   XD_TRY(check_dim(dim, rank()));
   if (checked_product(sizes) != size(dim))
     return invalid(cat("expected sizes whose product is ", size(dim), ", found ", text_of(sizes)));
+  if (size(dim) == 0) return invalid("expected to split a dimension with elements, found none");
   Dim rest = dims_[dim];
   std::vector<Dim> parts;
   for (size_t i = sizes.size(); i-- > 0;) {

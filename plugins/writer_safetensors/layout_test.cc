@@ -1,11 +1,10 @@
-// How files are split, headed, indexed and cut, and config.json's text. That the libraries read
-// them the interop tests show.
+// How files are split, headed, indexed and cut. That the libraries read them the interop tests
+// show.
 #include "plugins/writer_safetensors/layout.h"
 
 #include <string>
 #include <vector>
 
-#include <crossdock/config_text.hpp>
 #include "plugins/common/infinities.h"
 #include "plugins/writer_safetensors/items.h"
 #include "plugins/writer_safetensors/json_string.h"
@@ -191,22 +190,6 @@ TEST_CASE("results of items") {
   CHECK(all->first == 7);
   const std::vector<std::string_view> broken{"abc"};
   CHECK(joined(broken).error().code == XD_INTERNAL);
-}
-
-TEST_CASE("only the top level's element type changes in config.json") {
-  CHECK(with_dtype(R"({"dtype": "float32", "n": 1e-5})", "float16") ==
-        R"({"dtype": "float16", "n": 1e-5})");
-  CHECK(with_dtype("\xef\xbb\xbf{\n\t\"torch_dtype\" :\r\n \"bfloat16\"\n}\n", "float32") ==
-        "\xef\xbb\xbf{\n\t\"torch_dtype\" :\r\n \"float32\"\n}\n");
-  const std::string both =
-      R"({"torch_dtype":"a","x":{"dtype":"b"},"y":[{"dtype":"c"}],"dtype":"d"})";
-  CHECK(with_dtype(both, "float16") ==
-        R"({"torch_dtype":"float16","x":{"dtype":"b"},"y":[{"dtype":"c"}],"dtype":"float16"})");
-  for (const std::string same :
-       {R"({"dtype": null, "torch_dtype": 3})", R"({"x": "dtype", "y": "\"dtype\": \"q\""})",
-        R"({"a{": "}", "b": ["dtype", "float32"]})", R"({"dtype")", R"({"dtype":)", "",
-        R"("dtype)"})
-    CHECK(with_dtype(same, "float16") == same);
 }
 
 TEST_CASE("infinities of each type") {

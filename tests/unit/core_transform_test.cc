@@ -113,6 +113,9 @@ TEST_CASE("view: what does not fit") {
   CHECK(contains(message(v.slice(0, 2, 0)), "expected a part of 6 elements"));
   CHECK(contains(message(v.squeeze(0)), "expected a dimension of size 1, found 6"));
   CHECK(contains(message(v.unsqueeze(3)), "expected a dimension below 3"));
+  View none = view_of({0, 4});
+  CHECK(
+      contains(message(none.split(0, list(0, 2))), "expected to split a dimension with elements"));
   REQUIRE(v.permute(list(1, 0)));
   REQUIRE(v.merge(0, 2));
   CHECK(contains(message(v.slice(0, 1, 2)), "before it is merged"));
@@ -428,6 +431,10 @@ TEST_CASE("expression: what does not fit") {
   const Expression huge = Expression::stored(0, DType::U8, {uint64_t{1} << 63});
   CHECK(error(Expression::concat({huge, huge}, 0)) ==
         "expected fewer than 2^64 elements to join, found more");
+  for (const uint64_t last : {1, 4}) {  // of no elements, for the first dimension is empty
+    const Expression none = Expression::stored(0, DType::U8, {0, uint64_t{1} << 63, last});
+    CHECK(contains(error(Expression::concat({none, none}, 1)), "fewer than 2^64 elements"));
+  }
   const auto failing = [](uint64_t, uint64_t, uint64_t, std::span<std::byte>) -> Result<void> {
     return Error{XD_IO, "gone"};
   };

@@ -72,29 +72,33 @@ inline std::string with_dtype(std::string_view text, std::string_view name) {
 
 // Without the members of these keys, of the top level and of its text_config.
 inline std::string without_members(std::string_view text, const std::vector<std::string>& keys) {
-  std::string out;
-  size_t copied = 0, last_end = 0;  // of the last member that stays
-  bool any_stays = false;
   const auto members = json_members(text);
-  for (size_t i = 0; i < members.size(); ++i) {
+  const auto key_of = [&](const JsonMember& m) {
+    return text.substr(m.key + 1, m.key_end - m.key - 2);
+  };
+  const auto goes = [&](const JsonMember& m) {
+    return std::find(keys.begin(), keys.end(), key_of(m)) != keys.end();
+  };
+  size_t n = members.size();  // up to the last that stays
+  while (n > 0 && goes(members[n - 1])) --n;
+  std::string out;
+  size_t copied = 0;
+  const auto skip = [&](size_t from, size_t to) {
+    out.append(text.substr(copied, from - copied));
+    copied = to;
+  };
+  for (size_t i = 0; i < n; ++i) {
     const JsonMember& m = members[i];
-    const auto key = text.substr(m.key + 1, m.key_end - m.key - 2);
-    if (std::find(keys.begin(), keys.end(), key) != keys.end()) {
-      // With the comma behind it; the last one with that before it.
-      const bool is_last = i + 1 == members.size();
-      const size_t from = is_last && any_stays ? last_end : m.key;
-      const size_t to = is_last ? m.value_end : members[i + 1].key;
-      out.append(text.substr(copied, from - copied));
-      copied = to;
-      continue;
+    if (goes(m)) {
+      skip(m.key, members[i + 1].key);  // with the comma behind it
+    } else if (key_of(m) == "text_config") {
+      skip(m.value, m.value_end);
+      out.append(without_members(text.substr(m.value, m.value_end - m.value), keys));
     }
-    any_stays = true;
-    last_end = m.value_end;
-    if (key != "text_config") continue;
-    out.append(text.substr(copied, m.value - copied));
-    out.append(without_members(text.substr(m.value, m.value_end - m.value), keys));
-    copied = m.value_end;
   }
+  // Those at the end go with the comma before them.
+  if (n < members.size())
+    skip(n > 0 ? members[n - 1].value_end : members[0].key, members.back().value_end);
   return out.append(text.substr(copied));
 }
 
