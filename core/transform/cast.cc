@@ -124,10 +124,14 @@ __attribute__((target("avx,f16c"))) void bf16_to_f16_f16c(const std::byte* from,
   std::memcpy(to + 2 * i, block, 2 * (n - i));
 }
 
+// Asked once: on a virtual machine CPUID takes microseconds, for it goes to the hypervisor.
 bool has_f16c() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
-         (ecx & bit_F16C) != 0;
+  static const bool has = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+           (ecx & bit_F16C) != 0;
+  }();
+  return has;
 }
 #else
 constexpr CastFunction f16_to_f32_f16c = nullptr;
