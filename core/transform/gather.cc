@@ -8,21 +8,21 @@ namespace crossdock::transform {
 
 namespace {
 
-// Reading so many bytes that nobody wants costs about as much as another call, as long as all that
-// is read stays in the processor's nearest caches.
-constexpr uint64_t kCallBytes = 4 << 10;
+// All that is read at once stays in the processor's nearest caches.
 constexpr size_t kNearBytes = 64 << 10;
 
 class Gather {
  public:
   Gather(std::span<const Factor> factors, uint64_t elem_bytes, uint64_t begin,
-         std::span<std::byte> out, std::span<std::byte> scratch, const ReadBelow& read)
+         std::span<std::byte> out, std::span<std::byte> scratch, const ReadBelow& read,
+         uint64_t call_bytes)
       : factors_(factors),
         elem_(elem_bytes),
         begin_(begin),
         out_(out),
         scratch_(scratch),
         read_(read),
+        call_bytes_(call_bytes),
         inner_(factors.size(), 1),
         extent_(factors.size(), 1),
         strides_(factors.size(), 1) {
@@ -90,14 +90,14 @@ class Gather {
     const uint64_t unwanted = span - std::min(span, different);
     const bool is_cheap = span * elem_ <= kNearBytes || unwanted <= different;
     if (span <= scratch_.size() / elem_ && is_cheap &&
-        unwanted * elem_ / kCallBytes < different / run) {
+        unwanted * elem_ / call_bytes_ < different / run) {
       XD_TRY(read_(below, scratch_.first(span * elem_)));
       for (size_t d = 0; d < strides_.size(); ++d) strides_[d] = factors_[d].stride;
       return copy(out), Result<void>();
     }
     // Runs that lie so far apart that each is a call of its own.
     const bool is_apart =
-        runs * run == count && run > 1 && nearest > run && (nearest - run) * elem_ >= kCallBytes;
+        runs * run == count && run > 1 && nearest > run && (nearest - run) * elem_ >= call_bytes_;
     if (is_apart && !ends_in_run && count * elem_ <= std::min(scratch_.size(), kNearBytes)) {
       XD_TRY(read_runs(below, run, runs));
       return copy(out), Result<void>();
@@ -206,6 +206,7 @@ class Gather {
   const uint64_t elem_, begin_;
   const std::span<std::byte> out_, scratch_;
   const ReadBelow& read_;
+  const uint64_t call_bytes_;
   std::vector<uint64_t> inner_;    // elements of one step of each factor
   std::vector<uint64_t> extent_;   // of the box at hand
   std::vector<uint64_t> strides_;  // of what the scratch has of it
@@ -215,9 +216,9 @@ class Gather {
 
 Result<void> gather(std::span<const Factor> factors, uint64_t offset, uint64_t elem_bytes,
                     uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
-                    const ReadBelow& read) {
+                    const ReadBelow& read, uint64_t call_bytes) {
   const uint64_t count = out.size() / elem_bytes;
-  return Gather(factors, elem_bytes, begin, out, scratch, read)
+  return Gather(factors, elem_bytes, begin, out, scratch, read, call_bytes)
       .range(0, begin, begin + count, offset, 0);
 }
 
