@@ -54,7 +54,7 @@ uint16_t f32_to_f16(float value) {
 }
 
 template <class From, class To, auto Convert>
-void loop(const std::byte* from, std::byte* to, size_t n) {
+[[gnu::always_inline]] inline void each(const std::byte* from, std::byte* to, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     From a;
     std::memcpy(&a, from + i * sizeof(From), sizeof(From));
@@ -62,6 +62,26 @@ void loop(const std::byte* from, std::byte* to, size_t n) {
     std::memcpy(to + i * sizeof(To), &b, sizeof(To));
   }
 }
+
+// Compiled twice: for every processor, and for those with AVX2.
+template <class From, class To, auto Convert>
+void loop(const std::byte* from, std::byte* to, size_t n) {
+  each<From, To, Convert>(from, to, n);
+}
+#if defined(__x86_64__)
+template <class From, class To, auto Convert>
+__attribute__((target("avx2"))) void fast_loop(const std::byte* from, std::byte* to, size_t n) {
+  each<From, To, Convert>(from, to, n);
+}
+bool is_fast() {
+  static const bool fast = __builtin_cpu_supports("avx2");
+  return fast;
+}
+#else
+template <class From, class To, auto Convert>
+constexpr CastFunction fast_loop = nullptr;
+constexpr bool is_fast() { return false; }
+#endif
 
 template <size_t Size>
 void copy(const std::byte* from, std::byte* to, size_t n) {
@@ -124,10 +144,14 @@ __attribute__((target("avx,f16c"))) void bf16_to_f16_f16c(const std::byte* from,
   std::memcpy(to + 2 * i, block, 2 * (n - i));
 }
 
+// Asked once: on a virtual machine CPUID takes microseconds, for it goes to the hypervisor.
 bool has_f16c() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
-         (ecx & bit_F16C) != 0;
+  static const bool has = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __builtin_cpu_supports("avx") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+           (ecx & bit_F16C) != 0;
+  }();
+  return has;
 }
 #else
 constexpr CastFunction f16_to_f32_f16c = nullptr;
@@ -147,22 +171,27 @@ uint16_t f16_to_bf16(uint16_t bits) { return f32_to_bf16(f16_to_f32(bits)); }
 
 struct Row {
   DType from, to;
-  CastFunction function;
+  CastFunction function, fast;
 };
 
+template <class From, class To, auto Convert>
+constexpr Row row(DType from, DType to) {
+  return {from, to, loop<From, To, Convert>, fast_loop<From, To, Convert>};
+}
+
 constexpr Row kCasts[] = {
-    {DType::BF16, DType::F32, loop<uint16_t, float, bf16_to_f32>},
-    {DType::BF16, DType::F64, loop<uint16_t, double, bf16_to_f64>},
-    {DType::BF16, DType::F16, loop<uint16_t, uint16_t, bf16_to_f16>},
-    {DType::F16, DType::F32, loop<uint16_t, float, f16_to_f32>},
-    {DType::F16, DType::F64, loop<uint16_t, double, f16_to_f64>},
-    {DType::F16, DType::BF16, loop<uint16_t, uint16_t, f16_to_bf16>},
-    {DType::F32, DType::BF16, loop<float, uint16_t, f32_to_bf16>},
-    {DType::F32, DType::F16, loop<float, uint16_t, f32_to_f16>},
-    {DType::F32, DType::F64, loop<float, double, widen>},
-    {DType::F64, DType::F32, loop<double, float, narrow>},
-    {DType::F64, DType::BF16, loop<double, uint16_t, f64_to_bf16>},
-    {DType::F64, DType::F16, loop<double, uint16_t, f64_to_f16>},
+    row<uint16_t, float, bf16_to_f32>(DType::BF16, DType::F32),
+    row<uint16_t, double, bf16_to_f64>(DType::BF16, DType::F64),
+    row<uint16_t, uint16_t, bf16_to_f16>(DType::BF16, DType::F16),
+    row<uint16_t, float, f16_to_f32>(DType::F16, DType::F32),
+    row<uint16_t, double, f16_to_f64>(DType::F16, DType::F64),
+    row<uint16_t, uint16_t, f16_to_bf16>(DType::F16, DType::BF16),
+    row<float, uint16_t, f32_to_bf16>(DType::F32, DType::BF16),
+    row<float, uint16_t, f32_to_f16>(DType::F32, DType::F16),
+    row<float, double, widen>(DType::F32, DType::F64),
+    row<double, float, narrow>(DType::F64, DType::F32),
+    row<double, uint16_t, f64_to_bf16>(DType::F64, DType::BF16),
+    row<double, uint16_t, f64_to_f16>(DType::F64, DType::F16),
 };
 
 CastFunction find_copy(DType dtype) {
@@ -190,7 +219,7 @@ CastFunction find_cast(DType from, DType to) {
   if (from == DType::F32 && to == DType::F16 && has_f16c()) return f32_to_f16_f16c;
   if (from == DType::BF16 && to == DType::F16 && has_f16c()) return bf16_to_f16_f16c;
   for (const Row& row : kCasts) {
-    if (row.from == from && row.to == to) return row.function;
+    if (row.from == from && row.to == to) return is_fast() ? row.fast : row.function;
   }
   return nullptr;
 }

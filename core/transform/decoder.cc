@@ -9,6 +9,10 @@
 #include <limits>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace crossdock::transform {
 
 namespace {
@@ -32,21 +36,24 @@ constexpr bool is_fast() { return false; }
 // Eight codes are `bits` bytes, and so one little-endian number.
 struct Groups {
   const float* values;
+  const float* few;
   const uint8_t* shifts;
   uint32_t bits;
 
   [[gnu::always_inline]] inline float at(uint64_t group, size_t i) const {
     return values[group >> shifts[i] & ((1u << bits) - 1)];
   }
+  // `eight` decodes a whole group.
+  template <class Eight>
   [[gnu::always_inline]] inline void run(const std::byte* codes, uint64_t first, uint64_t n,
-                                         float* out) const {
+                                         float* out, Eight eight) const {
     codes += first / 8 * bits;
     first %= 8;
     while (n > 0) {
       uint64_t group;
       std::memcpy(&group, codes, sizeof group);
       if (first == 0 && n >= 8) {
-        for (size_t i = 0; i < 8; ++i) out[i] = at(group, i);
+        eight(group, out);
         out += 8;
         n -= 8;
       } else {
@@ -56,29 +63,95 @@ struct Groups {
       codes += bits;
     }
   }
+  [[gnu::always_inline]] inline void run(const std::byte* codes, uint64_t first, uint64_t n,
+                                         float* out) const {
+    run(codes, first, n, out, [this](uint64_t group, float* eight) {
+      for (size_t i = 0; i < 8; ++i) eight[i] = at(group, i);
+    });
+  }
 };
 
+#if defined(__x86_64__)
 XD_FAST void run_fast(const Groups& groups, const std::byte* codes, uint64_t first, uint64_t n,
                       float* out) {
   groups.run(codes, first, n, out);
 }
 
+// Two registers hold all values that codes of 4 bits may have, and one instruction picks eight.
+XD_FAST void run_few(const Groups& groups, const std::byte* codes, uint64_t first, uint64_t n,
+                     float* out) {
+  const __m256 low = _mm256_loadu_ps(groups.few), high = _mm256_loadu_ps(groups.few + 8);
+  const __m256i shifts =
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(groups.shifts)));
+  groups.run(codes, first, n, out, [&](uint64_t group, float* eight) XD_FAST {
+    const __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(group)), shifts);
+    const __m256 is_high = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));  // its sign
+    _mm256_storeu_ps(eight, _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code),
+                                             _mm256_permutevar8x32_ps(high, code), is_high));
+  });
+}
+#endif
+
+// ---- loops over values
+
 template <class Change>
-[[gnu::always_inline]] inline void each(float* values, const float* by, size_t n, Change change) {
-  for (size_t i = 0; i < n; ++i) values[i] = change(values[i], by[i]);
+[[gnu::always_inline]] inline void each(float* values, const Blocks& by, size_t n, Change change) {
+  const float* number = by.values;
+  if (by.block == 1) {
+    for (size_t i = 0; i < n; ++i) values[i] = change(values[i], number[i]);
+    return;
+  }
+  for (uint64_t left = by.left; n > 0; left = by.block, ++number) {
+    const auto some = static_cast<size_t>(std::min<uint64_t>(left, n));
+    const float all = *number;
+    for (size_t i = 0; i < some; ++i) values[i] = change(values[i], all);
+    values += some;
+    n -= some;
+  }
 }
 constexpr auto kSubtract = [](float a, float b) { return a - b; };
 constexpr auto kMultiply = [](float a, float b) { return a * b; };
 constexpr auto kDivide = [](float a, float b) { return a / b; };
 
 template <auto Change>
-XD_FAST void each_fast(float* values, const float* by, size_t n) {
+XD_FAST void each_fast(float* values, const Blocks& by, size_t n) {
   each(values, by, n, Change);
 }
 template <auto Change>
-void either(float* values, const float* by, size_t n) {
+void either(float* values, const Blocks& by, size_t n) {
   is_fast() ? each_fast<Change>(values, by, n) : each(values, by, n, Change);
 }
+
+[[gnu::always_inline]] inline void round_all(float* values, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(values[i]);
+    const bool is_nan = (bits & 0x7FFFFFFF) > 0x7F800000;
+    const uint32_t rounded = is_nan ? bits | 0x400000 : bits + 0x7FFF + (bits >> 16 & 1);
+    values[i] = std::bit_cast<float>(rounded & 0xFFFF0000);
+  }
+}
+XD_FAST void round_fast(float* values, size_t n) { round_all(values, n); }
+
+template <class T>
+[[gnu::always_inline]] inline void pick_all(const std::byte* groups, const std::byte* from,
+                                            std::byte* out, size_t n) {
+  for (size_t i = 0; i < n; ++i) {
+    int32_t group;
+    std::memcpy(&group, groups + i * sizeof group, sizeof group);
+    std::memcpy(out + i * sizeof(T), from + static_cast<uint32_t>(group) * sizeof(T), sizeof(T));
+  }
+}
+
+[[gnu::always_inline]] inline uint32_t largest(const std::byte* numbers, size_t n) {
+  uint32_t out = 0;
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t number;
+    std::memcpy(&number, numbers + i * sizeof number, sizeof number);
+    out = std::max(out, number);
+  }
+  return out;
+}
+XD_FAST uint32_t largest_fast(const std::byte* numbers, size_t n) { return largest(numbers, n); }
 
 // Of a float with so many bits for exponent and mantissa, without special codes.
 std::vector<float> small_floats(int exponent_bits, int mantissa_bits, int bias) {
@@ -106,6 +179,7 @@ Decoder::Decoder(std::string name, uint32_t bits, std::vector<float> values, Cod
                                                           : kInterleaved[i];
     shifts_[i] = static_cast<uint8_t>(place * bits);
   }
+  for (size_t i = 0; bits <= 4 && i < few_.size(); ++i) few_[i] = values_[i % values_.size()];
 }
 
 std::optional<uint64_t> Decoder::row_bits(uint64_t codes) const {
@@ -114,8 +188,11 @@ std::optional<uint64_t> Decoder::row_bits(uint64_t codes) const {
 }
 
 void Decoder::decode(const std::byte* codes, uint64_t first, uint64_t n, float* out) const {
-  const Groups groups{values_.data(), shifts_.data(), bits_};
-  is_fast() ? run_fast(groups, codes, first, n, out) : groups.run(codes, first, n, out);
+  const Groups groups{values_.data(), few_.data(), shifts_.data(), bits_};
+#if defined(__x86_64__)
+  if (is_fast()) return (bits_ <= 4 ? run_few : run_fast)(groups, codes, first, n, out);
+#endif
+  groups.run(codes, first, n, out);
 }
 
 std::vector<float> e4m3_values() {
@@ -169,22 +246,22 @@ std::vector<float> signed_values() {
   return out;
 }
 
-void subtract(float* values, const float* zeros, size_t n) { either<kSubtract>(values, zeros, n); }
-void multiply(float* values, const float* scales, size_t n) {
-  either<kMultiply>(values, scales, n);
-}
-void divide(float* values, const float* by, size_t n) { either<kDivide>(values, by, n); }
+void subtract(float* values, const Blocks& by, size_t n) { either<kSubtract>(values, by, n); }
+void multiply(float* values, const Blocks& by, size_t n) { either<kMultiply>(values, by, n); }
+void divide(float* values, const Blocks& by, size_t n) { either<kDivide>(values, by, n); }
 
-void multiply(float* values, float factor, size_t n) {
-  for (size_t i = 0; i < n; ++i) values[i] *= factor;
+void round_to_bf16(float* values, size_t n) {
+  is_fast() ? round_fast(values, n) : round_all(values, n);
 }
 
-void repeat(const float* scales, uint64_t left, uint64_t block, float* out, size_t n) {
-  for (size_t done = 0; done < n; left = block) {
-    const auto some = static_cast<size_t>(std::min<uint64_t>(left, n - done));
-    std::fill_n(out + done, some, *scales++);
-    done += some;
-  }
+std::optional<int32_t> pick(const std::byte* groups, const std::byte* from, size_t elem_bytes,
+                            uint64_t n_groups, std::byte* out, size_t n) {
+  // One that is below 0 is a large one without its sign.
+  const uint32_t most = is_fast() ? largest_fast(groups, n) : largest(groups, n);
+  if (n > 0 && most >= n_groups) return static_cast<int32_t>(most);
+  elem_bytes == 2 ? pick_all<uint16_t>(groups, from, out, n)
+                  : pick_all<uint32_t>(groups, from, out, n);
+  return std::nullopt;
 }
 
 }  // namespace crossdock::transform

@@ -81,23 +81,16 @@ class Dequantise {
     alignas(64) float values[kPiece], by[kPiece];
     XD_TRY(codes(n, values));
     if (node_.zeros) {
-      XD_TRY(spread(kZeros, *node_.zeros, n, by));
-      subtract(values, by, n);
+      XD_TRY_SET(const Blocks zeros, spread(kZeros, *node_.zeros, n, by));
+      subtract(values, zeros, n);
     }
     if (node_.scales) {
-      XD_TRY(spread(kScales, *node_.scales, n, by));
-      if (node_.scale != DType::F32) round(by, n);
-      node_.divides ? divide(values, by, n) : multiply(values, by, n);
+      XD_TRY_SET(const Blocks scales, spread(kScales, *node_.scales, n, by));
+      node_.divides ? divide(values, scales, n) : multiply(values, scales, n);
     }
-    if (node_.factor != 1) multiply(values, node_.factor, n);
-    const auto* raw = reinterpret_cast<const std::byte*>(values);
-    if (node_.product == DType::F32 || node_.product == dtype_) {
-      find_cast(DType::F32, dtype_)(raw, out, n);
-      return {};
-    }
-    alignas(64) std::byte rounded[2 * kPiece];
-    find_cast(DType::F32, node_.product)(raw, rounded, n);
-    find_cast(node_.product, dtype_)(rounded, out, n);
+    if (node_.factor != 1) multiply(values, {&node_.factor, n, n}, n);
+    if (node_.product != dtype_) round(node_.product, values, n);
+    find_cast(DType::F32, dtype_)(reinterpret_cast<const std::byte*>(values), out, n);
     return {};
   }
 
@@ -119,48 +112,41 @@ class Dequantise {
     return row / node_.rows * node_.scale_rows + row % node_.rows / node_.block_rows;
   }
 
-  // The scales, or zeros, of n codes: one for each.
-  Result<void> spread(Operand operand, uint32_t child, uint64_t n, float* out) {
+  // The scales, or zeros, of n codes; in `room` for so many.
+  Result<Blocks> spread(Operand operand, uint32_t child, uint64_t n, float* room) {
     const uint64_t row = scale_row(row_) * node_.scale_columns;
     const uint64_t wanted = (scale_row(last_row_) + 1) * node_.scale_columns;
     const Node& scales = nodes_[child];
-    const CastFunction cast = find_cast(scales.dtype, DType::F32);
-    if (node_.groups) {
-      XD_TRY_SET(const std::byte* at, get(operand, child, row, row + node_.scale_columns, wanted));
-      return pick(at, elem_bytes(scales), cast, n, out);
-    }
-    const uint64_t block = node_.block_columns;
-    const uint64_t first = column_ / block, end = (column_ + n - 1) / block + 1;
+    const uint64_t block = node_.groups ? 1 : node_.block_columns;
+    const uint64_t first = node_.groups ? 0 : column_ / block;
+    const uint64_t end = node_.groups ? node_.scale_columns : (column_ + n - 1) / block + 1;
     XD_TRY_SET(const std::byte* at, get(operand, child, row + first, row + end, wanted));
-    if (block == 1) return cast(at, reinterpret_cast<std::byte*>(out), n), Result<void>();
-    float some[kPiece];
-    cast(at, reinterpret_cast<std::byte*>(some), end - first);
-    repeat(some, block - column_ % block, block, out, n);
-    return {};
+    const uint64_t count = node_.groups ? n : end - first;
+    std::byte picked[4 * kPiece];
+    if (node_.groups) {
+      XD_TRY(pick_groups(at, elem_bytes(scales), n, picked));
+      at = picked;
+    }
+    find_cast(scales.dtype, DType::F32)(at, reinterpret_cast<std::byte*>(room), count);
+    if (operand == kScales) round(node_.scale, room, count);
+    return Blocks{room, block - column_ % block, block};
   }
 
-  void round(float* values, uint64_t n) const {
+  static void round(DType to, float* values, uint64_t n) {
+    if (to == DType::BF16) round_to_bf16(values, n);
+    if (to != DType::F16) return;
     std::byte rounded[2 * kPiece];
     auto* raw = reinterpret_cast<std::byte*>(values);
-    find_cast(DType::F32, node_.scale)(raw, rounded, n);
-    find_cast(node_.scale, DType::F32)(rounded, raw, n);
+    find_cast(DType::F32, to)(raw, rounded, n);
+    find_cast(to, DType::F32)(rounded, raw, n);
   }
 
-  // By the group of each column.
-  Result<void> pick(const std::byte* scales, uint64_t size, CastFunction cast, uint64_t n,
-                    float* out) {
+  // Of each column the scale of its group.
+  Result<void> pick_groups(const std::byte* scales, uint64_t size, uint64_t n, std::byte* out) {
     XD_TRY_SET(const std::byte* at,
                get(kGroups, *node_.groups, column_, column_ + n, node_.columns));
-    std::byte picked[4 * kPiece];
-    for (uint64_t i = 0; i < n; ++i) {
-      int32_t group;
-      std::memcpy(&group, at + i * sizeof group, sizeof group);
-      const auto place = static_cast<uint64_t>(group);
-      if (group < 0 || place >= node_.scale_columns)
-        return corrupt(cat("expected groups below ", node_.scale_columns, ", found ", group));
-      std::memcpy(picked + i * size, scales + place * size, size);
-    }
-    cast(picked, reinterpret_cast<std::byte*>(out), n);
+    if (const auto wrong = pick(at, scales, size, node_.scale_columns, out, n))
+      return corrupt(cat("expected groups below ", node_.scale_columns, ", found ", *wrong));
     return {};
   }
 

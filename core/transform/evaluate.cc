@@ -64,9 +64,12 @@ class Evaluation {
     const auto mine = scratch.first(scratch.size() / node.scratch_blocks);
     const auto below = scratch.subspan(mine.size());
     release(mine);
+    // Values that are computed cost more than those that are copied.
+    const bool is_computed = nodes_[viewed.of].scratch_blocks > 0;
     return gather(
         viewed.factors, viewed.offset, elem_bytes(node), begin, out, mine,
-        [&](uint64_t from, std::span<std::byte> to) { return run(viewed.of, from, to, below); });
+        [&](uint64_t from, std::span<std::byte> to) { return run(viewed.of, from, to, below); },
+        is_computed ? kCallBytes / 4 : kCallBytes);
   }
 
   Result<void> run_concat(const Node& node, const Node::Concat& concat, uint64_t begin,

@@ -8,23 +8,24 @@ namespace crossdock::transform {
 
 namespace {
 
-// Reading so many bytes that nobody wants costs about as much as another call, as long as all that
-// is read stays in the processor's nearest caches.
-constexpr uint64_t kCallBytes = 4 << 10;
-constexpr uint64_t kNearBytes = 64 << 10;
+// All that is read at once stays in the processor's nearest caches.
+constexpr size_t kNearBytes = 64 << 10;
 
 class Gather {
  public:
   Gather(std::span<const Factor> factors, uint64_t elem_bytes, uint64_t begin,
-         std::span<std::byte> out, std::span<std::byte> scratch, const ReadBelow& read)
+         std::span<std::byte> out, std::span<std::byte> scratch, const ReadBelow& read,
+         uint64_t call_bytes)
       : factors_(factors),
         elem_(elem_bytes),
         begin_(begin),
         out_(out),
         scratch_(scratch),
         read_(read),
+        call_bytes_(call_bytes),
         inner_(factors.size(), 1),
-        extent_(factors.size(), 1) {
+        extent_(factors.size(), 1),
+        strides_(factors.size(), 1) {
     for (size_t d = inner_.size(); d-- > 1;) inner_[d - 1] = inner_[d] * factors[d].size;
   }
 
@@ -61,10 +62,12 @@ class Gather {
   // is number `out` of those wanted. Reads it at once where that is cheaper than to read its
   // halves. The extents are as they were afterwards.
   Result<void> box(uint64_t below, uint64_t out) {
-    uint64_t span = 1;       // elements below, from the box's first to its last
-    uint64_t count = 1;      // elements of the box
-    uint64_t different = 1;  // the same, but for those that a stride of 0 repeats
-    uint64_t run = 1;        // neighbours below
+    uint64_t span = 1;              // elements below, from the box's first to its last
+    uint64_t count = 1;             // elements of the box
+    uint64_t different = 1;         // the same, but for those that a stride of 0 repeats
+    uint64_t run = 1;               // neighbours below
+    uint64_t runs = 1;              // all others
+    uint64_t nearest = UINT64_MAX;  // the smallest stride of these
     uint64_t farthest = 0;
     size_t widest = 0;
     for (size_t d = 0; d < extent_.size(); ++d) {
@@ -74,6 +77,8 @@ class Gather {
       count *= size;
       if (stride > 0) different *= size;
       if (stride == 1) run = std::max(run, size);
+      if (stride != 1) runs *= size;
+      if (stride != 1 && size > 1) nearest = std::min(nearest, stride);
       if (reach > farthest) {
         farthest = reach;
         widest = d;
@@ -85,8 +90,16 @@ class Gather {
     const uint64_t unwanted = span - std::min(span, different);
     const bool is_cheap = span * elem_ <= kNearBytes || unwanted <= different;
     if (span <= scratch_.size() / elem_ && is_cheap &&
-        unwanted * elem_ / kCallBytes < different / run) {
+        unwanted * elem_ / call_bytes_ < different / run) {
       XD_TRY(read_(below, scratch_.first(span * elem_)));
+      for (size_t d = 0; d < strides_.size(); ++d) strides_[d] = factors_[d].stride;
+      return copy(out), Result<void>();
+    }
+    // Runs that lie so far apart that each is a call of its own.
+    const bool is_apart =
+        runs * run == count && run > 1 && nearest > run && (nearest - run) * elem_ >= call_bytes_;
+    if (is_apart && !ends_in_run && count * elem_ <= std::min(scratch_.size(), kNearBytes)) {
+      XD_TRY(read_runs(below, run, runs));
       return copy(out), Result<void>();
     }
     const uint64_t whole = extent_[widest], half = whole / 2;
@@ -95,6 +108,27 @@ class Gather {
     extent_[widest] = whole - half;
     XD_TRY(box(below + half * factors_[widest].stride, out + half * inner_[widest]));
     extent_[widest] = whole;
+    return {};
+  }
+
+  // Into the scratch, one after the other: what is written from there is more than an element at
+  // each of many places.
+  Result<void> read_runs(uint64_t below, uint64_t run, uint64_t runs) {
+    uint64_t n = run;
+    for (size_t d = extent_.size(); d-- > 0;) {
+      const bool is_run = factors_[d].stride == 1;
+      strides_[d] = is_run ? 1 : n;
+      if (!is_run) n *= extent_[d];
+    }
+    for (uint64_t i = 0; i < runs; ++i) {
+      uint64_t at = below, rest = i;
+      for (size_t d = extent_.size(); d-- > 0;) {
+        if (factors_[d].stride == 1) continue;
+        at += rest % extent_[d] * factors_[d].stride;
+        rest /= extent_[d];
+      }
+      XD_TRY(read_(at, scratch_.subspan(i * run * elem_, run * elem_)));
+    }
     return {};
   }
 
@@ -118,11 +152,11 @@ class Gather {
   void copy_steps(size_t d, uint64_t from, uint64_t to) {
     if (d + 1 == extent_.size()) return copy_row<Size>(from, to);
     constexpr uint64_t kSide = 64 / Size;
-    const bool is_matrix = d + 2 == extent_.size() && factors_[d].stride == 1;
-    if (is_matrix && extent_[d] >= kSide && factors_[d + 1].stride >= kSide)
+    const bool is_matrix = d + 2 == extent_.size() && strides_[d] == 1;
+    if (is_matrix && extent_[d] >= kSide && strides_[d + 1] >= kSide)
       return turn<Size, kSide>(from, to);
     for (uint64_t i = 0; i < extent_[d]; ++i)
-      copy_steps<Size>(d + 1, from + i * factors_[d].stride, to + i * inner_[d]);
+      copy_steps<Size>(d + 1, from + i * strides_[d], to + i * inner_[d]);
   }
 
   // The innermost factor.
@@ -130,7 +164,7 @@ class Gather {
   void copy_row(uint64_t from, uint64_t to) {
     const std::byte* source = scratch_.data() + from * Size;
     std::byte* target = out_.data() + to * Size;
-    const uint64_t n = extent_.back(), stride = factors_.back().stride;
+    const uint64_t n = extent_.back(), stride = strides_.back();
     if (stride == 1) {
       std::memcpy(target, source, n * Size);
       return;
@@ -146,7 +180,7 @@ class Gather {
     std::byte tile[kSide * kSide * Size];
     const size_t d = extent_.size() - 2;
     const uint64_t rows = extent_[d], columns = extent_[d + 1];
-    const uint64_t stride = factors_[d + 1].stride;
+    const uint64_t stride = strides_[d + 1];
     for (uint64_t row = 0; row < rows; row += kSide) {
       const uint64_t n_rows = std::min(kSide, rows - row);
       for (uint64_t column = 0; column < columns; column += kSide) {
@@ -172,17 +206,19 @@ class Gather {
   const uint64_t elem_, begin_;
   const std::span<std::byte> out_, scratch_;
   const ReadBelow& read_;
-  std::vector<uint64_t> inner_;   // elements of one step of each factor
-  std::vector<uint64_t> extent_;  // of the box at hand
+  const uint64_t call_bytes_;
+  std::vector<uint64_t> inner_;    // elements of one step of each factor
+  std::vector<uint64_t> extent_;   // of the box at hand
+  std::vector<uint64_t> strides_;  // of what the scratch has of it
 };
 
 }  // namespace
 
 Result<void> gather(std::span<const Factor> factors, uint64_t offset, uint64_t elem_bytes,
                     uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
-                    const ReadBelow& read) {
+                    const ReadBelow& read, uint64_t call_bytes) {
   const uint64_t count = out.size() / elem_bytes;
-  return Gather(factors, elem_bytes, begin, out, scratch, read)
+  return Gather(factors, elem_bytes, begin, out, scratch, read, call_bytes)
       .range(0, begin, begin + count, offset, 0);
 }
 

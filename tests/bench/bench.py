@@ -20,6 +20,8 @@ import models
 ROOT = Path(__file__).resolve().parents[2]
 MiB = 1 << 20
 GB = 10**9
+DEFAULT = ["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf",
+           "dequantise"]
 
 
 class Done(typing.NamedTuple):
@@ -254,20 +256,46 @@ class Bench:
         })
         self.ratio("convert from GGUF Q4_K / one cat of the output's bytes", times, "gguf", "cat", 1.5)
         self.memory_line("from GGUF Q4_K", self.convert(source, "--memory", "256MiB").peak)
-        tool = Path(self.crossdock).parents[1] / "tests/bench_gguf_types"
-        if not tool.exists() or subprocess.run([self.python, "-c", "import gguf"], stderr=subprocess.DEVNULL).returncode != 0:
-            return print(f"types of GGUF: left out, {tool} or the package gguf in {self.python} is missing (--python)")
-        rates = lambda *command: {n: float(r) for n, r in (line.split() for line in subprocess.run(
-            list(map(str, command)), check=True, capture_output=True, text=True).stdout.splitlines())}
-        ours, theirs = rates(tool, 0.2), rates(self.python, Path(__file__).with_name("gguf_peer.py"))
-        for name, rate in ours.items():
-            if name not in theirs:
-                print(f"  {name:<8} {rate:6.2f} GB/s")
-                continue
-            ratio = rate / theirs[name]
-            print(f"  {name:<8} {rate:6.2f} GB/s, gguf-py {theirs[name]:5.2f}: {ratio:6.1f} x, at least 5 {'OK' if ratio >= 5 else 'UNDER'}")
+        for name, ours, theirs in self.rates("bench_gguf_types", "gguf_peer.py", "gguf"):
+            beside = ""
+            if theirs:
+                verdict = "OK" if ours >= 5 * theirs else "UNDER"
+                beside = f", gguf-py {theirs:5.2f}: {ours / theirs:6.1f} x, at least 5 {verdict}"
+            print(f"  {name:<8} {ours:6.2f} GB/s{beside}")
+
+    def dequantise(self):
+        """A model of FP8 codes in blocks to fp32, and all schemes beside the libraries that they are compared with."""
+        source = models.make(self.work / "llama-fp8", models.fp8_llama, shards=4, data=True, config=models.FP8_LLAMA)
+        _, files = self.llama()
+        self.cat_to_nothing([*source.glob("*.safetensors"), *files])
+        times = self.paired({
+            "fp8": lambda: self.convert(source).seconds,
+            "cat": lambda: self.cat(files + files),
+        })
+        self.ratio("convert from FP8 / one cat of the output's bytes", times, "fp8", "cat", 1.0)
+        self.memory_line("from FP8", max(self.convert(source, "--memory", "256MiB").peak for _ in range(2)))
+        for name, ours, theirs in self.rates("bench_dequantise", "dequantise_peer.py", "bitsandbytes"):
+            least = max(8 * theirs, 0 if ">" in name else 3)
+            print(f"  {name:<19} {ours:6.2f} GB/s, its library {theirs:5.2f}: {ours / theirs:6.1f} x, "
+                  f"at least {least:5.2f} GB/s {'OK' if ours >= least else 'UNDER'}")
 
     # ---- helpers
+    def rates(self, tool, peer, package):
+        """[(name, GB/s of our tool, GB/s of the peer's script or None)]; none when one of them is missing."""
+        tool = Path(self.crossdock).parents[1] / "tests" / tool
+        has_peer = subprocess.run([self.python, "-c", f"import {package}"], stderr=subprocess.DEVNULL).returncode == 0
+        if not tool.exists() or not has_peer:
+            print(f"{tool.name}: left out, {tool} or the package {package} in {self.python} is missing (--python)")
+            return []
+
+        def read(*command):
+            done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, text=True)
+            return {name: float(rate) for name, rate in map(str.split, done.stdout.splitlines())}
+
+        ours, theirs = read(tool, 0.2), read(self.python, Path(__file__).with_name(peer))
+        return [(name, rate, theirs.get(name)) for name, rate in ours.items()]
+
     def has_torch(self, name):
         if subprocess.run([self.python, "-c", "import torch, safetensors"], stderr=subprocess.DEVNULL).returncode == 0:
             return True
@@ -293,13 +321,13 @@ def main():
     parser.add_argument("--large", action="store_true", help="also convert a model ten times larger (writes 22 GB)")
     parser.add_argument("--peer", action="store_true", help="also run a plain Python script with torch")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, for bin and --peer")
-    parser.add_argument("--only", nargs="+", choices=["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf", "large", "peer"])
+    parser.add_argument("--only", nargs="+", choices=[*DEFAULT, "large", "peer"])
     parser.add_argument("--clean", action="store_true", help="remove the work folder's models afterwards")
     args = parser.parse_args()
     if not Path(args.crossdock).is_file():
         parser.error(f"{args.crossdock} is not there: run scripts/build.sh first, or say --crossdock PATH")
     bench = Bench(args)
-    names = args.only or ["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf"]
+    names = args.only or DEFAULT.copy()
     names += [n for n, wanted in (("large", args.large), ("peer", args.peer)) if wanted and n not in names]
     free = shutil.disk_usage(bench.work).free / GB
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {free:.0f} GB free in {bench.work}")

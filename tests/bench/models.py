@@ -1,5 +1,7 @@
-"""Checkpoints of known shapes for bench.py, written as safetensors by hand. Everything is bf16."""
+"""Checkpoints of known shapes for bench.py, written as safetensors by hand. A tensor is (name, shape) of bf16, or
+(name, shape, dtype)."""
 import json
+import math
 import mmap
 import os
 import struct
@@ -30,6 +32,17 @@ def llama(vocab, hidden, layers, intermediate, kv_width):
 def tiny_llama():
     """TinyLlama-1.1B: 1.10 billion elements, 2.2 GB."""
     return llama(32000, 2048, 22, 5632, 4 * 64)
+
+
+def fp8_llama():
+    """The same in FP8, 1.2 GB: matrices of layers are codes with a scale for 128 x 128 of them, as in DeepSeek-V3."""
+    out = []
+    for name, shape in tiny_llama():
+        if len(shape) == 2 and name.startswith("model.layers."):
+            out += [(name, shape, "F8_E4M3"), (name + "_scale_inv", [-(-side // 128) for side in shape], "F32")]
+        else:
+            out.append((name, shape))
+    return out
 
 
 LARGE_LAYER_ELEMS = 3 * 5120 * 13824 + 4 * 5120 * 5120 + 2 * 5120
@@ -130,27 +143,31 @@ def write_gguf(path, tensors, heads, kv_heads):
     return path
 
 
-def n_bytes(shape):
-    product = 2
-    for dim in shape:
-        product *= dim
-    return product
+ELEM_BYTES = {"BF16": 2, "F8_E4M3": 1, "F32": 4}
+
+
+def dtype_of(tensor):
+    return tensor[2] if len(tensor) > 2 else "BF16"
+
+
+def n_bytes(tensor):
+    return ELEM_BYTES[dtype_of(tensor)] * math.prod(tensor[1])
 
 
 def split(tensors, shards):
     """Runs of tensors of about the same size, none empty."""
-    total = sum(n_bytes(shape) for _, shape in tensors)
+    total = sum(map(n_bytes, tensors))
     out, done = [[]], 0
     for tensor in tensors:
         if out[-1] and done >= total * len(out) / shards and len(out) < shards:
             out.append([])
         out[-1].append(tensor)
-        done += n_bytes(tensor[1])
+        done += n_bytes(tensor)
     return out
 
 
 def random_block():
-    """Random bf16: any mantissa and sign, exponents near 1, so no infinities and no NaN."""
+    """Random bf16, or fp32: any mantissa and sign, exponents near 1, so no infinities and no NaN."""
     high = bytes(b & 0x80 | 0x3C | b & 0x03 for b in range(256))
     block = bytearray(BLOCK_BYTES)
     block[0::2] = os.urandom(BLOCK_BYTES // 2)
@@ -161,9 +178,10 @@ def random_block():
 def write_shard(path, tensors, block):
     """Without a block, the values are a hole in the file."""
     header, at = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in tensors:
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + n_bytes(shape)]}
-        at += n_bytes(shape)
+    for tensor in tensors:
+        end = at + n_bytes(tensor)
+        header[tensor[0]] = {"dtype": dtype_of(tensor), "shape": tensor[1], "data_offsets": [at, end]}
+        at = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as out:
@@ -172,7 +190,7 @@ def write_shard(path, tensors, block):
             out.truncate(8 + len(text) + at)
             return
         while at > 0:  # the block again and again, from another place each time
-            begin = int.from_bytes(os.urandom(4), "little") % (BLOCK_BYTES // 2) & ~1
+            begin = int.from_bytes(os.urandom(4), "little") % (BLOCK_BYTES // 2) & ~3
             at -= out.write(block[begin:begin + min(at, BLOCK_BYTES - begin)])
 
 
@@ -184,8 +202,8 @@ def write_model(folder, tensors, shards, data, config):
     for i, part in enumerate(parts):
         name = f"model-{i + 1:05}-of-{len(parts):05}.safetensors"
         write_shard(folder / name, part, block)
-        weight_map.update({tensor: name for tensor, _ in part})
-    total = sum(n_bytes(shape) for _, shape in tensors)
+        weight_map.update({tensor[0]: name for tensor in part})
+    total = sum(map(n_bytes, tensors))
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     config = {"torch_dtype": "bfloat16", "tie_word_embeddings": False} | config
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -194,6 +212,8 @@ def write_model(folder, tensors, shards, data, config):
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 MIXTRAL = {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"]}
+FP8_LLAMA = LLAMA | {"quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+                                             "weight_block_size": [128, 128]}}
 DEEPSEEK = {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": 256}
 
 

@@ -125,6 +125,34 @@ TEST_CASE("gather: a large transposed matrix in few reads of little more than it
   CHECK(s.reads <= 64);
 }
 
+TEST_CASE("gather: runs far from each other are read one by one, and no more") {
+  for (const Strided& view : std::vector<Strided>{
+           {{130, 70}, {1, 6000}, 7},
+           {{3, 50, 40}, {130'000, 1, 3000}},
+           {{40, 50, 3}, {3000, 1, 130'000}, 1},
+           {{50, 3, 40}, {1, 130'000, 3000}},
+           {{5, 6, 4, 30}, {1, 100'000, 5, 3000}},  // pieces of a run
+           {{20, 10, 30}, {1, 1, 20'000}},          // overlapping
+           {{20, 3, 30}, {1, 0, 20'000}},           // repeated
+       }) {
+    Storage<uint16_t> s(700'000);
+    const auto expected = plain(s.values, view);
+    for (const size_t block : {size_t{2}, size_t{1000}, size_t{64 << 10}}) {
+      for (const uint64_t begin : {uint64_t{0}, uint64_t{1}, expected.size() / 3}) {
+        const uint64_t count = expected.size() / 2;
+        const auto got = range(s, view, begin, count, block);
+        REQUIRE(
+            std::equal(got.begin(), got.end(), expected.begin() + static_cast<ptrdiff_t>(begin)));
+      }
+    }
+  }
+  const Strided matrix{{130, 70}, {1, 6000}, 7};
+  Storage<uint16_t> s(500'000);
+  CHECK(range(s, matrix, 0, 130 * 70, 64 << 10) == plain(s.values, matrix));
+  CHECK(s.reads == 70);
+  CHECK(s.most == 2 * 130);
+}
+
 TEST_CASE("view: strides that are none") {
   const auto whole = [](std::vector<uint64_t> shape, std::vector<int64_t> strides,
                         uint64_t offset = 0) {
