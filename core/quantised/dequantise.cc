@@ -66,9 +66,11 @@ class Dequantiser {
     for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
       if (!m_.tensors[i].excluded.empty()) continue;
       for (const auto scheme : kSchemes) {
-        XD_TRY_SET(auto found, scheme(parts_, i));
-        if (!found) continue;
-        XD_TRY(take(i, *std::move(found)));
+        auto found = scheme(parts_, i);
+        if (!found)
+          return std::move(found).error().in(cat("tensor ", base::printable(m_.tensors[i].name)));
+        if (!*found) continue;
+        XD_TRY(take(i, **std::move(found)));
         break;
       }
     }
@@ -112,9 +114,11 @@ class Dequantiser {
   Result<void> take(uint64_t codes, Weight weight) {
     for (const uint64_t i : weight.of) used_[i] = true;
     const auto there = parts_.find(weight.name);
-    if (there && *there != codes)
-      return invalid(cat("expected one tensor for ", base::printable(weight.name),
-                         ", found it and ", base::printable(m_.tensors[codes].name)));
+    const auto [of, is_new] = names_.emplace(weight.name, there.value_or(codes));
+    if (!is_new || of->second != codes)
+      return invalid(cat("expected one tensor for ", base::printable(weight.name), ", found ",
+                         base::printable(m_.tensors[of->second].name), " and ",
+                         base::printable(m_.tensors[codes].name)));
     weights_.emplace(codes, std::move(weight));
     return {};
   }
@@ -133,7 +137,8 @@ class Dequantiser {
   const Manifest& m_;
   const Parts parts_;
   std::vector<bool> used_;
-  std::map<uint64_t, Weight> weights_;  // by their codes
+  std::map<uint64_t, Weight> weights_;     // by their codes
+  std::map<std::string, uint64_t> names_;  // of weights: the codes, or a tensor in their way
 };
 
 }  // namespace

@@ -39,9 +39,9 @@ Error unfit(const Parts& parts, const Tensors& all) {
 Result<uint64_t> group_size(const Parts& parts, const Tensors& all) {
   const uint64_t groups = parts.tensor(all.scales).shape[0];
   for (const uint64_t told : parts.config().group_sizes) {
-    if (told > 0 && (all.inputs + told - 1) / told == groups) return told;
+    if (told > 0 && all.inputs / told + (all.inputs % told != 0) == groups) return told;
   }
-  if (groups > 0 && all.inputs % groups == 0) return all.inputs / groups;
+  if (all.inputs > 0 && all.inputs % groups == 0) return all.inputs / groups;
   return unfit(parts, all);
 }
 
@@ -60,15 +60,10 @@ Result<std::optional<Expression>> groups_of(const Parts& parts, const Tensors& a
   if (!index) return std::optional<Expression>();
   of.push_back(*index);
   XD_TRY_SET(const auto numbers, parts.integers(*index));
-  const auto groups = static_cast<int64_t>(parts.tensor(all.scales).shape[0]);
-  if (numbers.size() != all.inputs) return unfit(parts, all);
+  XD_TRY(check_groups(parts, *index, numbers, all.inputs, parts.tensor(all.scales).shape[0]));
   bool is_in_order = true;
-  for (uint64_t i = 0; i < numbers.size(); ++i) {
-    if (numbers[i] < 0 || numbers[i] >= groups)
-      return corrupt(cat("expected groups from 0 to ", groups - 1, " in ",
-                         base::printable(parts.tensor(*index).name), ", found ", numbers[i]));
-    is_in_order = is_in_order && numbers[i] == static_cast<int64_t>(i / size);
-  }
+  for (uint64_t i = 0; i < numbers.size(); ++i)
+    is_in_order = is_in_order && static_cast<uint64_t>(numbers[i]) == i / size;
   return is_in_order ? std::optional<Expression>() : std::optional(parts.expression(*index));
 }
 
