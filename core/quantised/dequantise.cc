@@ -85,7 +85,7 @@ class Dequantiser {
       for (const Scheme& scheme : schemes()) {
         auto found = scheme.find(parts_, i);
         if (!found)
-          return std::move(found).error().in(cat("weight ", base::printable(m_.tensors[i].name)));
+          return std::move(found).error().in(cat("tensor ", base::printable(m_.tensors[i].name)));
         if (!*found) continue;
         XD_TRY(take(i, **std::move(found)));
         is_as_told = is_as_told || base::is_one_of(parts_.config().method, scheme.methods);
@@ -152,9 +152,11 @@ class Dequantiser {
   Result<void> take(uint64_t codes, Weight weight) {
     for (const uint64_t i : weight.of) used_[i] = true;
     const auto there = parts_.find(weight.name);
-    if (there && *there != codes)
-      return invalid(cat("expected one tensor for ", base::printable(weight.name),
-                         ", found it and ", base::printable(m_.tensors[codes].name)));
+    const auto [of, is_new] = names_.emplace(weight.name, there.value_or(codes));
+    if (!is_new || of->second != codes)
+      return invalid(cat("expected one tensor for ", base::printable(weight.name), ", found ",
+                         base::printable(m_.tensors[of->second].name), " and ",
+                         base::printable(m_.tensors[codes].name)));
     weights_.emplace(codes, std::move(weight));
     return {};
   }
@@ -173,7 +175,8 @@ class Dequantiser {
   const Manifest& m_;
   const Parts parts_;
   std::vector<bool> used_;
-  std::map<uint64_t, Weight> weights_;  // by their codes
+  std::map<uint64_t, Weight> weights_;     // by their codes
+  std::map<std::string, uint64_t> names_;  // of weights: the codes, or a tensor in their way
 };
 
 }  // namespace

@@ -40,9 +40,9 @@ Result<uint64_t> group_size(const Parts& parts, const Tensors& all) {
   const uint64_t groups = parts.tensor(all.scales).shape[0];
   const auto& told = parts.config().group_sizes;
   for (const uint64_t size : told) {
-    if (size > 0 && (all.inputs + size - 1) / size == groups) return size;
+    if (size > 0 && all.inputs / size + (all.inputs % size != 0) == groups) return size;
   }
-  if (told.empty() && all.inputs % groups == 0) return all.inputs / groups;
+  if (told.empty() && all.inputs > 0 && all.inputs % groups == 0) return all.inputs / groups;
   if (!told.empty())
     return invalid(cat("expected groups of ", told[0], ", as config.json says, for ", all.inputs,
                        " inputs, found ", groups, " groups: ", shapes_text(parts, all)));
@@ -79,15 +79,10 @@ Result<std::optional<Expression>> groups_of(const Parts& parts, const Tensors& a
   if (!index) return std::optional<Expression>();
   of.push_back(*index);
   XD_TRY_SET(const auto numbers, parts.integers(*index));
-  const auto groups = static_cast<int64_t>(parts.tensor(all.scales).shape[0]);
-  if (numbers.size() != all.inputs) return unfit(parts, all);
+  XD_TRY(check_groups(parts, *index, numbers, all.inputs, parts.tensor(all.scales).shape[0]));
   bool is_in_order = true;
-  for (uint64_t i = 0; i < numbers.size(); ++i) {
-    if (numbers[i] < 0 || numbers[i] >= groups)
-      return corrupt(cat("expected groups from 0 to ", groups - 1, " in ",
-                         base::printable(parts.tensor(*index).name), ", found ", numbers[i]));
-    is_in_order = is_in_order && numbers[i] == static_cast<int64_t>(i / size);
-  }
+  for (uint64_t i = 0; i < numbers.size(); ++i)
+    is_in_order = is_in_order && static_cast<uint64_t>(numbers[i]) == i / size;
   return is_in_order ? std::optional<Expression>() : std::optional(parts.expression(*index));
 }
 

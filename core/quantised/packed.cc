@@ -32,7 +32,10 @@ DecoderPtr halved_exponents() {
   return out;
 }
 
-uint64_t words(uint64_t codes, uint64_t bits) { return (codes * bits + 31) / 32; }
+// Words of 32 bits, and so as many for 32 codes as these have bits.
+uint64_t words(uint64_t codes, uint64_t bits) {
+  return codes / 32 * bits + (codes % 32 * bits + 31) / 32;
+}
 
 // The shape that compressed-tensors keeps of the weight.
 Result<std::vector<uint64_t>> kept_shape(const Parts& parts, uint64_t codes, uint64_t kept) {
@@ -73,7 +76,7 @@ Result<Expression> packed_zeros(const Parts& parts, uint64_t zeros, uint32_t bit
                                 const std::vector<uint64_t>& scales) {
   const Tensor& z = parts.tensor(zeros);
   const Matrices grid = matrices_of(scales), packed = matrices_of(z.shape);
-  if (z.shape.size() != scales.size() || packed.count != grid.count ||
+  if (scales.size() < 2 || z.shape.size() != scales.size() || packed.count != grid.count ||
       packed.columns != grid.columns || packed.rows != words(grid.rows, bits))
     return invalid(cat("expected zeros of ", bits, " bits for scales of ", base::list_text(scales),
                        ", found ", base::printable(z.name), " of ", base::list_text(z.shape)));
@@ -104,7 +107,7 @@ Found find_integers(const Parts& parts, uint64_t codes, uint64_t scales, const s
   if (is_packed) {
     XD_TRY_SET(zeros, packed_zeros(parts, *zero, bits, s.shape));
   } else if (zero) {
-    XD_TRY_SET(zeros, values_of_codes(parts, *zero, decoder_of(DType::I8)));
+    XD_TRY_SET(zeros, byte_zeros(parts, *zero, s.shape));
   }
   if (zero) of.push_back(*zero);
   const auto decoder = packed_integers(bits, !is_packed);
@@ -119,7 +122,10 @@ Found find_integers(const Parts& parts, uint64_t codes, uint64_t scales, const s
   if (const auto index = parts.find(base + "_g_idx")) {
     XD_TRY_SET(const auto numbers, parts.integers(*index));
     const bool is_unused = std::find(numbers.begin(), numbers.end(), -1) != numbers.end();
-    if (!is_unused) groups = parts.expression(*index);
+    if (!is_unused) {
+      XD_TRY(check_groups(parts, *index, numbers, how.columns, matrices_of(s.shape).columns));
+      groups = parts.expression(*index);
+    }
     of.push_back(*index);
   }
   how.product = s.dtype;
@@ -180,10 +186,11 @@ Found find_mxfp4(const Parts& parts, uint64_t codes) {
   XD_TRY_SET(const uint64_t scales, parts.need(*base + "_scales", codes));
   const Tensor& s = parts.tensor(scales);
   const std::vector<uint64_t> blocks(t.shape.begin(), t.shape.end() - 1);
-  if (t.shape.back() != 16 || s.shape != blocks)
-    return invalid(cat("expected blocks of 16 bytes with a scale each, found ",
+  if (t.shape.back() != 16 || s.shape != blocks || s.dtype != DType::U8)
+    return invalid(cat("expected blocks of 16 bytes with a byte of scale each, found ",
                        base::printable(t.name), " of ", base::list_text(t.shape), " and ",
-                       base::printable(s.name), " of ", base::list_text(s.shape)));
+                       base::printable(s.name), " of type ", manifest::name(s.dtype), " and ",
+                       base::list_text(s.shape)));
   std::vector<uint64_t> shape(blocks.begin(), blocks.end() - 1);
   shape.back() = blocks[blocks.size() - 2];
   shape.push_back(blocks.back() * 32);

@@ -123,8 +123,7 @@ std::optional<uint64_t> Parts::find(const std::string& name) const {
 
 Result<uint64_t> Parts::need(const std::string& name, uint64_t of) const {
   if (const auto found = find(name)) return *found;
-  return corrupt(cat("expected ", base::printable(name), " beside the codes ",
-                     base::printable(tensor(of).name), " of type ",
+  return corrupt(cat("expected ", base::printable(name), " beside its codes of type ",
                      manifest::name(tensor(of).dtype),
                      ", found none: the model is incomplete, or its shards are not all there"));
 }

@@ -102,12 +102,7 @@ Found find_scaled(const Parts& parts, uint64_t codes) {
   XD_TRY_SET(Expression factor, scale_values(parts, *scales));
   std::optional<Expression> zeros;
   if (const auto zero = parts.find(t.target() + "_zero_point")) {
-    const Tensor& z = parts.tensor(*zero);
-    if (z.shape != s.shape || z.dtype != DType::I8)
-      return invalid(cat("expected ", base::printable(z.name), " of type I8 and ",
-                         base::list_text(s.shape), ", found ", manifest::name(z.dtype), " and ",
-                         base::list_text(z.shape)));
-    XD_TRY_SET(zeros, values_of_codes(parts, *zero, decoder_of(DType::I8)));
+    XD_TRY_SET(zeros, byte_zeros(parts, *zero, s.shape));
     out.of.push_back(*zero);
   }
   // compressed-tensors computes in the type of the scales (of bytes: in bfloat16); ModelOpt in that

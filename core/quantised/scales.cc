@@ -27,6 +27,29 @@ Result<Expression> scale_values(const Parts& parts, uint64_t scales) {
                      base::printable(t.name), " of type ", manifest::name(t.dtype)));
 }
 
+Result<Expression> byte_zeros(const Parts& parts, uint64_t zeros,
+                              const std::vector<uint64_t>& scales) {
+  const Tensor& z = parts.tensor(zeros);
+  if (z.dtype == DType::I8 && z.shape == scales)
+    return values_of_codes(parts, zeros, decoder_of(DType::I8));
+  return invalid(cat("expected ", base::printable(z.name), " of type I8 and ",
+                     base::list_text(scales), ", found ", manifest::name(z.dtype), " and ",
+                     base::list_text(z.shape)));
+}
+
+Result<void> check_groups(const Parts& parts, uint64_t index, std::span<const int64_t> groups,
+                          uint64_t columns, uint64_t limit) {
+  const std::string name = base::printable(parts.tensor(index).name);
+  if (groups.size() != columns)
+    return invalid(cat("expected a group for each of ", columns, " columns in ", name, ", found ",
+                       groups.size()));
+  for (const int64_t group : groups) {
+    if (group < 0 || static_cast<uint64_t>(group) >= limit)
+      return corrupt(cat("expected groups below ", limit, " in ", name, ", found ", group));
+  }
+  return {};
+}
+
 Result<Expression> two_level_scales(const Parts& parts, uint64_t scales, uint64_t second,
                                     Second is) {
   const Tensor& t = parts.tensor(scales);
@@ -41,6 +64,8 @@ Result<Expression> two_level_scales(const Parts& parts, uint64_t scales, uint64_
 
 Result<Expression> transposed(Expression of) {
   const auto shape = of.root().shape;
+  if (shape.size() < 2)
+    return invalid(cat("expected a matrix to transpose, found ", base::list_text(shape)));
   std::vector<uint64_t> order;
   for (uint64_t i = 0; i < shape.size(); ++i) order.push_back(i);
   std::swap(order[order.size() - 1], order[order.size() - 2]);

@@ -50,12 +50,18 @@ Result<transform::Expression> values_of_codes(const Parts& parts, uint64_t codes
                                               DecoderPtr decoder);
 // Scales as a factor of codes: floats as they are, codes as values. Errors: another type.
 Result<transform::Expression> scale_values(const Parts& parts, uint64_t scales);
+// Zeros of one signed byte for each scale. Errors: another type or shape.
+Result<transform::Expression> byte_zeros(const Parts& parts, uint64_t zeros,
+                                         const std::vector<uint64_t>& scales);
+// Errors: `groups`, which tensor `index` holds, are not one below `limit` for each column.
+Result<void> check_groups(const Parts& parts, uint64_t index, std::span<const int64_t> groups,
+                          uint64_t columns, uint64_t limit);
 // Scales that are codes with a scale of their own, one for all.
 enum class Second { kFactor, kDivisor };
 Result<transform::Expression> two_level_scales(const Parts& parts, uint64_t scales, uint64_t second,
                                                Second is);
 
-// The last two dimensions change places.
+// The last two dimensions change places. Errors: there are no two.
 Result<transform::Expression> transposed(transform::Expression of);
 // Of two codes for each byte.
 std::vector<uint64_t> with_pairs(std::vector<uint64_t> shape);

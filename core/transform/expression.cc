@@ -25,7 +25,7 @@ Result<uint64_t> row_codes_of(const Node& codes, const Dequantisation& how, uint
   const uint64_t elem_bits = manifest::info(codes.dtype).bits;
   const auto n = checked_product(codes.shape);
   const auto bits = how.decoder->row_bits(how.columns);
-  if (n && bits && *bits <= kMaxRowBits && elem_bits > 0 && elem_bits % 8 == 0 && rows > 0) {
+  if (n && bits && *bits <= kMaxRowBits && elem_bits > 0 && elem_bits % 8 == 0) {
     const uint64_t needed = blocks_of(*bits, elem_bits);
     if (checked_mul(needed, rows) == n) return needed;
   }
@@ -56,13 +56,17 @@ Result<uint64_t> count_matrices(const Dequantisation& how, DType dtype,
     if (!is_float(type))
       return invalid(cat("expected to compute in F32, BF16 or F16, found ", manifest::name(type)));
   }
+  const auto n = checked_product(shape), matrix = checked_mul(how.rows, how.columns);
+  if (n == 0)
+    return invalid(
+        cat("expected codes of a weight, found ", base::list_text(shape), " without elements"));
+  if (!n || !matrix || *matrix == 0 || *n % *matrix != 0)
+    return invalid(cat("expected matrices of ", how.rows, " x ", how.columns, ", found ",
+                       base::list_text(shape)));
   if (how.block_rows == 0 || how.block_columns == 0)
     return invalid(
         cat("expected blocks of 1 x 1 or more, found ", how.block_rows, " x ", how.block_columns));
-  const auto n = checked_product(shape), matrix = checked_mul(how.rows, how.columns);
-  if (n && matrix && *matrix > 0 && *n % *matrix == 0) return *n / *matrix;
-  return invalid(cat("expected matrices of ", how.rows, " x ", how.columns, ", found ",
-                     base::list_text(shape)));
+  return *n / *matrix;
 }
 
 }  // namespace
