@@ -1,6 +1,7 @@
 #include "core/transform/dequantise.h"
 
 #include "core/transform/cast.h"
+#include "core/transform/loops.h"
 
 #include <algorithm>
 #include <cstring>
