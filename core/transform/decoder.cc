@@ -99,6 +99,18 @@ struct Half {
   }
 };
 
+// 2^(code - 127 - less), which is below the normal floats where the code is not above `less`.
+template <int less>
+struct Exponent {
+  XD_FAST static __m256 values(__m128i codes, const float*) {
+    const __m256i above = _mm256_sub_epi32(_mm256_cvtepu8_epi32(codes), _mm256_set1_epi32(less));
+    const __m256i below = _mm256_sub_epi32(_mm256_setzero_si256(), above);  // large if negative
+    const __m256i normal = _mm256_slli_epi32(_mm256_max_epi32(above, _mm256_setzero_si256()), 23);
+    const __m256i small = _mm256_srlv_epi32(_mm256_set1_epi32(1 << 22), below);
+    return _mm256_castsi256_ps(_mm256_or_si256(normal, small));
+  }
+};
+
 template <class Eight>
 XD_FAST void compute(const float* values, const std::byte* codes, uint64_t n, float* out) {
   uint64_t i = 0;
@@ -111,7 +123,10 @@ XD_FAST void compute(const float* values, const std::byte* codes, uint64_t n, fl
 
 // Whichever gives all of the table's 256 values, bit for bit.
 auto find_arithmetic(const std::vector<float>& values) {
-  constexpr decltype(&compute<Signed>) kAll[] = {compute<Signed>, compute<Counted>,
+  constexpr decltype(&compute<Signed>) kAll[] = {compute<Signed>,
+                                                 compute<Counted>,
+                                                 compute<Exponent<0>>,
+                                                 compute<Exponent<1>>,
                                                  compute<Half<7, 0x7E, 256>>,  // E4M3
                                                  compute<Half<8, 0x7C, 1>>};   // E5M2
   std::array<std::byte, 256> codes;
