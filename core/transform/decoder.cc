@@ -1,5 +1,7 @@
 #include "core/transform/decoder.h"
 
+#include "core/transform/processor.h"
+
 #include <crossdock/bytes.hpp>
 
 #include <algorithm>
@@ -9,29 +11,12 @@
 #include <limits>
 #include <utility>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace crossdock::transform {
 
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// A loop is compiled twice: for every processor, and for those with AVX2 and BMI2, whose shifts by
-// a variable are one operation each.
-#if defined(__x86_64__)
-#define XD_FAST __attribute__((target("avx2,bmi2")))
-bool is_fast() {
-  static const bool fast = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-  return fast;
-}
-#else
-#define XD_FAST
-constexpr bool is_fast() { return false; }
-#endif
 
 // Eight codes are `bits` bytes, and so one little-endian number.
 struct Groups {
@@ -90,68 +75,72 @@ XD_FAST void run_few(const Groups& groups, const std::byte* codes, uint64_t firs
                                              _mm256_permutevar8x32_ps(high, code), is_high));
   });
 }
+
+// Of eight bytes: signed integers, those counted from the table's first, and floats that are halves
+// but for their bias: a sign, and a magnitude that is shifted into place, NaN above `last`.
+struct Signed {
+  XD_FAST static __m256 values(__m128i codes, const float*) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+  }
+};
+struct Counted {
+  XD_FAST static __m256 values(__m128i codes, const float* table) {
+    return _mm256_add_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(codes)), _mm256_set1_ps(*table));
+  }
+};
+template <int shift, short last, int factor>
+struct Half {
+  XD_FAST static __m256 values(__m128i codes, const float*) {
+    const __m128i wide = _mm_cvtepi8_epi16(codes);
+    const __m128i sign = _mm_and_si128(wide, _mm_set1_epi16(static_cast<short>(0x8000)));
+    const __m128i magnitude = _mm_and_si128(wide, _mm_set1_epi16(0x7F));
+    const __m128i is_nan = _mm_cmpgt_epi16(magnitude, _mm_set1_epi16(last));
+    const __m128i half =
+        _mm_blendv_epi8(_mm_slli_epi16(magnitude, shift), _mm_set1_epi16(0x7E00), is_nan);
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, half)), _mm256_set1_ps(factor));
+  }
+};
+
+// 2^(code - 127 - less), which is below the normal floats where the code is not above `less`.
+template <int less>
+struct Exponent {
+  XD_FAST static __m256 values(__m128i codes, const float*) {
+    const __m256i above = _mm256_sub_epi32(_mm256_cvtepu8_epi32(codes), _mm256_set1_epi32(less));
+    const __m256i below = _mm256_sub_epi32(_mm256_setzero_si256(), above);  // large if negative
+    const __m256i normal = _mm256_slli_epi32(_mm256_max_epi32(above, _mm256_setzero_si256()), 23);
+    const __m256i small = _mm256_srlv_epi32(_mm256_set1_epi32(1 << 22), below);
+    return _mm256_castsi256_ps(_mm256_or_si256(normal, small));
+  }
+};
+
+template <class Eight>
+XD_FAST void compute(const float* values, const std::byte* codes, uint64_t n, float* out) {
+  uint64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + i));
+    _mm256_storeu_ps(out + i, Eight::values(eight, values));
+  }
+  for (; i < n; ++i) out[i] = values[static_cast<uint8_t>(codes[i])];
+}
+
+// Whichever gives all of the table's 256 values, bit for bit.
+auto find_arithmetic(const std::vector<float>& values) {
+  constexpr decltype(&compute<Signed>) kAll[] = {compute<Signed>,
+                                                 compute<Counted>,
+                                                 compute<Exponent<0>>,
+                                                 compute<Exponent<1>>,
+                                                 compute<Half<7, 0x7E, 256>>,  // E4M3
+                                                 compute<Half<8, 0x7C, 1>>};   // E5M2
+  std::array<std::byte, 256> codes;
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::byte>(i);
+  for (const auto computes : kAll) {
+    float got[256];
+    computes(values.data(), codes.data(), codes.size(), got);
+    if (std::memcmp(got, values.data(), sizeof got) == 0) return computes;
+  }
+  return decltype(&compute<Signed>){nullptr};
+}
 #endif
-
-// ---- loops over values
-
-template <class Change>
-[[gnu::always_inline]] inline void each(float* values, const Blocks& by, size_t n, Change change) {
-  const float* number = by.values;
-  if (by.block == 1) {
-    for (size_t i = 0; i < n; ++i) values[i] = change(values[i], number[i]);
-    return;
-  }
-  for (uint64_t left = by.left; n > 0; left = by.block, ++number) {
-    const auto some = static_cast<size_t>(std::min<uint64_t>(left, n));
-    const float all = *number;
-    for (size_t i = 0; i < some; ++i) values[i] = change(values[i], all);
-    values += some;
-    n -= some;
-  }
-}
-constexpr auto kSubtract = [](float a, float b) { return a - b; };
-constexpr auto kMultiply = [](float a, float b) { return a * b; };
-constexpr auto kDivide = [](float a, float b) { return a / b; };
-
-template <auto Change>
-XD_FAST void each_fast(float* values, const Blocks& by, size_t n) {
-  each(values, by, n, Change);
-}
-template <auto Change>
-void either(float* values, const Blocks& by, size_t n) {
-  is_fast() ? each_fast<Change>(values, by, n) : each(values, by, n, Change);
-}
-
-[[gnu::always_inline]] inline void round_all(float* values, size_t n) {
-  for (size_t i = 0; i < n; ++i) {
-    const auto bits = std::bit_cast<uint32_t>(values[i]);
-    const bool is_nan = (bits & 0x7FFFFFFF) > 0x7F800000;
-    const uint32_t rounded = is_nan ? bits | 0x400000 : bits + 0x7FFF + (bits >> 16 & 1);
-    values[i] = std::bit_cast<float>(rounded & 0xFFFF0000);
-  }
-}
-XD_FAST void round_fast(float* values, size_t n) { round_all(values, n); }
-
-template <class T>
-[[gnu::always_inline]] inline void pick_all(const std::byte* groups, const std::byte* from,
-                                            std::byte* out, size_t n) {
-  for (size_t i = 0; i < n; ++i) {
-    int32_t group;
-    std::memcpy(&group, groups + i * sizeof group, sizeof group);
-    std::memcpy(out + i * sizeof(T), from + static_cast<uint32_t>(group) * sizeof(T), sizeof(T));
-  }
-}
-
-[[gnu::always_inline]] inline uint32_t largest(const std::byte* numbers, size_t n) {
-  uint32_t out = 0;
-  for (size_t i = 0; i < n; ++i) {
-    uint32_t number;
-    std::memcpy(&number, numbers + i * sizeof number, sizeof number);
-    out = std::max(out, number);
-  }
-  return out;
-}
-XD_FAST uint32_t largest_fast(const std::byte* numbers, size_t n) { return largest(numbers, n); }
 
 // Of a float with so many bits for exponent and mantissa, without special codes.
 std::vector<float> small_floats(int exponent_bits, int mantissa_bits, int bias) {
@@ -180,6 +169,9 @@ Decoder::Decoder(std::string name, uint32_t bits, std::vector<float> values, Cod
     shifts_[i] = static_cast<uint8_t>(place * bits);
   }
   for (size_t i = 0; bits <= 4 && i < few_.size(); ++i) few_[i] = values_[i % values_.size()];
+#if defined(__x86_64__)
+  if (bits == 8 && is_fast()) arithmetic_ = find_arithmetic(values_);
+#endif
 }
 
 std::optional<uint64_t> Decoder::row_bits(uint64_t codes) const {
@@ -188,6 +180,7 @@ std::optional<uint64_t> Decoder::row_bits(uint64_t codes) const {
 }
 
 void Decoder::decode(const std::byte* codes, uint64_t first, uint64_t n, float* out) const {
+  if (arithmetic_) return arithmetic_(values_.data(), codes + first, n, out);
   const Groups groups{values_.data(), few_.data(), shifts_.data(), bits_};
 #if defined(__x86_64__)
   if (is_fast()) return (bits_ <= 4 ? run_few : run_fast)(groups, codes, first, n, out);
@@ -244,24 +237,6 @@ std::vector<float> signed_values() {
   for (int code = 0; code < 256; ++code)
     out.push_back(static_cast<float>(static_cast<int8_t>(code)));
   return out;
-}
-
-void subtract(float* values, const Blocks& by, size_t n) { either<kSubtract>(values, by, n); }
-void multiply(float* values, const Blocks& by, size_t n) { either<kMultiply>(values, by, n); }
-void divide(float* values, const Blocks& by, size_t n) { either<kDivide>(values, by, n); }
-
-void round_to_bf16(float* values, size_t n) {
-  is_fast() ? round_fast(values, n) : round_all(values, n);
-}
-
-std::optional<int32_t> pick(const std::byte* groups, const std::byte* from, size_t elem_bytes,
-                            uint64_t n_groups, std::byte* out, size_t n) {
-  // One that is below 0 is a large one without its sign.
-  const uint32_t most = is_fast() ? largest_fast(groups, n) : largest(groups, n);
-  if (n > 0 && most >= n_groups) return static_cast<int32_t>(most);
-  elem_bytes == 2 ? pick_all<uint16_t>(groups, from, out, n)
-                  : pick_all<uint32_t>(groups, from, out, n);
-  return std::nullopt;
 }
 
 }  // namespace crossdock::transform

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +45,9 @@ class Decoder {
   std::vector<float> values_;
   std::array<uint8_t, 8> shifts_{};  // of each of eight codes
   std::array<float, 16> few_{};      // of codes of 1 to 4 bits: values_, again and again
+  // Of codes of 8 bits: what computes the same values faster than they are looked up.
+  void (*arithmetic_)(const float* values, const std::byte* codes, uint64_t n,
+                      float* out) = nullptr;
 };
 
 // Values of codes, for makers of decoders. Sources: the OCP specifications of 8-bit floating point
@@ -60,24 +62,5 @@ std::vector<float> e2m3_values();  // of 6 bits
 std::vector<float> exponents(bool is_e8m0);
 std::vector<float> unsigned_values(uint32_t bits);
 std::vector<float> signed_values();  // of 8 bits
-
-// ---- what is done with n values then. The file is compiled with -fno-trapping-math and without
-// fused operations: each rounds once, in this order.
-
-// One number for each `block` of values, for the first only those that are `left` of it.
-struct Blocks {
-  const float* values;
-  uint64_t left = 1, block = 1;
-};
-void subtract(float* values, const Blocks& by, size_t n);
-void multiply(float* values, const Blocks& by, size_t n);
-void divide(float* values, const Blocks& by, size_t n);
-// To what bfloat16 holds, as casting there and back does.
-void round_to_bf16(float* values, size_t n);
-
-// Puts down of each of n groups, which are int32, its element of `from`: 2 or 4 bytes. Nothing, but
-// a group that is none of `n_groups`, if there is any.
-std::optional<int32_t> pick(const std::byte* groups, const std::byte* from, size_t elem_bytes,
-                            uint64_t n_groups, std::byte* out, size_t n);
 
 }  // namespace crossdock::transform

@@ -1,6 +1,7 @@
 #include "core/transform/dequantise.h"
 
 #include "core/transform/cast.h"
+#include "core/transform/loops.h"
 
 #include <algorithm>
 #include <cstring>
@@ -27,6 +28,7 @@ class Dequantise {
       : nodes_(nodes),
         node_(std::get<Node::Dequantised>(node.what)),
         dtype_(node.dtype),
+        out_bytes_(elem_bytes(node)),
         ahead_(ahead),
         read_(read) {
     // No value, and no group, takes more than a float.
@@ -36,23 +38,60 @@ class Dequantise {
     }
   }
 
-  Result<void> run(uint64_t begin, std::span<std::byte> out) {
-    const uint64_t out_bytes = manifest::info(dtype_).bits / 8;
-    uint64_t left = out.size() / out_bytes;
-    last_row_ = (begin + left - 1) / node_.columns;
-    while (left > 0) {
-      row_ = begin / node_.columns;
-      column_ = begin % node_.columns;
-      const uint64_t n = std::min({left, piece_, node_.columns - column_});
-      XD_TRY(piece(n, out.data()));
-      out = out.subspan(n * out_bytes);
-      begin += n;
-      left -= n;
+  Result<void> run(const Runs& runs, std::span<std::byte> out) {
+    const uint64_t n_bytes = out.size() / runs.count, n = n_bytes / out_bytes_;
+    const uint64_t column = runs.begin % node_.columns, rows = runs.stride / node_.columns;
+    const bool is_column = runs.stride == rows * node_.columns;
+    if (!is_column || n > std::min(piece_, node_.columns - column)) {
+      for (uint64_t i = 0; i < runs.count; ++i)
+        XD_TRY(run(runs.begin + i * runs.stride, out.subspan(i * n_bytes, n_bytes)));
+      return {};
+    }
+    // As of a transposed tensor: the same columns of rows.
+    set_columns(column, n);
+    row_ = runs.begin / node_.columns;
+    for (uint64_t i = 0; i < runs.count; ++i, row_ += rows) {
+      last_row_ = row_;
+      XD_TRY(piece(out.data() + i * n_bytes));
     }
     return {};
   }
 
  private:
+  Result<void> run(uint64_t begin, std::span<std::byte> out) {
+    uint64_t left = out.size() / out_bytes_, column = begin % node_.columns;
+    row_ = begin / node_.columns;
+    last_row_ = (begin + left - 1) / node_.columns;
+    for (; left > 0; ++row_, column = 0) {
+      while (left > 0 && column < node_.columns) {
+        const uint64_t n = std::min({left, piece_, node_.columns - column});
+        set_columns(column, n);
+        XD_TRY(piece(out.data()));
+        out = out.subspan(n * out_bytes_);
+        column += n;
+        left -= n;
+      }
+    }
+    return {};
+  }
+
+  // What the columns take of a row of each operand.
+  void set_columns(uint64_t begin, uint64_t n) {
+    const uint64_t bits = node_.decoder->bits(), elem_bits = 8 * elem_bytes(nodes_[node_.codes]);
+    const uint64_t first_bit = begin / 8 * 8 * bits;  // of eight codes that the first is among
+    // Whole eights, as far as the row goes: a code may lie behind those that follow it.
+    const uint64_t end_bit = (begin + n + 7) / 8 * 8 * bits;
+    const uint64_t end = std::min((end_bit + elem_bits - 1) / elem_bits, node_.row_codes);
+    columns_ = {begin, n, first_bit / elem_bits, end};
+    columns_.skipped = first_bit / 8 - columns_.first_code * elem_bits / 8;
+    columns_.end_scale = node_.scale_columns;
+    if (node_.groups) return;
+    columns_.block = node_.block_columns;
+    columns_.first_scale = begin / columns_.block;
+    columns_.end_scale = (begin + n - 1) / columns_.block + 1;
+    columns_.left = columns_.block - begin % columns_.block;
+  }
+
   // The elements [begin, end) of an operand, of which all before `wanted` will be asked for.
   Result<const std::byte*> get(Operand operand, uint32_t child, uint64_t begin, uint64_t end,
                                uint64_t wanted) {
@@ -77,15 +116,20 @@ class Dequantise {
     return window.room.data() + (begin - window.begin) * size;
   }
 
-  Result<void> piece(uint64_t n, std::byte* out) {
+  // The columns of the row at hand.
+  Result<void> piece(std::byte* out) {
+    const uint64_t n = columns_.n;
     alignas(64) float values[kPiece], by[kPiece];
-    XD_TRY(codes(n, values));
+    XD_TRY_SET(const std::byte* codes,
+               get(kCodes, node_.codes, row_ * node_.row_codes + columns_.first_code,
+                   row_ * node_.row_codes + columns_.end_code, (last_row_ + 1) * node_.row_codes));
+    node_.decoder->decode(codes + columns_.skipped, columns_.begin % 8, n, values);
     if (node_.zeros) {
-      XD_TRY_SET(const Blocks zeros, spread(kZeros, *node_.zeros, n, by));
+      XD_TRY_SET(const Blocks zeros, spread(kZeros, *node_.zeros, by));
       subtract(values, zeros, n);
     }
     if (node_.scales) {
-      XD_TRY_SET(const Blocks scales, spread(kScales, *node_.scales, n, by));
+      XD_TRY_SET(const Blocks scales, spread(kScales, *node_.scales, by));
       node_.divides ? divide(values, scales, n) : multiply(values, scales, n);
     }
     if (node_.factor != 1) multiply(values, {&node_.factor, n, n}, n);
@@ -94,42 +138,37 @@ class Dequantise {
     return {};
   }
 
-  // Decodes whole eights of codes, as far as the row goes: one may lie behind those that follow it.
-  Result<void> codes(uint64_t n, float* out) {
-    const uint64_t bits = node_.decoder->bits(), elem_bits = 8 * elem_bytes(nodes_[node_.codes]);
-    const uint64_t first_bit = column_ / 8 * 8 * bits;
-    const uint64_t first = first_bit / elem_bits;
-    const uint64_t end_bit = (column_ + n + 7) / 8 * 8 * bits;
-    const uint64_t end = std::min((end_bit + elem_bits - 1) / elem_bits, node_.row_codes);
-    XD_TRY_SET(const std::byte* at,
-               get(kCodes, node_.codes, row_ * node_.row_codes + first,
-                   row_ * node_.row_codes + end, (last_row_ + 1) * node_.row_codes));
-    node_.decoder->decode(at + (first_bit - first * elem_bits) / 8, column_ % 8, n, out);
-    return {};
-  }
-
   uint64_t scale_row(uint64_t row) const {
+    if (node_.block_rows == 1) return row;
     return row / node_.rows * node_.scale_rows + row % node_.rows / node_.block_rows;
   }
 
-  // The scales, or zeros, of n codes; in `room` for so many.
-  Result<Blocks> spread(Operand operand, uint32_t child, uint64_t n, float* room) {
+  // The scales, or zeros, of the columns; in `room` for one for each.
+  Result<Blocks> spread(Operand operand, uint32_t child, float* room) {
     const uint64_t row = scale_row(row_) * node_.scale_columns;
     const uint64_t wanted = (scale_row(last_row_) + 1) * node_.scale_columns;
     const Node& scales = nodes_[child];
-    const uint64_t block = node_.groups ? 1 : node_.block_columns;
-    const uint64_t first = node_.groups ? 0 : column_ / block;
-    const uint64_t end = node_.groups ? node_.scale_columns : (column_ + n - 1) / block + 1;
-    XD_TRY_SET(const std::byte* at, get(operand, child, row + first, row + end, wanted));
-    const uint64_t count = node_.groups ? n : end - first;
+    XD_TRY_SET(const std::byte* at,
+               get(operand, child, row + columns_.first_scale, row + columns_.end_scale, wanted));
+    uint64_t count = columns_.end_scale - columns_.first_scale;
     std::byte picked[4 * kPiece];
     if (node_.groups) {
-      XD_TRY(pick_groups(at, elem_bytes(scales), n, picked));
+      XD_TRY(pick_groups(at, elem_bytes(scales), picked));
       at = picked;
+      count = columns_.n;
     }
     find_cast(scales.dtype, DType::F32)(at, reinterpret_cast<std::byte*>(room), count);
     if (operand == kScales) round(node_.scale, room, count);
-    return Blocks{room, block - column_ % block, block};
+    return Blocks{room, columns_.left, columns_.block};
+  }
+
+  // Of each column the scale of its group.
+  Result<void> pick_groups(const std::byte* scales, uint64_t size, std::byte* out) {
+    const uint64_t begin = columns_.begin, n = columns_.n;
+    XD_TRY_SET(const std::byte* at, get(kGroups, *node_.groups, begin, begin + n, node_.columns));
+    if (const auto wrong = pick(at, scales, size, node_.scale_columns, out, n))
+      return corrupt(cat("expected groups below ", node_.scale_columns, ", found ", *wrong));
+    return {};
   }
 
   static void round(DType to, float* values, uint64_t n) {
@@ -141,23 +180,25 @@ class Dequantise {
     find_cast(to, DType::F32)(rounded, raw, n);
   }
 
-  // Of each column the scale of its group.
-  Result<void> pick_groups(const std::byte* scales, uint64_t size, uint64_t n, std::byte* out) {
-    XD_TRY_SET(const std::byte* at,
-               get(kGroups, *node_.groups, column_, column_ + n, node_.columns));
-    if (const auto wrong = pick(at, scales, size, node_.scale_columns, out, n))
-      return corrupt(cat("expected groups below ", node_.scale_columns, ", found ", *wrong));
-    return {};
-  }
+  // Of the piece at hand: columns [begin, begin + n) of a row.
+  struct Columns {
+    uint64_t begin = 0, n = 0;
+    uint64_t first_code = 0, end_code = 0;    // elements of a row of codes
+    uint64_t skipped = 0;                     // bytes of the first of them
+    uint64_t first_scale = 0, end_scale = 0;  // of a row of scales, or zeros
+    uint64_t left = 1, block = 1;             // columns of the first scale, and of each
+  };
 
   const std::span<const Node> nodes_;
   const Node::Dequantised& node_;
   const DType dtype_;
+  const uint64_t out_bytes_;
   ReadAhead& ahead_;
   const ReadChild& read_;
-  uint64_t piece_ = kPiece;        // elements at once
-  uint64_t row_ = 0, column_ = 0;  // of the piece at hand
-  uint64_t last_row_ = 0;          // of all that is asked for
+  uint64_t piece_ = kPiece;  // elements at once
+  Columns columns_;
+  uint64_t row_ = 0;
+  uint64_t last_row_ = 0;  // of all that is asked for
 };
 
 }  // namespace
@@ -177,10 +218,10 @@ ReadAhead::ReadAhead(const Node::Dequantised& node, std::span<std::byte> scratch
   }
 }
 
-Result<void> dequantise(std::span<const Node> nodes, const Node& node, uint64_t begin,
+Result<void> dequantise(std::span<const Node> nodes, const Node& node, const Runs& runs,
                         std::span<std::byte> out, ReadAhead& ahead, const ReadChild& read) {
   if (out.empty()) return {};
-  return Dequantise(nodes, node, ahead, read).run(begin, out);
+  return Dequantise(nodes, node, ahead, read).run(runs, out);
 }
 
 }  // namespace crossdock::transform

@@ -28,8 +28,8 @@ struct ReadAhead {
 using ReadChild =
     std::function<Result<void>(uint32_t child, uint64_t begin, std::span<std::byte> out)>;
 
-// Fills `out` with the values of `node`, one of `nodes`, from `begin` on.
-Result<void> dequantise(std::span<const Node> nodes, const Node& node, uint64_t begin,
+// Fills `out` with runs of the values of `node`, one of `nodes`.
+Result<void> dequantise(std::span<const Node> nodes, const Node& node, const Runs& runs,
                         std::span<std::byte> out, ReadAhead& ahead, const ReadChild& read);
 
 }  // namespace crossdock::transform

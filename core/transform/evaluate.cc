@@ -32,19 +32,30 @@ class Evaluation {
   Evaluation(const std::vector<Node>& nodes, const ReadStored& read) : nodes_(nodes), read_(read) {}
 
   // `scratch` is all that the node and those below it may use.
-  Result<void> run(uint32_t index, uint64_t begin, std::span<std::byte> out,
+  Result<void> run(uint32_t index, const Runs& runs, std::span<std::byte> out,
                    std::span<std::byte> scratch) {
     const Node& node = nodes_[index];
+    if (const auto* dequantised = std::get_if<Node::Dequantised>(&node.what))
+      return run_dequantised(node, *dequantised, runs, out, scratch);
+    const uint64_t n_bytes = out.size() / runs.count;
+    for (uint64_t i = 0; i < runs.count; ++i)
+      XD_TRY(run(node, runs.begin + i * runs.stride, out.subspan(i * n_bytes, n_bytes), scratch));
+    return {};
+  }
+
+ private:
+  static uint64_t elem_bytes(const Node& node) { return manifest::info(node.dtype).bits / 8; }
+
+  Result<void> run(const Node& node, uint64_t begin, std::span<std::byte> out,
+                   std::span<std::byte> scratch) {
     if (const auto* stored = std::get_if<Node::Stored>(&node.what))
       return read_(stored->tensor, begin, out.size() / elem_bytes(node), out);
     if (const auto* viewed = std::get_if<Node::Viewed>(&node.what))
       return run_view(node, *viewed, begin, out, scratch);
     if (const auto* concat = std::get_if<Node::Concat>(&node.what))
       return run_concat(node, *concat, begin, out, scratch);
-    if (const auto* dequantised = std::get_if<Node::Dequantised>(&node.what))
-      return run_dequantised(node, *dequantised, begin, out, scratch);
     const auto& map = std::get<Node::Map>(node.what);
-    XD_TRY(run(map.of, begin, out, scratch));
+    XD_TRY(run(map.of, {begin}, out, scratch));
     if (map.mapping == Mapping::kAddWord) {
       change_each<uint32_t>(out, [&](uint32_t value) { return value + map.word; });
     } else {
@@ -53,14 +64,11 @@ class Evaluation {
     return {};
   }
 
- private:
-  static uint64_t elem_bytes(const Node& node) { return manifest::info(node.dtype).bits / 8; }
-
   // A view that gathers takes one block of the scratch, and leaves the others to what it asks.
   Result<void> run_view(const Node& node, const Node::Viewed& viewed, uint64_t begin,
                         std::span<std::byte> out, std::span<std::byte> scratch) {
     if (node.scratch_blocks == nodes_[viewed.of].scratch_blocks)
-      return run(viewed.of, viewed.offset + begin, out, scratch);  // a run of what is below
+      return run(viewed.of, {viewed.offset + begin}, out, scratch);  // a run of what is below
     const auto mine = scratch.first(scratch.size() / node.scratch_blocks);
     const auto below = scratch.subspan(mine.size());
     release(mine);
@@ -68,7 +76,7 @@ class Evaluation {
     const bool is_computed = nodes_[viewed.of].scratch_blocks > 0;
     return gather(
         viewed.factors, viewed.offset, elem_bytes(node), begin, out, mine,
-        [&](uint64_t from, std::span<std::byte> to) { return run(viewed.of, from, to, below); },
+        [&](const Runs& runs, std::span<std::byte> to) { return run(viewed.of, runs, to, below); },
         is_computed ? kCallBytes / 4 : kCallBytes);
   }
 
@@ -85,7 +93,7 @@ class Evaluation {
           continue;
         }
         const uint64_t n = std::min(inner - at, out.size() / size);
-        XD_TRY(run(concat.of[i], step * inner + at, out.first(n * size), scratch));
+        XD_TRY(run(concat.of[i], {step * inner + at}, out.first(n * size), scratch));
         out = out.subspan(n * size);
         begin += n;
         at = 0;
@@ -95,13 +103,13 @@ class Evaluation {
   }
 
   Result<void> run_dequantised(const Node& node, const Node::Dequantised& dequantised,
-                               uint64_t begin, std::span<std::byte> out,
+                               const Runs& runs, std::span<std::byte> out,
                                std::span<std::byte> scratch) {
     const auto mine = scratch.first(scratch.size() / node.scratch_blocks);
     const auto below = scratch.subspan(mine.size());
-    return dequantise(nodes_, node, begin, out, claim(mine, dequantised),
+    return dequantise(nodes_, node, runs, out, claim(mine, dequantised),
                       [&](uint32_t child, uint64_t from, std::span<std::byte> to) {
-                        return run(child, from, to, below);
+                        return run(child, {from}, to, below);
                       });
   }
 
@@ -136,7 +144,7 @@ class Evaluation {
 Result<void> Expression::evaluate(uint64_t begin, std::span<std::byte> out,
                                   std::span<std::byte> scratch, const ReadStored& read) const {
   return Evaluation(nodes_, read)
-      .run(static_cast<uint32_t>(nodes_.size() - 1), begin, out, scratch);
+      .run(static_cast<uint32_t>(nodes_.size() - 1), {begin}, out, scratch);
 }
 
 }  // namespace crossdock::transform

@@ -86,12 +86,12 @@ class Gather {
     }
     const bool ends_in_run = !factors_.empty() && factors_.back().stride == 1;
     if (count == (ends_in_run ? extent_.back() : 1))
-      return read_(below, out_.subspan(out * elem_, count * elem_));
+      return read_({below}, out_.subspan(out * elem_, count * elem_));
     const uint64_t unwanted = span - std::min(span, different);
     const bool is_cheap = span * elem_ <= kNearBytes || unwanted <= different;
     if (span <= scratch_.size() / elem_ && is_cheap &&
         unwanted * elem_ / call_bytes_ < different / run) {
-      XD_TRY(read_(below, scratch_.first(span * elem_)));
+      XD_TRY(read_({below}, scratch_.first(span * elem_)));
       for (size_t d = 0; d < strides_.size(); ++d) strides_[d] = factors_[d].stride;
       return copy(out), Result<void>();
     }
@@ -112,22 +112,26 @@ class Gather {
   }
 
   // Into the scratch, one after the other: what is written from there is more than an element at
-  // each of many places.
+  // each of many places. Those of the innermost factor that is not the run itself are one read.
   Result<void> read_runs(uint64_t below, uint64_t run, uint64_t runs) {
+    size_t inner = extent_.size();
     uint64_t n = run;
     for (size_t d = extent_.size(); d-- > 0;) {
       const bool is_run = factors_[d].stride == 1;
       strides_[d] = is_run ? 1 : n;
-      if (!is_run) n *= extent_[d];
+      if (is_run) continue;
+      n *= extent_[d];
+      if (inner == extent_.size()) inner = d;
     }
-    for (uint64_t i = 0; i < runs; ++i) {
+    const uint64_t count = extent_[inner], n_bytes = count * run * elem_;
+    for (uint64_t i = 0; i < runs / count; ++i) {
       uint64_t at = below, rest = i;
-      for (size_t d = extent_.size(); d-- > 0;) {
+      for (size_t d = inner; d-- > 0;) {
         if (factors_[d].stride == 1) continue;
         at += rest % extent_[d] * factors_[d].stride;
         rest /= extent_[d];
       }
-      XD_TRY(read_(at, scratch_.subspan(i * run * elem_, run * elem_)));
+      XD_TRY(read_({at, count, factors_[inner].stride}, scratch_.subspan(i * n_bytes, n_bytes)));
     }
     return {};
   }

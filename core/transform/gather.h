@@ -9,8 +9,15 @@
 
 namespace crossdock::transform {
 
-// Fills `out` with the elements [begin, begin + out.size() / elem_bytes) below the view.
-using ReadBelow = std::function<Result<void>(uint64_t begin, std::span<std::byte> out)>;
+// Runs of elements below the view: `count` of one length, whose first elements are `begin` and each
+// `stride` further.
+struct Runs {
+  uint64_t begin = 0;
+  uint64_t count = 1, stride = 0;
+};
+
+// Fills `out` with runs, one after the other.
+using ReadBelow = std::function<Result<void>(const Runs& runs, std::span<std::byte> out)>;
 
 // To read so many bytes of a file, which nobody wants, costs about as much as another call.
 inline constexpr uint64_t kCallBytes = 4 << 10;

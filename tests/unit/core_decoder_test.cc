@@ -3,6 +3,7 @@
 #include "core/transform/decoder.h"
 
 #include "core/transform/cast.h"
+#include "core/transform/loops.h"
 #include "tests/catch.h"
 
 #include <bit>
@@ -68,6 +69,26 @@ TEST_CASE("decoder: codes of any size and order, any range of them") {
         decoder.decode(codes.data(), first, n, got.data());
         REQUIRE(same_bits(got, want));
       }
+    }
+  }
+}
+
+TEST_CASE("decoder: what is computed is what the table has") {
+  auto counted = unsigned_values(8), rotated = counted;
+  for (float& value : counted) value -= 128;
+  std::rotate(rotated.begin(), rotated.begin() + 1, rotated.end());
+  for (const auto& values :
+       {e4m3_values(), e5m2_values(), e4m3fnuz_values(), e5m2fnuz_values(), exponents(true),
+        exponents(false), signed_values(), unsigned_values(8), counted, rotated}) {
+    const Decoder decoder("table", 8, values);
+    const auto codes = random_bytes(2000 + Decoder::kSlack);
+    for (uint64_t n = 0; n < 2000; n += 1 + n / 3) {
+      const uint64_t first = pick_below(2000 - n);
+      std::vector<float> want, got(n);
+      for (uint64_t i = 0; i < n; ++i)
+        want.push_back(values[static_cast<uint8_t>(codes[first + i])]);
+      decoder.decode(codes.data(), first, n, got.data());
+      REQUIRE(same_bits(got, want));
     }
   }
 }

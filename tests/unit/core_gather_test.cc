@@ -19,13 +19,17 @@ struct Storage {
 
   explicit Storage(size_t n) : values(n) { std::iota(values.begin(), values.end(), T{1}); }
   ReadBelow reader(uint64_t elem_bytes = sizeof(T)) {
-    return [this, elem_bytes](uint64_t begin, std::span<std::byte> out) -> Result<void> {
+    return [this, elem_bytes](const Runs& runs, std::span<std::byte> out) -> Result<void> {
       const auto bytes = std::as_bytes(std::span(values));
-      const uint64_t offset = begin * elem_bytes;
-      REQUIRE(offset + out.size() <= bytes.size());
-      std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(offset), out.size(), out.begin());
-      ++reads;
-      most = std::max<uint64_t>(most, out.size());
+      const uint64_t n_bytes = out.size() / runs.count;
+      for (uint64_t i = 0; i < runs.count; ++i) {
+        const uint64_t offset = (runs.begin + i * runs.stride) * elem_bytes;
+        REQUIRE(offset + n_bytes <= bytes.size());
+        std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(offset), n_bytes,
+                    out.begin() + static_cast<ptrdiff_t>(i * n_bytes));
+        ++reads;
+        most = std::max(most, n_bytes);
+      }
       return {};
     };
   }
@@ -184,7 +188,7 @@ TEST_CASE("gather: an element that is repeated is read once") {
 
 TEST_CASE("gather: an error of the source is passed on") {
   std::vector<std::byte> block(64), out(16);
-  const auto failing = [](uint64_t, std::span<std::byte>) -> Result<void> {
+  const auto failing = [](const Runs&, std::span<std::byte>) -> Result<void> {
     return Error{XD_IO, "gone"};
   };
   const auto factors = Strided{{2, 2}, {1, 2}}.view().factors();

@@ -40,10 +40,14 @@ struct Stored {
   std::vector<uint32_t> values;
   uint64_t reads = 0;
   ReadBelow read() {
-    return [this](uint64_t begin, std::span<std::byte> out) -> Result<void> {
-      ++reads;
-      REQUIRE(begin + out.size() / 4 <= values.size());
-      std::memcpy(out.data(), values.data() + begin, out.size());
+    return [this](const Runs& runs, std::span<std::byte> out) -> Result<void> {
+      const uint64_t n = out.size() / 4 / runs.count;
+      for (uint64_t i = 0; i < runs.count; ++i) {
+        const uint64_t begin = runs.begin + i * runs.stride;
+        ++reads;
+        REQUIRE(begin + n <= values.size());
+        std::memcpy(out.data() + i * 4 * n, values.data() + begin, 4 * n);
+      }
       return {};
     };
   }
