@@ -19,18 +19,6 @@ constexpr std::string_view kOthers[] = {".pt", ".pth", ".ckpt", ".t7"};
 constexpr std::string_view kStems[] = {"pytorch_model", "diffusion_pytorch_model"};
 constexpr common::WeightNames kNames{kStems, ".bin", kOthers, "adapter_model.bin", 80, 70};
 
-// Row-major and without gaps, so that its elements are one range of the storage.
-bool is_dense(const torch_read::Tensor& t) {
-  if (std::find(t.shape.begin(), t.shape.end(), 0) != t.shape.end()) return true;
-  uint64_t stride = 1;
-  for (size_t d = t.shape.size(); d-- > 0;) {
-    if (t.shape[d] == 1) continue;
-    if (t.strides[d] != stride) return false;
-    stride *= t.shape[d];
-  }
-  return true;
-}
-
 Result<void> check_size(const BinTensor& t, const Record& record) {
   if (t.strides.empty()) return {};
   const uint64_t n_bytes = t.n_elems() * t.elem_bytes();
@@ -57,7 +45,7 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
     BinTensor stored{m.name, t.dtype,        t.shape,
                      {},     t.offset,       static_cast<uint32_t>(out.files.size()),
                      0,      t.is_parameter, t.is_parameter && !t.requires_grad};
-    if (!is_dense(t)) stored.strides = t.strides;
+    if (!t.is_dense()) stored.strides = t.strides;
     auto record = torch->find_storage(torch->pickle().storage(t.storage));
     if (!record) return std::move(record).error().in(cat("tensor ", in_quotes(m.name)));
     stored.record = *record;
