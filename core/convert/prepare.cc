@@ -62,6 +62,16 @@ Result<void> refuse_codes(const OpenModel& source, const Manifest& target,
       "release"));
 }
 
+// What a source tells of a training run, for a writer that has no place for it.
+void leave_training_out(Manifest& m) {
+  for (manifest::Tensor& t : m.tensors) {
+    if (t.role == manifest::Role::kOptimizerState && t.excluded.empty())
+      t.excluded = "optimizer state";
+  }
+  m.training = {};
+  m.module.clear();
+}
+
 }  // namespace
 
 Result<Prepared> prepare(Session& session) {
@@ -80,6 +90,7 @@ Result<Prepared> prepare(Session& session) {
   if (out.target.tensors.empty())
     return unsupported(cat("expected a model, found no tensors in ", request.source));
   XD_TRY(refuse_codes(*out.source, out.target, request.source));
+  if (!(out.writer->desc.caps & XD_CAP_TRAINING_STATE)) leave_training_out(out.target);
   XD_TRY(make_target(session, out));
   return out;
 }
