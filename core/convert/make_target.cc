@@ -193,15 +193,15 @@ Result<void> make_target(Session& session, Prepared& prepared) {
       caps & XD_CAP_FILE_NAMES ? rules::Names::kFile : rules::Names::kModule);
   Manifest& m = prepared.target;
   const bool takes_state = caps & XD_CAP_TRAINING_STATE;
-  if (!takes_state) {
-    m.training.groups.clear();
-    m.module.clear();
+  std::vector<std::string> notes;
+  if (takes_state) {
+    hide_optimizer_state(m);
+  } else {
+    leave_training_out(m, notes);
   }
-  hide_optimizer_state(m);
   XD_TRY(model::give_names(options, m));
   std::optional<Manifest> module;
   OneParameter known;
-  std::vector<std::string> notes;
   XD_TRY_SET(const auto found, rules::ModuleRule::find(session.rules, m));
   const rules::ModuleRule* rule = found ? &*found : nullptr;
   if (!options.description.empty()) {
@@ -242,7 +242,7 @@ Result<void> make_target(Session& session, Prepared& prepared) {
                         notes));
     if (rule) XD_TRY(check_unknown(session, *rule, names, m, known.unknown));
   }
-  show_optimizer_state(takes_state, m, notes);
+  if (takes_state) show_optimizer_state(m);
   session.notes.add(std::move(notes));
   return {};
 }

@@ -32,14 +32,15 @@ constexpr Foreign kForeign[] = {
     {"optimizer_state.pt",
      "a DeepSpeed Universal checkpoint, which is for a job to load: convert from the model that it "
      "was made of"},
-    {"zero_pp_rank_*_states.pt",
-     "a DeepSpeed checkpoint: get the weights with the zero_to_fp32.py that lies in it, or of ZeRO "
-     "stage 1 and 2 name "
-     "the file mp_rank_00_model_states.pt"},
+    {"*zero_pp_rank_*_optim_states.pt",
+     "a DeepSpeed checkpoint further below: name the folder that holds its file `latest`, or the "
+     "one that these files lie in"},
+    {"zero_pp_rank_*_model_states.pt",
+     "a DeepSpeed checkpoint without the optimizer states, which hold the weights: copy the files "
+     "of all ranks"},
     {"mp_rank_*_model_states.pt",
-     "a DeepSpeed checkpoint: name the file mp_rank_00_model_states.pt if it is the only one, else "
-     "get the weights "
-     "with the zero_to_fp32.py that lies in it"},
+     "a DeepSpeed checkpoint without ZeRO: name the file mp_rank_00_model_states.pt if it is the "
+     "only one, else put the parts together with the program that saved them"},
     {"*_world_size_[0-9]*_rank_[0-9]*.pt",
      "one file for each rank of a sharded job: merge them with the program that saved them, as "
      "with verl's "

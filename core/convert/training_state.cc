@@ -11,11 +11,9 @@ using manifest::Tensor;
 
 namespace {
 
-constexpr char kHidden[] = "optimizer state";
+constexpr char kHidden[] = "optimizer state of a parameter that the job does not train";
 
-bool is_hidden(const Tensor& t) {
-  return t.role == Role::kOptimizerState && t.excluded == kHidden;
-}
+bool is_hidden(const Tensor& t) { return t.role == Role::kOptimizerState && t.excluded == kHidden; }
 
 }  // namespace
 
@@ -25,32 +23,37 @@ void hide_optimizer_state(Manifest& m) {
   }
 }
 
-void show_optimizer_state(bool writer_takes_it, Manifest& m, std::vector<std::string>& notes) {
-  size_t n_kept = 0, n_moments = 0;
+void show_optimizer_state(Manifest& m) {
+  bool any = false;
   for (const manifest::Moment& moment : m.training.moments) {
     Tensor& state = m.tensors[moment.state];
     const Tensor& parameter = m.tensors[moment.parameter];
     if (!is_hidden(state)) continue;
-    ++n_moments;
-    if (!writer_takes_it) {
-      state.excluded = "optimizer state, which the format does not have";
-    } else if (!parameter.excluded.empty() || parameter.role != Role::kParameter ||
-               parameter.train == manifest::Training::kFrozen ||
-               parameter.shape != state.shape) {
-      state.excluded = "optimizer state of a parameter that the job does not train";
-    } else {
-      state.excluded.clear();
-      state.set_target(cat(moment.kind, "/", parameter.target()));
-      ++n_kept;
-    }
+    const bool is_trained = parameter.excluded.empty() && parameter.role == Role::kParameter &&
+                            parameter.train != manifest::Training::kFrozen &&
+                            parameter.shape == state.shape;
+    if (!is_trained) continue;
+    state.excluded.clear();
+    state.set_target(cat(moment.kind, "/", parameter.target()));
+    any = true;
   }
-  if (n_moments > 0 && !writer_takes_it)
-    notes.push_back(cat("The state of the training run (", n_moments,
-                        " moments, step ", m.training.step,
-                        ") is left out: the format has no place for it."));
-  if (n_kept > 0) return;
+  if (any) return;
   m.training.moments.clear();
   m.training.step = 0;
+}
+
+void leave_training_out(Manifest& m, std::vector<std::string>& notes) {
+  size_t n = 0;
+  for (Tensor& t : m.tensors) {
+    if (t.role != Role::kOptimizerState || !t.excluded.empty()) continue;
+    t.excluded = "optimizer state, which the format does not have";
+    ++n;
+  }
+  if (n > 0)
+    notes.push_back(cat("The state of the training run (", n, " moments, step ", m.training.step,
+                        ") is left out: the format has no place for it."));
+  m.training = {};
+  m.module.clear();
 }
 
 std::optional<Manifest> module_of_source(const Manifest& m) {

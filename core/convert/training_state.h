@@ -14,10 +14,12 @@ namespace crossdock::convert {
 // out they are left out, so that no rule is held against them.
 void hide_optimizer_state(manifest::Manifest& m);
 
-// Gives them back, under the names of their parameters in the job, where the writer takes them and
-// the parameter is trained; the others stay left out. Without a single one the run has not begun.
-void show_optimizer_state(bool writer_takes_it, manifest::Manifest& m,
-                          std::vector<std::string>& notes);
+// Gives them back, under the names of their parameters in the job, where the parameter is trained;
+// the others stay left out. Without a single one the run has not begun.
+void show_optimizer_state(manifest::Manifest& m);
+
+// For a writer that has no place for a training run.
+void leave_training_out(manifest::Manifest& m, std::vector<std::string>& notes);
 
 // What the source itself says of the job's module: its names in order, tied ones, groups. Nothing:
 // it says nothing, as files of weights alone do. After all names are given.

@@ -198,9 +198,9 @@ Result<void> refuse_ungathered(const Manifest& m) {
       "tensor ", base::printable(first->name), ": expected a parameter's values, found ",
       element_count(*first) == 0 ? "none" : "a placeholder of one element", " (so are ", n, " of ",
       n_parameters,
-      " parameters), as a model that is saved under ZeRO-3 without gathering leaves it: get the "
-      "weights with DeepSpeed's "
-      "zero_to_fp32.py, or save with stage3_gather_16bit_weights_on_model_save"));
+      " parameters), as a model that is saved under ZeRO-3 without gathering leaves it: convert the "
+      "job's DeepSpeed checkpoint (the folder that holds `latest`), or save with "
+      "stage3_gather_16bit_weights_on_model_save"));
 }
 
 }  // namespace crossdock::model

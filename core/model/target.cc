@@ -111,6 +111,7 @@ Result<void> rename_all(const TargetOptions& options, Manifest& m) {
   size_t stripped = 0;
   std::unordered_map<std::string, const Tensor*> seen;
   for (Tensor& t : m.tensors) {
+    if (t.role == manifest::Role::kOptimizerState) continue;
     std::string name = t.target();
     if (!options.strip_prefix.empty() && name.starts_with(options.strip_prefix)) {
       name.erase(0, options.strip_prefix.size());
@@ -160,6 +161,7 @@ Result<void> set_training(const TargetOptions& options, Manifest& m) {
   if (trainable.empty() && frozen.empty()) return {};
   std::vector<bool> used_trainable(trainable.size()), used_frozen(frozen.size());
   for (Tensor& t : m.tensors) {
+    if (t.role == manifest::Role::kOptimizerState) continue;
     XD_TRY_SET(const bool wanted,
                of_flag("--trainable", any_matches(trainable, t.target(), used_trainable)));
     XD_TRY_SET(const bool refused,
@@ -209,10 +211,12 @@ std::string wrapper_hint(const Manifest& m) {
   constexpr std::string_view kWrappers[] = {
       "module.",           "_orig_mod.",       "_forward_module.", "_fsdp_wrapped_module.",
       "base_model.model.", "model._orig_mod.", "model.module.",    "model.base_model.model."};
-  if (m.tensors.empty()) return {};
+  const auto is_state = [](const Tensor& t) { return t.role == manifest::Role::kOptimizerState; };
+  if (std::all_of(m.tensors.begin(), m.tensors.end(), is_state)) return {};
   const auto all_begin_with = [&](const std::string& prefix) {
-    return std::all_of(m.tensors.begin(), m.tensors.end(),
-                       [&](const Tensor& t) { return t.target().starts_with(prefix); });
+    return std::all_of(m.tensors.begin(), m.tensors.end(), [&](const Tensor& t) {
+      return is_state(t) || t.target().starts_with(prefix);
+    });
   };
   std::string prefix;
   for (bool longer = true; longer;) {

@@ -33,7 +33,8 @@ Result<void> check_certain(const Parts& parts, const Tensor& codes, const Dequan
   const auto is_certain = [](uint64_t n, uint64_t block) {
     return block == kUsual || block == n || (n + kUsual - 1) / kUsual != n / block;
   };
-  if (!parts.config().method.empty() ||
+  if (!parts.config().method.empty() || !parts.config().block.empty() || how.rows == 0 ||
+      how.columns == 0 ||
       (is_certain(how.rows, how.block_rows) && is_certain(how.columns, how.block_columns)))
     return {};
   return invalid(cat("expected config.json's quantization_config to tell the blocks of ",

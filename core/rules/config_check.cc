@@ -27,9 +27,8 @@ Error wrong_rank(const Tensor& t, const ModuleRule& rule, int expected) {
   return invalid(cat("tensor ", base::printable(t.name), ": expected ", expected,
                      " dimensions, as ", rule.class_name(), " has, found ", t.shape.size(),
                      " with ", *checked_product(t.shape),
-                     " elements in all: if it was saved under ZeRO-3 without gathering, get the "
-                     "weights with DeepSpeed's "
-                     "zero_to_fp32.py"));
+                     " elements in all: if it was saved under ZeRO-3 without gathering, convert the "
+                     "job's DeepSpeed checkpoint, the folder that holds `latest`"));
 }
 
 class Check {

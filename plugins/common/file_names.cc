@@ -19,7 +19,7 @@ struct KnownRankFile {
 
 constexpr std::string_view kZero = "one rank's share of a DeepSpeed ZeRO checkpoint";
 constexpr std::string_view kZeroAdvice =
-    "get the weights with the zero_to_fp32.py that DeepSpeed left beside it";
+    "name the folder that holds `latest`, or the one that the file lies in";
 constexpr std::string_view kMeta = "one model-parallel part of a model in Meta's own format";
 constexpr std::string_view kMetaAdvice =
     "convert the folder with transformers' convert_llama_weights_to_hf.py";

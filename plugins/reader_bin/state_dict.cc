@@ -99,14 +99,8 @@ class Walk {
 // (argparse.Namespace); else 1.
 int64_t setting(const Pickle& pickle, const Value& settings, std::string_view key) {
   if (settings.kind == Kind::kOpaque) {
-    int64_t most = 1;
-    // Among the first: the class, the arguments, the attributes. More could be one dict a million
-    // times.
-    const auto parts = pickle.items(settings);
-    for (const Value& part : parts.first(std::min<size_t>(parts.size(), 8))) {
-      if (part.kind == Kind::kDict) most = std::max(most, setting(pickle, part, key));
-    }
-    return most;
+    const Value* attributes = pickle.attributes_of(settings);
+    return attributes ? setting(pickle, *attributes, key) : 1;
   }
   const Value* v = settings.kind == Kind::kDict ? pickle.find(settings, key) : nullptr;
   return v && v->kind == Kind::kInt ? static_cast<int64_t>(v->data) : 1;

@@ -326,6 +326,13 @@ def test_masks_ids_and_counters_stay_buffers(crossdock, tmp_path):
     assert "1 parameters, 5 buffers" in out
 
 
+def without_optimizer_states(crossdock, shard, tmp_path):
+    (tmp_path / "names").mkdir()
+    shutil.copy(shard, tmp_path / "names")
+    shutil.copy(shard, tmp_path / "names" / shard.name.replace("rank_0", "rank_1"))
+    return crossdock.convert(tmp_path / "names", tmp_path / "out", code=1).stderr
+
+
 def test_what_zero3_leaves_without_gathering(crossdock, source, tmp_path, torchrun):
     torchrun(1, ROOT / "tests/interop/ungathered_job.py", source(PLAIN), tmp_path)
     shutil.copy(source(PLAIN) / "config.json", tmp_path)
@@ -334,10 +341,11 @@ def test_what_zero3_leaves_without_gathering(crossdock, source, tmp_path, torchr
     for path in (tmp_path / "pytorch_model.bin", tmp_path / "ungathered.safetensors", renamed):
         for writer in (["universal"], ["zero3", "--world-size", 2, *RATES]):
             error = crossdock("convert", path, tmp_path / "out", "--to", *writer, code=1).stderr
-            assert "ZeRO-3" in error and "zero_to_fp32.py" in error and "tensor " in error
-    assert "zero_to_fp32.py" in crossdock.convert(shard, tmp_path / "out", code=1).stderr
-    for folder in (tmp_path / "checkpoint", shard.parent):
-        assert "found a DeepSpeed checkpoint: " in crossdock.convert(folder, tmp_path / "out", code=1).stderr
+            assert "ZeRO-3" in error and "DeepSpeed checkpoint (the folder that holds `latest`)" in error and "tensor " in error
+    assert "name the folder that holds `latest`" in crossdock.convert(shard, tmp_path / "out", code=1).stderr
+    for i, folder in enumerate((tmp_path / "checkpoint", shard.parent)):  # which are read as they are
+        crossdock.convert(folder, tmp_path / f"out{i}")
+    assert "a DeepSpeed checkpoint without the optimizer states" in without_optimizer_states(crossdock, shard, tmp_path)
 
 
 @pytest.mark.parametrize("writer", [["universal"], ["zero3", "--world-size", 2, *RATES]], ids=["universal", "zero3"])
@@ -351,7 +359,7 @@ def test_placeholders_in_place_of_matrices(crossdock, source, tmp_path, writer):
             config = json.loads((source(PLAIN) / "config.json").read_text())
             (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
             error = crossdock("convert", folder, tmp_path / "out", "--to", *writer, code=1).stderr
-            assert "zero_to_fp32.py" in error
+            assert "DeepSpeed checkpoint" in error
 
 
 @pytest.mark.parametrize("change, both", [({"vocab_size": 264}, ("264", "259")), ({"hidden_size": 40}, ("40", "35")),
@@ -434,7 +442,8 @@ FOREIGN = {
     "DCP": (["pytorch_model_fsdp_0/__0_0.distcp"], "a distributed checkpoint of torch"),
     "torchtitan": (["step-100/__0_0.distcp", "step-100/__1_0.distcp"], "a distributed checkpoint of torch"),
     "Megatron": (["latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"], "Megatron-LM"),
-    "DeepSpeed stage 2": (["latest", "global_step1/mp_rank_00_model_states.pt", "global_step1/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "a DeepSpeed checkpoint"),
+    "DeepSpeed, below": (["a/latest", "a/step1/mp_rank_00_model_states.pt", "a/step1/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "a DeepSpeed checkpoint further below"),
+    "DeepSpeed without ZeRO": (["latest", "global_step1/mp_rank_00_model_states.pt"], "a DeepSpeed checkpoint without ZeRO"),
     "universal": (["latest_universal", "global_step1/zero/optimizer_state.pt", "global_step1/zero/w/fp32.pt"], "Universal checkpoint"),
     "Meta": (["params.json", "consolidated.00.pth", "consolidated.01.pth"], "Meta's own format"),
     "verl": (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim_world_size_2_rank_0.pt"], "verl"),

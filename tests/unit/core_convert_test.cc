@@ -105,6 +105,36 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
   CHECK(report->tensors[0].role == "parameter");
 }
 
+TEST_CASE("a training state is left out, for a writer that has no place for it") {
+  Fixture f;
+  f.fake.add("exp_avg/v", DType::F32, {2, 1}, floats({5, 6}));
+  manifest::Manifest& m = f.fake.manifest;
+  m.tensors[2].role = manifest::Role::kOptimizerState;
+  m.module = {{"w", 0}, {"v", 1}};
+  m.training.step = 7;
+  m.training.groups = {{{0, 1}, {}}};
+  m.training.moments = {{"exp_avg", 1, 2}};
+  f.request.target.renames = {"v=u"};
+  REQUIRE(f.run());
+  CHECK(FakeWriter::got.training == manifest::TrainingState());
+  CHECK(FakeWriter::got.module.empty());
+  CHECK(FakeWriter::got.tensors[2].excluded == "optimizer state, which the format does not have");
+  CHECK(FakeWriter::got.tensors[2].target() == "exp_avg/v");
+  CHECK(tree(f.out).contains("t/u"));
+  CHECK(FakeWriter::got.tensors[1].excluded.empty());
+  f.registry = plugin::Registry();
+  f.registry.add("here", &kFakeReader);
+  xd_plugin_desc takes_all = kFakeWriter;
+  takes_all.caps |= XD_CAP_TRAINING_STATE;
+  f.registry.add("here", &takes_all);
+  f.request.overwrite = true;
+  REQUIRE(f.run());
+  CHECK(FakeWriter::got.training == m.training);
+  CHECK(FakeWriter::got.module == std::vector<manifest::ModuleName>{{"w", 0}, {"u", 1}});
+  CHECK(FakeWriter::got.tensors[2].excluded.empty());
+  CHECK(FakeWriter::got.tensors[2].target() == "exp_avg/u");
+}
+
 TEST_CASE("a writer gets the text of config.json, and of other files their names") {
   Fixture f;
   put(f.dir / "src/config.json", "{ }");
@@ -113,9 +143,9 @@ TEST_CASE("a writer gets the text of config.json, and of other files their names
       {manifest::AuxKind::kConfig, "config.json", std::string("config.json")},
       {manifest::AuxKind::kTokenizer, "vocab.json", std::string("vocab.json")}};
   REQUIRE(f.run());
-  REQUIRE(FakeWriter::aux_files.size() == 2);
-  CHECK(std::get<manifest::Bytes>(FakeWriter::aux_files[0].content).data == "{ }");
-  CHECK(std::get<std::string>(FakeWriter::aux_files[1].content) == "vocab.json");
+  REQUIRE(FakeWriter::got.aux_files.size() == 2);
+  CHECK(std::get<manifest::Bytes>(FakeWriter::got.aux_files[0].content).data == "{ }");
+  CHECK(std::get<std::string>(FakeWriter::got.aux_files[1].content) == "vocab.json");
 }
 
 TEST_CASE("what a writer has no place for is excluded with its reason") {

@@ -57,10 +57,10 @@ class FakeReader : public Reader {
 class FakeWriter : public Writer {
  public:
   static inline std::function<Result<void>(const std::string& call)>
-      hook;                                                // before each call; may fail or throw
-  static inline std::vector<manifest::AuxFile> aux_files;  // what the last one got
+      hook;                              // before each call; may fail or throw
+  static inline manifest::Manifest got;  // what the last one got
 
-  explicit FakeWriter(manifest::Manifest m) : m_(std::move(m)) { aux_files = m_.aux_files; }
+  explicit FakeWriter(manifest::Manifest m) : m_(std::move(m)) { got = m_; }
   static Result<void> called(const std::string& call) { return hook ? hook(call) : Result<void>(); }
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest m, const Options&) {
     XD_TRY(called("open"));

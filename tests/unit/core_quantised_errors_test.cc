@@ -299,7 +299,8 @@ TEST_CASE("quantised: codes, scales and zeros of GPTQ and AWQ that do not fit") 
     return QuantisedModel()
         .add("a.qweight", DType::I32, codes)
         .add("a.qzeros", DType::I32, zeros)
-        .add("a.scales", type, scales);
+        .add("a.scales", type, scales)
+        .config({{"quant_method", {std::string("gptq")}}});
   };
   CHECK(all({1, 8}, {2, 1}, {2, 8}).become_plain().empty());
   const auto unfit = [&](QuantisedModel m) {

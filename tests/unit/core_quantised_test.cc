@@ -268,7 +268,10 @@ TEST_CASE("quantised: GPTQ's words hold inputs, AWQ's outputs in an order of the
   CHECK(Values(second.values.begin(), second.values.begin() + 8) ==
         Values{0, 1, 2, 3, 6, 8, 10, 12});
   const std::string order = raw<int32_t>({0, 1, 0, 1, 0, 1, 0, 1});
-  const One grouped = plain(model({1, 8}).add("a.g_idx", DType::I32, {8}, order), "a.weight");
+  const One grouped = plain(model({1, 8})
+                                .add("a.g_idx", DType::I32, {8}, order)
+                                .config({{"quant_method", {std::string("gptq")}}}),
+                            "a.weight");
   CHECK(grouped.names == "a.weight");
   CHECK(Values(grouped.values.begin(), grouped.values.begin() + 8) ==
         Values{-1, -2, 1, 2, 3, 6, 5, 10});

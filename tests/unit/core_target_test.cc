@@ -134,6 +134,13 @@ TEST_CASE("names that a wrapper left are told, with the flag that takes them off
   CHECK(hint({"module.a", "b"}).empty());
   CHECK(hint({"model.a", "model.b"}).empty());
   CHECK(hint({}).empty());
+  Manifest m;  // an optimizer's state has a name of its own
+  for (const char* name : {"module.a", "exp_avg/module.a"})
+    m.tensors.push_back(tensor(name, DType::F32, {1}));
+  m.tensors[1].role = manifest::Role::kOptimizerState;
+  CHECK(contains(model::wrapper_hint(m), "--strip-prefix module. takes"));
+  m.tensors.erase(m.tensors.begin());
+  CHECK(model::wrapper_hint(m).empty());
 }
 
 TEST_CASE("a rename that is not one is refused") {

@@ -148,8 +148,7 @@ Result<void> Machine::step(bool& stopped) {
     case 0x8b:
       return push_long(in_.le<uint32_t>());
     case 'G':
-      in_.take(8);
-      return push({Kind::kFloat, 0, 0});
+      return push({Kind::kFloat, 0, __builtin_bswap64(in_.le<uint64_t>())});
     case 'X':
     case 'T':
       return push_text(in_.le<uint32_t>());

@@ -12,6 +12,7 @@
 #include <crossdock/dtype.hpp>
 #include <crossdock/result.hpp>
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -52,8 +53,10 @@ std::string_view name_of(Kind kind);
 struct Value {
   Kind kind = Kind::kNone;
   uint32_t length = 0;  // text, tuple; opaque: whether it stands for a tensor or array
-  uint64_t data =
-      0;  // bool, int: the number; text: where it begins; tuple: its first value; else an index
+  uint64_t data = 0;    // bool, int: the number; float: its bits; text: where it begins; tuple: its
+                        // first value; else an index
+
+  double real() const { return std::bit_cast<double>(data); }  // of a float
 };
 
 struct Storage {
@@ -78,6 +81,8 @@ struct Tensor {
   bool requires_grad = false;
 
   uint64_t n_elems() const { return *checked_product(shape); }  // checked
+  // Row-major and without gaps, so that its elements are one range of the storage.
+  bool is_dense() const;
 };
 
 // What a pickle says. Borrows its bytes.
@@ -95,6 +100,10 @@ class Pickle {
   std::span<const Value> items(const Value& v) const { return containers_[v.data]; }
   // Of an opaque, as in "argparse.Namespace".
   std::string class_of(const Value& v) const;
+  // Of an opaque that a call of one argument made, as Python's enums are: that argument. Else null.
+  const Value* argument_of(const Value& opaque) const;
+  // The dict of the attributes that an opaque object was given. Null: none was.
+  const Value* attributes_of(const Value& opaque) const;
   size_t n_containers() const { return containers_.size(); }
   const Tensor& tensor(const Value& v) const { return tensors_[v.data]; }
   const Storage& storage(uint64_t i) const { return storages_[i]; }

@@ -22,9 +22,9 @@ std::string outcome_of(const std::string& value) { return outcome(pickle(value))
 TEST_CASE("pickle: plain values") {
   const std::string bytes =
       pickle(dict({text("n"), "N", text("t"), "\x88", text("f"), "\x89", text("i"), number(7),
-                   text("big"), number(-(int64_t{1} << 40)), text("float"),
-                   "G" + std::string(8, '\0'), text("list"), list({number(1), text("two")}),
-                   text("tuple"), tuple({number(1), "]", "}"}), text("bytes"), "C\x01x"}));
+                   text("big"), number(-(int64_t{1} << 40)), text("float"), real(-2.5),
+                   text("list"), list({number(1), text("two")}), text("tuple"),
+                   tuple({number(1), "]", "}"}), text("bytes"), "C\x01x"}));
   const auto p = read_pickle(bytes);
   REQUIRE(p);
   const Value& root = p->root();
@@ -36,11 +36,29 @@ TEST_CASE("pickle: plain values") {
   CHECK(p->find(root, "i")->data == 7);
   CHECK(static_cast<int64_t>(p->find(root, "big")->data) == -(int64_t{1} << 40));
   CHECK(p->find(root, "float")->kind == Kind::kFloat);
+  CHECK(p->find(root, "float")->real() == -2.5);
   CHECK(p->text(p->items(*p->find(root, "list"))[1]) == "two");
   CHECK(p->tuple(*p->find(root, "tuple")).size() == 3);
   CHECK(p->find(root, "bytes")->kind == Kind::kOther);
   CHECK_FALSE(p->find(root, "none such"));
   CHECK(p->end() == bytes.size());
+}
+
+TEST_CASE("pickle: what an object was made of") {
+  const std::string bytes =
+      pickle(tuple({global("a", "Stage") + "K\x03\x85R",
+                    global("a", "Scaler") + ")\x81}" + text("n") + number(7) + "sb",
+                    global("a", "Two") + "K\x01K\x02\x86R", global("a", "Name")}));
+  const auto p = read_pickle(bytes);
+  REQUIRE(p);
+  const auto parts = p->tuple(p->root());
+  REQUIRE(parts.size() == 4);
+  REQUIRE(p->argument_of(parts[0]));
+  CHECK(p->argument_of(parts[0])->data == 3);
+  CHECK_FALSE(p->attributes_of(parts[0]));
+  REQUIRE(p->attributes_of(parts[1]));
+  CHECK(p->find(*p->attributes_of(parts[1]), "n")->data == 7);
+  for (const size_t i : {1u, 2u, 3u}) CHECK_FALSE(p->argument_of(parts[i]));
 }
 
 TEST_CASE("pickle: integers of every length") {

@@ -37,6 +37,11 @@ inline std::string number(int64_t n) {
   put_le(out, n);
   return out;
 }
+inline std::string real(double value) {
+  std::string out = "G";
+  put_le(out, __builtin_bswap64(std::bit_cast<uint64_t>(value)));
+  return out;
+}
 inline std::string global(std::string_view module, std::string_view name) {
   return cat("c", module, "\n", name, "\n");
 }

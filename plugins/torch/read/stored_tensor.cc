@@ -10,18 +10,6 @@ using manifest::DType;
 
 namespace {
 
-// Row-major and without gaps, so that its elements are one range of the storage.
-bool is_dense(const Tensor& t) {
-  if (std::find(t.shape.begin(), t.shape.end(), 0) != t.shape.end()) return true;
-  uint64_t stride = 1;
-  for (size_t d = t.shape.size(); d-- > 0;) {
-    if (t.shape[d] == 1) continue;
-    if (t.strides[d] != stride) return false;
-    stride *= t.shape[d];
-  }
-  return true;
-}
-
 Result<void> check_size(const StoredTensor& t, const Record& record) {
   if (t.strides.empty()) return {};
   const uint64_t n_bytes = t.n_elems() * t.elem_bytes();
@@ -49,7 +37,7 @@ void swap_bytes(DType dtype, std::span<std::byte> values) {
 
 Result<StoredTensor> StoredTensor::of(const TorchFile& file, const Tensor& t) {
   StoredTensor out{t.dtype, t.shape, {}, t.offset, 0};
-  if (!is_dense(t)) out.strides = t.strides;
+  if (!t.is_dense()) out.strides = t.strides;
   XD_TRY_SET(out.record, file.find_storage(file.pickle().storage(t.storage)));
   XD_TRY(check_size(out, file.record(out.record)));
   return out;

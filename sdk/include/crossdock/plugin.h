@@ -65,8 +65,9 @@ enum { XD_READER = 1, XD_WRITER = 2 }; /* desc.kind */
 /* desc.caps.  XD_CAP_MODULE: a writer that needs Manifest.module; the host describes the job's
    module, or refuses.  XD_CAP_FILE_NAMES: a writer whose tensors have the names and shapes of
    Hugging Face's files; of the others they have those of the running module, unless the user says
-   otherwise.  XD_CAP_TRAINING_STATE: a writer that takes Manifest.training along, moments and all;
-   for the others the host leaves it out, and says so. */
+   otherwise.  XD_CAP_TRAINING_STATE: a writer that writes Manifest.training and the tensors of role
+   OPTIMIZER_STATE; the others get a manifest without the first and module, and the second
+   excluded. */
 enum {
   XD_CAP_CONCURRENT = 1,
   XD_CAP_VIEW = 2,

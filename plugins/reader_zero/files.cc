@@ -1,0 +1,225 @@
+#include "plugins/reader_zero/files.h"
+
+#include "plugins/common/file_names.h"
+#include "plugins/common/hf_folder.h"
+#include "plugins/common/quote.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
+#include <set>
+
+namespace crossdock::reader_zero {
+
+namespace {
+
+using common::in_quotes;
+
+constexpr std::string_view kLatest = "latest";
+constexpr uint64_t kMaxTagBytes = 4096;
+constexpr std::string_view kMakeUniversal =
+    "make a universal checkpoint of it with DeepSpeed's ds_to_universal.py, which puts them "
+    "together";
+
+enum class Kind { kOptimizerStates, kModelStates, kWholeModel, kLayer, kExpert };
+struct Part {
+  Kind kind;
+  uint64_t rank = 0, model_parallel_rank = 0;
+};
+
+// Takes `literal`, or a number, off the front of a name.
+bool skip(std::string_view& name, std::string_view literal) {
+  if (!name.starts_with(literal)) return false;
+  name.remove_prefix(literal.size());
+  return true;
+}
+bool skip(std::string_view& name, uint64_t& number) {
+  const char* const end = name.data() + std::min<size_t>(name.size(), 9);
+  const auto [after, error] = std::from_chars(name.data(), end, number);
+  name.remove_prefix(static_cast<size_t>(after - name.data()));
+  return error == std::errc();
+}
+
+// `name`: without its folder.
+std::optional<Part> parse(std::string_view name) {
+  constexpr std::string_view kModel = "_model_states.pt", kOptimizer = "_optim_states.pt";
+  if (!name.ends_with("model_states.pt") && !name.ends_with(kOptimizer)) return std::nullopt;
+  if (name.starts_with("expp_rank_") || name.starts_with("expert_") ||
+      (name.starts_with("layer_") && name.find("_expert_") != name.npos))
+    return Part{Kind::kExpert};
+  if (name.starts_with("layer_")) return Part{Kind::kLayer};
+  Part out{Kind::kWholeModel};
+  if (skip(name, "mp_rank_")) {
+    if (skip(name, out.model_parallel_rank) && name == kModel) return out;
+    return std::nullopt;
+  }
+  // Which optimizer wrote it, not more: the states themselves say of what type they are.
+  const bool has_prefix = skip(name, "bf16_") || skip(name, "fp16_");
+  const bool has_ranks = skip(name, "zero_pp_rank_") && skip(name, out.rank) &&
+                         skip(name, "_mp_rank_") && skip(name, out.model_parallel_rank);
+  if (!has_ranks) return std::nullopt;
+  out.kind = name == kOptimizer ? Kind::kOptimizerStates : Kind::kModelStates;
+  return name == kOptimizer || (name == kModel && !has_prefix) ? std::optional(out) : std::nullopt;
+}
+
+// With the slash.
+std::string_view folder_of(std::string_view name) {
+  const size_t slash = name.rfind('/');
+  return name.substr(0, slash == name.npos ? 0 : slash + 1);
+}
+
+// The folders that hold optimizer states, in the input itself or one below.
+std::set<std::string> folders_of_states(std::span<const std::string> names) {
+  std::set<std::string> out;
+  for (const std::string& name : names) {
+    const std::string_view folder = folder_of(name);
+    const auto part = parse(std::string_view(name).substr(folder.size()));
+    if (part && part->kind == Kind::kOptimizerStates &&
+        std::count(folder.begin(), folder.end(), '/') < 2)
+      out.emplace(folder);
+  }
+  return out;
+}
+
+bool has_latest(std::span<const std::string> names) {
+  return std::find(names.begin(), names.end(), kLatest) != names.end();
+}
+
+std::string listed_tags(const std::set<std::string>& folders) {
+  std::vector<std::string> out;
+  for (const std::string& folder : folders) out.push_back(folder.substr(0, folder.size() - 1));
+  return common::listed(out);
+}
+
+Result<std::string> read_latest(const Host& host, const Input& input) {
+  const std::string name(kLatest);
+  XD_TRY_SET(const Source source, input.open(host, name));
+  std::string tag(std::min(source.size(host), kMaxTagBytes), '\0');
+  XD_TRY(source.read(host, 0, std::as_writable_bytes(std::span(tag))));
+  constexpr std::string_view kSpace = " \t\r\n";
+  tag.erase(tag.find_last_not_of(kSpace) + 1);
+  tag.erase(0, tag.find_first_not_of(kSpace));
+  if (!common::is_portable_name(tag))
+    return corrupt(cat(name, ": expected a folder's name, found ", in_quotes(tag),
+                       ": --tag TAG names the folder"));
+  return tag;
+}
+
+// The tag that is meant; empty where the files lie in SRC itself.
+Result<std::string> choose_tag(const Host& host, const Input& input,
+                               std::span<const std::string> names, const std::string& given) {
+  const auto folders = folders_of_states(names);
+  const auto check = [&](const std::string& tag, const std::string& by) -> Result<std::string> {
+    const std::string folder = tag + '/';
+    const auto is_of_it = [&](const std::string& name) { return name.starts_with(folder); };
+    if (std::any_of(names.begin(), names.end(), is_of_it)) return tag;
+    return Error{XD_NOT_FOUND,
+                 cat("expected the folder ", in_quotes(tag), by, ", found ",
+                     folders.empty() ? "no folder with optimizer states" : listed_tags(folders),
+                     folders.empty() ? "" : ": --tag TAG chooses one")};
+  };
+  if (folders.contains("")) return std::string();
+  if (!given.empty()) {
+    if (!common::is_portable_name(given))
+      return invalid(cat("--tag: expected a folder's name, found ", in_quotes(given)));
+    return check(given, " that --tag names");
+  }
+  if (has_latest(names)) {
+    XD_TRY_SET(const std::string tag, read_latest(host, input));
+    return check(tag, " that `latest` names");
+  }
+  if (folders.size() == 1) return listed_tags(folders);
+  if (folders.empty())
+    return Error{XD_NOT_FOUND,
+                 "expected a DeepSpeed checkpoint (`latest` and a folder with "
+                 "*zero_pp_rank_0_mp_rank_00_optim_states.pt), found no optimizer states: of a job "
+                 "without ZeRO name the file mp_rank_00_model_states.pt"};
+  return invalid(
+      cat("expected the file `latest`, which says which checkpoint is meant, found none "
+          "and several checkpoints (",
+          listed_tags(folders), "): --tag TAG chooses one"));
+}
+
+Result<void> refuse(const Part& part, std::string_view name) {
+  if (part.kind == Kind::kExpert)
+    return unsupported(cat("expected a model whose experts are in no files of their own, found ",
+                           name, ": ", kMakeUniversal));
+  if (part.kind == Kind::kLayer)
+    return unsupported(
+        cat("expected a checkpoint without pipeline stages, found ", name, ": ", kMakeUniversal));
+  if (part.model_parallel_rank != 0)
+    return unsupported(cat("expected a checkpoint of one model-parallel rank, found more, as ",
+                           name, ": ", kMakeUniversal));
+  return {};
+}
+
+Result<void> add(const Part& part, const std::string& name, CheckpointFiles& out) {
+  XD_TRY(refuse(part, name));
+  if (part.kind == Kind::kWholeModel) {
+    out.whole_model = name;
+    return {};
+  }
+  auto& files = part.kind == Kind::kModelStates ? out.model_states : out.optimizer_states;
+  const auto [it, is_new] = files.emplace(part.rank, name);
+  if (is_new) return {};
+  return invalid(cat("expected one file of rank ", part.rank, ", found ", it->second, " and ", name,
+                     ": they are of two saves, take those of one away"));
+}
+
+}  // namespace
+
+Result<CheckpointFiles> find_files(const Host& host, const Input& input, const std::string& tag) {
+  if (const std::string named = input.named(host); !named.empty())
+    return invalid(cat("expected the folder of a DeepSpeed checkpoint, found the file ",
+                       in_quotes(named), ": name the folder that it lies in"));
+  const auto names = input.names(host);
+  CheckpointFiles out;
+  XD_TRY_SET(out.tag, choose_tag(host, input, names, tag));
+  out.folder = out.tag.empty() ? "" : out.tag + '/';
+  for (const std::string& name : names) {
+    if (!name.starts_with(out.folder)) continue;
+    const std::string_view rest = std::string_view(name).substr(out.folder.size());
+    if (rest.starts_with("offloaded_tensors/"))
+      return unsupported(
+          cat("expected optimizer states in the checkpoint's own files, found those of an NVMe "
+              "offload, as ",
+              in_quotes(name), ": load the checkpoint and save it again without the offload"));
+    const auto part = rest.find('/') == rest.npos ? parse(rest) : std::nullopt;
+    if (part) XD_TRY(add(*part, name, out));
+  }
+  if (out.optimizer_states.empty())
+    return Error{XD_NOT_FOUND,
+                 cat("expected ", out.folder,
+                     "*zero_pp_rank_0_mp_rank_00_optim_states.pt, found no optimizer states",
+                     out.whole_model.empty()
+                         ? std::string()
+                         : cat(": of a job without ZeRO name the file ", out.whole_model))};
+  return out;
+}
+
+Result<void> check_ranks(const std::map<uint64_t, std::string>& files, uint64_t n,
+                         std::string_view what) {
+  std::vector<std::string> missing;
+  for (uint64_t rank = 0; rank < n && missing.size() <= common::kMaxListed; ++rank) {
+    if (!files.contains(rank)) missing.push_back(cat(rank));
+  }
+  if (!missing.empty())
+    return Error{XD_NOT_FOUND, cat("expected ", what, " of ", n, " ranks, found none of rank ",
+                                   common::listed(missing), ": copy the files of all ranks")};
+  if (files.size() == n) return {};
+  return invalid(cat("expected ", what, " of ", n, " ranks, found ", files.size(), ", as ",
+                     files.rbegin()->second,
+                     ": the folder holds a save of another number of ranks too, take its files "
+                     "away"));
+}
+
+int score(const Host& host, const Input& input) {
+  if (!input.named(host).empty()) return 0;
+  const auto names = input.names(host);
+  const auto folders = folders_of_states(names);
+  if (folders.empty()) return 0;
+  return folders.contains("") || has_latest(names) ? 80 : 60;
+}
+
+}  // namespace crossdock::reader_zero

@@ -1,0 +1,30 @@
+// Which files of an input are a DeepSpeed checkpoint, and whose each is: from their names, and from
+// the file `latest`. FORMAT.md has the names.
+#pragma once
+
+#include <crossdock/plugin.hpp>
+
+#include <map>
+#include <string>
+
+namespace crossdock::reader_zero {
+
+struct CheckpointFiles {
+  std::string folder;  // of the files, with a slash; empty where SRC is that folder
+  std::string tag;     // empty where SRC is its folder
+  std::map<uint64_t, std::string> optimizer_states, model_states;  // by rank
+  std::string whole_model;  // of stages 1 and 2: the one file; empty where there is none
+};
+
+// `tag`: which one, where SRC is not its folder; empty for what `latest` says. Refuses
+// model-parallel parts and experts by name.
+Result<CheckpointFiles> find_files(const Host& host, const Input& input, const std::string& tag);
+
+// That the ranks are 0 to n - 1; `what`: of files.
+Result<void> check_ranks(const std::map<uint64_t, std::string>& files, uint64_t n,
+                         std::string_view what);
+
+// How sure we are that a folder is ours, from its names: 0 to 80.
+int score(const Host& host, const Input& input);
+
+}  // namespace crossdock::reader_zero

@@ -1,0 +1,49 @@
+// What a *_model_states.pt says: names, shapes, what is frozen or tied, buffers, counters.
+#pragma once
+
+#include "plugins/reader_zero/stored.h"
+#include "plugins/reader_zero/values.h"
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace crossdock::reader_zero {
+
+struct NamedShape {
+  std::string name;
+  std::vector<uint64_t> shape;
+  uint64_t n_elems = 0;
+};
+struct NamedTensor {
+  std::string name;
+  Stored value;
+};
+
+// What the file of each rank has.
+struct RankStates {
+  std::optional<uint64_t> global_steps, dp_world_size;
+  std::map<std::string, Stored, std::less<>> frozen_fragments;
+};
+
+struct ModelStates {
+  std::vector<std::vector<NamedShape>> groups;  // trained parameters, in the order of flat groups
+  // Parameters that the optimizer does not own. Nothing: the file does not tell (stage 1, or
+  // exclude_frozen_parameters).
+  std::optional<std::vector<NamedShape>> frozen;
+  std::vector<NamedTensor>
+      module;  // the module's state dict; of stage 3 without parameters' values
+  std::vector<std::string> buffer_names;
+  std::vector<std::pair<std::string, std::string>> tied;  // the other name, the kept one
+  RankStates rank;
+  std::optional<uint64_t> mp_world_size;
+  std::vector<manifest::KeyValue> metadata;  // counters, scheduler, client_state
+};
+
+Result<RankStates> read_rank_states(const torch_read::TorchFile& torch, uint32_t file);
+Result<ModelStates> read_model_states(const Host& host, const torch_read::TorchFile& torch,
+                                      uint32_t file);
+
+}  // namespace crossdock::reader_zero

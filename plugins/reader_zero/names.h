@@ -1,0 +1,41 @@
+// Every name of the job's module, once, and where its values are.
+#pragma once
+
+#include "plugins/reader_zero/states.h"
+
+#include <string_view>
+#include <vector>
+
+namespace crossdock::reader_zero {
+
+enum class Origin {
+  kTrained,  // in a flat group
+  kFrozen,   // in frozen_param_shapes
+  kTied,     // another name of a parameter
+  kStored,   // whole in the module's state: buffers, and what stage 1 has of frozen parameters
+  kLost,     // in no file
+};
+
+struct Name {
+  std::string_view name;
+  Origin origin = Origin::kLost;
+  bool is_parameter = true;
+  const NamedShape* shape = nullptr;  // of trained and frozen ones
+  size_t group = 0, index = 0;        // of trained ones: the flat group, and the place in it
+  const Stored* in_module = nullptr;  // as the module's state has it
+  std::string_view kept;              // of tied ones: the other name
+};
+
+class Names {
+ public:
+  // Borrows `states`. An error where a name is there twice.
+  static Result<Names> make(const States& states);
+
+  // As the module's state dict has them: parameters as in named_parameters().
+  const std::vector<Name>& in_order() const { return names_; }
+
+ private:
+  std::vector<Name> names_;
+};
+
+}  // namespace crossdock::reader_zero

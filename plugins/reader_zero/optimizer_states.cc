@@ -1,0 +1,308 @@
+#include "plugins/reader_zero/optimizer_states.h"
+
+#include "plugins/common/file_names.h"
+#include "plugins/common/quote.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+namespace crossdock::reader_zero {
+
+namespace {
+
+using common::in_quotes;
+using manifest::DType;
+using torch_read::TorchFile;
+
+constexpr size_t kMaxFlatGroups = 100'000;
+constexpr std::string_view kFlatOfStage3 = "fp32_flat_groups",
+                           kFlat = "single_partition_of_fp32_groups";
+
+// One file while it is read.
+struct Input {
+  const Host& host;
+  const TorchFile& torch;
+  const Source& source;
+  uint32_t file;
+  bool warns;
+};
+
+Result<std::vector<uint64_t>> naturals(const Dict& dict, std::string_view key) {
+  std::vector<uint64_t> out;
+  const Value* v = dict.find(key);
+  if (!v) return out;
+  const bool is_list = v->kind == Kind::kList || v->kind == Kind::kTuple;
+  for (const Value& item : is_list ? sequence(dict.pickle(), *v) : std::span(v, 1)) {
+    const auto number = integer(dict.pickle(), item);
+    if (!number || *number < 0)
+      return corrupt(cat(dict.place_of(key), ": expected numbers of 0 or more, found ",
+                         number ? cat(*number) : std::string(torch_read::name_of(item.kind))));
+    out.push_back(static_cast<uint64_t>(*number));
+  }
+  return out;
+}
+
+Result<std::vector<std::vector<uint64_t>>> lists_of_naturals(const Dict& dict,
+                                                             std::string_view key) {
+  std::vector<std::vector<uint64_t>> out;
+  if (!dict.find(key)) return out;
+  XD_TRY_SET(const auto lists, dict.list(key));
+  for (const Value& list : lists) {
+    auto& numbers = out.emplace_back();
+    for (const Value& item : sequence(dict.pickle(), list)) {
+      const auto number = integer(dict.pickle(), item);
+      if (!number || *number < 0)
+        return corrupt(cat(dict.place_of(key), ": expected numbers of 0 or more, found others"));
+      numbers.push_back(static_cast<uint64_t>(*number));
+    }
+  }
+  return out;
+}
+
+Result<Stored> flat_tensor(const Input& in, const Value& value, const std::string& place) {
+  const Pickle& pickle = in.torch.pickle();
+  if (value.kind != Kind::kTensor)
+    return unsupported(cat(place, ": expected a tensor, found ",
+                           value.kind == Kind::kOpaque
+                               ? pickle.class_of(value)
+                               : std::string(torch_read::name_of(value.kind))));
+  const torch_read::Tensor& t = pickle.tensor(value);
+  const bool is_float = manifest::info(t.dtype).kind == manifest::Kind::kFloat;
+  if (t.shape.size() != 1 || !t.is_dense() || !is_float)
+    return unsupported(
+        cat(place, ": expected floating-point values of one dimension, found another tensor"));
+  auto stored = locate(in.torch, in.file, t);
+  return stored ? std::move(stored) : std::move(stored).error().in(place);
+}
+
+// The value of a tensor of one element. Nothing where it is no whole number of 0 or more.
+Result<std::optional<uint64_t>> read_number(const Input& in, const torch_read::Tensor& t) {
+  XD_TRY_SET(const Stored stored, locate(in.torch, in.file, t));
+  std::array<std::byte, 16> bytes{};
+  XD_TRY(in.source.read(in.host, stored.offset, std::span(bytes).first(stored.elem_bytes())));
+  const auto as = [&]<class T>(T value) {
+    std::memcpy(&value, bytes.data(), sizeof value);
+    return static_cast<double>(value);
+  };
+  double value = -1;
+  if (t.dtype == DType::F32) value = as(float{});
+  if (t.dtype == DType::F64) value = as(double{});
+  if (t.dtype == DType::I32) value = as(int32_t{});
+  if (t.dtype == DType::I64) value = as(int64_t{});
+  const bool is_natural = value >= 0 && value < 0x1p53 && value == std::floor(value);
+  return is_natural ? std::optional(static_cast<uint64_t>(value)) : std::nullopt;
+}
+
+// A number, or a tensor of one element: torch's optimizers count steps in tensors.
+Result<std::optional<uint64_t>> step_of(const Input& in, const Value* v) {
+  if (!v) return std::optional<uint64_t>();
+  if (v->kind == Kind::kTensor) {
+    const auto& t = in.torch.pickle().tensor(*v);
+    return t.n_elems() == 1 ? read_number(in, t) : std::optional<uint64_t>();
+  }
+  const auto number = integer(in.torch.pickle(), *v);
+  return number && *number >= 0 ? std::optional(static_cast<uint64_t>(*number)) : std::nullopt;
+}
+
+// The optimizer's state of one flat group: tensors of one dimension, and the step.
+Result<void> add_states(const Input& in, const Value& value, const std::string& place,
+                        FlatGroup& out) {
+  const Pickle& pickle = in.torch.pickle();
+  XD_TRY_SET(const Dict dict, Dict::of(pickle, value, place));
+  XD_TRY_SET(out.step, step_of(in, dict.find("step")));
+  const auto items = dict.items();
+  for (size_t i = 0; i + 1 < items.size(); i += 2) {
+    if (items[i].kind != Kind::kText || items[i + 1].kind != Kind::kTensor) continue;
+    const std::string key(pickle.text(items[i]));
+    const torch_read::Tensor& t = pickle.tensor(items[i + 1]);
+    if (t.shape.size() != 1 || key == "step") continue;
+    XD_TRY_SET(Stored stored, flat_tensor(in, items[i + 1], dict.place_of(key)));
+    const auto is_same = [&](const FlatGroup::State& s) { return s.key == key; };
+    if (std::any_of(out.states.begin(), out.states.end(), is_same))
+      return corrupt(cat(place, ": expected each key once, found ", in_quotes(key), " twice"));
+    out.states.push_back({key, std::move(stored)});
+  }
+  return {};
+}
+
+// ---- the optimizer's own state_dict: {state: {id: {...}}, param_groups: [{params: [id, ...]}]}
+struct TorchGroups {
+  std::vector<OptimizerGroup> groups;
+  std::vector<int64_t> ids;  // of flat groups, in their order
+  std::optional<uint64_t> step;
+  bool has_decoupled_decay = false, decay_is_decoupled = false;
+};
+
+Result<TorchGroups> torch_groups(const Input& in, const Dict& state_dict) {
+  constexpr std::string_view kNoHyperParameters[] = {"params", "step"};
+  TorchGroups out;
+  XD_TRY_SET(const auto list, state_dict.list("param_groups"));
+  PlainData plain(in.torch.pickle());
+  for (const Value& value : list) {
+    XD_TRY_SET(const Dict dict,
+               Dict::of(in.torch.pickle(), value, state_dict.place_of("param_groups")));
+    XD_TRY_SET(const auto params, dict.list("params"));
+    for (const Value& id : params) {
+      if (id.kind != Kind::kInt)
+        return corrupt(cat(dict.place_of("params"), ": expected numbers, found ",
+                           torch_read::name_of(id.kind)));
+      out.ids.push_back(static_cast<int64_t>(id.data));
+    }
+    if (!out.step) {
+      XD_TRY_SET(out.step, step_of(in, dict.find("step")));
+    }
+    if (const Value* v = dict.find("decoupled_weight_decay"); v && v->kind == Kind::kBool) {
+      out.has_decoupled_decay = true;
+      out.decay_is_decoupled = v->data != 0;
+    }
+    out.groups.push_back(
+        {params.size(), plain.map(value, "param_groups", kNoHyperParameters).entries});
+  }
+  if (in.warns && plain.n_left_out() > 0)
+    in.host.log(XD_LOG_WARN, cat("hyper-parameters that are no plain data are left out: ",
+                                 common::listed(plain.left_out())));
+  return out;
+}
+
+Result<void> add_torch_states(const Input& in, const Dict& state_dict, OptimizerStates& out) {
+  XD_TRY_SET(TorchGroups groups, torch_groups(in, state_dict));
+  if (groups.ids.size() != out.flat_groups.size())
+    return corrupt(cat(state_dict.place_of("param_groups"), ": expected ", out.flat_groups.size(),
+                       " parameters, one for each flat group, found ", groups.ids.size()));
+  XD_TRY_SET(const Dict states, state_dict.dict("state"));
+  std::map<int64_t, const Value*> by_id;
+  const auto items = states.items();
+  for (size_t i = 0; i + 1 < items.size(); i += 2) {
+    if (items[i].kind == Kind::kInt)
+      by_id.insert_or_assign(static_cast<int64_t>(items[i].data), &items[i + 1]);
+  }
+  for (size_t i = 0; i < groups.ids.size(); ++i) {
+    if (const auto it = by_id.find(groups.ids[i]); it != by_id.end())
+      XD_TRY(
+          add_states(in, *it->second, cat(states.place(), '.', groups.ids[i]), out.flat_groups[i]));
+    if (!out.flat_groups[i].step) out.flat_groups[i].step = groups.step;
+  }
+  // torch says so in each group of an Adam (older versions do not).
+  if (groups.has_decoupled_decay)
+    out.optimizer = groups.decay_is_decoupled ? "torch.optim.AdamW" : "torch.optim.Adam";
+  out.groups = std::move(groups.groups);
+  return {};
+}
+
+// With elastic_checkpoint: a list of the groups' states, without hyper-parameters.
+Result<void> add_elastic_states(const Input& in, const Dict& inner, OptimizerStates& out) {
+  constexpr std::string_view kKey = "base_optimizer_state";
+  XD_TRY_SET(const auto list, inner.list(kKey));
+  if (list.size() != out.flat_groups.size())
+    return corrupt(cat(inner.place_of(kKey), ": expected the states of ", out.flat_groups.size(),
+                       " groups, found ", list.size()));
+  XD_TRY_SET(const auto step, step_of(in, inner.find("base_optimizer_state_step")));
+  for (size_t i = 0; i < list.size(); ++i) {
+    XD_TRY(add_states(in, list[i], cat(inner.place_of(kKey), '.', i), out.flat_groups[i]));
+    if (!out.flat_groups[i].step) out.flat_groups[i].step = step;
+  }
+  out.groups.assign(list.size(), {});
+  return {};
+}
+
+// ---- which optimizer
+// What DeepSpeed makes of its config (runtime/engine.py, _configure_basic_optimizer).
+std::string configured_optimizer(const Dict& root) {
+  const auto dict_in = [&](const Value* v) { return v && v->kind == Kind::kDict ? v : nullptr; };
+  const Pickle& pickle = root.pickle();
+  const Value* config = dict_in(root.find("ds_config"));
+  const Value* optimizer = config ? dict_in(pickle.find(*config, "optimizer")) : nullptr;
+  const Value* type = optimizer ? pickle.find(*optimizer, "type") : nullptr;
+  if (!type || type->kind != Kind::kText) return {};
+  std::string name(pickle.text(*type));
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  if (name != "adam" && name != "adamw") return {};
+  const Value* params = dict_in(pickle.find(*optimizer, "params"));
+  const Value* torch_adam = params ? pickle.find(*params, "torch_adam") : nullptr;
+  // Of the others nothing tells DeepSpeedCPUAdam from FusedAdam in all versions.
+  if (!torch_adam || torch_adam->kind != Kind::kBool || torch_adam->data == 0) return {};
+  const Value* mode = pickle.find(*params, "adam_w_mode");
+  const bool is_plain_adam = name == "adam" && mode && mode->kind == Kind::kBool && mode->data == 0;
+  return is_plain_adam ? "torch.optim.Adam" : "torch.optim.AdamW";
+}
+
+manifest::Value loss_scaler_of(const Dict& inner) {
+  const Value* scaler = inner.find("loss_scaler");
+  if (!scaler || scaler->kind != Kind::kOpaque) return {};
+  const Value* attributes = inner.pickle().attributes_of(*scaler);
+  if (!attributes) return {};
+  PlainData plain(inner.pickle());
+  manifest::ValueMap map = plain.map(*attributes, "loss_scaler", {});
+  map.entries.insert(map.entries.begin(), {"class", {inner.pickle().class_of(*scaler)}});
+  return {std::move(map)};
+}
+
+// ---- the whole
+Result<void> add_masters(const Input& in, const Dict& inner, std::string_view key,
+                         OptimizerStates& out) {
+  XD_TRY_SET(const auto list, inner.list(key));
+  if (list.size() > kMaxFlatGroups)
+    return unsupported(cat(inner.place_of(key), ": expected at most ", kMaxFlatGroups,
+                           " flat groups, found ", list.size()));
+  for (size_t i = 0; i < list.size(); ++i) {
+    XD_TRY_SET(out.flat_groups.emplace_back().master,
+               flat_tensor(in, list[i], cat(inner.place_of(key), '.', i)));
+  }
+  return {};
+}
+
+// BF16_Optimizer, which DeepSpeed puts in the place of stage 1, does not tell a stage.
+Result<uint64_t> stage_of(const Dict& inner) {
+  const bool is_stage3 = inner.find(kFlatOfStage3) != nullptr;
+  XD_TRY_SET(const auto told, inner.natural("zero_stage"));
+  const uint64_t stage = told.value_or(is_stage3 ? 3 : 1);
+  if (stage >= 1 && stage <= 3 && (stage == 3) == is_stage3) return stage;
+  return unsupported(cat("expected the states of ZeRO stage 1, 2 or 3, found zero_stage ", stage,
+                         is_stage3 ? " with " : " without ", kFlatOfStage3));
+}
+
+}  // namespace
+
+uint64_t OptimizerStates::n_ranks() const {
+  return partition_counts.empty()
+             ? 0
+             : *std::max_element(partition_counts.begin(), partition_counts.end());
+}
+
+Result<OptimizerStates> read_optimizer_states(const Host& host, const TorchFile& torch,
+                                              const Source& source, uint32_t file, bool warns) {
+  const Input in{host, torch, source, file, warns};
+  const auto root = Dict::of(torch.pickle(), torch.pickle().root(), "");
+  const Value* states = root ? root->find("optimizer_state_dict") : nullptr;
+  if (!states || states->kind != Kind::kDict)
+    return unsupported(
+        "expected DeepSpeed's optimizer states (a dict with optimizer_state_dict), found another "
+        "object: the file is of another program");
+  XD_TRY_SET(const Dict inner, Dict::of(torch.pickle(), *states, "optimizer_state_dict"));
+  if (inner.find("ds_zero_partition_groups"))
+    return unsupported(
+        "expected parameters that are cut over all ranks, found ds_zero_partition_groups, as "
+        "AutoEP has them: make a universal checkpoint of it with DeepSpeed's ds_to_universal.py");
+  OptimizerStates out;
+  XD_TRY_SET(out.stage, stage_of(inner));
+  XD_TRY_SET(out.partition_counts, naturals(inner, "partition_count"));
+  XD_TRY_SET(out.paddings, naturals(inner, "group_paddings"));
+  XD_TRY_SET(out.alignment_paddings, lists_of_naturals(inner, "param_alignment_paddings"));
+  XD_TRY(add_masters(in, inner, out.stage == 3 ? kFlatOfStage3 : kFlat, out));
+  const std::string_view key = out.stage == 3 ? "optimizer_state_dict" : "base_optimizer_state";
+  if (const Value* base = inner.find(key); base && base->kind == Kind::kList) {
+    XD_TRY(add_elastic_states(in, inner, out));
+  } else if (base) {
+    XD_TRY_SET(const Dict dict, inner.dict(key));
+    XD_TRY(add_torch_states(in, dict, out));
+  }
+  if (out.optimizer.empty()) out.optimizer = configured_optimizer(*root);
+  out.loss_scaler = loss_scaler_of(inner);
+  return out;
+}
+
+}  // namespace crossdock::reader_zero
