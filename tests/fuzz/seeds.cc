@@ -1,11 +1,12 @@
 // fuzz_seeds NAME DIR: writes the first inputs of a fuzzer, from the recipes that the unit tests
-// use.
+// use where there are any.
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 
 #include "plugins/reader_gguf/recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
+#include "tests/fuzz/quantised_input.h"
 #include "tests/support/compose_rule.h"
 
 using namespace crossdock::torch_read::recipe;
@@ -92,6 +93,122 @@ std::vector<std::string> rules() {
       layout + '\0' + "blk.0.exps\nblk.1.exps\nblk.0.q\nblk.1.q\nrope"};
 }
 
+template <class T>
+std::string raw(std::initializer_list<T> values) {
+  return {reinterpret_cast<const char*>(values.begin()), values.size() * sizeof(T)};
+}
+
+// A model of each scheme.
+std::vector<std::string> quantised_models() {
+  using namespace crossdock::fuzz;
+  using enum crossdock::manifest::DType;
+  const std::string codes = "\x12\x34\x56\x78\x9a\xbc\xde\xf0\x01\xff";
+  const std::string ones = raw<float>({1, -0.5f}), halves = raw<uint16_t>({0x3c00, 0xc200});
+  const std::string brains = raw<uint16_t>({0x3f80, 0xc040});
+  const auto as_long = [](std::string name, crossdock::manifest::DType dtype, std::string content) {
+    return Part{std::move(name), dtype, {}, std::move(content), false, false, true};
+  };
+  const std::string state =
+      R"({"blocksize": 4, "dtype": "bfloat16", "nested_blocksize": 2, "nested_offset": 0.5, "shape": [4, 3]})";
+  const std::string groups = raw<int32_t>({0, 1, 0, 1, 0, 0, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1});
+  const std::string table(raw<float>({-1, -0.7f, -0.5f, -0.4f, -0.3f, -0.2f, -0.1f, 0, 0.1f, 0.2f,
+                                      0.3f, 0.4f, 0.5f, 0.6f, 0.7f, 1}));
+  const std::vector<Model> models{
+      {.method = "fp8",
+       .block = 4,
+       .count = 9,
+       .parts = {{"a.weight", F8_E4M3, {8, 16}, codes},
+                 {"a.weight_scale_inv", F32, {2, 4}, ones},
+                 {"b.weight", F8_E5M2, {3, 8, 16}, codes},
+                 {"b.scale", F8_E8M0, {3, 1, 1}, codes},
+                 {"bias", BF16, {16}, brains}}},
+      {.method = "fp8",
+       .is_made = true,
+       .wanted = 1,
+       .parts = {{"a.weight", I8, {4, 16}, codes},
+                 {"a.scale", U8, {4, 1}, codes},
+                 {"b.weight", F8_E4M3FNUZ, {4, 16}, codes, true},
+                 {"b.weight_scale", F32, {}, ones}}},
+      {.method = "compressed-tensors",
+       .bits = 8,
+       .wanted = 2,
+       .count = 200,
+       .parts = {{"a.weight", I8, {4, 16}, codes},
+                 {"a.weight_scale", BF16, {4, 1}, brains},
+                 {"a.weight_zero_point", I8, {4, 1}, codes},
+                 {"a.input_scale", F32, {1}, ones},
+                 {"b.weight", F8_E4M3, {512, 24}, codes, true},
+                 {"b.weight_scale", F16, {512, 1}, halves}}},
+      {.method = "compressed-tensors",
+       .bits = 4,
+       .group = 8,
+       .wanted = 3,
+       .count = 200,
+       .parts = {{"a.weight_packed", I32, {8, 2}, codes},
+                 {"a.weight_scale", F16, {8, 2}, halves},
+                 as_long("a.weight_shape", I64, raw<int64_t>({8, 16})),
+                 {"a.weight_zero_point", I32, {1, 2}, codes},
+                 as_long("a.weight_g_idx", I32, groups)}},
+      {.method = "compressed-tensors",
+       .bits = 4,
+       .group = 16,
+       .is_made = true,
+       .count = 30,
+       .parts = {{"a.weight_packed", U8, {4, 16}, codes},
+                 {"a.weight_scale", F8_E4M3, {4, 2}, codes},
+                 {"a.weight_global_scale", F32, {1}, ones},
+                 {"b.weight_packed", U8, {4, 24}, codes},
+                 {"b.weight_scale", U8, {4, 1}, codes}}},
+      {.method = "modelopt",
+       .count = 30,
+       .parts = {{"a.weight", U8, {4, 16}, codes},
+                 {"a.weight_scale", F8_E4M3, {4, 2}, codes},
+                 {"a.weight_scale_2", F32, {}, ones},
+                 {"b.weight", F8_E4M3, {4, 16}, codes},
+                 {"b.weight_scale", F32, {}, ones}}},
+      {.method = "mxfp4",
+       .count = 30,
+       .parts = {{"a.w_blocks", U8, {2, 8, 3, 16}, codes}, {"a.w_scales", U8, {2, 8, 3}, codes}}},
+      {.method = "bitsandbytes",
+       .count = 30,
+       .parts = {{"a.weight", U8, {2, 3}, codes},
+                 {"a.weight.absmax", U8, {3}, codes},
+                 {"a.weight.nested_absmax", F32, {2}, ones},
+                 {"a.weight.nested_quant_map", F32, {4, 64}, ones},
+                 as_long("a.weight.quant_map", F32, table),
+                 as_long("a.weight.quant_state.bitsandbytes__nf4", U8, state),
+                 {"b.weight", I8, {4, 16}, codes},
+                 {"b.SCB", F32, {4}, ones},
+                 {"b.weight_format", U8, {}, codes}}},
+      {.method = "gptq",
+       .bits = 4,
+       .group = 8,
+       .count = 100,
+       .parts = {{"a.qweight", I32, {2, 8}, codes},
+                 {"a.qzeros", I32, {2, 1}, codes},
+                 {"a.scales", F16, {2, 8}, halves},
+                 as_long("a.g_idx", I32, groups)}},
+      {.method = "gptq",
+       .bits = 3,
+       .group = 32,
+       .is_gptq_v2 = true,
+       .is_made = true,
+       .count = 100,
+       .parts = {{"a.qweight", I32, {3, 32}, codes, true},
+                 {"a.qzeros", I32, {1, 3}, codes},
+                 {"a.scales", BF16, {1, 32}, brains}}},
+      {.method = "awq",
+       .bits = 4,
+       .group = 8,
+       .count = 100,
+       .parts = {{"a.qweight", I32, {16, 2}, codes},
+                 {"a.qzeros", I32, {2, 2}, codes},
+                 {"a.scales", F16, {2, 16}, halves}}}};
+  std::vector<std::string> out;
+  for (const Model& model : models) out.push_back(bytes_of(model));
+  return out;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -101,6 +218,7 @@ int main(int argc, char** argv) {
   const bool is_torch = name == "pickle" || name == "torch_file";
   if (name == "gguf") seeds = gguf_files();
   if (name == "rules") seeds = rules();
+  if (name == "quantised") seeds = quantised_models();
   for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));
