@@ -29,7 +29,8 @@ void add_tied_names(const Manifest& model, std::vector<Entry>& entries) {
   for (Entry& entry : entries) by_tensor.emplace(entry.tensor, &entry);
   const auto add = [&](uint64_t tensor, const std::string& name) {
     const auto it = by_tensor.find(tensor);
-    if (it != by_tensor.end() && name != it->second->names[0]) it->second->names.push_back(name);
+    if (it == by_tensor.end() || std::ranges::count(it->second->names, name)) return;
+    it->second->names.push_back(name);
   };
   for (const auto& [name, tensor] : model.module) add(tensor, name);
   if (!model.module.empty()) return;

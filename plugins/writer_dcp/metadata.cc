@@ -12,14 +12,10 @@ using torch_write::PickleWriter;
 constexpr std::string_view kModule = "torch.distributed.checkpoint.metadata";
 constexpr std::string_view kVersion = "1.0.0";  // filesystem.CURRENT_DCP_VERSION
 
-// The keys of the nested state dict that lead to a tensor; joined with dots they are its key in
-// .metadata.
-std::vector<std::string> path_of(const std::string& name, Profile profile) {
-  if (profile == Profile::kAccelerate) return {"model", name};
-  return {name};
-}
+// The keys that lead to a tensor in the state dict; joined with dots they are its one key here.
+using Path = std::vector<std::string>;
 
-std::string flat(const std::vector<std::string>& path) {
+std::string flat(const Path& path) {
   std::string out;
   for (const std::string& key : path) out += cat(out.empty() ? "" : ".", key);
   return out;
@@ -33,8 +29,8 @@ struct Place {
 
 class MetadataWriter {
  public:
-  MetadataWriter(const Layout& layout, Profile profile)
-      : layout_(layout), profile_(profile), places_(layout.entries.size()) {
+  MetadataWriter(const Layout& layout, const Path& prefix)
+      : layout_(layout), prefix_(prefix), places_(layout.entries.size()) {
     for (const Shard& shard : layout.shards) {
       for (const Chunk& chunk : shard.chunks) places_[chunk.entry].push_back({&shard, &chunk});
     }
@@ -60,7 +56,8 @@ class MetadataWriter {
   void each_name(auto&& put) {
     for (const Entry& entry : layout_.entries) {
       for (const std::string& name : entry.names) {
-        const auto path = path_of(name, profile_);
+        Path path = prefix_;
+        path.push_back(name);
         put(entry, path);
       }
     }
@@ -70,7 +67,7 @@ class MetadataWriter {
     return places_[static_cast<size_t>(&entry - layout_.entries.data())];
   }
 
-  void tensor(const Entry& entry, const std::vector<std::string>& path) {
+  void tensor(const Entry& entry, const Path& path) {
     p_.entry(flat(path), [&] {
       p_.object(kModule, "TensorStorageMetadata", [&] {
         p_.entry("properties", [&] { properties(entry.dtype); });
@@ -104,7 +101,7 @@ class MetadataWriter {
     });
   }
 
-  void planner_data(const std::vector<std::string>& path) {
+  void planner_data(const Path& path) {
     p_.entry(flat(path), [&] {
       p_.tuple([&] {
         for (const std::string& key : path) p_.put(key);
@@ -112,7 +109,7 @@ class MetadataWriter {
     });
   }
 
-  void storage_data(const Entry& entry, const std::vector<std::string>& path) {
+  void storage_data(const Entry& entry, const Path& path) {
     uint64_t index = 0;
     for (const auto& [shard, chunk] : places_of(entry)) {
       p_.object(kModule, "MetadataIndex", [&] {
@@ -129,15 +126,15 @@ class MetadataWriter {
   }
 
   const Layout& layout_;
-  const Profile profile_;
+  const Path& prefix_;
   std::vector<std::vector<Place>> places_;  // of each entry
   PickleWriter p_{torch_write::Memo::kOn};
 };
 
 }  // namespace
 
-std::string metadata_of(const Layout& layout, Profile profile) {
-  return MetadataWriter(layout, profile).run();
+std::string metadata_of(const Layout& layout, const Path& prefix) {
+  return MetadataWriter(layout, prefix).run();
 }
 
 }  // namespace crossdock::writer_dcp

@@ -9,7 +9,8 @@ namespace crossdock::writer_dcp {
 
 inline constexpr std::string_view kMetadataFile = ".metadata";
 
-// A pickle of torch.distributed.checkpoint.metadata.Metadata.
-std::string metadata_of(const Layout& layout, Profile profile);
+// A pickle of torch.distributed.checkpoint.metadata.Metadata. `prefix`: the keys that lead to the
+// model in the state dict.
+std::string metadata_of(const Layout& layout, const std::vector<std::string>& prefix);
 
 }  // namespace crossdock::writer_dcp

@@ -70,7 +70,7 @@ class DcpWriter : public Writer {
       : settings_(settings),
         model_(std::move(model)),
         layout_(std::move(layout)),
-        metadata_(metadata_of(layout_, settings_.profile)),
+        metadata_(metadata_of(layout_, settings_.prefix)),
         config_(common::changed_config(model_, settings_.cast)) {}
 
   static Result<void> plan_text(Plan& out, const std::string& path, const std::string& text) {
@@ -109,7 +109,7 @@ constexpr const char* kFormats[] = {"dcp", nullptr};
 constexpr const char* kPatterns[] = {nullptr};
 const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
                                 XD_WRITER,
-                                XD_CAP_CONCURRENT,
+                                XD_CAP_CONCURRENT | XD_CAP_TIED_NAMES,
                                 "org.crossdock.writer.dcp",
                                 CROSSDOCK_VERSION,
                                 "torch Distributed Checkpoint (FSDP2, accelerate): .metadata and "
