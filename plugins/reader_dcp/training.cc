@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "plugins/common/file_names.h"
 #include "plugins/reader_dcp/choose.h"
@@ -38,17 +39,16 @@ class Training {
                    "left out: ",
                    common::listed(not_used_)));
     if (steps_.size() > 1)
-      host.log(XD_LOG_WARN,
-               cat("the optimizer's parameters are at different steps, from ",
-                   steps_.begin()->first, " to ", steps_.rbegin()->first, ": the last is taken"));
-    if (!steps_.empty()) out_.training.step = static_cast<uint64_t>(steps_.rbegin()->first);
+      host.log(XD_LOG_WARN, cat("the optimizer's parameters are at different steps, from ",
+                                *steps_.begin(), " to ", *steps_.rbegin(), ": the last is taken"));
+    if (!steps_.empty()) out_.training.step = *steps_.rbegin();
     return {};
   }
 
  private:
   Result<void> add_step(const TensorEntry& entry) {
     XD_TRY_SET(const double step, reach_.scalar(entry));
-    if (step >= 0 && step < 0x1p53) ++steps_[step];
+    if (step >= 0 && step < 0x1p53) steps_.insert(static_cast<uint64_t>(step));
     return {};
   }
 
@@ -106,7 +106,7 @@ class Training {
   const Reach& reach_;
   Checkpoint& out_;
   std::map<std::string, uint64_t, std::less<>> parameters_;  // by name
-  std::map<double, size_t> steps_;
+  std::set<uint64_t> steps_;
   std::vector<std::string> not_used_;
 };
 

@@ -111,16 +111,16 @@ class MetadataWriter {
 
   void storage_data(const Entry& entry, const Path& path) {
     uint64_t index = 0;
-    for (const auto& [shard, chunk] : places_of(entry)) {
+    for (const Place& place : places_of(entry)) {
       p_.object(kModule, "MetadataIndex", [&] {
         p_.entry("fqn", flat(path));
         p_.entry("index", index++);
-        p_.entry("offset", [&] { p_.torch_size(offsets_of(entry, *chunk)); });
+        p_.entry("offset", [&] { p_.torch_size(offsets_of(entry, *place.chunk)); });
       });
       p_.object("torch.distributed.checkpoint.filesystem", "_StorageInfo", [&] {
-        p_.entry("relative_path", shard->file);
-        p_.entry("offset", chunk->offset);
-        p_.entry("length", chunk->n_bytes);
+        p_.entry("relative_path", place.shard->file);
+        p_.entry("offset", place.chunk->offset);
+        p_.entry("length", place.chunk->n_bytes);
       });
     }
   }
