@@ -168,6 +168,11 @@ Result<void> compose_described(Session& session, const rules::ModuleRule& rule,
   return compose(session, rule, rules::Names::kModule, prepared);
 }
 
+// The names of tied parameters, as far as the rule knows the module.
+void name_tied(const rules::ModuleRule& rule, Manifest& m) {
+  if (const auto module = rules::describe_module(rule, m)) model::name_module(*module, m);
+}
+
 // What the rule says of the job's module, for a writer that must know it.
 Result<Manifest> describe_by_rule(const Session& session, const rules::ModuleRule* rule,
                                   const Manifest& m) {
@@ -241,6 +246,8 @@ Result<void> make_target(Session& session, Prepared& prepared) {
     XD_TRY(exclude_tied(*prepared.tensors, known, m, session.window_bytes(), session.cancelled,
                         notes));
     if (rule) XD_TRY(check_unknown(session, *rule, names, m, known.unknown));
+    const bool has_class_names = names == rules::Names::kModule && !gives_own_names(options, rule);
+    if (rule && has_class_names && (caps & XD_CAP_TIED_NAMES)) name_tied(*rule, m);
   }
   if (takes_state) show_optimizer_state(m);
   session.notes.add(std::move(notes));

@@ -16,6 +16,8 @@ namespace crossdock::io {
 namespace {
 
 constexpr int kMaxDepth = 5;  // of folders: DeepSpeed's own checkpoints need four
+// The index of a distributed checkpoint of torch: the one hidden file that is part of a model.
+constexpr char kDcpMetadata[] = ".metadata";
 constexpr size_t kMaxEntries =
     2'000'000;  // a wrong SRC such as "/" ends here instead of reading a whole disk
 
@@ -37,12 +39,14 @@ struct Lister {
     if (ec) return Error{XD_IO, cat(folder.string(), ": ", ec.message())};
     for (; it != fs::directory_iterator(); it.increment(ec)) {
       const std::string base = it->path().filename().string();
-      if (base.empty() || base[0] == '.') continue;
+      const bool is_hidden = base.empty() || base[0] == '.';
+      if (is_hidden && base != kDcpMetadata) continue;
       // Not it->symlink_status(): newer versions of Boost follow the link as well there, and fail
       // on a loop of links.
       const fs::file_status status = fs::symlink_status(it->path(), ec);
       if (status.type() == fs::directory_file) {
-        if (depth < kMaxDepth) XD_TRY(this->folder(it->path(), prefix + base + "/", depth + 1));
+        if (!is_hidden && depth < kMaxDepth)
+          XD_TRY(this->folder(it->path(), prefix + base + "/", depth + 1));
       } else {
         XD_TRY(file(it->path(), prefix + base, status.type() == fs::symlink_file));
       }
@@ -140,7 +144,7 @@ Result<void> Input::open_file(const fs::path& path) {
   // say, its name in a snapshot tells.
   if (std::string name = snapshot_around(folder) ? "" : name_of_blob(root_); !name.empty())
     named_ = std::move(name);
-  if (is_index_name(named_)) {
+  if (is_index_name(named_) || named_ == kDcpMetadata) {
     root_ = folder;
     return open_folder();
   }

@@ -2,8 +2,9 @@
 // local Hugging Face cache.
 //
 // Names are relative and '/'-separated, sorted by bytes; nothing is opened until asked. Plugins see
-// names, never paths. Only regular files count, hidden ones (".git", ".cache") do not; folders are
-// not followed through symbolic links. Threads: immutable after open_input.
+// names, never paths. Only regular files count, hidden ones (".git", ".cache") do not, but for
+// torch's .metadata; folders are not followed through symbolic links. Threads: immutable after
+// open_input.
 #pragma once
 
 #include "core/io/hf_cache.h"
@@ -29,8 +30,8 @@ struct InputEntry {
 
 class Input {
  public:
-  // Of a file named as SRC it alone; of an index of shards named as SRC ("NAME.index.json") all
-  // files of its folder.
+  // Of a file named as SRC it alone; of an index of shards named as SRC ("NAME.index.json",
+  // ".metadata") all files of its folder.
   const std::vector<InputEntry>& entries() const { return entries_; }
   // Also, when SRC is a file, its neighbours in the folder, which entries() does not list.
   const InputEntry* find(const std::string& name) const;

@@ -117,6 +117,17 @@ Result<void> describe(const Manifest& description, Manifest& m, std::vector<std:
   return {};
 }
 
+void name_module(const Manifest& description, Manifest& m) {
+  const std::vector<uint64_t> found = match(description, m), kept = kept_names(description);
+  const auto is_written = [&](uint64_t i) { return i != kNone && m.tensors[i].excluded.empty(); };
+  m.module.clear();
+  for (uint64_t i = 0; i < found.size(); ++i) {
+    // A copy that differs from what it is tied to is written by itself.
+    const uint64_t tensor = is_written(found[i]) ? found[i] : found[kept[i]];
+    if (is_written(tensor)) m.module.push_back({description.tensors[i].name, tensor});
+  }
+}
+
 Result<void> make_groups(const Manifest& description, Manifest& m) {
   const auto is_trained = [&](uint64_t i) {
     const Tensor& t = m.tensors[i];

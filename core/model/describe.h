@@ -22,6 +22,10 @@ Result<manifest::Manifest> read_description(const std::string& path);
 Result<void> describe(const manifest::Manifest& description, manifest::Manifest& m,
                       std::vector<std::string>& notes);
 
+// Fills m.module alone, for a writer that has each name of a tied parameter: names of which the
+// model has no values are left out.
+void name_module(const manifest::Manifest& description, manifest::Manifest& m);
+
 // The optimizer's groups, of what is trained now: the description's own, or one of all parameters
 // in their order. Errors: a trained parameter in two groups, or in none.
 Result<void> make_groups(const manifest::Manifest& description, manifest::Manifest& m);

@@ -1,6 +1,7 @@
 #include "plugins/reader_bin/choose.h"
 
 #include "plugins/common/quote.h"
+#include "plugins/common/state_dict_keys.h"
 #include "plugins/torch/read/globals.h"
 #include "plugins/torch/read/tally.h"
 
@@ -20,49 +21,8 @@ using torch_read::kMaxEntries;
 using torch_read::name_of;
 using torch_read::Tally;
 
-constexpr std::string_view kModelKeys[] = {
-    "state_dict",     "model_state_dict",
-    "net_state_dict", "network_state_dict",
-    "model",          "module",
-    "model_state",    "model_dict",
-    "model_weights",  "net",
-    "network",        "params",
-    "weight",         "weights",
-    "generator",
-};
-// Dicts around those of kModelKeys: MosaicML's Composer has {"state": {"model": ...}}, torch's
-// tutorial of distributed checkpoints {"app": {"model": ..., "optim": ...}}.
-constexpr std::string_view kWrapperKeys[] = {"state", "checkpoint", "ckpt", "app"};
 constexpr int kMaxWrappers = 2;
-// Dicts in which names of parameters are not the model's: losses, settings, Lightning's callbacks,
-// DeepSpeed's parts of frozen ones.
-constexpr std::string_view kBesideKeys[] = {"criterion",
-                                            "loss",
-                                            "loss_fn",
-                                            "args",
-                                            "cfg",
-                                            "config",
-                                            "hparams",
-                                            "hyper_parameters",
-                                            "callbacks",
-                                            "loops",
-                                            "frozen_param_fragments"};
 constexpr size_t kMaxNamed = 6;  // in messages
-
-template <size_t N>
-bool is_one_of(const std::string_view (&list)[N], std::string_view key) {
-  return std::find(std::begin(list), std::end(list), key) != std::end(list);
-}
-
-// "ema" as a word of its own: model_ema, ema_state_dict.
-bool is_average(std::string_view key) {
-  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  for (size_t at = key.find("ema"); at != std::string_view::npos; at = key.find("ema", at + 1)) {
-    const bool begins = at == 0 || !is_letter(key[at - 1]);
-    if (begins && (at + 3 == key.size() || !is_letter(key[at + 3]))) return true;
-  }
-  return false;
-}
 
 bool is_optimizer_state(const Pickle& pickle, const Value& v) {
   return v.kind == Kind::kDict && pickle.find(v, "state") && pickle.find(v, "param_groups");
@@ -100,7 +60,7 @@ class Level {
   // Or several optimizers' states in one value.
   bool is_optimizer(std::string_view key, const Value& v) const {
     if (is_optimizer_state(pickle_, v)) return true;
-    return v.kind != Kind::kTensor && key.find("optim") != std::string_view::npos;
+    return v.kind != Kind::kTensor && common::is_optimizer_key(key);
   }
 
   bool holds_parameters(const Value& dict) const {
@@ -131,20 +91,20 @@ class Level {
 
   void sort_in(const Entry& e) {
     if (is_optimizer(e.key, *e.value)) return optimizers_.push_back(e.value);
-    if (e.value->kind == Kind::kOpaque && is_one_of(kModelKeys, e.key) && !model_object_)
+    if (e.value->kind == Kind::kOpaque && common::is_model_key(e.key) && !model_object_)
       model_object_ = e;
     if (e.value->kind != Kind::kDict) return;
     ++n_dicts_;
-    if (is_one_of(kModelKeys, e.key)) {
+    if (common::is_model_key(e.key)) {
       const auto is_same = [&](const Entry& other) { return other.value->data == e.value->data; };
       // Two are as unclear as a million.
       if (models_.size() < 2 && std::none_of(models_.begin(), models_.end(), is_same))
         models_.push_back(e);
-    } else if (is_average(e.key)) {
+    } else if (common::is_average_key(e.key)) {
       averages_.push_back(e);
-    } else if (is_one_of(kWrapperKeys, e.key)) {
+    } else if (common::is_wrapper_key(e.key)) {
       wrappers_.push_back(e);
-    } else if (!is_one_of(kBesideKeys, e.key) && e.tally.n_parameters > 0) {
+    } else if (!common::is_key_beside_model(e.key) && e.tally.n_parameters > 0) {
       others_.push_back(e);
     }
   }

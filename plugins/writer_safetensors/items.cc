@@ -3,26 +3,12 @@
 #include <crossdock/bytes.hpp>
 
 #include <algorithm>
-#include <numeric>
 
 namespace crossdock::writer_safetensors {
-namespace {
 
-// When the host casts, what it reads, what it gives and what we count in it then stay in a core's
-// second-level cache (256 KiB on the smallest of today's) until they are written.
-constexpr uint64_t kCastPiece = 256 << 10;
-// When it does not cast, the host reads right into our buffer, and fewer calls count for more.
-constexpr uint64_t kCopyPiece = 1 << 20;
-// Source values that are looked at again: seldom, so a small buffer will do.
-constexpr uint64_t kSourcePiece = 64 << 10;
-
-}  // namespace
-
-Unit unit_of(manifest::DType dtype) {
-  const uint64_t bits = manifest::info(dtype).bits;
-  const uint64_t together = std::lcm(bits, uint64_t{8});
-  return {together / bits, together / 8};
-}
+using common::Overflow;
+using common::Unit;
+using common::unit_of;
 
 std::vector<Item> cut(const File& file, uint64_t max_bytes) {
   std::vector<Item> out;
@@ -45,18 +31,12 @@ std::vector<Item> cut(const File& file, uint64_t max_bytes) {
   return out;
 }
 
-ItemMemory memory_of(const File& file, const Item& item) {
+common::ItemMemory memory_of(const File& file, const Item& item) {
   const auto any = [&](bool Written::*is) {
     return std::any_of(item.parts.begin(), item.parts.end(),
                        [&](const Part& part) { return file.tensors[part.tensor].*is; });
   };
-  return {std::min(item.n_bytes, any(&Written::is_cast) ? kCastPiece : kCopyPiece),
-          any(&Written::may_overflow) ? kSourcePiece : 0};
-}
-
-xd_range range_of(const Written& tensor, uint64_t begin, uint64_t count) {
-  return dense_range(tensor.tensor, begin, count,
-                     tensor.is_cast ? tensor.dtype : manifest::DType::UNSPECIFIED);
+  return common::item_memory(item.n_bytes, any(&Written::is_cast), any(&Written::may_overflow));
 }
 
 Result<void> plan_items(Plan& plan, uint32_t object, const File& file) {
@@ -64,26 +44,20 @@ Result<void> plan_items(Plan& plan, uint32_t object, const File& file) {
     std::vector<xd_range> needs;
     for (const Part& part : item.parts) {
       const Written& t = file.tensors[part.tensor];
-      needs.push_back(range_of(t, part.begin, part.count));
+      needs.push_back(common::range_of(t, part.begin, part.count));
       if (t.may_overflow) needs.push_back(dense_range(t.tensor, part.begin, part.count));
     }
-    const ItemMemory memory = memory_of(file, item);
     const uint64_t n_bytes = item.n_bytes + (item.is_first ? file.head_bytes : 0);
-    XD_TRY(plan.item(object, needs, n_bytes, memory.output + memory.source));
+    XD_TRY(plan.item(object, needs, n_bytes, memory_of(file, item).sum()));
   }
   return {};
 }
 
-void Overflow::add(const Overflow& later) {
-  if (n_values == 0) first = later.first;
-  n_values += later.n_values;
-}
-
-std::string Overflow::encode() const {
+std::string encode(const Overflow& overflow) {
   std::string out;
-  if (n_values == 0) return out;
-  put_le(out, n_values);
-  put_le(out, first);
+  if (overflow.n_values == 0) return out;
+  put_le(out, overflow.n_values);
+  put_le(out, overflow.first);
   return out;
 }
 

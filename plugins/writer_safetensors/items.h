@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "plugins/common/item_stream.h"
 #include "plugins/writer_safetensors/layout.h"
 
 namespace crossdock::writer_safetensors {
@@ -35,31 +36,14 @@ struct Item {
 // At least one item where there is a tensor. `max_bytes`: 1 or more.
 std::vector<Item> cut(const File& file, uint64_t max_bytes = kMaxItemBytes);
 
-// The fewest elements that fill whole bytes.
-struct Unit {
-  uint64_t n_elems = 1, n_bytes = 1;
-};
-Unit unit_of(manifest::DType dtype);
-
-// The most that an item allocates: a buffer for its output, and one for source values.
-struct ItemMemory {
-  uint64_t output = 0, source = 0;
-};
-ItemMemory memory_of(const File& file, const Item& item);
-
-xd_range range_of(const Written& tensor, uint64_t begin, uint64_t count);
+// The most that an item allocates.
+common::ItemMemory memory_of(const File& file, const Item& item);
 
 Result<void> plan_items(Plan& plan, uint32_t object, const File& file);
 
-// The finite values that an item, or all of a file's, made infinite.
-struct Overflow {
-  uint64_t n_values = 0;
-  uint64_t first = 0;  // the first tensor that has some, in the manifest
-
-  void add(const Overflow& later);
-  std::string encode() const;  // empty for none
-};
+// An item's result; empty for none.
+std::string encode(const common::Overflow& overflow);
 // Of all items, in their order. XD_INTERNAL for what encode() did not give.
-Result<Overflow> joined(std::span<const std::string_view> results);
+Result<common::Overflow> joined(std::span<const std::string_view> results);
 
 }  // namespace crossdock::writer_safetensors

@@ -19,40 +19,23 @@ using manifest::Tensor;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 constexpr uint64_t kAlignment = 8;                 // of the data, and so of the largest elements
 
-// By the largest finite value.
-int range_rank(DType dtype) {
-  return dtype == DType::F16 ? 0 : dtype == DType::BF16 ? 1 : dtype == DType::F32 ? 2 : 3;
-}
-
 Error in_tensor(const Tensor& tensor, Error error) {
   return std::move(error).in(cat("tensor ", in_quotes(tensor.name)));
 }
 
-Result<Written> write_as(const Tensor& tensor, uint64_t index, DType wanted) {
-  Written out;
-  out.tensor = index;
-  const bool is_float = manifest::info(tensor.dtype).kind == manifest::Kind::kFloat;
-  out.dtype = is_float && wanted != DType::UNSPECIFIED ? wanted : tensor.dtype;
-  out.is_cast = out.dtype != tensor.dtype;
-  out.may_overflow = out.is_cast && range_rank(out.dtype) < range_rank(tensor.dtype);
+Result<Written> write_as(const Tensor& tensor, uint64_t index, common::FloatCast cast) {
+  auto out = common::cast_tensor(tensor, index, cast);
+  if (!out) return in_tensor(tensor, std::move(out).error());
   if (tensor.target() == "__metadata__")
     return in_tensor(tensor, invalid("expected a name that safetensors can have, found "
                                      "\"__metadata__\", which is the header's own: give it another "
                                      "with --rename FROM=TO"));
-  if (out.dtype == DType::C32 || out.dtype == DType::C128)
+  if (out->dtype == DType::C32 || out->dtype == DType::C128)
     return in_tensor(tensor,
                      unsupported(cat("expected an element type that safetensors has, found ",
-                                     manifest::name(out.dtype),
+                                     manifest::name(out->dtype),
                                      ": save it as C64 in the source, or as two real tensors")));
-  const auto n_elems = checked_product(tensor.shape);
-  const auto n_bytes = n_elems ? manifest::dense_bytes(out.dtype, *n_elems) : std::nullopt;
-  if (!n_bytes)
-    return in_tensor(tensor,
-                     unsupported(cat("expected a size in whole bytes below 2^64, found ",
-                                     manifest::name(out.dtype), " elements that have none")));
-  out.n_elems = *n_elems;
-  out.n_bytes = *n_bytes;
-  return out;
+  return Written{*out, 0};
 }
 
 // As huggingface_hub's split_state_dict_into_shards_factory: in order, a tensor larger than a shard
@@ -100,7 +83,7 @@ Result<std::vector<File>> make_files(const Manifest& model, const Settings& sett
   for (uint64_t i = 0; i < model.tensors.size(); ++i) {
     const Tensor& tensor = model.tensors[i];
     if (!tensor.excluded.empty() || tensor.role == manifest::Role::kOptimizerState) continue;
-    XD_TRY_SET(const Written written, write_as(tensor, i, settings.dtype));
+    XD_TRY_SET(const Written written, write_as(tensor, i, settings.cast));
     tensors.push_back(written);
   }
   XD_TRY(check_total(tensors));

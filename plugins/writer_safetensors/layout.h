@@ -12,13 +12,7 @@
 
 namespace crossdock::writer_safetensors {
 
-// A tensor as it is written.
-struct Written {
-  uint64_t tensor = 0;  // in the manifest
-  manifest::DType dtype = manifest::DType::UNSPECIFIED;
-  bool is_cast = false;
-  bool may_overflow = false;  // the cast can make an infinity of a finite value
-  uint64_t n_elems = 0, n_bytes = 0;
+struct Written : common::CastTensor {
   uint64_t offset = 0;  // of its first byte, in the file's data
 };
 

@@ -27,7 +27,7 @@ void add(Manifest& model, const std::string& name, DType dtype, std::vector<uint
 
 std::vector<File> files_of(const Manifest& model, uint64_t shard_bytes,
                            DType dtype = DType::UNSPECIFIED) {
-  auto files = make_files(model, {dtype, shard_bytes, false});
+  auto files = make_files(model, {{dtype, false}, shard_bytes});
   if (!files) throw std::runtime_error(files.error().message);
   return *std::move(files);
 }
@@ -43,7 +43,7 @@ std::vector<std::vector<uint64_t>> sizes(const std::vector<File>& files) {
 }
 
 std::string refusal(const Manifest& model) {
-  const auto files = make_files(model, {DType::UNSPECIFIED, 100, false});
+  const auto files = make_files(model, {{}, 100});
   return files ? "" : files.error().message;
 }
 
@@ -181,8 +181,8 @@ TEST_CASE("items: edges between tensors, large ones cut inside on whole bytes") 
 }
 
 TEST_CASE("results of items") {
-  CHECK(Overflow{}.encode().empty());
-  const std::string one = Overflow{3, 7}.encode(), two = Overflow{5, 2}.encode();
+  CHECK(encode(common::Overflow{}).empty());
+  const std::string one = encode(common::Overflow{3, 7}), two = encode(common::Overflow{5, 2});
   const std::vector<std::string_view> results{"", one, "", two};
   const auto all = joined(results);
   REQUIRE(all);

@@ -8,36 +8,15 @@
 
 #include <algorithm>
 
-#include <crossdock/config_text.hpp>
 #include "plugins/common/quote.h"
 #include "plugins/writer_safetensors/stream.h"
 
 namespace crossdock::writer_safetensors {
 namespace {
 
-using manifest::DType;
 using manifest::Manifest;
 
 constexpr std::string_view kConfig = "config.json";
-
-// As config.json spells it.
-std::string_view torch_name(DType dtype) {
-  return dtype == DType::BF16 ? "bfloat16" : dtype == DType::F16 ? "float16" : "float32";
-}
-
-const manifest::AuxFile* find_config(const Manifest& model) {
-  const auto it = std::ranges::find(model.aux_files, kConfig, &manifest::AuxFile::name);
-  return it == model.aux_files.end() ? nullptr : &*it;
-}
-
-// config.json's text with the element type that was asked for; empty where it can be copied.
-std::string changed_config(const Manifest& model, const Settings& settings) {
-  const manifest::AuxFile* config = find_config(model);
-  const auto* text = config ? std::get_if<manifest::Bytes>(&config->content) : nullptr;
-  if (!text || settings.dtype == DType::UNSPECIFIED) return {};
-  std::string changed = with_dtype(text->data, torch_name(settings.dtype));
-  return changed == text->data ? std::string() : changed;
-}
 
 class SafetensorsWriter : public Writer {
  public:
@@ -62,7 +41,7 @@ class SafetensorsWriter : public Writer {
       if (t.excluded.empty() && t.role == manifest::Role::kOptimizerState)
         XD_TRY(out.exclude(i, "optimizer state: the folder is of a model"));
     }
-    if (find_config(model_)) return {};
+    if (common::find_config(model_)) return {};
     return out.note(
         "The source has no config.json, without which transformers does not load the folder: put "
         "the model's own beside the weights.");
@@ -71,9 +50,9 @@ class SafetensorsWriter : public Writer {
   Result<std::string> write_item(const Host& host, uint32_t object, uint64_t item,
                                  Object& out) override {
     const File& file = files_.at(object);
-    XD_TRY_SET(const Overflow overflow,
+    XD_TRY_SET(const common::Overflow overflow,
                writer_safetensors::write_item(host, model_, file, cut(file).at(item), out));
-    return overflow.encode();
+    return encode(overflow);
   }
 
   // All values of the file have been seen, and nothing is in place yet.
@@ -84,8 +63,8 @@ class SafetensorsWriter : public Writer {
       return out.write(0, as_bytes(is_index ? index_text(files_, model_) : config_));
     }
     const File& file = files_[object];
-    XD_TRY_SET(const Overflow overflow, joined(results));
-    if (overflow.n_values > 0) XD_TRY(report(host, file, overflow));
+    XD_TRY_SET(const common::Overflow overflow, joined(results));
+    XD_TRY(common::report_overflow(host, model_, settings_.cast, file.name, overflow));
     const bool has_items = !file.tensors.empty();
     return has_items ? Result<void>() : out.write(0, as_bytes(head(file, model_)));
   }
@@ -95,7 +74,7 @@ class SafetensorsWriter : public Writer {
       : settings_(settings),
         model_(std::move(model)),
         files_(std::move(files)),
-        config_(changed_config(model_, settings_)) {}
+        config_(common::changed_config(model_, settings_.cast)) {}
 
   static Result<void> plan_text(Plan& out, std::string_view path, const std::string& text) {
     auto id = out.object(std::string(path), text.size());
@@ -119,24 +98,6 @@ class SafetensorsWriter : public Writer {
                  : out.aux(name, i));
     }
     return {};
-  }
-
-  // A note where the user allows it, else a refusal.
-  Result<void> report(const Host& host, const File& file, const Overflow& overflow) const {
-    const std::string first =
-        cat("the first in tensor ", common::in_quotes(model_.tensors[overflow.first].target()));
-    const std::string_view dtype = flag_name(settings_.dtype);
-    if (settings_.allow_overflow) {
-      host.log(XD_LOG_WARN, cat(file.name, ": ", overflow.n_values, " values beyond ", dtype,
-                                " became infinite, ", first, " (--allow-overflow)."));
-      return {};
-    }
-    const std::string_view wider = settings_.dtype == DType::F16    ? "--dtype bf16 or fp32"
-                                   : settings_.dtype == DType::BF16 ? "--dtype fp32"
-                                                                    : "--dtype source";
-    return unsupported(cat("--dtype ", dtype, ": expected values that ", dtype, " can hold, found ",
-                           overflow.n_values, " beyond, ", first, ": use ", wider,
-                           ", or --allow-overflow, with which they become infinite"));
   }
 
   const Settings settings_;

@@ -11,7 +11,7 @@
 namespace crossdock::writer_safetensors {
 
 // Gives what became infinite.
-Result<Overflow> write_item(const Host& host, const manifest::Manifest& model, const File& file,
-                            const Item& item, Object& out);
+Result<common::Overflow> write_item(const Host& host, const manifest::Manifest& model,
+                                    const File& file, const Item& item, Object& out);
 
 }  // namespace crossdock::writer_safetensors

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "plugins/reader_dcp/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
 #include "tests/fuzz/quantised_input.h"
@@ -68,6 +69,15 @@ std::vector<std::string> gguf_files() {
                          {"v", {2, 1}, 0, g::recipe::some_bytes(8)}}));
   }
   return out;
+}
+
+// .metadata, of protocol 2 as ours, and as if of 4. One of torch's own is in found/dcp.
+std::vector<std::string> dcp_metadata() {
+  const std::string all =
+      crossdock::reader_dcp::recipe::folder_for_fuzzer().files().at(".metadata");
+  std::string of_4 = all;
+  of_4[1] = 4;
+  return {all, of_4};
 }
 
 // A rule, a NUL byte, names of tensors.
@@ -219,6 +229,7 @@ int main(int argc, char** argv) {
   if (name == "gguf") seeds = gguf_files();
   if (name == "rules") seeds = rules();
   if (name == "quantised") seeds = quantised_models();
+  if (name == "dcp") seeds = dcp_metadata();
   for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));

@@ -62,6 +62,20 @@ TEST_CASE("hidden files and folders do not count") {
   CHECK(listed(dir.path()) == Names{"model"});
 }
 
+TEST_CASE("torch's .metadata is the one hidden file that counts") {
+  const TempDir dir;
+  put(dir / "__0_0.distcp");
+  put(dir / ".metadata");
+  put(dir / "x/.metadata");
+  put(dir / ".git/.metadata");
+  put(dir / "y/.metadata/z");
+  CHECK(listed(dir.path()) == Names{".metadata", "__0_0.distcp", "x/.metadata"});
+  const auto named = open_input((dir / ".metadata").string());
+  REQUIRE(named);
+  CHECK(named->named() == ".metadata");
+  CHECK(named->find("__0_0.distcp"));
+}
+
 TEST_CASE(
     "only regular files count: no pipe blocks, no folder link is followed, a dangling link is no "
     "file") {

@@ -32,12 +32,12 @@ Error too_many(std::string_view what, size_t limit) {
 
 Result<void> Builder::count_values(size_t n) {
   n_values_ += n;
-  if (n_values_ > kMaxValues) return too_many("values", kMaxValues);
+  if (n_values_ > rules_.max_values) return too_many("values", rules_.max_values);
   return {};
 }
 
 Result<void> Builder::count_object() {
-  if (++n_objects_ > kMaxObjects) return too_many("objects", kMaxObjects);
+  if (++n_objects_ > rules_.max_objects) return too_many("objects", rules_.max_objects);
   return {};
 }
 

@@ -9,7 +9,7 @@ namespace crossdock::torch_read {
 
 class Builder {
  public:
-  explicit Builder(std::string_view bytes) { out_.bytes_ = bytes; }
+  Builder(std::string_view bytes, const PickleRules& rules) : rules_(rules) { out_.bytes_ = bytes; }
 
   // Of those that are held anywhere: the machine counts its stack and memo too.
   Result<void> count_values(size_t n);
@@ -51,6 +51,7 @@ class Builder {
   Result<void> check_metadata(std::span<const Value> args, size_t at) const;
   Result<Value> parameter(std::span<const Value> args);
 
+  const PickleRules rules_;
   Pickle out_;
   size_t n_values_ = 0, n_objects_ = 0;
 };

@@ -32,6 +32,7 @@ Result<void> Machine::put(uint64_t index) {
     XD_TRY(build_.count_values(index + 1 - memo_.size()));
     memo_.resize(index + 1, Value{Kind::kNothing});
   }
+  if (memo_[index].kind == Kind::kNothing) ++n_memoised_;
   memo_[index] = v;
   return {};
 }
@@ -61,6 +62,16 @@ Result<void> Machine::push_global() {
   return push(v);
 }
 
+Result<void> Machine::stack_global() {
+  XD_TRY_SET(const Value name, pop());
+  XD_TRY_SET(const Value module, pop());
+  if (module.kind != Kind::kText || name.kind != Kind::kText)
+    return corrupt(cat("expected the names of a module and of what is in it, found ",
+                       name_of(module.kind), " and ", name_of(name.kind)));
+  XD_TRY_SET(const Value v, build_.global(module, name));
+  return push(v);
+}
+
 Result<void> Machine::persistent_id() {
   XD_TRY_SET(const Value id, pop());
   XD_TRY_SET(const Value storage, build_.storage(id));
@@ -79,6 +90,13 @@ Result<void> Machine::new_object() {
   XD_TRY_SET(const Value type, pop());
   XD_TRY_SET(const Value made, build_.instance(type, arguments));
   return push(made);
+}
+
+Result<void> Machine::new_object_with_keywords() {
+  XD_TRY_SET(const Value keywords, pop());
+  XD_TRY(new_object());
+  XD_TRY_SET(const Value object, top());
+  return build_.append(object, {&keywords, 1});
 }
 
 Result<void> Machine::old_object() {
@@ -114,13 +132,8 @@ Result<void> Machine::step(bool& stopped) {
   if (n_opcodes_++ == 0 && code != 0x80)
     return corrupt(cat("expected a pickle of protocol 2, found it begins with byte ", code));
   switch (code) {
-    case 0x80: {
-      const uint8_t protocol = in_.u8();
-      if (in_.failed() || protocol == 2 || protocol == 3) return {};
-      return unsupported(
-          cat("expected pickle protocol 2 or 3, found ", protocol,
-              ": load the file in Python and torch.save it again, without pickle_protocol"));
-    }
+    case 0x80:
+      return begin_pickle();
     case '.': {
       stopped = true;
       XD_TRY_SET(root_, pop());
@@ -215,10 +228,58 @@ Result<void> Machine::step(bool& stopped) {
     case 'Q':
       return persistent_id();
     default:
-      break;
+      return step_of_protocol_4(code);
   }
-  return unsupported(cat("expected an opcode that torch.save uses, found ", name_of_refused(code),
-                         ": nothing was run"));
+}
+
+Result<void> Machine::begin_pickle() {
+  protocol_ = in_.u8();
+  if (in_.failed() || (protocol_ >= 2 && protocol_ <= rules_.max_protocol)) return {};
+  const std::string_view again =
+      rules_.max_protocol == 3
+          ? ": load the file in Python and torch.save it again, without pickle_protocol"
+          : "";
+  return unsupported(cat("expected pickle protocol 2 ", rules_.max_protocol == 3 ? "or " : "to ",
+                         rules_.max_protocol, ", found ", protocol_, again));
+}
+
+Result<void> Machine::step_of_protocol_4(uint8_t code) {
+  const auto refused = [&] {
+    return unsupported(cat("expected an opcode that torch.save uses, found ", name_of_refused(code),
+                           ": nothing was run"));
+  };
+  if (protocol_ < 4) return refused();
+  switch (code) {
+    case 0x95:  // a frame's length, which only helps to read ahead
+      in_.take(8);
+      return {};
+    case 0x94:
+      return put(n_memoised_);
+    case 0x93:
+      return stack_global();
+    case 0x8c:
+      return push_text(in_.u8());
+    case 0x8d:
+      return push_text(in_.le<uint64_t>());
+    case 0x8e:
+      return push_text(in_.le<uint64_t>(), Kind::kOther);
+    case 0x92:
+      return new_object_with_keywords();
+    case 0x8f:  // a set, as the list of its values
+      return push_container(Kind::kList);
+    case 0x90:
+      return fill_above_mark(
+          [this](const Value& set, auto values) { return build_.append(set, values); });
+    case 0x91: {
+      XD_TRY_SET(const auto values, above_mark());
+      XD_TRY_SET(const Value set, build_.container(Kind::kList));
+      XD_TRY(build_.append(set, values));
+      drop(values.size());
+      return push(set);
+    }
+    default:
+      return refused();
+  }
 }
 
 }  // namespace crossdock::torch_read

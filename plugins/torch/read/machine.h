@@ -1,4 +1,4 @@
-// The pickle machine: a stack, a memo and the opcodes of protocols 2 and 3. What they ask for the
+// The pickle machine: a stack, a memo and the opcodes of protocols 2 to 4. What they ask for the
 // Builder makes. For one pickle, on one thread.
 #pragma once
 
@@ -11,8 +11,8 @@ namespace crossdock::torch_read {
 class Machine {
  public:
   // The pickle that begins at `begin`.
-  Machine(std::string_view bytes, uint64_t begin)
-      : in_(as_bytes(bytes).subspan(begin)), begin_(begin), build_(bytes) {}
+  Machine(std::string_view bytes, uint64_t begin, const PickleRules& rules)
+      : in_(as_bytes(bytes).subspan(begin)), begin_(begin), rules_(rules), build_(bytes, rules) {}
 
   Result<Pickle> run();
 
@@ -64,6 +64,8 @@ class Machine {
     drop(n);
     return push(out);
   }
+  // A pickle is shorter than 4 GiB (kMaxPickleBytes and its like), so the cursor fails before a
+  // length does not fit.
   Value take_text(uint64_t length, Kind kind) {
     const uint64_t place = begin_ + in_.offset();
     in_.take(length);
@@ -104,10 +106,12 @@ class Machine {
   // ---- globals
   Value line();
   Result<void> push_global();
+  Result<void> stack_global();
 
   Result<void> persistent_id();
   Result<void> reduce();
   Result<void> new_object();
+  Result<void> new_object_with_keywords();
   // OBJ, of Python 2's old classes: the class and its arguments above a mark.
   Result<void> old_object();
   // The attributes of an OrderedDict, a state dict's _metadata, which no tensor needs; or of an
@@ -119,12 +123,17 @@ class Machine {
   // ---- one opcode. A cursor that has failed is noticed by the caller: what is pushed then is
   // never seen.
   Result<void> step(bool& stopped);
+  Result<void> step_of_protocol_4(uint8_t code);
+  Result<void> begin_pickle();
 
   Cursor in_;
   uint64_t begin_;
+  const PickleRules rules_;
   Builder build_;
   Value root_;
   std::vector<Value> stack_, memo_;
+  size_t n_memoised_ = 0;  // entries of the memo that are no gaps
+  uint8_t protocol_ = 0;
   std::vector<size_t> marks_;
   size_t n_opcodes_ = 0;
 };

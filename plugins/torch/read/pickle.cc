@@ -60,9 +60,9 @@ std::string_view name_of(Kind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-Result<Pickle> read_pickle(std::string_view bytes, uint64_t begin) {
+Result<Pickle> read_pickle(std::string_view bytes, uint64_t begin, const PickleRules& rules) {
   if (begin >= bytes.size()) return ends_early();
-  return Machine(bytes, begin).run();
+  return Machine(bytes, begin, rules).run();
 }
 
 }  // namespace crossdock::torch_read

@@ -1,11 +1,11 @@
 // Reads the pickles of torch.save without running anything.
 //
-// A pickle is a program. This machine knows the opcodes of protocols 2 and 3, and the globals that
-// plain values and tensors need, as torch's own weights_only loader does (torch 2.13,
-// _weights_only_unpickler.py). What a pickle "calls" here only makes values of the kinds below: no
-// module is imported and no code runs, whatever it says. An object of any other class is opaque:
-// its name, and the values that it was made of. Time and memory are bounded by the length of the
-// input and the limits below.
+// A pickle is a program. This machine knows the opcodes of protocols 2 and 3 (and 4, where its
+// caller asks for it), and the globals that plain values and tensors need, as torch's own
+// weights_only loader does (torch 2.13, _weights_only_unpickler.py). What a pickle "calls" here
+// only makes values of the kinds below: no module is imported and no code runs, whatever it says.
+// An object of any other class is opaque: its name, and the values that it was made of. Time and
+// memory are bounded by the length of the input and the limits below.
 #pragma once
 
 #include <crossdock/bytes.hpp>
@@ -30,6 +30,12 @@ inline constexpr size_t kMaxObjects =
 inline constexpr size_t kMaxValues =
     16'000'000;  // on the stack, in the memo and in all containers, 16 bytes each
 inline constexpr size_t kMaxDimensions = 64;
+
+// What a pickle may be, for those of torch.save if nothing else is said.
+struct PickleRules {
+  uint8_t max_protocol = 3;  // 5: that of Python 3.14, of whose own opcodes none is taken
+  size_t max_objects = kMaxObjects, max_values = kMaxValues;
+};
 
 enum class Kind : uint8_t {
   kNone,
@@ -124,6 +130,7 @@ class Pickle {
 };
 
 // Reads the pickle that begins at `begin`. XD_OUT_OF_RANGE when the bytes end before it does.
-Result<Pickle> read_pickle(std::string_view bytes, uint64_t begin = 0);
+Result<Pickle> read_pickle(std::string_view bytes, uint64_t begin = 0,
+                           const PickleRules& rules = {});
 
 }  // namespace crossdock::torch_read

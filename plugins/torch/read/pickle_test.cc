@@ -367,3 +367,56 @@ TEST_CASE("pickle: memory and time stay bounded") {
   for (size_t i = 0; i < kMaxObjects; ++i) calls += "h\x01h\x02R"s;
   CHECK(has(outcome(calls), "expected at most"));
 }
+
+namespace {
+
+// Of protocol 4, which only those who ask for it read.
+Result<Pickle> read_4(const std::string& bytes) {
+  return read_pickle(bytes, 0, {.max_protocol = 5});
+}
+std::string short_text(std::string_view s) {
+  return cat("\x8c", std::string(1, static_cast<char>(s.size())), s);
+}
+
+}  // namespace
+
+TEST_CASE("pickle: the opcodes of protocol 4") {
+  // Memo 0 is the text, 1 the class; 2 the object, under which the dict holds itself.
+  const std::string frame = "\x95\x05\0\0\0\0\0\0\0"s;
+  const std::string bytes = "\x80\x04"s + frame + short_text("a.b") + "\x94" + short_text("C") +
+                            "\x93\x94)\x81\x94}(" + short_text("set") + "\x8f(K\1K\2\x90" +
+                            short_text("frozen") + "(K\3\x91" + short_text("same") + "h\0"s +
+                            short_text("long") + "\x8d\x02\0\0\0\0\0\0\0xy"s + short_text("bytes") +
+                            "\x8e\x01\0\0\0\0\0\0\0z"s + short_text("keywords") + "h\1)}\x92ub."s;
+  const auto p = read_4(bytes);
+  REQUIRE(p);
+  REQUIRE(p->root().kind == Kind::kOpaque);
+  CHECK(p->class_of(p->root()) == "a.b.C");
+  const Value& state = p->items(p->root()).back();
+  REQUIRE(state.kind == Kind::kDict);
+  CHECK(p->items(*p->find(state, "set")).size() == 2);
+  CHECK(p->items(*p->find(state, "frozen"))[0].data == 3);
+  CHECK(p->text(*p->find(state, "same")) == "a.b");
+  CHECK(p->text(*p->find(state, "long")) == "xy");
+  CHECK(p->find(state, "bytes")->kind == Kind::kOther);
+  CHECK(p->class_of(*p->find(state, "keywords")) == "a.b.C");
+
+  CHECK(has(outcome(bytes), "expected pickle protocol 2 or 3, found 4"));
+  CHECK(has(outcome("\x80\x02" + bytes.substr(2)),
+            "expected an opcode that torch.save uses, found FRAME"));
+  CHECK(has(read_4("\x80\x06N.").error().message, "expected pickle protocol 2 to 5, found 6"));
+  CHECK(has(read_4("\x80\x05\x96\0\0\0\0\0\0\0\0."s).error().message, "found BYTEARRAY8"));
+  CHECK(has(read_4("\x80\x04K\1K\2\x93."s).error().message,
+            "expected the names of a module and of what is in it"));
+  CHECK(read_4("\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xff.").error().code == XD_OUT_OF_RANGE);
+  CHECK(
+      has(read_4("\x80\x04" + short_text("posix") + short_text("system") + "\x93.").error().message,
+          "made to attack"));
+}
+
+TEST_CASE("pickle: limits of the caller's") {
+  const PickleRules few{.max_objects = 2, .max_values = 100};
+  CHECK(has(read_pickle(pickle("]]]"), 0, few).error().message, "expected at most 2 objects"));
+  const std::string many = pickle(tuple({std::string(200, 'N')}));
+  CHECK(has(read_pickle(many, 0, few).error().message, "expected at most 100 values"));
+}

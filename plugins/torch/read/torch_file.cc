@@ -109,7 +109,7 @@ Result<std::unique_ptr<TorchFile>> TorchFile::open(const Host& host, const Sourc
   const std::string_view head(bytes.data(), std::min<uint64_t>(bytes.size(), source.size(host)));
   XD_TRY(source.read(host, 0, std::as_writable_bytes(std::span(bytes)).first(head.size())));
   if (head.starts_with(kZipMagic)) {
-    XD_TRY(out->open_zip(host, verify_crc));
+    XD_TRY(out->open_zip(host, verify_crc, kMaxCommentBytes));
   } else if (head.size() > 2 && head[0] == '\x80' && head.substr(2).starts_with(kLegacyMagic)) {
     if (verify_crc)
       host.log(XD_LOG_WARN, "--verify-crc: files of torch before 1.6 have no CRCs to compare");
@@ -120,8 +120,15 @@ Result<std::unique_ptr<TorchFile>> TorchFile::open(const Host& host, const Sourc
   return out;
 }
 
-Result<void> TorchFile::open_zip(const Host& host, bool verify_crc) {
-  XD_TRY_SET(records_, read_zip_directory(host, source_));
+Result<std::unique_ptr<TorchFile>> TorchFile::open_archive(const Host& host, const Source& source,
+                                                           bool verify_crc) {
+  std::unique_ptr<TorchFile> out(new TorchFile(source));
+  XD_TRY(out->open_zip(host, verify_crc, 0));
+  return out;
+}
+
+Result<void> TorchFile::open_zip(const Host& host, bool verify_crc, uint64_t max_comment_bytes) {
+  XD_TRY_SET(records_, read_zip_directory(host, source_, max_comment_bytes));
   // torch finds its archive by the first record's folder, whatever that is called.
   const std::string root =
       records_.empty() ? "" : records_[0].name.substr(0, records_[0].name.find('/') + 1);

@@ -26,6 +26,10 @@ class TorchFile {
   // has none).
   static Result<std::unique_ptr<TorchFile>> open(const Host& host, const Source& source,
                                                  bool verify_crc);
+  // One archive among those of a larger file, which the source is a window of: a zip without a
+  // comment.
+  static Result<std::unique_ptr<TorchFile>> open_archive(const Host& host, const Source& source,
+                                                         bool verify_crc);
 
   const Pickle& pickle() const { return *pickle_; }
   // The record with the bytes of a storage of the pickle: there, and of the size that the pickle
@@ -40,7 +44,7 @@ class TorchFile {
 
  private:
   explicit TorchFile(const Source& source) : source_(source), reader_(source) {}
-  Result<void> open_zip(const Host& host, bool verify_crc);
+  Result<void> open_zip(const Host& host, bool verify_crc, uint64_t max_comment_bytes);
   Result<void> open_legacy(const Host& host);
   Result<void> read_legacy_storages(const Host& host, const Pickle& keys);
 

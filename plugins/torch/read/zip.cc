@@ -15,7 +15,6 @@ using common::in_quotes;
 constexpr uint32_t kLocalHeader = 0x04034b50, kCentralHeader = 0x02014b50, kEnd = 0x06054b50;
 constexpr uint32_t kZip64End = 0x06064b50, kZip64Locator = 0x07064b50;
 constexpr uint64_t kLocalBytes = 30, kEndBytes = 22, kLocatorBytes = 20, kZip64EndBytes = 56;
-constexpr uint64_t kMaxCommentBytes = 0xffff;
 constexpr uint16_t kEncrypted = 1 | 1 << 6 | 1 << 13, kDescriptor = 1 << 3, kPatched = 1 << 5;
 constexpr uint16_t kStored = 0, kDeflated = 8, kZip64Extra = 1;
 constexpr uint32_t kIn64 = 0xffffffff;  // the value is in the zip64 extra field
@@ -59,9 +58,9 @@ Result<uint64_t> find_end(std::string_view tail) {
 
 // The zip64 end record's numbers, when there is one, go before the end record's, which must not
 // contradict them.
-Result<Directory> read_end(const Host& host, const Source& source) {
+Result<Directory> read_end(const Host& host, const Source& source, uint64_t max_comment_bytes) {
   const uint64_t size = source.size(host);
-  const uint64_t n_tail = std::min(size, kEndBytes + kMaxCommentBytes);
+  const uint64_t n_tail = std::min(size, kEndBytes + max_comment_bytes);
   XD_TRY_SET(const std::string tail, read(host, source, size - n_tail, n_tail));
   XD_TRY_SET(const uint64_t in_tail, find_end(tail));
   const uint64_t end = size - n_tail + in_tail;
@@ -256,8 +255,9 @@ Result<void> check_apart(const std::vector<Entry>& entries) {
 
 }  // namespace
 
-Result<std::vector<Record>> read_zip_directory(const Host& host, const Source& source) {
-  XD_TRY_SET(const Directory directory, read_end(host, source));
+Result<std::vector<Record>> read_zip_directory(const Host& host, const Source& source,
+                                               uint64_t max_comment_bytes) {
+  XD_TRY_SET(const Directory directory, read_end(host, source, max_comment_bytes));
   XD_TRY_SET(const Buffer bytes, Buffer::make(host, std::max<uint64_t>(directory.n_bytes, 1)));
   XD_TRY(source.read(host, directory.offset, bytes.span().first(directory.n_bytes)));
   Cursor in(bytes.span().first(directory.n_bytes));

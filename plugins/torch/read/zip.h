@@ -23,7 +23,11 @@ struct Record {
   bool deflated = false;
 };
 
+// A file may end in a comment of any content. Of an archive whose end is known, none is looked for.
+inline constexpr uint64_t kMaxCommentBytes = 0xffff;
+
 // In the directory's order.
-Result<std::vector<Record>> read_zip_directory(const Host& host, const Source& source);
+Result<std::vector<Record>> read_zip_directory(const Host& host, const Source& source,
+                                               uint64_t max_comment_bytes = kMaxCommentBytes);
 
 }  // namespace crossdock::torch_read

@@ -18,55 +18,55 @@ using manifest::DType;
 namespace {
 
 struct TorchType {
+  std::string_view dtype;    // in module torch
   std::string_view storage;  // the class in module torch; empty: none, so v3
-  std::string_view dtype;    // v3: the dtype in module torch
 };
 
 // torch.storage._dtype_to_storage_type_map() and _new_dtypes() of torch 2.13.
 TorchType torch_type(DType dtype) {
   switch (dtype) {
     case DType::BOOL:
-      return {"BoolStorage", ""};
+      return {"bool", "BoolStorage"};
     case DType::U8:
-      return {"ByteStorage", ""};
+      return {"uint8", "ByteStorage"};
     case DType::I8:
-      return {"CharStorage", ""};
+      return {"int8", "CharStorage"};
     case DType::I16:
-      return {"ShortStorage", ""};
+      return {"int16", "ShortStorage"};
     case DType::I32:
-      return {"IntStorage", ""};
+      return {"int32", "IntStorage"};
     case DType::I64:
-      return {"LongStorage", ""};
+      return {"int64", "LongStorage"};
     case DType::F16:
-      return {"HalfStorage", ""};
+      return {"float16", "HalfStorage"};
     case DType::BF16:
-      return {"BFloat16Storage", ""};
+      return {"bfloat16", "BFloat16Storage"};
     case DType::F32:
-      return {"FloatStorage", ""};
+      return {"float32", "FloatStorage"};
     case DType::F64:
-      return {"DoubleStorage", ""};
+      return {"float64", "DoubleStorage"};
     case DType::C64:
-      return {"ComplexFloatStorage", ""};
+      return {"complex64", "ComplexFloatStorage"};
     case DType::C128:
-      return {"ComplexDoubleStorage", ""};
+      return {"complex128", "ComplexDoubleStorage"};
     case DType::U16:
-      return {"", "uint16"};
+      return {"uint16", ""};
     case DType::U32:
-      return {"", "uint32"};
+      return {"uint32", ""};
     case DType::U64:
-      return {"", "uint64"};
+      return {"uint64", ""};
     case DType::F8_E4M3:
-      return {"", "float8_e4m3fn"};
+      return {"float8_e4m3fn", ""};
     case DType::F8_E5M2:
-      return {"", "float8_e5m2"};
+      return {"float8_e5m2", ""};
     case DType::F8_E4M3FNUZ:
-      return {"", "float8_e4m3fnuz"};
+      return {"float8_e4m3fnuz", ""};
     case DType::F8_E5M2FNUZ:
-      return {"", "float8_e5m2fnuz"};
+      return {"float8_e5m2fnuz", ""};
     case DType::F8_E8M0:
-      return {"", "float8_e8m0fnu"};
+      return {"float8_e8m0fnu", ""};
     case DType::C32:
-      return {"", "complex32"};
+      return {"complex32", ""};
     default:
       return {};
   }
@@ -80,10 +80,9 @@ uint64_t product(std::span<const uint64_t> shape) {
 
 }  // namespace
 
-bool torch_has(DType dtype) {
-  const TorchType type = torch_type(dtype);
-  return !type.storage.empty() || !type.dtype.empty();
-}
+bool torch_has(DType dtype) { return !torch_name(dtype).empty(); }
+
+std::string_view torch_name(DType dtype) { return torch_type(dtype).dtype; }
 
 PickledTensor PickledTensor::dense(DType dtype, std::vector<uint64_t> shape, uint64_t storage) {
   std::vector<int64_t> strides(shape.size());
@@ -123,18 +122,36 @@ void PickleWriter::put(double value) {
   put_le(out_, __builtin_bswap64(std::bit_cast<uint64_t>(value)));
 }
 
+void PickleWriter::remember(size_t begin) {
+  if (!has_memo_) return;
+  const auto [it, is_new] =
+      memo_.try_emplace(out_.substr(begin), static_cast<uint32_t>(memo_.size()));
+  if (!is_new) out_.resize(begin);
+  const bool is_short = it->second <= 0xff;
+  out_ += is_new ? is_short ? 'q' : 'r' : is_short ? 'h' : 'j';
+  if (is_short) {
+    put_le(out_, static_cast<uint8_t>(it->second));
+  } else {
+    put_le(out_, it->second);
+  }
+}
+
 void PickleWriter::put(std::string_view text) {
+  const size_t begin = out_.size();
   out_ += 'X';
   put_le(out_, static_cast<uint32_t>(text.size()));
   out_ += text;
+  remember(begin);
 }
 
 void PickleWriter::global(std::string_view module, std::string_view name) {
+  const size_t begin = out_.size();
   out_ += 'c';
   out_ += module;
   out_ += '\n';
   out_ += name;
   out_ += '\n';
+  remember(begin);
 }
 
 template <class Number>
@@ -145,13 +162,11 @@ void PickleWriter::integers(const std::vector<Number>& values) {
 }
 
 void PickleWriter::torch_size(std::span<const uint64_t> shape) {
-  global("torch", "Size");
-  tuple([&] {
+  call("torch", "Size", [&] {
     tuple([&] {
       for (const uint64_t dim : shape) put(dim);
     });
   });
-  out_ += 'R';
 }
 
 void PickleWriter::put(const PickledTensor& tensor) {

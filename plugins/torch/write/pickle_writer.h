@@ -12,7 +12,8 @@
 //   FileLayout file(std::move(p).finish(), {24});
 //
 // A container's body puts its elements in order: values, or for the dicts a key and a value in
-// turn. Not thread-safe; a value of its caller.
+// turn. PickleWriter(Memo::kOn) puts each text and each name of a module once and refers to it from
+// then on, for pickles of many like objects. Not thread-safe; a value of its caller.
 #pragma once
 
 #include <crossdock/dtype.hpp>
@@ -23,6 +24,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <unordered_map>
 #include <vector>
 
 namespace crossdock::torch_write {
@@ -49,10 +51,14 @@ struct PickledTensor {
 
 // Whether torch has this element type: all but the sub-byte ones.
 bool torch_has(manifest::DType dtype);
+// Its name in module torch: "bfloat16". Empty: torch has none.
+std::string_view torch_name(manifest::DType dtype);
+
+enum class Memo { kOff, kOn };
 
 class PickleWriter {
  public:
-  PickleWriter() {
+  explicit PickleWriter(Memo memo = Memo::kOff) : has_memo_(memo == Memo::kOn) {
     out_.reserve(256);  // of one tensor
     out_ = "\x80\x02";
   }
@@ -84,10 +90,20 @@ class PickleWriter {
   // A Python object of a class, with these attributes: entries as of a dict. It is made without
   // __init__. Readers that run nothing (weights_only) refuse it.
   void object(std::string_view module, std::string_view name, std::invocable auto&& body) {
+    object_of_state(module, name, [&] { dict(body); });
+  }
+  // The same of a class whose state (__getstate__) is another value, which `body` puts.
+  void object_of_state(std::string_view module, std::string_view name, std::invocable auto&& body) {
     global(module, name);
     out_ += ")\x81";
-    dict(body);
+    body();
     out_ += 'b';
+  }
+  // What a call gives; `body` puts the arguments.
+  void call(std::string_view module, std::string_view name, std::invocable auto&& body) {
+    global(module, name);
+    tuple(body);
+    out_ += 'R';
   }
   // A name of a Python module as a value: a class, a dtype.
   void global(std::string_view module, std::string_view name);
@@ -102,6 +118,8 @@ class PickleWriter {
   std::string finish() && { return std::move(out_ += '.'); }
 
  private:
+  // Remembers what has been put since `begin`, or takes it back and refers to what is the same.
+  void remember(size_t begin);
   void integer(int64_t value);
   template <class Number>
   void integers(const std::vector<Number>& values);
@@ -118,6 +136,8 @@ class PickleWriter {
     }
   }
 
+  const bool has_memo_;
+  std::unordered_map<std::string, uint32_t> memo_;  // opcodes -> index
   std::string out_;
 };
 

@@ -67,13 +67,15 @@ enum { XD_READER = 1, XD_WRITER = 2 }; /* desc.kind */
    Hugging Face's files; of the others they have those of the running module, unless the user says
    otherwise.  XD_CAP_TRAINING_STATE: a writer that writes Manifest.training and the tensors of role
    OPTIMIZER_STATE; the others get a manifest without the first and module, and the second
-   excluded. */
+   excluded.  XD_CAP_TIED_NAMES: a writer whose format has every name of a tied parameter:
+   Manifest.module is filled where the module is known, and nothing is refused where it is not. */
 enum {
   XD_CAP_CONCURRENT = 1,
   XD_CAP_VIEW = 2,
   XD_CAP_MODULE = 4,
   XD_CAP_FILE_NAMES = 8,
-  XD_CAP_TRAINING_STATE = 16
+  XD_CAP_TRAINING_STATE = 16,
+  XD_CAP_TIED_NAMES = 32
 };
 enum { XD_FORM_DENSE = 0, XD_FORM_STORED = 1 }; /* range.form */
 enum { XD_LOG_DEBUG, XD_LOG_INFO, XD_LOG_WARN, XD_LOG_PLUGIN_BUG };

@@ -82,15 +82,29 @@ class Source {
  public:
   explicit Source(xd_source* handle) : handle_(handle) {}
   uint64_t size(const Host& host) const {
-    return host.table()->source_size(host.table()->ctx, handle_);
+    return is_window_ ? size_ : host.table()->source_size(host.table()->ctx, handle_);
   }
   Result<void> read(const Host& host, uint64_t offset, std::span<std::byte> out) const {
-    return host.check(host.table()->source_read(host.table()->ctx, handle_, offset, out.data(),
-                                                out.size(), host.slot()));
+    if (is_window_ && (offset > size_ || out.size() > size_ - offset))
+      return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", size_, " bytes, found ",
+                                        out.size(), " at ", offset)};
+    return host.check(host.table()->source_read(host.table()->ctx, handle_, begin_ + offset,
+                                                out.data(), out.size(), host.slot()));
+  }
+  // Bytes [offset, offset + size) of it, as a source that begins at 0: of a file in a file. They
+  // lie inside it.
+  Source window(uint64_t offset, uint64_t size) const {
+    Source out(handle_);
+    out.is_window_ = true;
+    out.begin_ = begin_ + offset;
+    out.size_ = size;
+    return out;
   }
 
  private:
   xd_source* handle_;
+  bool is_window_ = false;
+  uint64_t begin_ = 0, size_ = 0;  // of a window
 };
 
 class Input {
