@@ -119,7 +119,10 @@ class Dequantise {
   // The columns of the row at hand.
   Result<void> piece(std::byte* out) {
     const uint64_t n = columns_.n;
-    alignas(64) float values[kPiece], by[kPiece];
+    alignas(64) float room[kPiece], by[kPiece];
+    const bool in_place =
+        dtype_ == DType::F32 && reinterpret_cast<uintptr_t>(out) % alignof(float) == 0;
+    float* const values = in_place ? reinterpret_cast<float*>(out) : room;
     XD_TRY_SET(const std::byte* codes,
                get(kCodes, node_.codes, row_ * node_.row_codes + columns_.first_code,
                    row_ * node_.row_codes + columns_.end_code, (last_row_ + 1) * node_.row_codes));
@@ -134,7 +137,8 @@ class Dequantise {
     }
     if (node_.factor != 1) multiply(values, {&node_.factor, n, n}, n);
     if (node_.product != dtype_) round(node_.product, values, n);
-    find_cast(DType::F32, dtype_)(reinterpret_cast<const std::byte*>(values), out, n);
+    if (!in_place)
+      find_cast(DType::F32, dtype_)(reinterpret_cast<const std::byte*>(values), out, n);
     return {};
   }
 

@@ -1,5 +1,7 @@
 #include "core/transform/gather.h"
 
+#include "core/transform/turn.h"
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -154,20 +156,21 @@ class Gather {
 
   template <size_t Size>
   void copy_steps(size_t d, uint64_t from, uint64_t to) {
-    if (d + 1 == extent_.size()) return copy_row<Size>(from, to);
+    const std::byte* source = scratch_.data() + from * Size;
+    std::byte* target = out_.data() + to * Size;
+    if (d + 1 == extent_.size()) return copy_row<Size>(source, target);
     constexpr uint64_t kSide = 64 / Size;
+    // The two innermost factors, the outer of which has neighbours.
     const bool is_matrix = d + 2 == extent_.size() && strides_[d] == 1;
     if (is_matrix && extent_[d] >= kSide && strides_[d + 1] >= kSide)
-      return turn<Size, kSide>(from, to);
+      return turn(source, strides_[d + 1], target, inner_[d], extent_[d], extent_[d + 1], Size);
     for (uint64_t i = 0; i < extent_[d]; ++i)
       copy_steps<Size>(d + 1, from + i * strides_[d], to + i * inner_[d]);
   }
 
   // The innermost factor.
   template <size_t Size>
-  void copy_row(uint64_t from, uint64_t to) {
-    const std::byte* source = scratch_.data() + from * Size;
-    std::byte* target = out_.data() + to * Size;
+  void copy_row(const std::byte* source, std::byte* target) {
     const uint64_t n = extent_.back(), stride = strides_.back();
     if (stride == 1) {
       std::memcpy(target, source, n * Size);
@@ -175,35 +178,6 @@ class Gather {
     }
     for (uint64_t i = 0; i < n; ++i)
       std::memcpy(target + i * Size, source + i * stride * Size, Size);
-  }
-
-  // The two innermost factors, the outer of which has neighbours: a matrix turned over, by way of
-  // square tiles that are read and written a cache line at a time.
-  template <size_t Size, uint64_t kSide>
-  void turn(uint64_t from, uint64_t to) {
-    std::byte tile[kSide * kSide * Size];
-    const size_t d = extent_.size() - 2;
-    const uint64_t rows = extent_[d], columns = extent_[d + 1];
-    const uint64_t stride = strides_[d + 1];
-    for (uint64_t row = 0; row < rows; row += kSide) {
-      const uint64_t n_rows = std::min(kSide, rows - row);
-      for (uint64_t column = 0; column < columns; column += kSide) {
-        const uint64_t n_columns = std::min(kSide, columns - column);
-        const std::byte* source = scratch_.data() + (from + row + column * stride) * Size;
-        const uint64_t n_bytes = n_rows * Size;
-        for (uint64_t c = 0; c < n_columns; ++c) {
-          const std::byte* line = source + c * stride * Size;
-          std::byte* to_line = tile + c * kSide * Size;
-          n_rows == kSide ? std::memcpy(to_line, line, kSide * Size)
-                          : std::memcpy(to_line, line, n_bytes);
-        }
-        for (uint64_t r = 0; r < n_rows; ++r) {
-          std::byte* target = out_.data() + (to + (row + r) * inner_[d] + column) * Size;
-          for (uint64_t c = 0; c < n_columns; ++c)
-            std::memcpy(target + c * Size, tile + (c * kSide + r) * Size, Size);
-        }
-      }
-    }
   }
 
   const std::span<const Factor> factors_;

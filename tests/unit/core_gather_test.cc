@@ -1,6 +1,7 @@
 // Views by strides, as torch's files have them.
 #include "core/transform/gather.h"
 
+#include "core/transform/turn.h"
 #include "tests/catch.h"
 
 #include <crossdock/bytes.hpp>
@@ -184,6 +185,29 @@ TEST_CASE("gather: an element that is repeated is read once") {
   const Strided repeated{{1'000'000}, {0}, 3};
   CHECK(range(s, repeated, 7, 999'000, 4) == std::vector<uint32_t>(999'000, 4));
   CHECK(s.reads == 1);
+}
+
+TEST_CASE("gather: matrices of every size turned over") {
+  const auto check = [](auto element, uint64_t rows, uint64_t columns) {
+    using T = decltype(element);
+    const uint64_t from_stride = rows + 3, to_stride = columns + 5;
+    std::vector<T> from(columns * from_stride), to(rows * to_stride, T{77}), want = to;
+    for (size_t i = 0; i < from.size(); ++i) from[i] = static_cast<T>(i * 2654435761u >> 7);
+    for (uint64_t r = 0; r < rows; ++r) {
+      for (uint64_t c = 0; c < columns; ++c) want[r * to_stride + c] = from[c * from_stride + r];
+    }
+    turn(reinterpret_cast<const std::byte*>(from.data()), from_stride,
+         reinterpret_cast<std::byte*>(to.data()), to_stride, rows, columns, sizeof(T));
+    CHECK(to == want);
+  };
+  for (const uint64_t rows : {1, 3, 8, 16, 37, 64, 130}) {
+    for (const uint64_t columns : {1, 7, 16, 31, 32, 33, 64, 71, 129}) {
+      check(uint8_t{}, rows, columns);
+      check(uint16_t{}, rows, columns);
+      check(uint32_t{}, rows, columns);
+      check(uint64_t{}, rows, columns);
+    }
+  }
 }
 
 TEST_CASE("gather: an error of the source is passed on") {
