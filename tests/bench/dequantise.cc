@@ -144,6 +144,7 @@ Model gptq(const Integers& of) {
       .codes("qzeros", DType::I32, {kColumns / of.group, kRows * of.bits / 32})
       .scales("scales", DType::F16, {kColumns / of.group, kRows});
   if (of.has_order) out.groups("g_idx", kColumns, of.group);
+  out.m.source.config.kind = manifest::ValueMap();  // without which nobody knows its zeros
   return out;
 }
 
