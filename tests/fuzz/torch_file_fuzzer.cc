@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!checkpoint) return 0;
   for (const auto& t : checkpoint->tensors) {
     torch_read::TorchFile& file = *checkpoint->files[t.file].torch;
-    const auto& record = file.record(t.record);
+    const auto& record = file.record(t.stored.record);
     std::vector<std::byte> out(std::min<uint64_t>(record.n_bytes, 4096));
     (void)file.reader().read(api, record, record.n_bytes - out.size(), out);
   }
