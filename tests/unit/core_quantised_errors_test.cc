@@ -159,6 +159,10 @@ TEST_CASE("quantised: integers in words that do not fit") {
                   .add("w_shape", DType::I64, {1 << 24})
                   .add("w_scale", DType::F32, {1}),
               "expected a small dense tensor, found w_shape of 134 MB"));
+  QuantisedModel strided = packed({2, 1}, {2, 8});
+  strided.m.tensors[1].strides = {2};
+  strided.m.tensors[1].storage_elements = 3;
+  CHECK(fails(strided, "expected a small dense tensor, found w_shape of 16 B"));
 }
 
 TEST_CASE("quantised: zeros and groups of integers in words that do not fit") {
