@@ -1,5 +1,6 @@
 // Codes packed into words or bytes along a row: compressed-tensors, and MXFP4 of gpt-oss.
 #include "core/base/text.h"
+#include "core/model/check.h"
 #include "core/quantised/schemes.h"
 
 #include <algorithm>
@@ -39,17 +40,21 @@ uint64_t words(uint64_t codes, uint64_t bits) {
 
 // The shape that compressed-tensors keeps of the weight.
 Result<std::vector<uint64_t>> kept_shape(const Parts& parts, uint64_t codes, uint64_t kept) {
-  XD_TRY_SET(const auto numbers, parts.integers(kept));
   const Tensor& t = parts.tensor(codes);
+  const uint64_t count = model::element_count(parts.tensor(kept));
+  const auto wrong = [&](const std::string& found) {
+    return invalid(cat("expected ", base::printable(parts.tensor(kept).name),
+                       " to tell the shape of the weight packed as ", base::list_text(t.shape),
+                       ", found ", found));
+  };
+  if (count != t.shape.size()) return wrong(cat(count, " numbers"));
+  XD_TRY_SET(const auto numbers, parts.integers(kept));
   std::vector<uint64_t> out(numbers.begin(), numbers.end());
   const bool is_one =
-      !numbers.empty() && numbers.size() == t.shape.size() &&
       std::all_of(numbers.begin(), numbers.end(), [](int64_t n) { return n > 0; }) &&
       std::equal(out.begin(), out.end() - 1, t.shape.begin());
-  if (is_one && out.back() <= 32 * t.shape.back()) return out;
-  return invalid(cat("expected ", base::printable(parts.tensor(kept).name),
-                     " to tell the shape of the weight packed as ", base::list_text(t.shape),
-                     ", found ", base::list_text(numbers)));
+  if (!is_one || out.back() > 32 * t.shape.back()) return wrong(base::list_text(numbers));
+  return out;
 }
 
 // How many bits a code has: those that config.json tells and the sizes allow, else what the sizes

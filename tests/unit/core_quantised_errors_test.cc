@@ -134,14 +134,13 @@ TEST_CASE("quantised: integers in words that do not fit") {
                                             {3, 8},
                                             {2, 33},
                                             {2, 0},
-                                            {0, 8},
-                                            {8},
-                                            {},
-                                            {2, 8, 1}})
+                                            {0, 8}})
     CHECK(fails(packed({2, 1}, shape),
                 cat("tensor w_packed: expected w_shape to tell the shape of the weight packed as "
                     "[2, 1], found ",
                     base::list_text(shape))));
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{8}, {}, {2, 8, 1}})
+    CHECK(fails(packed({2, 1}, shape), cat("packed as [2, 1], found ", shape.size(), " numbers")));
   CHECK(fails(packed({2, 3}, {2, 8}),
               "expected codes of 4 bits in w_packed, of which 8 make a row, "
               "found 3 words a row"));
@@ -154,11 +153,22 @@ TEST_CASE("quantised: integers in words that do not fit") {
                   .add("w_shape", DType::F32, {2})
                   .add("w_scale", DType::F32, {1}),
               "expected w_shape of type I32 or I64, found F32"));
+  // Not a list of them all.
   CHECK(fails(QuantisedModel()
                   .add("w_packed", DType::I32, {2, 1})
                   .add("w_shape", DType::I64, {1 << 24})
                   .add("w_scale", DType::F32, {1}),
-              "expected a small dense tensor, found w_shape of 134 MB"));
+              "found 16777216 numbers"));
+  CHECK(fails(with_bits(4)
+                  .add("a.qweight", DType::I32, {1, 8})
+                  .add("a.qzeros", DType::I32, {2, 1})
+                  .add("a.scales", DType::F16, {2, 8})
+                  .add("a.g_idx", DType::I32, {1 << 24}),
+              "expected a small dense tensor, found a.g_idx of 67 MB"));
+  QuantisedModel strided = packed({2, 1}, {2, 8});
+  strided.m.tensors[1].strides = {2};
+  strided.m.tensors[1].storage_elements = 3;
+  CHECK(fails(strided, "expected a small dense tensor, found w_shape of 16 B"));
 }
 
 TEST_CASE("quantised: zeros and groups of integers in words that do not fit") {

@@ -50,9 +50,10 @@ class QuantisedModel {
 
   Result<void> read(uint64_t i, uint64_t begin, uint64_t count, std::span<std::byte> out) const {
     const std::string& content = contents.at(i);
-    const uint64_t size = manifest::info(stored_[i].dtype).bits / 8;
-    if (out.size() != count * size || begin + count > *checked_product(stored_[i].shape))
-      FAIL("a read outside of " << stored_[i].name);
+    const manifest::Tensor& t = stored_[i];
+    const uint64_t size = manifest::info(t.dtype).bits / 8;
+    const uint64_t all = t.strides.empty() ? *checked_product(t.shape) : t.storage_elements;
+    if (out.size() != count * size || begin + count > all) FAIL("a read outside of " << t.name);
     for (size_t k = 0; k < out.size(); ++k) {
       const uint64_t at = begin * size + k;
       out[k] = at < content.size() ? static_cast<std::byte>(content[at]) : std::byte{};

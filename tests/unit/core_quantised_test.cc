@@ -360,6 +360,22 @@ TEST_CASE("quantised: what refers to tensors follows them") {
   CHECK(contains(trained.become_plain(), "of a training state"));
 }
 
+TEST_CASE("quantised: codes and scales whose elements lie apart, as a torch file may have them") {
+  QuantisedModel model;
+  model.add("w", DType::I8, {2, 3}, bytes({9, 1, 4, 2, 5, 3, 6}));
+  model.m.tensors[0].strides = {1, 2};  // turned, behind another element
+  model.m.tensors[0].storage_offset = 1;
+  model.m.tensors[0].storage_elements = 7;
+  model.add("w_scale", DType::F32, {2, 1}, floats({2}));
+  model.m.tensors[1].strides = {0, 1};  // one element for both rows
+  model.m.tensors[1].storage_elements = 1;
+  CHECK(model.become_plain().empty());
+  CHECK(model.values("w") == Values{2, 4, 6, 8, 10, 12});
+  CHECK(model.of("w").strides.empty());
+  CHECK(model.of("w").expression ==
+        "dequantise(int8, strided([1, 2], 1, w), strided([0, 1], w_scale))");
+}
+
 TEST_CASE("quantised: tensors that are expressions already") {
   // Stored the other way round, as a layout may have them.
   QuantisedModel model;
