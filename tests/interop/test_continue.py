@@ -11,9 +11,10 @@ from test_reader_zero import CLIENT, SCHEDULER, case
 HERE = Path(__file__).parent
 SAVED = [case("s1", 1, groups=2, dtype="fp32"), case("s2", 2, dtype="fp32", client=CLIENT, config=SCHEDULER), case("s2-bf16", 2, tied=True),
          case("s3", 3, dtype="fp32", client=CLIENT, config=SCHEDULER), case("s3-groups", 3, groups=2, sub_group=150, tied=True)]
-# Stage 3 counts a step of several groups more than once when it loads a universal checkpoint, whoever made it: then only zero3.
+# Stage 3 counts a step of several groups more than once when it loads a universal checkpoint, whoever made it: then only zero3. In bf16 its
+# linear layers round otherwise than those of stage 2, so that there is nothing to compare.
 GOES_ON = [(name, "universal", stage, world) for name in ("s1", "s2", "s2-bf16", "s3") for stage in (1, 2, 3) for world in (1, 3)
-           if (name, stage) != ("s1", 3)]
+           if (name, stage) not in (("s1", 3), ("s2-bf16", 3))]
 GOES_ON += [(name, "zero3", 3, world) for name in ("s2", "s3", "s3-groups") for world in (1, 3)]
 
 
