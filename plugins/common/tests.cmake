@@ -4,3 +4,6 @@ crossdock_test(plugin_common_test unit
 crossdock_test(common_ds_config_test unit
   ${PROJECT_SOURCE_DIR}/plugins/common/ds_config_test.cc
   LIBS crossdock_plugin_common)
+crossdock_test(common_boxes_test unit
+  ${PROJECT_SOURCE_DIR}/plugins/common/boxes_test.cc
+  LIBS crossdock_memory_host crossdock_plugin_common crossdock::sdk)
