@@ -24,9 +24,7 @@ struct Foreign {
 // The first that matches any file counts.
 constexpr Foreign kForeign[] = {
     {"*.distcp",
-     "a distributed checkpoint of torch (FSDP, torchtitan): make one file of it with `accelerate "
-     "merge-weights`, or "
-     "with torch.distributed.checkpoint.format_utils.dcp_to_torch_save"},
+     "a distributed checkpoint of torch in a folder inside: name the folder that holds .metadata"},
     {"model_optim_rng.pt",
      "a checkpoint of Megatron-LM: export it to Hugging Face's format with Megatron's own tools"},
     {"optimizer_state.pt",

@@ -77,14 +77,19 @@ Result<void> ItemStream::write_tensor(const CastTensor& tensor, uint64_t begin, 
     const auto piece = room().first(n / unit.n_elems * unit.n_bytes);
     XD_TRY(read_tensor(host_, range_of(tensor, begin + done, n), piece));
     if (crc) *crc = crc32(piece, *crc);
-    if (tensor.may_overflow) {
-      XD_TRY_SET(const Overflow found,
-                 count_overflow(host_, model_, tensor, begin + done, piece, memory_.source));
-      if (found.n_values > 0) overflow_.add(found);
-    }
+    XD_TRY(count_infinite(tensor, begin + done, piece));
     filled_ += piece.size();
     done += n;
   }
+  return {};
+}
+
+Result<void> ItemStream::count_infinite(const CastTensor& tensor, uint64_t begin,
+                                        std::span<const std::byte> written) {
+  if (!tensor.may_overflow) return {};
+  XD_TRY_SET(const Overflow found,
+             count_overflow(host_, model_, tensor, begin, written, memory_.source));
+  if (found.n_values > 0) overflow_.add(found);
   return {};
 }
 

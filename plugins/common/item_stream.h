@@ -38,6 +38,10 @@ class ItemStream {
   Result<void> write(const CastTensor& tensor, uint64_t begin, uint64_t count);
   // The same, and the CRC of their bytes.
   Result<uint32_t> write_crc(const CastTensor& tensor, uint64_t begin, uint64_t count);
+  // Counts what became infinite of a tensor's elements from `begin` on, of which these bytes are
+  // written.
+  Result<void> count_infinite(const CastTensor& tensor, uint64_t begin,
+                              std::span<const std::byte> written);
   // Last: what is still in the buffer.
   Result<void> flush();
 

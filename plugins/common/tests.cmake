@@ -7,3 +7,6 @@ crossdock_test(common_ds_config_test unit
 crossdock_test(common_segments_test unit
   ${PROJECT_SOURCE_DIR}/plugins/common/segments_test.cc
   LIBS crossdock_memory_host crossdock_plugin_common crossdock::sdk)
+crossdock_test(common_boxes_test unit
+  ${PROJECT_SOURCE_DIR}/plugins/common/boxes_test.cc
+  LIBS crossdock_memory_host crossdock_plugin_common crossdock::sdk)

@@ -88,7 +88,7 @@ class Folder {
     if (host_.cancelled()) return Error{XD_CANCELLED, "cancelled"};
     DcpTensor out{name, entry.dtype, entry.shape, {}, {}, 0, 0, false};
     for (const Chunk& chunk : entry.chunks) out.boxes.push_back({chunk.offsets, chunk.sizes, 0, 0});
-    XD_TRY(check_tiling(out.shape, out.boxes, pairs_));
+    XD_TRY(common::check_tiling(out.shape, out.boxes, pairs_));
     for (size_t i = 0; i < out.boxes.size(); ++i) {
       const Place& place = entry.chunks[i].place;
       XD_TRY_SET(out.boxes[i].file, file(place));
@@ -145,7 +145,7 @@ class Folder {
   Checkpoint& out_;
   Metadata metadata_;
   std::vector<std::optional<uint32_t>> files_;  // of metadata_.files, in out_.files
-  uint64_t pairs_ = kMaxPairs;
+  uint64_t pairs_ = common::kMaxPairs;
 };
 
 // Names of the same chunks are one tensor: tied weights, of which our own writer writes one copy.
@@ -156,7 +156,7 @@ void find_aliases(Checkpoint& c) {
   for (uint64_t i = 0; i < c.tensors.size(); ++i) {
     const DcpTensor& t = c.tensors[i];
     std::vector<std::pair<uint32_t, uint64_t>> places;
-    for (const Box& box : t.boxes) places.emplace_back(box.file, box.data);
+    for (const common::Box& box : t.boxes) places.emplace_back(box.file, box.data);
     if (!places.empty()) by_place[{t.dtype, t.shape, std::move(places)}].push_back(i);
   }
   for (auto& [place, tensors] : by_place) {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "plugins/reader_dcp/boxes.h"
+#include "plugins/common/boxes.h"
 
 namespace crossdock::reader_dcp {
 
@@ -14,7 +14,7 @@ struct DcpTensor {
   std::string name;
   manifest::DType dtype = manifest::DType::UNSPECIFIED;
   std::vector<uint64_t> shape;
-  std::vector<Box> boxes;
+  std::vector<common::Box> boxes;
   // Of one box whose values are not row-major: the tensor's storage, which begins at boxes[0].data.
   std::vector<uint64_t> strides;  // in elements; else empty
   uint64_t storage_offset = 0, storage_elements = 0;

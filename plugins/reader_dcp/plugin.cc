@@ -61,7 +61,7 @@ class DcpReader : public Reader {
       out.extents = {{t.boxes[0].file, t.boxes[0].data, t.storage_elements * t.elem_bytes()}};
       return;
     }
-    for (const Box& box : t.boxes)
+    for (const common::Box& box : t.boxes)
       out.extents.push_back({box.file, box.data, *checked_product(box.sizes) * t.elem_bytes()});
   }
 
@@ -75,7 +75,8 @@ class DcpReader : public Reader {
     };
     if (is_strided)
       return read_file(t.boxes[0].file, t.boxes[0].data + range.begin * t.elem_bytes(), out);
-    return read_boxes(t.shape, t.boxes, t.elem_bytes(), range.begin, range.count, out, read_file);
+    return common::read_boxes(t.shape, t.boxes, t.elem_bytes(), range.begin, range.count, out,
+                              read_file);
   }
 
   Checkpoint checkpoint_;

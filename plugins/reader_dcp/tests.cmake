@@ -1,5 +1,4 @@
 crossdock_test(reader_dcp_test unit
-  ${PROJECT_SOURCE_DIR}/plugins/reader_dcp/boxes_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_dcp/metadata_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_dcp/plugin_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_dcp/plugin.cc

@@ -2,6 +2,7 @@
 
 #include "plugins/common/hf_weights.h"
 #include "plugins/common/quote.h"
+#include "plugins/reader_safetensors/ranks.h"
 
 #include <crossdock/bytes.hpp>
 
@@ -18,9 +19,6 @@ constexpr std::string_view kStems[] = {"model", "diffusion_pytorch_model", "cons
 constexpr common::WeightNames kNames{kStems, ".safetensors", {}, "adapter_model.safetensors", 100,
                                      75};
 
-// The metadata of torch's HuggingFaceStorageWriter for tensors that are cut over several files.
-constexpr std::string_view kDcpShards = "DCP_SHARDING_INFO";
-
 using Pairs = std::set<std::pair<std::string, std::string>>;
 
 // `seen`: the metadata of the files before; each shard repeats {"format": "pt"}.
@@ -29,14 +27,7 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
   XD_TRY_SET(const Source source, input.open(host, name));
   auto header = read_header(host, source);
   if (!header) return common::in_file(name, std::move(header).error());
-  for (const auto& [key, value] : header->metadata) {
-    if (key == kDcpShards) {
-      return unsupported(
-          cat(name,
-              ": expected whole tensors, found the share of one rank, as torch's distributed "
-              "checkpoints keep it: consolidate them with torch.distributed.checkpoint first"));
-    }
-  }
+  if (auto found = find_begins(*header); !found) return std::move(found).error().in(name);
   const auto file = static_cast<uint32_t>(out.files.size());
   out.files.push_back({name, source.size(host), source});
   for (HeaderTensor& t : header->tensors) {
@@ -61,18 +52,52 @@ Result<std::string> wanted_file(const manifest::Value& config) {
       common::in_quotes(*name)));
 }
 
+// A folder of ranks' files, without the whole model's beside them. Else what people know.
+Result<common::WeightFiles> choose_files(const Host& host, const Input& input,
+                                         const std::string& variant, const std::string& wanted) {
+  const auto names = input.names(host);
+  const auto ranks = rank_files(names);
+  if (const std::string named = input.named(host); !rank_files({named}).empty())
+    return unsupported(cat("expected a whole model, found ", named,
+                           ", which is one rank's part of a distributed checkpoint of torch: name "
+                           "the folder that it lies in"));
+  const bool has_whole = std::ranges::any_of(names, [](const std::string& name) {
+    return name == "model.safetensors" || name == "model.safetensors.index.json";
+  });
+  const bool asks = !wanted.empty() || !variant.empty() || !input.named(host).empty();
+  if (ranks.empty() || has_whole || asks)
+    return common::choose_files(host, input, kNames, variant, wanted);
+  XD_TRY(check_ranks(ranks));
+  common::WeightFiles out;
+  out.files = ranks;
+  return out;
+}
+
+// Puts together what ranks wrote.
+Result<void> join_ranks(const Host& host, Checkpoint& out) {
+  const auto is_of_rank = [](const HeaderTensor& t) { return t.begin.has_value(); };
+  if (std::ranges::none_of(out.tensors, is_of_rank)) return {};
+  XD_TRY(join_boxes(out.tensors));
+  host.log(XD_LOG_WARN,
+           cat("the tensors of ", out.files.size(),
+               " files of a distributed checkpoint of torch are put together; no file tells how "
+               "many ranks there were, so it is not noticed when the last one's lacks"));
+  return {};
+}
+
 }  // namespace
 
 Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
                                    const manifest::Value& config, const std::string& variant) {
   XD_TRY_SET(const std::string wanted, wanted_file(config));
-  XD_TRY_SET(const auto chosen, common::choose_files(host, input, kNames, variant, wanted));
+  XD_TRY_SET(const auto chosen, choose_files(host, input, variant, wanted));
   Checkpoint out;
   Pairs seen;
   for (const std::string& file : chosen.files) {
     if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
     XD_TRY(add_file(host, input, file, out, seen));
   }
+  XD_TRY(join_ranks(host, out));
   std::vector<common::PlacedTensor> placed;
   uint64_t n_bytes = 0;
   for (const HeaderTensor& t : out.tensors) {
@@ -86,7 +111,10 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
 
 int score(const Host& host, const Input& input) {
   const std::string name = input.named(host);
-  if (name.empty()) return common::score(input.names(host), kNames);
+  const auto names = input.names(host);
+  if (name.empty())
+    return std::max(common::score(names, kNames),
+                    rank_files(names).empty() ? 0 : kNames.other_score);
   if (is_index_name(name)) return common::has_suffix(name, kNames) ? kNames.standard_score : 0;
   // The content tells, whatever the name: the length of the header, and JSON behind it.
   std::array<std::byte, kLengthBytes + 1> head;

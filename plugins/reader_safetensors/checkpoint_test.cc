@@ -383,12 +383,82 @@ TEST_CASE("checkpoint: the file that config.json asks for") {
         0);
 }
 
-TEST_CASE("checkpoint: a rank's share of a distributed checkpoint is refused") {
+namespace {
+
+// A rank's file of one tensor of bytes, which begins in the whole one there.
+std::string rank_file(const std::string& shape, const std::string& begin, const std::string& data) {
+  return file(R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\":{\"saved_offsets\":)" + begin +
+                  R"(}}","DCP_VERSION":"1.0"},)" + entry("w", "U8", shape, 0, data.size()) + "}",
+              data);
+}
+std::string shard(int rank) { return cat("shard-0000", rank, "-model-00001-of-00001.safetensors"); }
+
+}  // namespace
+
+TEST_CASE("checkpoint: ranks' files of a distributed checkpoint are put together") {
   test::MemoryHost host;
-  host.inputs["model.safetensors"] = file(
-      R"({"__metadata__":{"DCP_SHARDING_INFO":"{}"},)" + entry("w", "U8", "[1]", 0, 1) + "}", "x");
-  CHECK(outcome(host).find(
-            "model.safetensors: expected whole tensors, found the share of one rank") == 0);
+  host.inputs[shard(1)] = rank_file("[2,2]", "[0,0]", "abef");
+  host.inputs[shard(2)] = rank_file("[2,2]", "[0,2]", "cdgh");
+  host.inputs[shard(3)] = rank_file("[1,4]", "[2,0]", "ijkl");
+  {
+    const auto reader = open(host);
+    REQUIRE(reader);
+    REQUIRE((*reader)->manifest.tensors.size() == 1);
+    CHECK((*reader)->manifest.tensors[0].shape == std::vector<uint64_t>{3, 4});
+    CHECK((*reader)->manifest.tensors[0].extents.size() == 3);
+    CHECK(*(*reader)->read(0) == "abcdefghijkl");
+    CHECK(*(*reader)->read(dense_range(0, 3, 6), 6) == "defghi");
+    CHECK(host.logged(
+        "the tensors of 3 files of a distributed checkpoint of torch are put together"));
+  }
+  host.inputs[shard(2)] = rank_file("[2,1]", "[0,2]", "cg");
+  CHECK(outcome(host) ==
+        "tensor \"w\": expected chunks that hold all 12 elements, found 10 in 3: the checkpoint "
+        "lacks some");
+  host.inputs[shard(2)] = rank_file("[2,2]", "[0,1]", "cdgh");
+  CHECK(outcome(host).find("tensor \"w\": expected chunks side by side") == 0);
+  host.inputs.erase(shard(2));
+  CHECK(outcome(host) == cat("expected the files of all ranks, found none of shard-2 beside \"",
+                             shard(3), "\": copy the whole folder"));
+  host.inputs["model.safetensors"] = bytes_file({"x"});
+  CHECK(outcome(host) == "accepted");
+  host.named = shard(1);
+  CHECK(outcome(host).find("which is one rank's part of a distributed checkpoint") !=
+        std::string::npos);
+}
+
+TEST_CASE("checkpoint: what says that it was cut, and is whole") {
+  test::MemoryHost host;
+  host.inputs["model.safetensors"] = rank_file("[2,2]", "[0,0]", "abcd");
+  const auto reader = open(host);
+  REQUIRE(reader);
+  CHECK(*(*reader)->read(0) == "abcd");
+  CHECK((*reader)->manifest.source.metadata.size() == 1);
+}
+
+TEST_CASE("checkpoint: what ranks' files cannot say") {
+  const auto with = [](const std::string& shape, const std::string& begin,
+                       const std::string& data) {
+    test::MemoryHost host;
+    host.inputs["model.safetensors"] = rank_file(shape, begin, data);
+    return outcome(host);
+  };
+  const std::string place = "model.safetensors: DCP_SHARDING_INFO: tensor \"w\": ";
+  CHECK(with("[1]", "[0,0]", "a") ==
+        place + "expected 1 saved_offsets, one for each dimension, found 2");
+  CHECK(with("[1]", "[-1]", "a") ==
+        place + "expected saved_offsets of 0 or more, found another value");
+  CHECK(with("[1]", "7", "a") == place + "expected its saved_offsets, found none");
+  CHECK(with("[1]", "[18446744073709551615]", "a").find("expected saved_offsets below 2^64") !=
+        std::string::npos);
+  CHECK(
+      with("[1]", "[1]", "a") ==
+      "tensor \"w\": expected chunks that hold all 2 elements, found 1 in 1: the checkpoint lacks "
+      "some");
+  CHECK(with("[1]", "[4611686018427387904]", "a").find("expected chunks that hold all") !=
+        std::string::npos);
+  CHECK(with("[0]", "[3]", "").find("expected chunks that hold all 3 elements, found 0") !=
+        std::string::npos);
 }
 
 TEST_CASE("checkpoint: probing goes by names") {
@@ -400,4 +470,5 @@ TEST_CASE("checkpoint: probing goes by names") {
   CHECK(test::probe_names({"a.safetensors", "b.safetensors"}) == 10);
   CHECK(test::probe_names({"pytorch_model.bin", "original/a.safetensors"}) == 0);
   CHECK(test::probe_names({}) == 0);
+  CHECK(test::probe_names({shard(1), shard(2)}) == 75);
 }

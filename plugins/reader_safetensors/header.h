@@ -2,8 +2,11 @@
 // size. FORMAT.md has the rules, with the ones that go beyond the reference implementation.
 #pragma once
 
+#include "plugins/common/boxes.h"
+
 #include <crossdock/plugin.hpp>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +25,10 @@ struct HeaderTensor {
   uint64_t offset = 0;  // in the file
   uint64_t n_bytes = 0;
   uint32_t file = 0;  // which of the checkpoint's files
+  // Of a rank's file (ranks.h): where in the whole tensor it begins.
+  std::optional<std::vector<uint64_t>> begin;
+  // Of a tensor that lies in several files: not empty.
+  std::vector<common::Box> boxes;
 };
 
 struct Header {

@@ -43,7 +43,9 @@ class SafetensorsReader : public Reader {
       tensor.name = t.name;
       tensor.dtype = t.dtype;
       tensor.shape = t.shape;
-      tensor.extents = {{t.file, t.offset, t.n_bytes}};
+      if (t.boxes.empty()) tensor.extents = {{t.file, t.offset, t.n_bytes}};
+      for (const common::Box& box : t.boxes)
+        tensor.extents.push_back({box.file, box.data, *checked_product(box.sizes) * elem_bytes(t)});
     }
     return out;
   }
@@ -55,6 +57,18 @@ class SafetensorsReader : public Reader {
   }
 
  private:
+  static uint64_t elem_bytes(const HeaderTensor& t) { return manifest::info(t.dtype).bits / 8; }
+
+  Result<void> read_boxes(const Host& host, const HeaderTensor& t, const xd_range& range,
+                          std::span<std::byte> out) const {
+    if (range.form != XD_FORM_DENSE)
+      return Error{XD_UNIMPLEMENTED, "expected to be asked for dense values"};
+    return common::read_boxes(t.shape, t.boxes, elem_bytes(t), range.begin, range.count, out,
+                              [&](uint32_t file, uint64_t offset, std::span<std::byte> bytes) {
+                                return checkpoint_.files[file].source.read(host, offset, bytes);
+                              });
+  }
+
   // The two forms differ in their unit only: the values are stored as they are.
   Result<void> read(const Host& host, const HeaderTensor& t, const xd_range& range,
                     std::span<std::byte> out) const {
@@ -82,6 +96,7 @@ class SafetensorsReader : public Reader {
     if (out.size() != n_bytes)
       return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
     if (n_bytes == 0) return {};
+    if (!t.boxes.empty()) return read_boxes(host, t, range, out);
     return checkpoint_.files[t.file].source.read(host, t.offset + range.begin * unit_bits / 8, out);
   }
 

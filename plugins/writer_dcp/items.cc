@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "plugins/common/crc32.h"
+#include "plugins/writer_dcp/heads.h"
 
 namespace crossdock::writer_dcp {
 namespace {
@@ -32,10 +33,18 @@ void cut_data(const Entry& entry, const Chunk& chunk, size_t index, uint64_t max
   }
 }
 
-Result<void> write_archive(ItemStream& stream, const Entry& entry, const Chunk& chunk) {
+// Gives the CRC.
+Result<uint32_t> write_values(const Host& host, ItemStream& stream, const Entry& entry,
+                              uint64_t begin, uint64_t count) {
+  return entry.head_rows == 0 ? stream.write_crc(entry, begin, count)
+                              : write_heads(host, stream, entry, begin, count);
+}
+
+Result<void> write_archive(const Host& host, ItemStream& stream, const Entry& entry,
+                           const Chunk& chunk) {
   const auto archive = archive_of(entry, chunk);
   XD_TRY(stream.write(as_bytes(archive.head())));
-  XD_TRY_SET(const uint32_t crc, stream.write_crc(entry, chunk.begin, chunk.count));
+  XD_TRY_SET(const uint32_t crc, write_values(host, stream, entry, chunk.begin, chunk.count));
   return stream.write(as_bytes(archive.tail({&crc, 1})));
 }
 
@@ -71,14 +80,17 @@ Result<void> plan_items(Plan& plan, uint32_t object, const Layout& layout, const
                         uint64_t max_bytes) {
   for (const Item& item : cut(layout, shard, max_bytes)) {
     std::vector<xd_range> needs;
+    uint64_t of_heads = 0;
     for (const Chunk& chunk : chunks_of(shard, item)) {
       const Entry& entry = layout.entries[chunk.entry];
       const uint64_t begin = item.is_part ? item.begin : chunk.begin;
       const uint64_t count = item.is_part ? item.count : chunk.count;
-      needs.push_back(common::range_of(entry, begin, count));
-      if (entry.may_overflow) needs.push_back(dense_range(entry.tensor, begin, count));
+      const xd_range range = source_range(entry, begin, count);
+      needs.push_back(range);
+      if (entry.may_overflow) needs.push_back(dense_range(entry.tensor, range.begin, range.count));
+      of_heads = std::max(of_heads, head_bytes(entry));
     }
-    XD_TRY(plan.item(object, needs, item.n_bytes, memory_of(layout, shard, item).sum()));
+    XD_TRY(plan.item(object, needs, item.n_bytes, memory_of(layout, shard, item).sum() + of_heads));
   }
   return {};
 }
@@ -113,11 +125,11 @@ Result<ItemResult> write_item(const Host& host, const manifest::Manifest& model,
   for (const Chunk& chunk : chunks_of(shard, item)) {
     const Entry& entry = layout.entries[chunk.entry];
     if (!item.is_part) {
-      XD_TRY(write_archive(stream, entry, chunk));
+      XD_TRY(write_archive(host, stream, entry, chunk));
       continue;
     }
     if (item.begin == chunk.begin) XD_TRY(stream.write(as_bytes(archive_of(entry, chunk).head())));
-    XD_TRY_SET(result.crc, stream.write_crc(entry, item.begin, item.count));
+    XD_TRY_SET(result.crc, write_values(host, stream, entry, item.begin, item.count));
     result.n_bytes = item.count * (manifest::info(entry.dtype).bits / 8);
   }
   XD_TRY(stream.flush());

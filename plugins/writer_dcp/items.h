@@ -33,7 +33,7 @@ std::vector<Item> cut(const Layout& layout, const Shard& shard, uint64_t max_byt
 Result<void> plan_items(Plan& plan, uint32_t object, const Layout& layout, const Shard& shard,
                         uint64_t max_bytes = kMaxItemBytes);
 
-// The most that an item allocates.
+// The most that an item allocates, but for heads (heads.h).
 common::ItemMemory memory_of(const Layout& layout, const Shard& shard, const Item& item);
 
 struct ItemResult {

@@ -6,6 +6,7 @@
 
 #include "plugins/common/quote.h"
 #include "plugins/torch/write/pickle_writer.h"
+#include "plugins/writer_dcp/torchtitan.h"
 
 namespace crossdock::writer_dcp {
 namespace {
@@ -42,6 +43,19 @@ void add_tied_names(const Manifest& model, std::vector<Entry>& entries) {
       if (!is_kept(i)) add(*kept, model.tensors[i].target());
     }
   }
+}
+
+Result<void> spell_as_torchtitan(const Manifest& model, std::vector<Entry>& entries) {
+  XD_TRY_SET(const auto titan, Torchtitan::of(model.source.config));
+  for (Entry& entry : entries) {
+    for (std::string& name : entry.names) {
+      auto found = titan.find(name, entry.shape);
+      if (!found) return std::move(found).error().in(cat("tensor ", in_quotes(name)));
+      name = found->name;
+      entry.head_rows = found->head_rows;
+    }
+  }
+  return {};
 }
 
 // As torch.chunk: pieces of one size, the last ones short or absent. Buffers and scalars are whole:
@@ -87,6 +101,7 @@ Result<Layout> make_layout(const Manifest& model, const Settings& settings) {
     out.entries.push_back(*std::move(entry));
   }
   add_tied_names(model, out.entries);
+  if (settings.profile == Profile::kTorchtitan) XD_TRY(spell_as_torchtitan(model, out.entries));
   out.shards.resize(settings.n_shards);
   for (size_t i = 0; i < out.entries.size(); ++i) XD_TRY(cut(model, i, out));
   // Those behind the last row of every tensor.

@@ -17,6 +17,7 @@ struct Entry : common::CastTensor {
   std::vector<uint64_t> shape;
   // Its own name first, then those that are tied to it, which refer to the same bytes.
   std::vector<std::string> names;
+  uint64_t head_rows = 0;  // as TitanTensor has them
 };
 
 // The rows of an entry that one shard has. A scalar is one row.

@@ -278,6 +278,93 @@ TEST_CASE("profiles and prefixes") {
     CHECK(has(job.refusal({{"dcp-shards", bad}}), "--dcp-shards: expected 1 to 65536, found "));
 }
 
+namespace {
+
+void set_config(Job& job, std::string_view type, int64_t n_heads, int64_t n_kv_heads) {
+  manifest::ValueMap config;
+  config.entries = {{"model_type", {std::string(type)}},
+                    {"num_attention_heads", {n_heads}},
+                    {"num_key_value_heads", {n_kv_heads}}};
+  job.model.source.config.kind = std::move(config);
+}
+
+// As torchtitan's adapter: view(heads, 2, rows / heads / 2, columns).transpose(1, 2).
+std::string interleaved(const std::string& rows, uint64_t n_heads, uint64_t n_rows,
+                        uint64_t row_bytes) {
+  std::string out;
+  const uint64_t half = n_rows / n_heads / 2;
+  for (uint64_t head = 0; head < n_heads; ++head) {
+    for (uint64_t i = 0; i < half; ++i) {
+      for (uint64_t part = 0; part < 2; ++part)
+        out += rows.substr(((head * 2 + part) * half + i) * row_bytes, row_bytes);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("torchtitan's names, and the rows of its heads") {
+  Job job;
+  set_config(job, "llama", 3, 1);
+  const std::string layer = "model.layers.12.";
+  job.add("model.embed_tokens.weight", DType::F32, {3, 2});
+  job.add(layer + "self_attn.q_proj.weight", DType::F32, {12, 5});
+  job.add(layer + "self_attn.k_proj.weight", DType::F32, {4, 5});
+  job.add(layer + "mlp.up_proj.weight", DType::F32, {3, 2});
+  job.model.module = {{"model.embed_tokens.weight", 0}, {"lm_head.weight", 0}};
+  Settings settings;
+  settings.profile = Profile::kTorchtitan;
+  for (const uint64_t n_shards : {1, 5}) {  // 5: cut inside of heads
+    settings.n_shards = n_shards;
+    const auto layout = make_layout(job.model, settings);
+    REQUIRE(layout);
+    CHECK(layout->entries[0].names ==
+          std::vector<std::string>{"tok_embeddings.weight", "lm_head.weight"});
+    CHECK(layout->entries[1].names[0] == "layers.12.attention.qkv_linear.wq.weight");
+    CHECK(layout->entries[3].names[0] == "layers.12.feed_forward.w3.weight");
+    const Files files = job.write({{"dcp-profile", "torchtitan"}, {"dcp-shards", cat(n_shards)}});
+    const std::string q = interleaved(job.host.tensors[1], 3, 12, 20);
+    const std::string k = interleaved(job.host.tensors[2], 1, 4, 20);
+    CHECK(q != job.host.tensors[1]);
+    for (const Shard& shard : layout->shards) {
+      for (const Chunk& chunk : shard.chunks) {
+        const std::string& all = chunk.entry == 1   ? q
+                                 : chunk.entry == 2 ? k
+                                                    : job.host.tensors[chunk.entry];
+        CHECK(read_archive(files.at(shard.file), chunk.offset, chunk.n_bytes).bytes ==
+              all.substr(chunk.begin * 4, chunk.count * 4));
+      }
+    }
+    job.host.plan = {};
+  }
+}
+
+TEST_CASE("Qwen 3's rows stay in torchtitan, and other models are refused") {
+  Job job;
+  set_config(job, "qwen3", 1, 1);
+  job.add("model.layers.0.self_attn.q_proj.weight", DType::F32, {4, 2});
+  job.add("model.layers.0.self_attn.q_norm.weight", DType::F32, {4});
+  const std::string shard = job.write({{"dcp-profile", "torchtitan"}}).at("__0_0.distcp");
+  CHECK(has(shard, job.host.tensors[0]));
+  const auto refusal = [](std::string_view type, const std::string& name,
+                          std::vector<uint64_t> shape, int64_t n_heads = 1) {
+    Job other;
+    set_config(other, type, n_heads, 1);
+    other.add(name, DType::F32, std::move(shape));
+    return other.refusal({{"dcp-profile", "torchtitan"}});
+  };
+  CHECK(refusal("llama", "model.layers.0.self_attn.q_norm.weight", {4}) ==
+        "tensor \"model.layers.0.self_attn.q_norm.weight\": expected a parameter that torchtitan's "
+        "llama3 has, found another: use --dcp-profile plain for a job of transformers");
+  CHECK(has(refusal("llama", "model.layers.x.self_attn.q_proj.weight", {4, 2}), "found another"));
+  CHECK(has(refusal("llama", "model.layers.0.self_attn.q_proj.weight", {6, 2}, 2),
+            "expected a matrix of 2 heads with an even number of rows each"));
+  CHECK(has(refusal("mistral", "w", {1}),
+            "expected a config.json of model_type llama or qwen3, found \"mistral\""));
+  CHECK(has(refusal("llama", "w", {1}, 0), "expected num_attention_heads in config.json"));
+}
+
 TEST_CASE("types that torch has not, and optimizers' moments") {
   Job job;
   job.add("w", DType::F4, {2});
@@ -304,6 +391,22 @@ TEST_CASE("values beyond --dtype are counted in each shard") {
   again.host.tensors = {job.host.tensors[0]};
   again.write({{"dtype", "fp16"}, {"allow-overflow", "true"}});
   CHECK(again.host.logged("__0_0.distcp: 2 values beyond fp16 became infinite"));
+}
+
+TEST_CASE("values of heads that are cut over shards are counted once") {
+  Job job;
+  set_config(job, "llama", 1, 1);
+  job.add("model.layers.0.self_attn.q_proj.weight", DType::F32, {4, 1});
+  const float values[] = {1e30f, 1.0f, -1e30f, std::numeric_limits<float>::infinity()};
+  job.host.tensors[0].assign(reinterpret_cast<const char*>(values), sizeof values);
+  job.write({{"dtype", "fp16"},
+             {"allow-overflow", "true"},
+             {"dcp-profile", "torchtitan"},
+             {"dcp-shards", "4"}});
+  CHECK(job.host.logged("__0_0.distcp: 1 values beyond"));
+  CHECK(job.host.logged("__1_0.distcp: 1 values beyond"));
+  CHECK_FALSE(job.host.logged("__2_0.distcp"));
+  CHECK_FALSE(job.host.logged("__3_0.distcp"));
 }
 
 TEST_CASE("every call of the host that fails is told") {

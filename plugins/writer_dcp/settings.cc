@@ -17,13 +17,14 @@ constexpr xd_option_desc kShards = {
     "int",
     "1",
     "cut each parameter's first dimension for this many ranks, as FSDP2 does; any number loads"};
-constexpr xd_option_desc kProfile = {
-    XD_INIT_SIZE(xd_option_desc),
-    0,
-    "dcp-profile",
-    "enum:plain|accelerate",
-    "plain",
-    "whose folder: plain (the state dict alone), accelerate (FSDP's sharded state dict)"};
+constexpr xd_option_desc kProfile = {XD_INIT_SIZE(xd_option_desc),
+                                     0,
+                                     "dcp-profile",
+                                     "enum:plain|accelerate|torchtitan",
+                                     "plain",
+                                     "whose folder: plain (the state dict alone), accelerate "
+                                     "(FSDP's sharded state dict), torchtitan "
+                                     "(its own names of Llama 3 and Qwen 3)"};
 constexpr xd_option_desc kPrefix = {
     XD_INIT_SIZE(xd_option_desc),
     0,
@@ -50,8 +51,10 @@ const xd_option_desc* const kOptions[] = {
 Result<Settings> Settings::from(const Options& options) {
   Settings out;
   out.cast = common::FloatCast::from(options);
-  out.profile =
-      options.text("dcp-profile") == "accelerate" ? Profile::kAccelerate : Profile::kPlain;
+  const std::string profile = options.text("dcp-profile");
+  out.profile = profile == "accelerate"   ? Profile::kAccelerate
+                : profile == "torchtitan" ? Profile::kTorchtitan
+                                          : Profile::kPlain;
   const std::string shards = options.text("dcp-shards");
   out.n_shards = options.number("dcp-shards");
   if (shards.starts_with('-') || out.n_shards == 0 || out.n_shards > kMaxShards)

@@ -9,7 +9,7 @@
 namespace crossdock::writer_dcp {
 
 // Whose folder it is: where its files lie, and under which keys the state dict has the model.
-enum class Profile { kPlain, kAccelerate };
+enum class Profile { kPlain, kAccelerate, kTorchtitan };
 
 struct Settings {
   common::FloatCast cast;

@@ -7,7 +7,7 @@
 
 load: an FSDP2 model of random weights loads each folder, whose state dict has the model below the keys PREFIX, and RESULT.json
 gets for each the names that differ from from_pretrained(HF_FOLDER). save: trains two steps and saves model and optimizer, and
-the whole tensors of both to OUT_FOLDER/whole.pt. mesh: tensors spread over two dimensions of ranks. accelerate: a model of
+the whole tensors of both to OUT_FOLDER/whole.pt. mesh: tensors spread over two dimensions of ranks, and the same as safetensors in OUT_FOLDER/hf. accelerate: a model of
 random weights loads CHECKPOINT as accelerate's load_state does, trains a step, and saves to OUT_FOLDER as save_state does;
 whole.pt has the loaded weights, and both states in the end.
 """
@@ -97,6 +97,8 @@ def mesh(out):
         whole[name] = torch.randn(shape, generator=generator)
         state[name] = distribute_tensor(whole[name], ranks, placements)
     dcp.save(state, checkpoint_id=out)
+    files = {name: 1 + i % 2 for i, name in enumerate(state)}
+    dcp.save(state, storage_writer=dcp.HuggingFaceStorageWriter(f"{out}/hf", files, save_distributed=True))
     if dist.get_rank() == 0:
         torch.save(whole, f"{out}/whole.pt")
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+import transformers as t
 from accelerate.utils import merge_fsdp_weights
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save, torch_save_to_dcp
@@ -14,7 +16,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save, torch_s
 from recipes import PLAIN, Source, read_folder, write_model
 from test_bin import NAMES, bits, every_dtype
 from test_inspect import inspected, sha256
-from test_safetensors_writer import assert_same, digests
+from test_safetensors_writer import digests
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 JOB = Path(__file__).parent / "dcp_job.py"
@@ -32,6 +34,13 @@ def convert(crossdock):
 def back(crossdock):
     """back(source, target, *flags) runs the command to a Hugging Face folder."""
     return lambda *args, **kwargs: crossdock("convert", *args, "--to", "safetensors", "--no-sync", **kwargs)
+
+
+def assert_same(got, want):
+    assert got.keys() == want.keys()
+    for name, tensor in want.items():
+        assert got[name].dtype == tensor.dtype and got[name].shape == tensor.shape, name
+        assert torch.equal(*(x.contiguous().reshape(-1).view(torch.uint8) for x in (got[name], tensor))), name
 
 
 def loaded(folder, like):
@@ -121,14 +130,66 @@ def test_accelerate_merges(convert, source, tmp_path, recipe, n):
     merge_fsdp_weights(str(tmp_path / "out/pytorch_model_fsdp_0"), str(tmp_path / "merged"))
     merged = load_file(tmp_path / "merged/model.safetensors")
     want = read_folder(source(recipe))
-    # save_file of accelerate keeps one of two names that share a storage; which of them is its own choice.
-    assert_same(both_names(merged) if EMBEDDING in merged else {**merged, EMBEDDING: merged[HEAD]},
-                both_names(want) if recipe.tied else {**want, HEAD: merged[EMBEDDING]} if HEAD not in merged else want)
+    assert_same(merged, both_names(want) if recipe.tied else want)
+
+
+def titan_name(name):
+    """By the tables of torchtitan's state_dict_adapter.py at commit b5bcd76c."""
+    for ours, theirs in (("model.embed_tokens", "tok_embeddings"), ("self_attn.o_proj", "attention.wo"), ("self_attn.", "attention."),
+                         ("attention.q_proj", "attention.qkv_linear.wq"), ("attention.k_proj", "attention.qkv_linear.wk"),
+                         ("attention.v_proj", "attention.qkv_linear.wv"), ("mlp.gate_proj", "feed_forward.w1"),
+                         ("mlp.up_proj", "feed_forward.w3"), ("mlp.down_proj", "feed_forward.w2"), ("model.", ""),
+                         ("input_layernorm", "attention_norm"), ("post_attention_layernorm", "ffn_norm")):
+        name = name.replace(ours, theirs)
+    return name
+
+
+def small(cls, config, folder, **kwargs):
+    torch.manual_seed(1)
+    model = cls(config(vocab_size=259, hidden_size=36, intermediate_size=101, num_hidden_layers=2, num_attention_heads=6,
+                       num_key_value_heads=2, head_dim=10, **kwargs))
+    model.save_pretrained(folder)
+    return model
+
+
+def test_torchtitan_s_qwen3(convert, tmp_path):
+    model = small(t.Qwen3ForCausalLM, t.Qwen3Config, tmp_path / "in", tie_word_embeddings=True)
+    convert(tmp_path / "in", tmp_path / "out", "--dcp-profile", "torchtitan", "--dcp-shards", 4)
+    assert_same(whole(tmp_path / "out", tmp_path / "x.pt"), {titan_name(n): x for n, x in model.state_dict().items()})
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_torchtitan_s_llama3(convert, tmp_path, n):
+    """Its RoPE turns rows 2i and 2i + 1 of a head, as complex numbers: the scores are those of transformers' two halves."""
+    model = small(t.LlamaForCausalLM, t.LlamaConfig, tmp_path / "in", tie_word_embeddings=False)
+    convert(tmp_path / "in", tmp_path / "out", "--dcp-profile", "torchtitan", "--dcp-shards", n)
+    got, want = whole(tmp_path / "out", tmp_path / "x.pt"), {titan_name(n): x for n, x in model.state_dict().items()}
+    turned = {name: got[name] for name in got if "wq" in name or "wk" in name}
+    assert len(turned) == 4
+    assert_same({**got, **{name: want[name] for name in turned}}, want)
+
+    x, position = torch.randn(7, 36, dtype=torch.double), torch.arange(7)
+    turns = model.model.rotary_emb.inv_freq.double()[None] * position[:, None]
+    cos, sin = (torch.cat([f(turns)] * 2, -1)[None] for f in (torch.cos, torch.sin))
+    for layer in range(2):
+        name = f"layers.{layer}.attention.qkv_linear"
+        theirs = [(x @ w[f"{name}.{part}.weight"].double().T).view(7, -1, 10).transpose(0, 1) for w in (want, got) for part in ("wq", "wk")]
+        q, k = t.models.llama.modeling_llama.apply_rotary_pos_emb(theirs[0][None], theirs[1][None], cos, sin)
+        complex_q, complex_k = (torch.view_as_real(torch.view_as_complex(z.reshape(*z.shape[:-1], 5, 2).contiguous())
+                                                   * torch.polar(torch.ones_like(turns), turns)).flatten(2) for z in theirs[2:])
+        scores = q[0] @ k[0].repeat_interleave(3, 0).transpose(1, 2)
+        assert torch.allclose(scores, complex_q @ complex_k.repeat_interleave(3, 0).transpose(1, 2), rtol=0, atol=1e-12)
+        assert not torch.equal(got[f"{name}.wq.weight"], want[f"{name}.wq.weight"])
+
+
+def test_what_torchtitan_has_not(convert, source, tmp_path):
+    error = convert(source(PLAIN), tmp_path / "out", "--dcp-profile", "torchtitan", code=1).stderr
+    assert "expected a parameter that torchtitan's llama3 has, found another" in error  # biases of projections
 
 
 def test_every_dtype(convert, tmp_path):
     tensors = {name: x for name, x in every_dtype().items() if "float8" not in name}  # which the host refuses, as codes
-    tensors |= {"scalar.weight": torch.tensor(2.5), "none.weight": torch.empty(0, 7), "none.rows": torch.empty(3, 0)}
+    tensors |= {"scalar.weight": torch.tensor(2.5), "none_ids": torch.empty(0, 7).long(), "none.rows_ids": torch.empty(3, 0).long()}
     (tmp_path / "in").mkdir()
     torch.save(tensors, tmp_path / "in/pytorch_model.bin")
     for n in (1, 2):
@@ -148,7 +209,7 @@ def test_casts(convert, source, tmp_path, dtype):
 def test_a_tensor_of_several_items(convert, tmp_path):
     """Larger than the 256 MiB that one thread writes, so its archive is written by two."""
     write_model(tmp_path / "in", {"a.weight": ("F32", [70 << 10, 1 << 10]), "b.weight": ("F32", [3])}, {"model_type": "x"})
-    convert(tmp_path / "in", tmp_path / "out", "--verify")
+    convert(tmp_path / "in", tmp_path / "out")
     want = load_file(tmp_path / "in/model.safetensors")
     assert_same(loaded(tmp_path / "out", want), want)
     shutil.rmtree(tmp_path / "out")
@@ -178,7 +239,21 @@ def test_two_dimensions_of_ranks(crossdock, torchrun, tmp_path):
     torchrun(4, JOB, "mesh", tmp_path / "in")
     tensors = torch.load(tmp_path / "in/whole.pt")
     assert len(shards(tmp_path / "in")) == 4
-    assert inspected(crossdock, tmp_path / "in") == {name: ("F32", list(x.shape), sha256(x)) for name, x in tensors.items()}
+    want = {name: ("F32", list(x.shape), sha256(x)) for name, x in tensors.items()}
+    assert inspected(crossdock, tmp_path / "in") == want
+    assert len(list((tmp_path / "in/hf").glob("shard-*-model-*-of-00002.safetensors"))) == 8
+    assert inspected(crossdock, tmp_path / "in/hf") == want
+    (tmp_path / "in/hf/shard-00002-model-00001-of-00002.safetensors").unlink()
+    assert "the checkpoint lacks some" in crossdock("inspect", tmp_path / "in/hf", code=1).stderr
+
+
+def test_torch_s_safetensors_of_one_rank(crossdock, tmp_path):
+    """Which say that they were cut, and are whole."""
+    tensors = {"a.weight": torch.randn(5, 3), "b": torch.ones(2)}
+    writer = dcp.HuggingFaceStorageWriter(str(tmp_path / "in"), {"a.weight": 1, "b": 2})
+    dcp.save(tensors, storage_writer=writer)
+    assert "DCP_SHARDING_INFO" in safe_open(tmp_path / "in/model-00001-of-00002.safetensors", "pt").metadata()
+    assert inspected(crossdock, tmp_path / "in") == {n: ("F32", list(x.shape), sha256(x)) for n, x in tensors.items()}
 
 
 @pytest.mark.parametrize("recipe", [PLAIN, TIED], ids=str)
@@ -197,10 +272,10 @@ def test_model_and_optimizer_of_fsdp2(crossdock, back, source, torchrun, tmp_pat
         tuple(name.split("/")[::-1]) for name in moments}
     for group, want in zip(training["groups"], optimizer["param_groups"]):
         assert [names[int(i)] for i in group["tensors"]] == want["params"]
-        settings = {x["key"]: x["value"] for x in group["hyperParameters"]}
+        settings = {x["key"]: x["value"] for x in group["hyper_parameters"]}
         for key in ("lr", "eps", "weight_decay"):
-            assert settings[key]["doubleValue"] == want[key], key
-        assert [x["doubleValue"] for x in settings["betas"]["listValue"]["values"]] == list(want["betas"]) == [0.875, 0.95]
+            assert settings[key]["double_value"] == want[key], key
+        assert [x["double_value"] for x in settings["betas"]["list_value"]["values"]] == list(want["betas"]) == [0.875, 0.95]
 
     shutil.copy(source(recipe) / "config.json", tmp_path / "in")
     back(tmp_path / "in", tmp_path / "out")

@@ -439,7 +439,7 @@ def test_encodings_of_config_json(crossdock, source, tmp_path):
 # ---- folders of other programs
 
 FOREIGN = {
-    "DCP": (["pytorch_model_fsdp_0/__0_0.distcp"], "a distributed checkpoint of torch"),
+    "DCP": (["pytorch_model_fsdp_0/__0_0.distcp"], "none: the save did not end"),
     "torchtitan": (["step-100/__0_0.distcp", "step-100/__1_0.distcp"], "a distributed checkpoint of torch"),
     "Megatron": (["latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"], "Megatron-LM"),
     "DeepSpeed, below": (["a/latest", "a/step1/mp_rank_00_model_states.pt", "a/step1/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "a DeepSpeed checkpoint further below"),

@@ -1,9 +1,9 @@
-#include "plugins/reader_dcp/boxes.h"
+#include "plugins/common/boxes.h"
 
 #include <algorithm>
 #include <cstring>
 
-namespace crossdock::reader_dcp {
+namespace crossdock::common {
 namespace {
 
 // Shorter runs of elements are read together, up to this many bytes, and put in their places.
@@ -206,4 +206,4 @@ Result<void> read_boxes(std::span<const uint64_t> shape, std::span<const Box> bo
   return {};
 }
 
-}  // namespace crossdock::reader_dcp
+}  // namespace crossdock::common

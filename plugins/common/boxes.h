@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-namespace crossdock::reader_dcp {
+namespace crossdock::common {
 
 struct Box {
   std::vector<uint64_t> offsets, sizes;  // as many as the tensor has dimensions; no size is 0
@@ -34,4 +34,4 @@ Result<void> read_boxes(std::span<const uint64_t> shape, std::span<const Box> bo
                         uint64_t elem_bytes, uint64_t begin, uint64_t count,
                         std::span<std::byte> out, const ReadFile& read);
 
-}  // namespace crossdock::reader_dcp
+}  // namespace crossdock::common

@@ -1,4 +1,4 @@
-#include "plugins/reader_dcp/boxes.h"
+#include "plugins/common/boxes.h"
 
 #include "tests/support/plugin_checks.h"
 
@@ -6,7 +6,7 @@
 #include <random>
 
 using namespace crossdock;
-using namespace crossdock::reader_dcp;
+using namespace crossdock::common;
 using test::has;
 
 namespace {
