@@ -140,7 +140,8 @@ Content model_states(const manifest::Manifest& model, const Parts& parts,
   p.dict([&] {
     p.entry("dp_world_size", 1);
     p.entry("mp_world_size", 1);  // the number of mp_rank files
-    torch_write::put_progress(p, training);
+    torch_write::put_counters(p, training);
+    p.entry("lr_scheduler", [&] { torch_write::put_scheduler_state(p, training); });
     p.entry("module", buffers);
     p.entry("buffer_names", buffer_names);
     p.entry("param_shapes", shapes);

@@ -227,9 +227,10 @@ Content model_states(const Manifest& model, const Layout& layout, const Settings
       p.entry("shared_params", EmptyDict{});  // as DeepSpeed does
     }
     p.entry("frozen_param_fragments", fragments);
-    torch_write::put_progress(p, training);
+    p.entry("lr_scheduler", [&] { torch_write::put_scheduler_state(p, training); });
     p.entry("data_sampler", None{});
     p.entry("random_ltd", None{});
+    torch_write::put_counters(p, training);
     p.entry("dp_world_size", settings.world_size);
     p.entry("mp_world_size", 1);
     torch_write::put_parallel_dimensions(p);

@@ -68,10 +68,9 @@ void put_scheduler_state(PickleWriter& p, const Training& training) {
   });
 }
 
-void put_progress(PickleWriter& p, const Training& training) {
-  for (const char* key : {"global_steps", "skipped_steps", "global_samples"})
+void put_counters(PickleWriter& p, const Training& training) {
+  for (const char* key : {"skipped_steps", "global_steps", "global_samples"})
     p.entry(key, training.has_begun() ? training.count(key) : int64_t{0});
-  p.entry("lr_scheduler", [&] { put_scheduler_state(p, training); });
 }
 
 void put_client_state(PickleWriter& p, const Training& training) {

@@ -41,12 +41,12 @@ class Training {
 // Plain data as Python has it. Lists are lists, but for betas, which are a tuple.
 void put_value(PickleWriter& p, const manifest::Value& value, std::string_view key = {});
 
-// Entries of model states: global_steps, skipped_steps, global_samples, and lr_scheduler: the
-// source's, or empty enough for every scheduler of a run that has not begun.
-void put_progress(PickleWriter& p, const Training& training);
+// Entries of model states: skipped_steps, global_steps, global_samples.
+void put_counters(PickleWriter& p, const Training& training);
 // Entries of model states that are the job's own (client_state).
 void put_client_state(PickleWriter& p, const Training& training);
-// The value of "lr_scheduler".
+// The value of "lr_scheduler": the source's, or empty enough for every scheduler of a run that has
+// not begun.
 void put_scheduler_state(PickleWriter& p, const Training& training);
 // Entries of a group's hyper-parameters.
 void put_hyper_parameters(PickleWriter& p, const manifest::ParameterGroup& group);
