@@ -130,6 +130,7 @@ class Assembly {
   // Stage 3: each rank has a part, as of trained parameters.
   Result<void> add_fragments(const Name& name) {
     const uint64_t sizes[] = {name.shape->n_elems};
+    XD_TRY(sum_of(sizes));
     const uint64_t n_part = elements_of_rank(sizes, states_.n_ranks());
     const Pieces pieces = cut_each(sizes, states_.n_ranks())[0];
     const auto& first = states_.model.rank.frozen_fragments;
@@ -158,15 +159,11 @@ class Assembly {
       lost_.push_back(in_quotes(name.name));
       return;
     }
-    const uint64_t i = kept->second, own = out_.manifest.tensors.size();
+    const uint64_t i = kept->second;
     auto& groups = out_.manifest.alias_groups;
-    const auto of_kept = std::find_if(groups.begin(), groups.end(),
-                                      [&](const auto& g) { return g.tensors[0] == i; });
-    if (of_kept == groups.end()) {
-      groups.push_back({{i, own}});
-    } else {
-      of_kept->tensors.push_back(own);
-    }
+    const auto [group, is_new] = alias_groups_.emplace(i, groups.size());
+    if (is_new) groups.push_back({{i}});
+    groups[group->second].tensors.push_back(out_.manifest.tensors.size());
     manifest::Tensor t = out_.manifest.tensors[i];
     t.name = name.name;
     out_.manifest.tensors.push_back(std::move(t));
@@ -178,6 +175,7 @@ class Assembly {
   const Names& names_;
   const Weights weights_;
   TensorIndex index_;
+  std::map<uint64_t, size_t> alias_groups_;  // by the kept tensor
   std::vector<std::string> lost_;
   Checkpoint out_;
 };

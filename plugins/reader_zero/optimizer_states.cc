@@ -30,19 +30,26 @@ struct Input {
   bool warns;
 };
 
-Result<std::vector<uint64_t>> naturals(const Dict& dict, std::string_view key) {
+Result<std::vector<uint64_t>> naturals_in(const Pickle& pickle, std::span<const Value> values,
+                                          const std::string& place) {
   std::vector<uint64_t> out;
-  const Value* v = dict.find(key);
-  if (!v) return out;
-  const bool is_list = v->kind == Kind::kList || v->kind == Kind::kTuple;
-  for (const Value& item : is_list ? sequence(dict.pickle(), *v) : std::span(v, 1)) {
-    const auto number = integer(dict.pickle(), item);
+  for (const Value& value : values) {
+    const auto number = integer(pickle, value);
     if (!number || *number < 0)
-      return corrupt(cat(dict.place_of(key), ": expected numbers of 0 or more, found ",
-                         number ? cat(*number) : std::string(torch_read::name_of(item.kind))));
+      return corrupt(cat(place, ": expected numbers of 0 or more, found ",
+                         number ? cat(*number) : std::string(torch_read::name_of(value.kind))));
     out.push_back(static_cast<uint64_t>(*number));
   }
   return out;
+}
+
+// A number, or a list of them; empty where the key is not there.
+Result<std::vector<uint64_t>> naturals(const Dict& dict, std::string_view key) {
+  const Value* v = dict.find(key);
+  if (!v) return std::vector<uint64_t>();
+  const bool is_list = v->kind == Kind::kList || v->kind == Kind::kTuple;
+  return naturals_in(dict.pickle(), is_list ? sequence(dict.pickle(), *v) : std::span(v, 1),
+                     dict.place_of(key));
 }
 
 Result<std::vector<std::vector<uint64_t>>> lists_of_naturals(const Dict& dict,
@@ -51,13 +58,8 @@ Result<std::vector<std::vector<uint64_t>>> lists_of_naturals(const Dict& dict,
   if (!dict.find(key)) return out;
   XD_TRY_SET(const auto lists, dict.list(key));
   for (const Value& list : lists) {
-    auto& numbers = out.emplace_back();
-    for (const Value& item : sequence(dict.pickle(), list)) {
-      const auto number = integer(dict.pickle(), item);
-      if (!number || *number < 0)
-        return corrupt(cat(dict.place_of(key), ": expected numbers of 0 or more, found others"));
-      numbers.push_back(static_cast<uint64_t>(*number));
-    }
+    XD_TRY_SET(out.emplace_back(),
+               naturals_in(dict.pickle(), sequence(dict.pickle(), list), dict.place_of(key)));
   }
   return out;
 }
@@ -107,6 +109,11 @@ Result<std::optional<uint64_t>> step_of(const Input& in, const Value* v) {
   return number && *number >= 0 ? std::optional(static_cast<uint64_t>(*number)) : std::nullopt;
 }
 
+Error too_many_states(const std::string& place) {
+  return unsupported(
+      cat(place, ": expected at most ", kMaxStates, " kinds of an optimizer's state, found more"));
+}
+
 // The optimizer's state of one flat group: tensors of one dimension, and the step.
 Result<void> add_states(const Input& in, const Value& value, const std::string& place,
                         FlatGroup& out) {
@@ -123,6 +130,7 @@ Result<void> add_states(const Input& in, const Value& value, const std::string& 
     const auto is_same = [&](const FlatGroup::State& s) { return s.key == key; };
     if (std::any_of(out.states.begin(), out.states.end(), is_same))
       return corrupt(cat(place, ": expected each key once, found ", in_quotes(key), " twice"));
+    if (out.states.size() == kMaxStates) return too_many_states(place);
     out.states.push_back({key, std::move(stored)});
   }
   return {};

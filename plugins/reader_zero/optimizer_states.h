@@ -11,6 +11,9 @@
 
 namespace crossdock::reader_zero {
 
+// An optimizer keeps two or three values for each element.
+inline constexpr size_t kMaxStates = 32;
+
 // The rank's part of one flat group: of an optimizer's group, with stage 3 of a sub-group of one.
 struct FlatGroup {
   struct State {

@@ -85,10 +85,13 @@ Result<void> add_training(const Host& host, const States& states, const Groups& 
   for (size_t g = 0; g < groups.size(); ++g) {
     XD_TRY_SET(of_group.emplace_back(), groups.moments(g, left_out));
     for (const Groups::Moment& moment : of_group[g]) {
-      if (std::find(kinds.begin(), kinds.end(), moment.key) == kinds.end())
-        kinds.push_back(moment.key);
+      const bool is_new = std::find(kinds.begin(), kinds.end(), moment.key) == kinds.end();
+      if (is_new && kinds.size() <= kMaxStates) kinds.push_back(moment.key);
     }
   }
+  if (kinds.size() > kMaxStates)
+    return unsupported(
+        cat("expected at most ", kMaxStates, " kinds of an optimizer's state, found more"));
   for (const std::string& kind : kinds) {
     for (size_t g = 0; g < groups.size(); ++g) {
       for (const Groups::Moment& moment : of_group[g]) {

@@ -6,6 +6,7 @@
 
 #include "plugins/reader_dcp/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
+#include "plugins/reader_zero/recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
 #include "tests/fuzz/quantised_input.h"
 #include "tests/support/compose_rule.h"
@@ -78,6 +79,26 @@ std::vector<std::string> dcp_metadata() {
   std::string of_4 = all;
   of_4[1] = 4;
   return {all, of_4};
+}
+
+// Pickles of two ranks.
+std::vector<std::string> zero_checkpoints() {
+  namespace z = crossdock::reader_zero::recipe;
+  const std::string between(z::kBetween);
+  const auto joined = [&](const z::Stage12& first) {
+    z::Stage12 second = first;
+    second.rank = 1;
+    return first.optimizer_file(true) + between + second.optimizer_file(true) + between +
+           first.model_file(true);
+  };
+  z::Stage12 elastic, bf16;
+  elastic.is_elastic = true;
+  bf16.zero_stage = "";
+  bf16.pads_master = true;
+  const z::Stage3 first, second{1};
+  return {joined({}), joined(elastic), joined(bf16),
+          first.optimizer_file(true) + between + second.optimizer_file(true) + between +
+              first.model_file(true)};
 }
 
 // A rule, a NUL byte, names of tensors.
@@ -230,6 +251,7 @@ int main(int argc, char** argv) {
   if (name == "rules") seeds = rules();
   if (name == "quantised") seeds = quantised_models();
   if (name == "dcp") seeds = dcp_metadata();
+  if (name == "zero") seeds = zero_checkpoints();
   for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));

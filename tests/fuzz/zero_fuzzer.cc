@@ -1,0 +1,64 @@
+// Pickles as the files of a DeepSpeed checkpoint of two ranks: of their optimizer states, then of
+// the model states, which may be the same of both. Each gets the storages that it names. Read are
+// the last elements of every tensor.
+#include "plugins/reader_zero/checkpoint.h"
+#include "plugins/reader_zero/recipes_for_test.h"
+#include "plugins/torch/read/pickle.h"
+#include "tests/support/memory_host.h"
+
+using namespace crossdock;
+namespace recipe = torch_read::recipe;
+
+namespace {
+
+constexpr uint64_t kMaxStorageBytes = 4096;
+
+std::string file_of(std::string_view pickle) {
+  std::vector<recipe::ZipRecord> records{{"a/data.pkl", std::string(pickle)}};
+  if (const auto parsed = torch_read::read_pickle(pickle)) {
+    std::map<std::string, uint64_t> sizes;
+    for (size_t i = 0; i < parsed->n_storages(); ++i) {
+      const auto& s = parsed->storage(i);
+      if (s.n_bytes() <= kMaxStorageBytes) sizes.emplace(s.key, s.n_bytes());
+    }
+    for (const auto& [key, n_bytes] : sizes)
+      records.push_back({"a/data/" + key, std::string(n_bytes, 'v')});
+  }
+  return recipe::zip(records);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::string_view left(reinterpret_cast<const char*>(data), size);
+  std::vector<std::string> files;
+  for (const std::string_view between = reader_zero::recipe::kBetween; files.size() < 4;) {
+    const size_t end = std::min(left.find(between), left.size());
+    files.push_back(file_of(left.substr(0, end)));
+    if (end == left.size()) break;
+    left.remove_prefix(end + between.size());
+  }
+  if (files.size() < 3) return 0;
+  test::MemoryHost host;
+  host.budget = 256 << 20;
+  host.inputs = {{reader_zero::recipe::optimizer_name(0, ""), files[0]},
+                 {reader_zero::recipe::optimizer_name(1, ""), files[1]},
+                 {reader_zero::recipe::model_name(0, ""), files[2]},
+                 {reader_zero::recipe::model_name(1, ""), files.back()},
+                 {"mp_rank_00_model_states.pt", files[2]}};
+  const Host api = host.api();
+  for (const auto weights : {reader_zero::Weights::kMaster, reader_zero::Weights::kModel}) {
+    const auto checkpoint = reader_zero::open_checkpoint(api, Input(host.input()), "", weights);
+    if (!checkpoint) continue;
+    for (size_t i = 0; i < checkpoint->segments.size(); ++i) {
+      const common::Segments& segments = checkpoint->segments[i];
+      const uint64_t count = std::min<uint64_t>(segments.n_elems(), 64);
+      std::vector<std::byte> out(count *
+                                 manifest::info(checkpoint->manifest.tensors[i].dtype).bits / 8);
+      // What open() took lies inside the files.
+      if (!segments.read(api, checkpoint->sources, segments.n_elems() - count, out))
+        __builtin_trap();
+    }
+  }
+  return 0;
+}
