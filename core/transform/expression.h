@@ -135,6 +135,9 @@ class Expression {
   // Whether evaluate() needs scratch: one element at least for each of so many blocks, kMinBlock
   // bytes where anything is dequantised. The more there is, the fewer reads.
   uint32_t scratch_blocks() const { return root().scratch_blocks; }
+  // Whether computed values are put into another order: then each range takes all that they are
+  // computed of, and few large ranges cost less than many small ones.
+  bool reorders_values() const;
   // Fills `out` with elements from `begin` on. [any]
   Result<void> evaluate(uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
                         const ReadStored& read) const;
