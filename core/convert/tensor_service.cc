@@ -56,7 +56,7 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
                                           out.size(), " bytes")});
   if (range.count == 0) return {};
   // The common case: no cast, so the values go straight into the caller's buffer.
-  if (wanted == t.dtype) {
+  if (wanted == t.dtype && !model_.likes_large_reads(range.tensor)) {
     if (auto r = model_.read(range.tensor, range.begin, range.count, out); !r)
       return fail(std::move(r).error());
     digest(scope, range.tensor, range.begin, out);
@@ -67,8 +67,8 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
     return fail({XD_UNSUPPORTED_DATA, cat("expected a type that casts to ", manifest::name(wanted),
                                           ", found ", manifest::name(t.dtype))});
 
-  // Reads of a cast go through a window that is filled ahead, for writers ask for small pieces and
-  // disks like large ones. It lives as long as the item.
+  // Others go through a window that is filled ahead, for writers ask for small pieces, and disks
+  // and transposed weights like large ones. It lives as long as the item.
   if (!scope.window_)
     scope.window_ = static_cast<std::byte*>(model_.host().memory().alloc(window_bytes_, 64));
   if (!scope.window_)

@@ -2,8 +2,9 @@
 // digested on the way.
 //
 // A writer asks for small pieces, which stay in cache between the cast, its checksum and the write.
-// When a cast is needed the service reads ahead in windows of up to 4 MiB, so that the disk sees
-// large reads; otherwise it reads straight into the writer's buffer. Whatever is read, in whatever
+// When a cast is needed, or a dequantised weight is transposed, the service reads ahead in windows
+// of up to 4 MiB, so that the disk sees large reads; otherwise it reads straight into the writer's
+// buffer. Whatever is read, in whatever
 // order, contributes to the tensor's digest, of its values as the source has them; an item that
 // reads in order, as writers do, hands in a few hashes for each range.
 //
@@ -37,7 +38,7 @@ class TensorService {
     friend class TensorService;
     TensorService& service_;
     const plugin::PlanItem& item_;
-    std::byte* window_ = nullptr;  // of window_bytes_, once a cast needs it
+    std::byte* window_ = nullptr;  // of window_bytes_, once it is needed
     uint64_t window_tensor_ = 0, window_begin_ = 0, window_count_ = 0;
     std::optional<io::TreeDigest::Run> run_;  // of the tensor read last
   };

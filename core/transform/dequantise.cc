@@ -50,18 +50,18 @@ class Dequantise {
     // As of a transposed tensor: the same columns of rows.
     set_columns(column, n);
     row_ = runs.begin / node_.columns;
-    for (uint64_t i = 0; i < runs.count; ++i, row_ += rows) {
-      last_row_ = row_;
-      XD_TRY(piece(out.data() + i * n_bytes));
-    }
+    for (uint64_t i = 0; i < runs.count; ++i, row_ += rows) XD_TRY(piece(out.data() + i * n_bytes));
     return {};
   }
 
  private:
   Result<void> run(uint64_t begin, std::span<std::byte> out) {
     uint64_t left = out.size() / out_bytes_, column = begin % node_.columns;
+    row_ = (begin + left - 1) / node_.columns;  // the last one
+    set_columns((begin + left - 1) % node_.columns, 1);
+    codes_wanted_ = row_ * node_.row_codes + columns_.end_code;
+    scales_wanted_ = scale_row() + columns_.end_scale;
     row_ = begin / node_.columns;
-    last_row_ = (begin + left - 1) / node_.columns;
     for (; left > 0; ++row_, column = 0) {
       while (left > 0 && column < node_.columns) {
         const uint64_t n = std::min({left, piece_, node_.columns - column});
@@ -125,7 +125,7 @@ class Dequantise {
     float* const values = in_place ? reinterpret_cast<float*>(out) : room;
     XD_TRY_SET(const std::byte* codes,
                get(kCodes, node_.codes, row_ * node_.row_codes + columns_.first_code,
-                   row_ * node_.row_codes + columns_.end_code, (last_row_ + 1) * node_.row_codes));
+                   row_ * node_.row_codes + columns_.end_code, codes_wanted_));
     node_.decoder->decode(codes + columns_.skipped, columns_.begin % 8, n, values);
     if (node_.zeros) {
       XD_TRY_SET(const Blocks zeros, spread(kZeros, *node_.zeros, by));
@@ -142,18 +142,19 @@ class Dequantise {
     return {};
   }
 
-  uint64_t scale_row(uint64_t row) const {
-    if (node_.block_rows == 1) return row;
-    return row / node_.rows * node_.scale_rows + row % node_.rows / node_.block_rows;
+  // The first scale, or zero, of the row at hand.
+  uint64_t scale_row() const {
+    if (node_.block_rows == 1) return row_ * node_.scale_columns;
+    const uint64_t matrix = row_ / node_.rows, row = row_ % node_.rows / node_.block_rows;
+    return (matrix * node_.scale_rows + row) * node_.scale_columns;
   }
 
   // The scales, or zeros, of the columns; in `room` for one for each.
   Result<Blocks> spread(Operand operand, uint32_t child, float* room) {
-    const uint64_t row = scale_row(row_) * node_.scale_columns;
-    const uint64_t wanted = (scale_row(last_row_) + 1) * node_.scale_columns;
+    const uint64_t row = scale_row();
     const Node& scales = nodes_[child];
-    XD_TRY_SET(const std::byte* at,
-               get(operand, child, row + columns_.first_scale, row + columns_.end_scale, wanted));
+    XD_TRY_SET(const std::byte* at, get(operand, child, row + columns_.first_scale,
+                                        row + columns_.end_scale, scales_wanted_));
     uint64_t count = columns_.end_scale - columns_.first_scale;
     std::byte picked[4 * kPiece];
     if (node_.groups) {
@@ -202,7 +203,7 @@ class Dequantise {
   uint64_t piece_ = kPiece;  // elements at once
   Columns columns_;
   uint64_t row_ = 0;
-  uint64_t last_row_ = 0;  // of all that is asked for
+  uint64_t codes_wanted_ = 0, scales_wanted_ = 0;  // all before will be asked for
 };
 
 }  // namespace

@@ -187,6 +187,14 @@ Result<Expression> Expression::dequantise(Operands operands, const Dequantisatio
   return whole;
 }
 
+bool Expression::reorders_values() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [this](const Node& node) {
+    const auto* viewed = std::get_if<Node::Viewed>(&node.what);
+    const uint32_t below = viewed ? nodes_[viewed->of].scratch_blocks : 0;
+    return below > 0 && node.scratch_blocks > below;
+  });
+}
+
 std::vector<uint64_t> Expression::tensors() const {
   std::vector<uint64_t> out;
   for (const Node& node : nodes_) {

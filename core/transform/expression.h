@@ -140,6 +140,9 @@ class Expression {
   // anything is dequantised, kMinBlock bytes, which lasts for 600 groups of columns; of more a row
   // of scales must have room. The more there is, the fewer reads.
   uint32_t scratch_blocks() const { return root().scratch_blocks; }
+  // Whether computed values are put into another order: then each range takes all that they are
+  // computed of, and few large ranges cost less than many small ones.
+  bool reorders_values() const;
   // Fills `out` with elements from `begin` on. [any]
   Result<void> evaluate(uint64_t begin, std::span<std::byte> out, std::span<std::byte> scratch,
                         const ReadStored& read) const;

@@ -256,7 +256,7 @@ class Bench:
         })
         self.ratio("convert from GGUF Q4_K / one cat of the output's bytes", times, "gguf", "cat", 1.5)
         self.memory_line("from GGUF Q4_K", self.convert(source, "--memory", "256MiB").peak)
-        for name, ours, theirs in self.rates("bench_gguf_types", "gguf_peer.py", "gguf"):
+        for name, ours, theirs in self.rates("bench_gguf_types", "gguf", "gguf_peer.py"):
             beside = ""
             if theirs:
                 verdict = "OK" if ours >= 5 * theirs else "UNDER"
@@ -274,14 +274,16 @@ class Bench:
         })
         self.ratio("convert from FP8 / one cat of the output's bytes", times, "fp8", "cat", 1.0)
         self.memory_line("from FP8", max(self.convert(source, "--memory", "256MiB").peak for _ in range(2)))
-        for name, ours, theirs in self.rates("bench_dequantise", "dequantise_peer.py", "bitsandbytes"):
+        for name, ours, theirs, loops in self.rates("bench_dequantise", "bitsandbytes", "dequantise_peer.py",
+                                                    "dequantise_peer.py --reuse"):
             least = max(8 * theirs, 0 if ">" in name else 3)
-            print(f"  {name:<19} {ours:6.2f} GB/s, its library {theirs:5.2f}: {ours / theirs:6.1f} x, "
-                  f"at least {least:5.2f} GB/s {'OK' if ours >= least else 'UNDER'}")
+            verdict = "OK" if ours >= least else "UNDER"
+            print(f"  {name:<19} {ours:6.2f} GB/s, its library {theirs:5.2f}: {ours / theirs:5.1f} x, "
+                  f"at least {least:5.2f} GB/s {verdict:<5} (without new memory {loops:5.2f}: {ours / loops:4.1f} x)")
 
     # ---- helpers
-    def rates(self, tool, peer, package):
-        """[(name, GB/s of our tool, GB/s of the peer's script or None)]; none when one of them is missing."""
+    def rates(self, tool, package, *peers):
+        """[(name, GB/s of our tool, GB/s of each peer's script or None)]; none when one of them is missing."""
         tool = Path(self.crossdock).parents[1] / "tests" / tool
         has_peer = subprocess.run([self.python, "-c", f"import {package}"], stderr=subprocess.DEVNULL).returncode == 0
         if not tool.exists() or not has_peer:
@@ -293,8 +295,9 @@ class Bench:
                                   stderr=subprocess.DEVNULL, text=True)
             return {name: float(rate) for name, rate in map(str.split, done.stdout.splitlines())}
 
-        ours, theirs = read(tool, 0.2), read(self.python, Path(__file__).with_name(peer))
-        return [(name, rate, theirs.get(name)) for name, rate in ours.items()]
+        ours = read(tool, 0.2)
+        theirs = [read(self.python, Path(__file__).with_name(peer.split()[0]), *peer.split()[1:]) for peer in peers]
+        return [(name, rate, *(them.get(name) for them in theirs)) for name, rate in ours.items()]
 
     def has_torch(self, name):
         if subprocess.run([self.python, "-c", "import torch, safetensors"], stderr=subprocess.DEVNULL).returncode == 0:

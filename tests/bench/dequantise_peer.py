@@ -1,11 +1,21 @@
 """The libraries that crossdock's values are compared with: float32 output of each on one thread, "NAME GB/s" per line,
-and bfloat16 of some. dequantise.cc has the same names and sizes; rates are of the thread's own time, as there."""
+and bfloat16 of some. dequantise.cc has the same names and sizes; rates are of the thread's own time, as there.
+
+    dequantise_peer.py [PART] [--reuse]      only names with PART
+
+Results and what is between are new memory, as when a model is loaded, and not now and then, as glibc would have it.
+That is most of the time of the fast ones: with --reuse memory is kept, and only loops are measured."""
 import os
 import sys
 import time
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of bitsandbytes' own kernels too
+# glibc reads these when it starts. What is larger than the first is new memory each time; what the second is for, kept.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str((4 << 30) if "--reuse" in sys.argv else (1 << 20)),
+          "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
+if not MALLOC.items() <= os.environ.items():
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "interop"))
 import bitsandbytes.functional as bnb  # noqa: E402
 import torch  # noqa: E402
@@ -175,13 +185,13 @@ ALSO_BF16 = ("fp8-128x128", "fp8-rows", "mxfp8", "mxfp4-gpt-oss", "nvfp4-ct", "c
 
 
 def main():
-    part = sys.argv[1] if len(sys.argv) > 1 else ""
+    part = next((arg for arg in sys.argv[1:] if arg != "--reuse"), "")
     for name, make in PEERS.items():
+        if part not in name:
+            continue
         for dtype in (torch.float32, torch.bfloat16) if name in ALSO_BF16 else (torch.float32,):
-            if part not in name:
-                continue
             run, best = make(dtype), 1e9
-            for _ in range(4):
+            for _ in range(6):
                 begin = time.thread_time()
                 out = run()
                 best = min(best, time.thread_time() - begin)
