@@ -38,7 +38,11 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
   flags.job.add_options()("help,h", "print this")                                              //
       ("to", po::value(&r.to)->value_name("FORMAT"), to.c_str())                               //
       ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())  //
-      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")             //
+      ("config", po::value(&r.config)->value_name("DIR"),
+       "take config.json and the tokenizer of this folder, or of org/name in the local Hugging "
+       "Face "
+       "cache, for a checkpoint that a training job saved without them")            //
+      ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")  //
       ("overwrite", po::bool_switch(&r.overwrite),
        "replace DST if its own report lists everything in it")  //
       ("allow-case-collisions", po::bool_switch(&r.allow_case_collisions),

@@ -27,6 +27,7 @@ Result<void> check_request(const Request& request) {
 Result<void> open_source(Session& session, Prepared& out) {
   const Request& request = session.request;
   XD_TRY_SET(auto input, io::open_input(request.source));
+  if (!request.config.empty()) XD_TRY(input.take_config(request.config));
   XD_TRY_SET(out.destination, io::resolve_destination(request.destination));
   XD_TRY(io::check_apart(input, out.destination));
   XD_TRY_SET(out.source, OpenModel::open(session.host, session.registry, std::move(input),
@@ -41,12 +42,12 @@ Result<void> open_source(Session& session, Prepared& out) {
   out.tensors = std::make_unique<TensorSource>(
       *out.source, std::move(m), std::move(laid_out.expressions), std::move(laid_out.stored));
   const fs::path& root = out.source->input().root();
-  if (boost::system::error_code ec;
-      !fs::is_directory(root, ec) && fs::exists(root.parent_path() / "config.json", ec)) {
+  if (boost::system::error_code ec; request.config.empty() && !fs::is_directory(root, ec) &&
+                                    fs::exists(root.parent_path() / "config.json", ec)) {
     session.notes.add(
         cat("SRC is one file, so the config.json and tokenizer beside it were not read: name the "
             "folder ",
-            root.parent_path().string(), " to use them."));
+            root.parent_path().string(), " to use them, or give --config."));
   }
   return {};
 }

@@ -17,6 +17,7 @@ inline constexpr uint64_t kMinMemory = 8 << 20;
 struct Request {
   std::string source;
   std::string destination;
+  std::string config;  // where config.json and the tokenizer are taken from; empty: SRC
   std::string from = "auto";
   std::string to;
   plugin::GivenOptions reader_options;

@@ -2,6 +2,7 @@
 
 #include "core/base/text.h"
 
+#include <crossdock/aux_names.hpp>
 #include <crossdock/part_name.hpp>
 
 #include <fcntl.h>
@@ -110,6 +111,22 @@ std::optional<fs::path> repository_around(const fs::path& folder) {
 const InputEntry* Input::find(const std::string& name) const {
   const InputEntry* entry = find_in(entries_, name);
   return entry ? entry : find_in(neighbours_, name);
+}
+
+Result<void> Input::take_config(const std::string& source) {
+  auto opened = open_input(source);
+  if (!opened) return std::move(opened).error().in("--config");
+  std::vector<InputEntry>& theirs = opened->named_.empty() ? opened->entries_ : opened->neighbours_;
+  std::erase_if(theirs, [](const InputEntry& e) { return !aux_kind(e.name); });
+  if (!find_in(theirs, "config.json"))
+    return Error{XD_NOT_FOUND,
+                 cat("--config: expected a folder with the model's config.json, found "
+                     "none in ",
+                     base::printable(source))};
+  std::erase_if(entries_, [](const InputEntry& e) { return aux_kind(e.name).has_value(); });
+  entries_.insert(entries_.end(), theirs.begin(), theirs.end());
+  sort_by_name(entries_);
+  return {};
 }
 
 Result<Fd> Input::open(Os& os, const InputEntry& entry) const {

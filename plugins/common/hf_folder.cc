@@ -5,50 +5,14 @@
 #include "plugins/common/magic.h"
 #include "plugins/common/quote.h"
 
+#include <crossdock/aux_names.hpp>
+
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace crossdock::common {
 
 namespace {
-
-using manifest::AuxKind;
-
-struct KnownName {
-  std::string_view name;
-  AuxKind kind;
-};
-
-constexpr std::array<KnownName, 27> kKnownNames{{
-    {"config.json", AuxKind::kConfig},
-    {"generation_config.json", AuxKind::kGenerationConfig},
-    {"tokenizer.json", AuxKind::kTokenizer},
-    {"tokenizer_config.json", AuxKind::kTokenizer},
-    {"special_tokens_map.json", AuxKind::kTokenizer},
-    {"added_tokens.json", AuxKind::kTokenizer},
-    {"vocab.json", AuxKind::kTokenizer},
-    {"vocab.txt", AuxKind::kTokenizer},
-    {"vocab.bpe", AuxKind::kTokenizer},
-    {"merges.txt", AuxKind::kTokenizer},
-    {"bpe.codes", AuxKind::kTokenizer},
-    {"normalizer.json", AuxKind::kTokenizer},
-    {"tokenizer.model", AuxKind::kTokenizer},
-    {"tokenizer.model.v3", AuxKind::kTokenizer},
-    {"tekken.json", AuxKind::kTokenizer},
-    {"spiece.model", AuxKind::kTokenizer},
-    {"spm.model", AuxKind::kTokenizer},
-    {"source.spm", AuxKind::kTokenizer},
-    {"target.spm", AuxKind::kTokenizer},
-    {"sentencepiece.bpe.model", AuxKind::kTokenizer},
-    {"sentencepiece.model", AuxKind::kTokenizer},
-    {"chat_template.json", AuxKind::kTokenizer},
-    {"chat_template.jinja", AuxKind::kTokenizer},
-    {"preprocessor_config.json", AuxKind::kProcessor},
-    {"video_preprocessor_config.json", AuxKind::kProcessor},
-    {"processor_config.json", AuxKind::kProcessor},
-    {"audio_tokenizer_config.json", AuxKind::kProcessor},
-}};
 
 // Only a number of bytes counts: some tools write null, a string, or nothing. A double (1.5e10)
 // does too.
@@ -138,20 +102,6 @@ Result<manifest::Value> parse_config(std::string_view text) {
 
 Error in_file(std::string_view name, Error error) {
   return error.held_by_host ? error : std::move(error).in(name);
-}
-
-std::optional<AuxKind> aux_kind(std::string_view name) {
-  const auto known = std::find_if(kKnownNames.begin(), kKnownNames.end(),
-                                  [&](const auto& k) { return k.name == name; });
-  if (known != kKnownNames.end()) return known->kind;
-  constexpr std::string_view kTemplates = "additional_chat_templates/";
-  if (name.starts_with(kTemplates)) {
-    const bool direct = name.find('/', kTemplates.size()) == std::string_view::npos;
-    return direct && name.ends_with(".jinja") ? std::optional(AuxKind::kTokenizer) : std::nullopt;
-  }
-  if (name.find('/') == std::string_view::npos && name.ends_with(".tiktoken"))
-    return AuxKind::kTokenizer;
-  return std::nullopt;
 }
 
 std::vector<manifest::AuxFile> aux_files(std::span<const std::string> names) {

@@ -24,10 +24,6 @@ inline constexpr uint64_t kMaxIndexBytes = 256 << 20;
 // The file's name in front of the message, unless the host, which names files itself, wrote it.
 Error in_file(std::string_view name, Error error);
 
-// What the file is to the model, by its name in the folder; nothing for all else, such as weights
-// and subfolders.
-std::optional<manifest::AuxKind> aux_kind(std::string_view name);
-
 // The auxiliary files among an input's names, in their order.
 std::vector<manifest::AuxFile> aux_files(std::span<const std::string> names);
 

@@ -1,5 +1,7 @@
 #include "plugins/common/hf_folder.h"
 
+#include <crossdock/aux_names.hpp>
+
 #include "tests/catch.h"
 #include "tests/support/memory_host.h"
 
@@ -21,22 +23,22 @@ std::string one_shard(const std::string& name) {
 }  // namespace
 
 TEST_CASE("hf_folder: which files belong to the model") {
-  CHECK(common::aux_kind("config.json") == AuxKind::kConfig);
-  CHECK(common::aux_kind("generation_config.json") == AuxKind::kGenerationConfig);
-  CHECK(common::aux_kind("preprocessor_config.json") == AuxKind::kProcessor);
+  CHECK(aux_kind("config.json") == AuxKind::kConfig);
+  CHECK(aux_kind("generation_config.json") == AuxKind::kGenerationConfig);
+  CHECK(aux_kind("preprocessor_config.json") == AuxKind::kProcessor);
   for (const char* name :
        {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
         "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
         "sentencepiece.bpe.model", "qwen.tiktoken", "chat_template.json", "chat_template.jinja",
         "additional_chat_templates/rag.jinja"}) {
     CAPTURE(name);
-    CHECK(common::aux_kind(name) == AuxKind::kTokenizer);
+    CHECK(aux_kind(name) == AuxKind::kTokenizer);
   }
   for (const char* name : {"model.safetensors", "README.md", "original/tokenizer.model",
                            "sub/config.json", "additional_chat_templates/a/b.jinja",
                            "additional_chat_templates/a.txt", "a.jinja", "deep/a.tiktoken"}) {
     CAPTURE(name);
-    CHECK_FALSE(common::aux_kind(name));
+    CHECK_FALSE(aux_kind(name));
   }
   const std::vector<std::string> names{"README.md", "config.json", "vocab.txt"};
   const auto files = common::aux_files(names);

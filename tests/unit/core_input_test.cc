@@ -349,3 +349,24 @@ TEST_CASE("a file that is gone after it was listed is seen") {
   fs::remove(dir / "model");
   CHECK(message(Input::check_unchanged(input->entries()[0])) == "model: No such file or directory");
 }
+
+TEST_CASE("the config of another folder stands in the place of SRC's own") {
+  const TempDir dir;
+  put(dir / "job/latest", "global_step3");
+  put(dir / "job/config.json", "old");
+  put(dir / "job/vocab.txt", "old");
+  put(dir / "model/config.json", "{}");
+  put(dir / "model/tokenizer.json", "{}");
+  put(dir / "model/model.safetensors");
+  auto input = open_input((dir / "job").string());
+  SECTION("a folder") { REQUIRE(input->take_config((dir / "model").string())); }
+  SECTION("a file in it") { REQUIRE(input->take_config((dir / "model/config.json").string())); }
+  Names names;
+  for (const InputEntry& entry : input->entries()) names.push_back(entry.name);
+  CHECK(names == Names{"config.json", "latest", "tokenizer.json"});
+  CHECK(input->find("config.json")->path == dir / "model/config.json");
+  CHECK(contains(message(input->take_config((dir / "nowhere").string())), "--config: expected"));
+  fs::remove(dir / "model/config.json");
+  CHECK(contains(message(input->take_config((dir / "model").string())),
+                 "expected a folder with the model's config.json, found none"));
+}
