@@ -16,6 +16,7 @@ A case is a dict; all but name and stage may be left out:
     steps       optimizer steps before the save
     client      the client_state
     hf          a Hugging Face folder whose model it is, in place of the small one
+    class       that model's class in transformers; AutoModelForCausalLM without
     exclude     exclude_frozen_parameters of save_checkpoint
 
 The truth: step, and by name the parameters as the module has them, masters, moments and buffers. All cases of a world size
@@ -77,8 +78,8 @@ class Small(nn.Module):
 def new_model(case):
     torch.manual_seed(31)
     if case.get("hf"):
-        from transformers import AutoModelForCausalLM
-        model = AutoModelForCausalLM.from_pretrained(case["hf"], dtype=DTYPE[case.get("dtype", "bf16")])
+        import transformers
+        model = getattr(transformers, case.get("class", "AutoModelForCausalLM")).from_pretrained(case["hf"], dtype=DTYPE[case.get("dtype", "bf16")])
     else:
         model = Small(case.get("tied", False)).to(DTYPE[case.get("dtype", "bf16")])
     for name, parameter in model.named_parameters():
