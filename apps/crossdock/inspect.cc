@@ -1,102 +1,23 @@
 #include "core/convert/inspect.h"
 #include "core/convert/plain_weights.h"
 
+#include "apps/crossdock/print_model.h"
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/session.h"
 #include "apps/crossdock/verbs.h"
-#include "core/base/json_writer.h"
 #include "core/base/text.h"
-#include "core/model/check.h"
 #include "core/model/dump.h"
 
 #include <fmt/format.h>
 
 #include <fstream>
 #include <iostream>
-#include <map>
 
 namespace crossdock::app {
 
 namespace {
 
 using manifest::Manifest;
-
-std::string value_text(const manifest::Value& value) {
-  if (const auto* text = value.get<std::string>()) return base::printable(text->substr(0, 80));
-  if (const auto* flag = value.get<bool>()) return *flag ? "true" : "false";
-  if (const auto* number = value.get<int64_t>()) return fmt::format("{}", *number);
-  if (const auto* number = value.get<uint64_t>()) return fmt::format("{}", *number);
-  if (const auto* number = value.get<double>()) return fmt::format("{:.7g}", *number);
-  if (const auto* list = value.get<manifest::ValueList>())
-    return fmt::format("[{} values]", list->values.size());
-  return "...";
-}
-
-void print_summary(const convert::TensorSource& tensors) {
-  const convert::OpenModel& model = tensors.model();
-  const Manifest& m = tensors.manifest();
-  uint64_t elems = 0, bytes = 0;
-  std::map<std::string_view, uint64_t> types;
-  for (const auto& t : m.tensors) {
-    elems += model::element_count(t);
-    bytes += model::value_bytes(t);
-    ++types[manifest::name(t.dtype)];
-  }
-  fmt::print("{}\n", model.input().root().string());
-  fmt::print("format      {} (read by {})\n", m.source.format, model.reader().id());
-  fmt::print("tensors     {}: {} elements, {}\n", m.tensors.size(), elems,
-             base::human_bytes(bytes));
-  for (const auto& [type, count] : types) fmt::print("            {} x {}\n", count, type);
-  fmt::print("files       {}\n", m.source.files.size());
-  for (size_t i = 0; i < m.source.files.size() && i < 8; ++i) {
-    fmt::print("            {}  {}\n", base::printable(m.source.files[i].name),
-               base::human_bytes(m.source.files[i].size));
-  }
-  if (m.source.files.size() > 8)
-    fmt::print("            ... and {} more\n", m.source.files.size() - 8);
-  for (const auto& entry : m.source.metadata)
-    fmt::print("metadata    {} = {}\n", base::printable(entry.key), value_text(entry.value));
-  for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
-}
-
-void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
-  for (size_t i = 0; i < m.tensors.size(); ++i) {
-    const auto& t = m.tensors[i];
-    fmt::print("{}  {}  {}", base::printable(t.target()), manifest::name(t.dtype),
-               base::list_text(t.shape));
-    if (!digests.empty()) fmt::print("  {}", digests[i]);
-    if (!t.expression.empty()) fmt::print("  = {}", base::printable(t.expression));
-    fmt::print("\n");
-  }
-}
-
-void print_json(const convert::TensorSource& tensors, const std::vector<std::string>& digests) {
-  const convert::OpenModel& model = tensors.model();
-  const Manifest& m = tensors.manifest();
-  base::JsonWriter json;
-  json.begin_object()
-      .member("path", model.input().root().string())
-      .member("format", m.source.format)
-      .member("reader", model.reader().id());
-  json.key("files").begin_array();
-  for (const auto& file : m.source.files)
-    json.begin_object().member("name", file.name).member("size", file.size).end_object();
-  json.end_array();
-  json.key("tensors").begin_array();
-  for (size_t i = 0; i < m.tensors.size(); ++i) {
-    const auto& t = m.tensors[i];
-    json.begin_object()
-        .member("name", t.target())
-        .member("dtype", manifest::name(t.dtype))
-        .member("shape", t.shape);
-    if (!t.target_name.empty()) json.member("source", t.name);
-    if (!t.expression.empty()) json.member("expression", t.expression);
-    if (!digests.empty()) json.member("digest", digests[i]);
-    json.end_object();
-  }
-  json.end_array().end_object();
-  fmt::print("{}", std::move(json).take());
-}
 
 Result<void> write_manifest(const Manifest& m, const std::string& path) {
   std::string bytes;

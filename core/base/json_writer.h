@@ -63,6 +63,12 @@ class JsonWriter {
     return *this;
   }
 
+  JsonWriter& null() {
+    separate();
+    out_ += "null";
+    return *this;
+  }
+
   // The finished text, with a newline at its end.
   std::string take() && { return std::move(out_) + "\n"; }
 

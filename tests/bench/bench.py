@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MiB = 1 << 20
 GB = 10**9
 DEFAULT = ["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf",
-           "dequantise"]
+           "dequantise", "ways_back"]
 
 
 class Done(typing.NamedTuple):
@@ -280,6 +280,51 @@ class Bench:
             verdict = "OK" if ours >= least else "UNDER"
             print(f"  {name:<19} {ours:6.2f} GB/s, its library {theirs:5.2f}: {ours / theirs:5.1f} x, "
                   f"at least {least:5.2f} GB/s {verdict:<5} (without new memory {loops:5.2f}: {ours / loops:4.1f} x)")
+
+    def ways_back(self):
+        """Checkpoints of ZeRO stage 3 to safetensors and to universal, beside DeepSpeed's own scripts."""
+        source, _ = self.llama()
+        trained = {ranks: self.work / f"llama-zero3-{ranks}" for ranks in (2, 64)}
+        for ranks, folder in trained.items():
+            if not folder.exists():
+                self.run([self.crossdock, "convert", source, folder, "--to", "zero3", "--world-size", ranks, "--lr", 2e-5,
+                          "--weight-decay", 0, "--progress", "none"])
+                models.in_child(lambda: [models.fill_holes(f) for f in folder.glob("*/*optim_states.pt")])  # moments as after training
+        states = sorted(trained[2].glob("*/*optim_states.pt"))
+        plain = self.work / "llama-fp32"
+        if not plain.exists():
+            self.run([self.crossdock, "convert", trained[2], plain, "--to", "safetensors", "--progress", "none"])
+        self.cat_to_nothing(states)
+        times = self.paired({
+            "two": lambda: self.convert(trained[2], to="safetensors").seconds,
+            "cat": lambda: self.cat(sorted(plain.glob("*.safetensors"))),
+            "many": lambda: self.convert(trained[64], to="safetensors").seconds,
+        })
+        self.ratio("ZeRO-3 of 2 ranks to safetensors / one cat of the output", times, "two", "cat", 1.0)
+        self.ratio("ZeRO-3 of 64 ranks to safetensors / of 2 ranks", times, "many", "two", 1.2)
+        self.memory_line("ZeRO-3 of 64 ranks to safetensors",
+                         self.convert(trained[64], "--memory", "256MiB", to="safetensors").peak)
+        shutil.rmtree(trained[64])  # 13 GB
+        times = self.paired({
+            "universal": lambda: self.convert(trained[2]).seconds,
+            "cat": lambda: self.cat(states),
+        })
+        self.ratio("ZeRO-3 of 2 ranks to universal / one cat of the output", times, "universal", "cat", 1.0)
+        self.memory_line("ZeRO-3 of 2 ranks to universal", self.convert(trained[2], "--memory", "256MiB").peak)
+        if subprocess.run([self.python, "-c", "import deepspeed"], capture_output=True).returncode != 0:
+            return print(f"DeepSpeed's own scripts: left out, {self.python} has no deepspeed (--python)")
+        module = lambda name, *flags: self.run([self.python, "-m", f"deepspeed.{name}", *flags])
+        tag = trained[2] / "global_step0"
+        peers = (("safetensors", "utils.zero_to_fp32", (trained[2],), ("--safe_serialization",), 10),
+                 ("universal", "checkpoint.ds_to_universal", ("--input_folder", tag, "--output_folder"),
+                  ("--num_extract_workers", 1, "--num_merge_workers", 1, "--inject_missing_state"), 15))
+        for to, name, before, after, least in peers:
+            theirs = module(name, *before, self.out("theirs"), *after)
+            ours = statistics.median(self.convert(trained[2], to=to).seconds for _ in range(3))
+            ratio = theirs.seconds / ours
+            verdict = "OK" if ratio >= least else "UNDER"
+            print(f"  to {to}: {name} {theirs.seconds:.1f} s, {theirs.peak / GB:.1f} GB of memory; crossdock {ours:.2f} s: "
+                  f"{ratio:.1f} x, at least {least} {verdict}")
 
     # ---- helpers
     def rates(self, tool, package, *peers):

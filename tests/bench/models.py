@@ -229,6 +229,21 @@ def make(folder, tensors, shards, data, config=LLAMA):
     return folder
 
 
+def fill_holes(path):
+    """Numbers where a file has holes: what was written as zeros takes disk and time to read then, as other values do."""
+    block = random_block()
+    with open(path, "r+b") as file:
+        end, at = os.fstat(file.fileno()).st_size, 0
+        while at < end:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+                data = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:  # no data behind
+                data = end
+            while at < data:
+                at += os.pwrite(file.fileno(), block[:data - at], at)
+
+
 def in_child(work):
     """In a process of its own: the kernel counts the memory of a process that starts another against that other's peak,
     so the one that measures must stay small."""

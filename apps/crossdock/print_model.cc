@@ -1,0 +1,172 @@
+#include "apps/crossdock/print_model.h"
+
+#include "core/base/json_writer.h"
+#include "core/base/text.h"
+#include "core/model/check.h"
+#include "core/model/rank_memory.h"
+#include "core/model/value_text.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+namespace crossdock::app {
+
+namespace {
+
+using base::human_bytes;
+using base::human_count;
+using manifest::Manifest;
+
+// What the state of a training run is beside the parameters.
+bool is_state(const manifest::Tensor& t) { return t.role == manifest::Role::kOptimizerState; }
+
+bool is_trained(const Manifest& m) {
+  return !m.training.groups.empty() || !m.training.moments.empty() || m.training.step > 0;
+}
+
+void print_tensor_counts(const Manifest& m) {
+  uint64_t elems = 0, bytes = 0, n_states = 0, state_bytes = 0;
+  std::map<std::string_view, uint64_t> types;
+  for (const auto& t : m.tensors) {
+    if (is_state(t)) {
+      ++n_states;
+      state_bytes += model::value_bytes(t);
+      continue;
+    }
+    elems += model::element_count(t);
+    bytes += model::value_bytes(t);
+    ++types[manifest::name(t.dtype)];
+  }
+  fmt::print("tensors     {}: {} elements, {}\n", m.tensors.size() - n_states, elems,
+             human_bytes(bytes));
+  for (const auto& [type, count] : types) fmt::print("            {} x {}\n", count, type);
+  if (n_states > 0) fmt::print("optimizer   {} moments, {}\n", n_states, human_bytes(state_bytes));
+}
+
+void print_group(const Manifest& m, size_t i) {
+  const manifest::ParameterGroup& group = m.training.groups[i];
+  uint64_t elems = 0;
+  for (const uint64_t tensor : group.tensors) elems += model::element_count(m.tensors[tensor]);
+  fmt::print("            group {}: {} parameters ({} elements)", i, group.tensors.size(),
+             human_count(elems));
+  for (const auto& [key, value] : group.hyper_parameters) {
+    // The rest, such as foreach and fused, is how torch computes.
+    for (const char* told : {"lr", "betas", "eps", "weight_decay", "momentum"}) {
+      if (key == told) fmt::print(", {} {}", key, base::printable(model::value_text(value, 60)));
+    }
+  }
+  fmt::print("\n");
+}
+
+void print_training(const Manifest& m) {
+  if (!is_trained(m)) return;
+  constexpr size_t kMaxGroups = 8;
+  const auto& groups = m.training.groups;
+  fmt::print("training    step {}{}{}, {} parameter group{}\n", m.training.step,
+             m.training.optimizer.empty() ? "" : " of ", base::printable(m.training.optimizer),
+             groups.size(), groups.size() == 1 ? "" : "s");
+  for (size_t i = 0; i < groups.size() && i < kMaxGroups; ++i) print_group(m, i);
+  if (groups.size() > kMaxGroups)
+    fmt::print("            ... and {} more\n", groups.size() - kMaxGroups);
+}
+
+void print_rank_memory(const Manifest& m) {
+  const auto memory = model::rank_memory(m);
+  if (!memory) return;
+  fmt::print(
+      "per rank    {}: weights {}, gradients {}, optimizer {}; at ZeRO stage {} with {} "
+      "data-parallel rank{}, without activations\n",
+      human_bytes(memory->total()), human_bytes(memory->weights), human_bytes(memory->gradients),
+      human_bytes(memory->optimizer), memory->zero_stage, memory->n_ranks,
+      memory->n_ranks == 1 ? "" : "s");
+}
+
+void write_training(base::JsonWriter& json, const Manifest& m) {
+  json.key("training").begin_object();
+  json.member("step", m.training.step).member("optimizer", m.training.optimizer);
+  json.key("groups").begin_array();
+  for (const manifest::ParameterGroup& group : m.training.groups) {
+    json.begin_object().key("parameters").begin_array();
+    for (const uint64_t tensor : group.tensors) json.value(m.tensors[tensor].target());
+    json.end_array().key("hyper_parameters");
+    model::write_values(json, group.hyper_parameters);
+    json.end_object();
+  }
+  json.end_array();
+  if (const auto memory = model::rank_memory(m)) {
+    json.key("bytes_per_rank").begin_object();
+    json.member("weights", memory->weights)
+        .member("gradients", memory->gradients)
+        .member("optimizer", memory->optimizer)
+        .end_object();
+  }
+  json.end_object();
+}
+
+}  // namespace
+
+void print_summary(const convert::TensorSource& tensors) {
+  constexpr size_t kMaxFiles = 8;
+  const convert::OpenModel& model = tensors.model();
+  const Manifest& m = tensors.manifest();
+  fmt::print("{}\n", model.input().root().string());
+  fmt::print("format      {} (read by {})\n", m.source.format, model.reader().id());
+  print_tensor_counts(m);
+  print_training(m);
+  print_rank_memory(m);
+  fmt::print("files       {}\n", m.source.files.size());
+  for (size_t i = 0; i < m.source.files.size() && i < kMaxFiles; ++i) {
+    fmt::print("            {}  {}\n", base::printable(m.source.files[i].name),
+               human_bytes(m.source.files[i].size));
+  }
+  if (m.source.files.size() > kMaxFiles)
+    fmt::print("            ... and {} more\n", m.source.files.size() - kMaxFiles);
+  for (const auto& entry : m.source.metadata)
+    fmt::print("metadata    {} = {}\n", base::printable(entry.key), model::value_text(entry.value));
+  for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
+}
+
+void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
+  for (size_t i = 0; i < m.tensors.size(); ++i) {
+    const auto& t = m.tensors[i];
+    fmt::print("{}  {}  {}", base::printable(t.target()), manifest::name(t.dtype),
+               base::list_text(t.shape));
+    if (!digests.empty()) fmt::print("  {}", digests[i]);
+    if (!t.expression.empty()) fmt::print("  = {}", base::printable(t.expression));
+    fmt::print("\n");
+  }
+}
+
+void print_json(const convert::TensorSource& tensors, const std::vector<std::string>& digests) {
+  const convert::OpenModel& model = tensors.model();
+  const Manifest& m = tensors.manifest();
+  base::JsonWriter json;
+  json.begin_object()
+      .member("path", model.input().root().string())
+      .member("format", m.source.format)
+      .member("reader", model.reader().id());
+  json.key("files").begin_array();
+  for (const auto& file : m.source.files)
+    json.begin_object().member("name", file.name).member("size", file.size).end_object();
+  json.end_array();
+  json.key("metadata");
+  model::write_values(json, m.source.metadata);
+  if (is_trained(m)) write_training(json, m);
+  json.key("tensors").begin_array();
+  for (size_t i = 0; i < m.tensors.size(); ++i) {
+    const auto& t = m.tensors[i];
+    json.begin_object()
+        .member("name", t.target())
+        .member("dtype", manifest::name(t.dtype))
+        .member("shape", t.shape);
+    if (!t.target_name.empty()) json.member("source", t.name);
+    if (!t.expression.empty()) json.member("expression", t.expression);
+    if (!digests.empty()) json.member("digest", digests[i]);
+    json.end_object();
+  }
+  json.end_array().end_object();
+  fmt::print("{}", std::move(json).take());
+}
+
+}  // namespace crossdock::app
