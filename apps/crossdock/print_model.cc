@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <set>
 
 namespace crossdock::app {
 
@@ -28,7 +29,10 @@ bool is_trained(const Manifest& m) {
 void print_tensor_counts(const Manifest& m) {
   uint64_t elems = 0, bytes = 0, n_states = 0, state_bytes = 0;
   std::map<std::string_view, uint64_t> types;
-  for (const auto& t : m.tensors) {
+  const std::set<uint64_t> other_names = model::other_names(m);
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    const auto& t = m.tensors[i];
+    if (other_names.contains(i)) continue;
     if (is_state(t)) {
       ++n_states;
       state_bytes += model::value_bytes(t);
@@ -38,8 +42,11 @@ void print_tensor_counts(const Manifest& m) {
     bytes += model::value_bytes(t);
     ++types[manifest::name(t.dtype)];
   }
-  fmt::print("tensors     {}: {} elements, {}\n", m.tensors.size() - n_states, elems,
-             human_bytes(bytes));
+  fmt::print("tensors     {}: {} elements, {}{}\n",
+             m.tensors.size() - n_states - other_names.size(), elems, human_bytes(bytes),
+             other_names.empty() ? ""
+                                 : fmt::format("; {} tied name{} beside them", other_names.size(),
+                                               other_names.size() == 1 ? "" : "s"));
   for (const auto& [type, count] : types) fmt::print("            {} x {}\n", count, type);
   if (n_states > 0) fmt::print("optimizer   {} moments, {}\n", n_states, human_bytes(state_bytes));
 }

@@ -121,6 +121,14 @@ Result<void> check_index(uint64_t index, size_t count, std::string_view what) {
 uint64_t element_count(const Tensor& t) { return *checked_product(t.shape); }
 uint64_t value_bytes(const Tensor& t) { return *manifest::dense_bytes(t.dtype, element_count(t)); }
 
+std::set<uint64_t> other_names(const Manifest& m) {
+  std::set<uint64_t> out;
+  for (const manifest::AliasGroup& group : m.alias_groups) {
+    for (size_t i = 1; i < group.tensors.size(); ++i) out.insert(group.tensors[i]);
+  }
+  return out;
+}
+
 Result<void> check(const Manifest& m) {
   if (m.schema_version == 0 || m.schema_version > manifest::kSchemaVersion) {
     return unsupported(cat("expected manifest version ", manifest::kSchemaVersion, ", found ",

@@ -4,6 +4,8 @@
 
 #include <crossdock/manifest_wire.hpp>
 
+#include <set>
+
 namespace crossdock::model {
 
 // Named limits: far above real models, and low enough that a broken plugin cannot make the host use
@@ -22,5 +24,8 @@ Result<void> check(const manifest::Manifest& m);
 uint64_t element_count(const manifest::Tensor& t);
 // Bytes of its values, dense and row-major.
 uint64_t value_bytes(const manifest::Tensor& t);
+// Tensors of a checked manifest that are other names of one before them: all of each alias group
+// but the first.
+std::set<uint64_t> other_names(const manifest::Manifest& m);
 
 }  // namespace crossdock::model

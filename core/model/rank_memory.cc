@@ -46,14 +46,11 @@ std::optional<RankMemory> rank_memory(const Manifest& m) {
   if (out.n_ranks == 0 || out.zero_stage == 0) return std::nullopt;
   const uint64_t n_slices = std::max<uint64_t>(natural(m, "mp_world_size"), 1);
   const uint64_t elem_bytes = bytes_of_job(m);
-  std::set<uint64_t> other_names;
-  for (const manifest::AliasGroup& group : m.alias_groups) {
-    for (size_t i = 1; i < group.tensors.size(); ++i) other_names.insert(group.tensors[i]);
-  }
+  const std::set<uint64_t> other = other_names(m);
   uint64_t trained = 0;  // elements
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
     const Tensor& t = m.tensors[i];
-    if (other_names.contains(i)) continue;
+    if (other.contains(i)) continue;
     if (t.role == manifest::Role::kOptimizerState) {
       out.optimizer += value_bytes(t);
     } else if (t.role == manifest::Role::kParameter) {

@@ -10,6 +10,8 @@ namespace {
 
 using manifest::Value;
 
+constexpr size_t kMaxListed = 32;
+
 class Text {
  public:
   explicit Text(size_t limit) : limit_(limit) {}
@@ -21,6 +23,8 @@ class Text {
     if (const auto* number = value.get<uint64_t>()) return put(fmt::format("{}", *number));
     if (const auto* number = value.get<double>()) return put(fmt::format("{}", *number));
     if (const auto* list = value.get<manifest::ValueList>()) {
+      if (list->values.size() > kMaxListed)  // a vocabulary
+        return put(fmt::format("[{} values]", list->values.size()));
       return between('[', list->values, ']', [&](const Value& one) { add(one); });
     }
     if (const auto* map = value.get<manifest::ValueMap>()) {

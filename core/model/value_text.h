@@ -9,8 +9,8 @@
 
 namespace crossdock::model {
 
-// On one line, cut behind `limit` characters or so: {"lr": [0.003], "step": 3}; a text that stands
-// alone has no quotes. Only printable characters.
+// On one line, cut behind `limit` characters or so: {"lr": [0.003], "step": 3}; of long lists the
+// length alone. A text that stands alone has no quotes. Only printable characters.
 std::string value_text(const manifest::Value& value, size_t limit = 160);
 
 // As JSON has it; bytes and values that are not set are null.

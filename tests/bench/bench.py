@@ -294,13 +294,11 @@ class Bench:
         plain = self.work / "llama-fp32"
         if not plain.exists():
             self.run([self.crossdock, "convert", trained[2], plain, "--to", "safetensors", "--progress", "none"])
-        self.cat_to_nothing(states)
-        times = self.paired({
-            "two": lambda: self.convert(trained[2], to="safetensors").seconds,
-            "cat": lambda: self.cat(sorted(plain.glob("*.safetensors"))),
-            "many": lambda: self.convert(trained[64], to="safetensors").seconds,
-        })
+        # Two at a time: of more, the disk's cache has no room.
+        to_plain = lambda ranks: self.convert(trained[ranks], to="safetensors").seconds
+        times = self.paired({"two": lambda: to_plain(2), "cat": lambda: self.cat(sorted(plain.glob("*.safetensors")))})
         self.ratio("ZeRO-3 of 2 ranks to safetensors / one cat of the output", times, "two", "cat", 1.0)
+        times = self.paired({"two": lambda: to_plain(2), "many": lambda: to_plain(64)})
         self.ratio("ZeRO-3 of 64 ranks to safetensors / of 2 ranks", times, "many", "two", 1.2)
         self.memory_line("ZeRO-3 of 64 ranks to safetensors",
                          self.convert(trained[64], "--memory", "256MiB", to="safetensors").peak)
