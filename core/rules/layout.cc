@@ -30,6 +30,12 @@ std::string architecture_of(const Manifest& m) {
   return "no general.architecture";
 }
 
+// True without a name.
+bool has_tensor(const Manifest& m, const std::string& name) {
+  return name.empty() || std::any_of(m.tensors.begin(), m.tensors.end(),
+                                     [&](const manifest::Tensor& t) { return t.name == name; });
+}
+
 // Nothing: the source is left as it is. Errors: a source that is no model, or of an architecture
 // without a layout where the format's must have one.
 Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_unmatched,
@@ -42,8 +48,8 @@ Result<std::optional<Found>> find_layout(const rules::RuleSet& rules, bool keep_
   for (const auto& rule : found) {
     for (const pb::Layout& layout : rule->layout()) {
       if (layout.format() != format) continue;
-      must_fit = must_fit || layout.refused().empty();
-      if (!all_hold(layout.when(), facts)) continue;
+      must_fit = must_fit || (layout.refused().empty() && layout.if_has().empty());
+      if (!all_hold(layout.when(), facts) || !has_tensor(m, layout.if_has())) continue;
       if (!layout.refused().empty())
         return unsupported(cat("expected a model, found ", layout.refused()));
       if (!best || layout.when().size() > best->layout->when().size()) best = Found{rule, &layout};
@@ -101,12 +107,23 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   for (size_t i = 0; i < made->tensors.size(); ++i)
     transform::describe(made->expressions[i], m.tensors, made->tensors[i]);
   const auto places = places_of(made->expressions, m);
+  // What speaks of the source's tensors as they were.
+  auto training = std::exchange(m.training, {});
+  auto module = std::exchange(m.module, {});
   auto stored = replace_tensors(places, std::move(made->tensors), m);
-  if (!stored) return std::move(stored).error().in("layout rules");
+  if (!stored) {
+    m.training = std::move(training);
+    m.module = std::move(module);
+    return std::move(stored).error().in("layout rules");
+  }
+  if (!training.moments.empty())
+    out.notes.push_back(
+        "The optimizer's state is left out: it is laid out as the source's tensors are, not as the "
+        "model's.");
   out.stored = *std::move(stored);
   out.expressions = std::move(made->expressions);
   for (const auto& t : m.tensors) {
-    if (!t.excluded.empty())
+    if (!t.excluded.empty() && t.role != manifest::Role::kOptimizerState)
       out.notes.push_back(cat(base::printable(t.name), " is left out: ", t.excluded));
   }
   if (m.source.config.kind.index() != 0 || config->text.empty()) return out;

@@ -54,6 +54,7 @@ class Applier {
     for (const pb::TensorRule& rule : layout_.tensor()) find_optional(rule);
     for (const pb::TensorRule& rule : layout_.tensor()) XD_TRY(apply(rule));
     exclude();
+    exclude_optimizer_state();
     const auto unused =
         static_cast<uint64_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
     if (!missing_.empty()) return incomplete(unused);
@@ -122,6 +123,14 @@ class Applier {
         const auto tensor = stored_.find(rule.from(), layer);
         if (tensor && !used_[*tensor]) keep(*tensor, rule.reason());
       }
+    }
+  }
+
+  // It would have to be laid out as its parameter is.
+  void exclude_optimizer_state() {
+    for (uint64_t i = 0; i < m_.tensors.size(); ++i) {
+      if (!used_[i] && m_.tensors[i].role == manifest::Role::kOptimizerState)
+        keep(i, "optimizer state, laid out as the source's tensors are");
     }
   }
 

@@ -182,6 +182,40 @@ def test_torchtitan_s_llama3(convert, tmp_path, n):
         assert not torch.equal(got[f"{name}.wq.weight"], want[f"{name}.wq.weight"])
 
 
+@pytest.mark.parametrize("cls, config", [(t.LlamaForCausalLM, t.LlamaConfig), (t.Qwen3ForCausalLM, t.Qwen3Config)])
+@pytest.mark.parametrize("tied", [False, True])
+def test_from_torchtitan_and_back(crossdock, convert, back, tmp_path, cls, config, tied):
+    """What was written so that torchtitan's scores are those of transformers comes back as it was."""
+    small(cls, config, tmp_path / "in", tie_word_embeddings=tied)
+    convert(tmp_path / "in", tmp_path / "titan", "--dcp-profile", "torchtitan", "--dcp-shards", 3)
+    assert not any(n.startswith("model.") for n in described(tmp_path / "titan").state_dict_metadata)
+    back(tmp_path / "titan", tmp_path / "back")
+    assert digests(crossdock, tmp_path / "back") == digests(crossdock, tmp_path / "in")
+
+
+def test_torchtitan_s_optimizer_stays(crossdock, convert, back, tmp_path):
+    """Its moments would have to be turned as the weights are: left out, with a line."""
+    small(t.LlamaForCausalLM, t.LlamaConfig, tmp_path / "in")
+    convert(tmp_path / "in", tmp_path / "titan", "--dcp-profile", "torchtitan")
+    weights = whole(tmp_path / "titan", tmp_path / "x.pt")
+    state = {f"optimizer.state.{n}.{kind}": x for n, x in weights.items() for kind in ("exp_avg", "exp_avg_sq")}
+    dcp.save({**weights, **state}, checkpoint_id=tmp_path / "saved")
+    shutil.copy(tmp_path / "in/config.json", tmp_path / "saved")
+    done = back(tmp_path / "saved", tmp_path / "back")
+    assert digests(crossdock, tmp_path / "back") == digests(crossdock, tmp_path / "in")
+    assert "optimizer's state is left out" in done.stdout
+
+
+def test_the_names_of_torchtitan_s_older_releases(crossdock, convert, back, tmp_path):
+    small(t.LlamaForCausalLM, t.LlamaConfig, tmp_path / "in")
+    convert(tmp_path / "in", tmp_path / "titan", "--dcp-profile", "torchtitan")
+    weights = whole(tmp_path / "titan", tmp_path / "x.pt")
+    dcp.save({n.replace("qkv_linear.", "").replace("lm_head", "output"): x for n, x in weights.items()}, checkpoint_id=tmp_path / "old")
+    shutil.copy(tmp_path / "in/config.json", tmp_path / "old")
+    back(tmp_path / "old", tmp_path / "back")
+    assert digests(crossdock, tmp_path / "back") == digests(crossdock, tmp_path / "in")
+
+
 def test_what_torchtitan_has_not(convert, source, tmp_path):
     error = convert(source(PLAIN), tmp_path / "out", "--dcp-profile", "torchtitan", code=1).stderr
     assert "expected a parameter that torchtitan's llama3 has, found another" in error  # biases of projections

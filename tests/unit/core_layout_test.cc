@@ -216,6 +216,13 @@ TEST_CASE("layout: what is no model") {
   CHECK(contains(present.run(), "expected the metadata n, found none"));
 }
 
+TEST_CASE("layout: only for files with a tensor") {
+  const std::string marked = "if_has: 'e' tensor { to: 'E' part { from: 'e' } }";
+  CHECK(Laid{marked, {"e"}}.run() == "E");
+  CHECK(Laid{marked, {"f"}}.run() == "f");
+  CHECK(contains(Laid{"tensor { to: 'E' part { from: 'e' } }", {"f"}}.run(), "expected e"));
+}
+
 TEST_CASE("variables: numbers of metadata") {
   manifest::ValueList heads;
   for (const int64_t n : {8, 0, 4}) heads.values.push_back({n});
