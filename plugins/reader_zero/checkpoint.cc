@@ -2,7 +2,7 @@
 
 #include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
-#include "plugins/reader_zero/names.h"
+#include "plugins/deepspeed/names.h"
 #include "plugins/reader_zero/training.h"
 
 #include <algorithm>
@@ -190,7 +190,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const s
         "--weights model: expected the job's own copy of the weights in the checkpoint, found "
         "none: ZeRO stage 3 saves the fp32 weights alone, so leave the flag out");
   XD_TRY_SET(const Groups groups, Groups::make(states));
-  XD_TRY_SET(const Names names, Names::make(states));
+  XD_TRY_SET(const Names names, Names::make(states.model, states.stage()));
   Assembly assembly(states, groups, names, weights);
   XD_TRY(assembly.add_all());
   if (!assembly.lost().empty())

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "plugins/common/segments.h"
-#include "plugins/reader_zero/partition.h"
+#include "plugins/deepspeed/partition.h"
 #include "plugins/reader_zero/states.h"
 
 namespace crossdock::reader_zero {

@@ -1,7 +1,7 @@
 // The states of all files of a checkpoint, which belong together.
 #pragma once
 
-#include "plugins/reader_zero/model_states.h"
+#include "plugins/deepspeed/model_states.h"
 #include "plugins/reader_zero/optimizer_states.h"
 
 #include <string>

@@ -1,5 +1,4 @@
 crossdock_test(reader_zero_test unit
-  ${PROJECT_SOURCE_DIR}/plugins/reader_zero/partition_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_zero/plugin_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_zero/refusals_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_zero/plugin.cc

@@ -1,8 +1,8 @@
 // What a *_model_states.pt says: names, shapes, what is frozen or tied, buffers, counters.
 #pragma once
 
-#include "plugins/reader_zero/stored.h"
-#include "plugins/reader_zero/values.h"
+#include "plugins/deepspeed/stored.h"
+#include "plugins/deepspeed/values.h"
 
 #include <map>
 #include <optional>
@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 struct NamedShape {
   std::string name;
@@ -46,4 +46,4 @@ Result<RankStates> read_rank_states(const torch_read::TorchFile& torch, uint32_t
 Result<ModelStates> read_model_states(const Host& host, const torch_read::TorchFile& torch,
                                       uint32_t file);
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

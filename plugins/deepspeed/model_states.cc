@@ -1,11 +1,11 @@
-#include "plugins/reader_zero/model_states.h"
+#include "plugins/deepspeed/model_states.h"
 
 #include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 namespace {
 
@@ -225,4 +225,4 @@ Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, 
   return out;
 }
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed
