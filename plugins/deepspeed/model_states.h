@@ -34,16 +34,23 @@ struct ModelStates {
   // exclude_frozen_parameters).
   std::optional<std::vector<NamedShape>> frozen;
   std::vector<NamedTensor>
-      module;  // the module's state dict; of stage 3 without parameters' values
+      module;              // the module's state dict; of stage 3 without parameters' values
+  bool has_module = true;  // of pipelines it lies in files of the layers
   std::vector<std::string> buffer_names;
   std::vector<std::pair<std::string, std::string>> tied;  // the other name, the kept one
   RankStates rank;
   std::optional<uint64_t> mp_world_size;
-  std::vector<manifest::KeyValue> metadata;  // counters, scheduler, client_state
+  std::optional<uint64_t> pipeline_stages, tensor_ranks;  // checkpoint_parallel_dimensions
+  std::vector<manifest::KeyValue> metadata;               // counters, scheduler, client_state
 };
 
+// A dict of a module's state: {name: tensor}. `warns`: of what is no tensor.
+Result<std::vector<NamedTensor>> read_module(const Host& host, const Dict& dict,
+                                             const torch_read::TorchFile& torch, uint32_t file,
+                                             bool warns);
 Result<RankStates> read_rank_states(const torch_read::TorchFile& torch, uint32_t file);
+// `warns`: of what is left out.
 Result<ModelStates> read_model_states(const Host& host, const torch_read::TorchFile& torch,
-                                      uint32_t file);
+                                      uint32_t file, bool warns = true);
 
 }  // namespace crossdock::deepspeed

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <optional>
 #include <set>
+#include <tuple>
 
 namespace crossdock::reader_zero {
 
@@ -22,10 +23,10 @@ constexpr std::string_view kMakeUniversal =
     "make a universal checkpoint of it with DeepSpeed's ds_to_universal.py, which puts them "
     "together";
 
-enum class Kind { kOptimizerStates, kModelStates, kWholeModel, kLayer, kExpert };
+enum class Kind { kOptimizerStates, kModelStates, kWholeModel, kLayer, kOtherLayer, kExpert };
 struct Part {
   Kind kind;
-  uint64_t rank = 0, model_parallel_rank = 0;
+  uint64_t rank = 0, model_parallel_rank = 0, layer = 0;
 };
 
 // Takes `literal`, or a number, off the front of a name.
@@ -48,8 +49,17 @@ std::optional<Part> parse(std::string_view name) {
   if (name.starts_with("expp_rank_") || name.starts_with("expert_") ||
       (name.starts_with("layer_") && name.find("_expert_") != name.npos))
     return Part{Kind::kExpert};
-  if (name.starts_with("layer_")) return Part{Kind::kLayer};
   Part out{Kind::kWholeModel};
+  if (skip(name, "layer_")) {
+    // layer_03-model_states.pt, or layer_03-model_01-model_states.pt of a tensor-parallel rank.
+    out.kind = Kind::kLayer;
+    if (!skip(name, out.layer)) return std::nullopt;
+    if (name != "-model_states.pt" &&
+        !(skip(name, "-model_") && skip(name, out.model_parallel_rank) &&
+          name == "-model_states.pt"))
+      return Part{Kind::kOtherLayer};
+    return out;
+  }
   if (skip(name, "mp_rank_")) {
     if (skip(name, out.model_parallel_rank) && name == kModel) return out;
     return std::nullopt;
@@ -145,22 +155,26 @@ Result<void> refuse(const Part& part, std::string_view name) {
   if (part.kind == Kind::kExpert)
     return unsupported(cat("expected a model whose experts are in no files of their own, found ",
                            name, ": ", kMakeUniversal));
-  if (part.kind == Kind::kLayer)
+  if (part.kind == Kind::kOtherLayer)
     return unsupported(
-        cat("expected a checkpoint without pipeline stages, found ", name, ": ", kMakeUniversal));
-  if (part.model_parallel_rank != 0)
-    return unsupported(cat("expected a checkpoint of one model-parallel rank, found more, as ",
-                           name, ": ", kMakeUniversal));
+        cat("expected layers of a pipeline as layer_00-model_states.pt or "
+            "layer_00-model_00-model_states.pt, found ",
+            name, ": ", kMakeUniversal));
   return {};
 }
 
 Result<void> add(const Part& part, const std::string& name, CheckpointFiles& out) {
   XD_TRY(refuse(part, name));
-  if (part.kind == Kind::kWholeModel) {
-    out.whole_model = name;
+  if (part.kind == Kind::kLayer) {
+    out.layers.push_back({part.layer, part.model_parallel_rank, name});
     return {};
   }
-  auto& files = part.kind == Kind::kModelStates ? out.model_states : out.optimizer_states;
+  PartFiles& of_part = out.parts[part.model_parallel_rank];
+  if (part.kind == Kind::kWholeModel) {
+    of_part.whole_model = name;
+    return {};
+  }
+  auto& files = part.kind == Kind::kModelStates ? of_part.model_states : of_part.optimizer_states;
   const auto [it, is_new] = files.emplace(part.rank, name);
   if (is_new) return {};
   return invalid(cat("expected one file of rank ", part.rank, ", found ", it->second, " and ", name,
@@ -188,14 +202,17 @@ Result<CheckpointFiles> find_files(const Host& host, const Input& input, const s
     const auto part = rest.find('/') == rest.npos ? parse(rest) : std::nullopt;
     if (part) XD_TRY(add(*part, name, out));
   }
-  if (out.optimizer_states.empty())
-    return Error{XD_NOT_FOUND,
-                 cat("expected ", out.folder,
-                     "*zero_pp_rank_0_mp_rank_00_optim_states.pt, found no optimizer states",
-                     out.whole_model.empty()
-                         ? std::string()
-                         : cat(": of a job without ZeRO name the file ", out.whole_model))};
-  return out;
+  std::sort(out.layers.begin(), out.layers.end(), [](const LayerFile& a, const LayerFile& b) {
+    return std::tie(a.layer, a.tensor_rank) < std::tie(b.layer, b.tensor_rank);
+  });
+  const auto has_states = [](const auto& part) { return !part.second.optimizer_states.empty(); };
+  if (std::any_of(out.parts.begin(), out.parts.end(), has_states)) return out;
+  const std::string whole = out.parts.empty() ? "" : out.parts.begin()->second.whole_model;
+  return Error{
+      XD_NOT_FOUND,
+      cat("expected ", out.folder,
+          "*zero_pp_rank_0_mp_rank_00_optim_states.pt, found no optimizer states",
+          whole.empty() ? std::string() : cat(": of a job without ZeRO name the file ", whole))};
 }
 
 Result<void> check_ranks(const std::map<uint64_t, std::string>& files, uint64_t n,
