@@ -30,27 +30,33 @@ struct Listed {
     return it != shapes.end() && it->first.starts_with(prefix);
   }
 
-  // "tied_modules.KEY." of the only tied module that has all of a layer's tensors; else empty.
-  std::string tied_prefix(const Tensors& layer) const {
-    std::set<std::string> fits;
-    for (auto it = shapes.lower_bound(kTied);
-         it != shapes.end() && it->first.starts_with(kTied) && !layer.empty(); ++it) {
+  // "tied_modules.KEY." of the modules that a layer may be: those that have most of its tensors.
+  std::set<std::string> tied_prefixes(const Tensors& layer) const {
+    std::map<std::string, size_t> fits;  // tensors
+    for (auto it = shapes.lower_bound(kTied); it != shapes.end(); ++it) {
+      if (!it->first.starts_with(kTied)) break;
       const size_t end = it->first.find('.', kTied.size());
       if (end == std::string_view::npos) continue;
-      const std::string prefix(it->first.substr(0, end + 1));
-      const auto is_there = [&](const NamedTensor& t) {
-        const auto found = shapes.find(prefix + t.name);
-        return found != shapes.end() && (!found->second || *found->second == t.value.shape);
-      };
-      if (std::all_of(layer.begin(), layer.end(), is_there)) fits.insert(prefix);
+      for (const NamedTensor& t : layer) {
+        const bool fits_shape = !it->second || *it->second == t.value.shape;
+        fits[std::string(it->first.substr(0, end + 1))] +=
+            fits_shape && it->first.substr(end + 1) == t.name;
+      }
     }
-    return fits.size() == 1 ? *fits.begin() : std::string();
+    std::set<std::string> out;
+    size_t most = 1;
+    for (const auto& [prefix, n] : fits) {
+      if (n > most) out.clear();
+      if (n >= most) out.insert(prefix);
+      most = std::max(most, n);
+    }
+    return out;
   }
 };
 
-// Where a layer belongs: the part, and what its names begin with.
+// Where a layer belongs: the parts, and what its names begin with.
 struct Place {
-  size_t part;
+  std::vector<size_t> parts;
   std::string prefix;
 };
 
@@ -67,13 +73,19 @@ class Places {
     for (size_t p = file.tensor_rank; p < listed_.size(); p += tensor_ranks_) {
       if (!listed_[p].has_prefix(own)) continue;
       last_ = p / tensor_ranks_;
-      return {p, own};
+      return {{p}, own};
     }
+    Place tied;
     for (size_t p = file.tensor_rank; p < listed_.size(); p += tensor_ranks_) {
-      std::string tied = listed_[p].tied_prefix(layer);
-      if (!tied.empty()) return {p, std::move(tied)};
+      const auto prefixes = listed_[p].tied_prefixes(layer);
+      // Nothing tells which of several it is. Its weights that train are in the optimizer's states.
+      if (prefixes.size() > 1) return {};
+      if (prefixes.empty() || (!tied.parts.empty() && tied.prefix != *prefixes.begin())) continue;
+      tied.parts.push_back(p);
+      tied.prefix = *prefixes.begin();
     }
-    return {last_ * tensor_ranks_ + file.tensor_rank, own};
+    if (!tied.parts.empty()) return tied;
+    return {{last_ * tensor_ranks_ + file.tensor_rank}, own};
   }
 
  private:
@@ -108,9 +120,11 @@ Result<void> add_layers(const std::vector<LayerFile>& layers, const ReadLayer& r
     const Place place = places.of(file, layer);
     for (NamedTensor& t : layer) {
       t.name = place.prefix + t.name;
-      // A tied module may be several layers of its stage.
-      if (known[place.part].insert(t.name).second)
-        (place.prefix.starts_with(kTied) ? tied : own)[place.part].push_back(std::move(t));
+      for (const size_t p : place.parts) {
+        // A tied module may be several layers.
+        if (known[p].insert(t.name).second)
+          (place.prefix.starts_with(kTied) ? tied : own)[p].push_back(t);
+      }
     }
   }
   for (size_t p = 0; p < out.parts.size(); ++p) {
