@@ -38,12 +38,17 @@ struct ModelStates {
   std::vector<std::string> buffer_names;
   std::vector<std::pair<std::string, std::string>> tied;  // the other name, the kept one
   RankStates rank;
-  std::optional<uint64_t> mp_world_size;
+  std::optional<uint64_t> mp_world_size, original_vocab_size;
   std::vector<manifest::KeyValue> metadata;  // counters, scheduler, client_state
 };
 
+// Where the parameters' values are: with `kRanks` in the files of ranks, with `kUniversal` in a
+// universal checkpoint, which has those of all model-parallel ranks, pipeline stages and experts,
+// so that the model states may be without a module.
+enum class Layout { kRanks, kUniversal };
+
 Result<RankStates> read_rank_states(const torch_read::TorchFile& torch, uint32_t file);
 Result<ModelStates> read_model_states(const Host& host, const torch_read::TorchFile& torch,
-                                      uint32_t file);
+                                      uint32_t file, Layout layout = Layout::kRanks);
 
 }  // namespace crossdock::deepspeed
