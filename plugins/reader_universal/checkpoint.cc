@@ -164,7 +164,8 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const s
   Assembly assembly(files, states, names, weights, opener, out);
   XD_TRY(assembly.add_all());
   assembly.warn(host);
-  add_training(host, states, assembly.parameters().step(), assembly.index(), out.manifest.training);
+  XD_TRY(add_training(host, states, assembly.parameters().step(), assembly.index(),
+                      out.manifest.training));
   manifest::Source& source = out.manifest.source;
   source.format = "universal";
   source.metadata = metadata_of(facts_of(files, states), states.model);

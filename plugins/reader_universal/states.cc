@@ -22,6 +22,23 @@ Result<void> add_steps(const FileInput& in, const Dict& inner, std::vector<uint6
   return {};
 }
 
+Result<std::vector<std::vector<std::string>>> group_names(const Dict& root) {
+  constexpr std::string_view kKey = "param_names";
+  std::vector<std::vector<std::string>> out;
+  if (!root.find(kKey)) return out;
+  XD_TRY_SET(const auto groups, root.list(kKey));
+  for (const Value& group : groups) {
+    auto& names = out.emplace_back();
+    for (const Value& name : sequence(root.pickle(), group)) {
+      if (name.kind != Kind::kText)
+        return corrupt(
+            cat(kKey, ": expected lists of names, found ", torch_read::name_of(name.kind)));
+      names.emplace_back(root.pickle().text(name));
+    }
+  }
+  return out;
+}
+
 Result<OptimizerState> read_optimizer(const FileInput& in) {
   const Pickle& pickle = in.torch.pickle();
   const auto root = Dict::of(pickle, pickle.root(), "");
@@ -36,6 +53,7 @@ Result<OptimizerState> read_optimizer(const FileInput& in) {
   if (out.stage < 1 || out.stage > 3)
     return unsupported(cat("expected a zero_stage of 1, 2 or 3, found ", out.stage));
   XD_TRY_SET(out.torch, torch_groups(in, sequence(pickle, *groups), "param_groups", true));
+  XD_TRY_SET(out.names, group_names(*root));
   out.optimizer = out.torch.optimizer;
   if (const Value* inner = root->find("optimizer_state_dict");
       inner && inner->kind == Kind::kDict) {

@@ -17,6 +17,8 @@ using namespace deepspeed;  // what it shares with the reader of ZeRO's own chec
 struct OptimizerState {
   uint64_t stage = 0;
   TorchGroups torch;
+  // Of each group, its parameters, where the file tells: crossdock's own do.
+  std::vector<std::vector<std::string>> names;
   std::vector<uint64_t> steps;  // of its flat groups, where it counts them
   std::string optimizer;        // its class; empty where the file does not tell
   manifest::Value loss_scaler;  // unset where there is none

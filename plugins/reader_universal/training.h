@@ -7,7 +7,8 @@
 namespace crossdock::reader_universal {
 
 // `step`: of step.pt, where there are such files.
-void add_training(const Host& host, const States& states, const std::optional<uint64_t>& step,
-                  const TensorIndex& index, manifest::TrainingState& out);
+Result<void> add_training(const Host& host, const States& states,
+                          const std::optional<uint64_t>& step, const TensorIndex& index,
+                          manifest::TrainingState& out);
 
 }  // namespace crossdock::reader_universal
