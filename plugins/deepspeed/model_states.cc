@@ -39,14 +39,16 @@ constexpr std::string_view kOwnKeys[] = {"module",
                                          "ds_config",
                                          "ds_version"};
 
-Result<Dict> root_of(const TorchFile& torch) {
+Result<Dict> root_of(const TorchFile& torch, Layout layout) {
+  const bool is_universal = layout == Layout::kUniversal;
   auto root = Dict::of(torch.pickle(), torch.pickle().root(), "");
-  const bool fits =
-      root && root->find("buffer_names") && (root->find("module") || root->find("param_shapes"));
-  if (!fits)
-    return unsupported(
-        "expected DeepSpeed's model states (a dict with module and buffer_names), found another "
-        "object: the file is of another program");
+  // A pipeline has the module elsewhere, and there is None; what names are of is in param_shapes.
+  const char *first = is_universal ? "param_shapes" : "module",
+             *second = is_universal ? "dp_world_size" : "buffer_names";
+  const bool has_first = root && (root->find(first) || root->find("param_shapes"));
+  if (!has_first || !root->find(second))
+    return unsupported(cat("expected DeepSpeed's model states (a dict with ", first, " and ",
+                           second, "), found another object: the file is of another program"));
   return root;
 }
 
@@ -180,6 +182,18 @@ void add_counters(const Dict& root, PlainData& plain, std::vector<manifest::KeyV
   }
 }
 
+// What the folder was made by: patterns of parameters that were cut in some way. They are kept as
+// they are, for the folder's tensors are whole.
+Result<void> add_universal_info(const Dict& root, PlainData& plain, ModelStates& out) {
+  constexpr const char* kKey = "universal_checkpoint_info";
+  const Value* v = root.find(kKey);
+  if (!v || v->kind != Kind::kDict) return {};
+  XD_TRY_SET(const Dict dict, Dict::of(root.pickle(), *v, kKey));
+  XD_TRY_SET(out.original_vocab_size, dict.natural("original_vocab_size"));
+  out.metadata.push_back({kKey, {plain.map(*v, kKey, {})}});
+  return {};
+}
+
 Result<RankStates> rank_states(const Dict& root, const TorchFile& torch, uint32_t file) {
   RankStates out;
   XD_TRY_SET(out.global_steps, root.natural("global_steps"));
@@ -200,14 +214,14 @@ Result<std::vector<NamedTensor>> read_module(const Host& host, const Dict& dict,
 }
 
 Result<RankStates> read_rank_states(const TorchFile& torch, uint32_t file) {
-  XD_TRY_SET(const Dict root, root_of(torch));
+  XD_TRY_SET(const Dict root, root_of(torch, Layout::kRanks));
   return rank_states(root, torch, file);
 }
 
 Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, uint32_t file,
-                                      bool warns) {
-  XD_TRY_SET(const Dict root, root_of(torch));
-  XD_TRY(refuse_parts(root));
+                                      Layout layout, bool warns) {
+  XD_TRY_SET(const Dict root, root_of(torch, layout));
+  if (layout == Layout::kRanks) XD_TRY(refuse_parts(root));
   ModelStates out;
   XD_TRY_SET(out.rank, rank_states(root, torch, file));
   XD_TRY_SET(out.mp_world_size, root.natural("mp_world_size"));
@@ -223,10 +237,13 @@ Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, 
     XD_TRY_SET(const Dict dict, root.dict("module"));
     XD_TRY_SET(out.module, read_module(host, dict, torch, file, warns));
   }
-  XD_TRY_SET(out.buffer_names, texts_of(root, "buffer_names"));
+  if (root.find("buffer_names")) {
+    XD_TRY_SET(out.buffer_names, texts_of(root, "buffer_names"));
+  }
   XD_TRY_SET(out.tied, tied_of(root));
   PlainData plain(torch.pickle());
   add_counters(root, plain, out.metadata);
+  if (layout == Layout::kUniversal) XD_TRY(add_universal_info(root, plain, out));
   auto client = plain.map(torch.pickle().root(), "client_state", kOwnKeys);
   if (!client.entries.empty()) out.metadata.push_back({"client_state", {std::move(client)}});
   if (warns && plain.n_left_out() > 0)

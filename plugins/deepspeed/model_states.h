@@ -39,10 +39,15 @@ struct ModelStates {
   std::vector<std::string> buffer_names;
   std::vector<std::pair<std::string, std::string>> tied;  // the other name, the kept one
   RankStates rank;
-  std::optional<uint64_t> mp_world_size;
+  std::optional<uint64_t> mp_world_size, original_vocab_size;
   std::optional<uint64_t> pipeline_stages, tensor_ranks;  // checkpoint_parallel_dimensions
   std::vector<manifest::KeyValue> metadata;               // counters, scheduler, client_state
 };
+
+// Where the parameters' values are: with `kRanks` in the files of ranks, with `kUniversal` in a
+// universal checkpoint, which has those of all model-parallel ranks, pipeline stages and experts,
+// so that the model states may be without a module.
+enum class Layout { kRanks, kUniversal };
 
 // A dict of a module's state: {name: tensor}. `warns`: of what is no tensor.
 Result<std::vector<NamedTensor>> read_module(const Host& host, const Dict& dict,
@@ -51,6 +56,7 @@ Result<std::vector<NamedTensor>> read_module(const Host& host, const Dict& dict,
 Result<RankStates> read_rank_states(const torch_read::TorchFile& torch, uint32_t file);
 // `warns`: of what is left out.
 Result<ModelStates> read_model_states(const Host& host, const torch_read::TorchFile& torch,
-                                      uint32_t file, bool warns = true);
+                                      uint32_t file, Layout layout = Layout::kRanks,
+                                      bool warns = true);
 
 }  // namespace crossdock::deepspeed

@@ -29,9 +29,12 @@ class Resolver {
     for (const NamedTensor& t : model_.module) {
       XD_TRY_SET(out.emplace_back(), resolve(t.name));
     }
-    // Names that the module's state does not have: its hooks may rename what it saves.
-    for (const auto& [name, parameter] : parameters_) {
-      if (!in_module_.contains(name)) out.push_back(parameter);
+    // Names that the module's state does not have: its hooks may rename what it saves, and there
+    // are checkpoints without one.
+    for (const std::string_view name : order_) {
+      if (!in_module_.contains(name)) {
+        XD_TRY_SET(out.emplace_back(), resolve(name));
+      }
     }
     for (const auto& [other, kept] : tied_) {
       if (in_module_.contains(other) || parameters_.contains(other)) continue;
@@ -51,6 +54,7 @@ class Resolver {
         const NamedShape& p = model_.groups[g][i];
         const Name name{p.name, Origin::kTrained, true, &p, g, i, nullptr, {}};
         if (!parameters_.emplace(p.name, name).second) return twice(p.name, "param_shapes");
+        order_.push_back(p.name);
       }
     }
     if (!model_.frozen) return {};
@@ -58,6 +62,7 @@ class Resolver {
       const Name name{p.name, Origin::kFrozen, true, &p, 0, 0, nullptr, {}};
       if (!parameters_.emplace(p.name, name).second)
         return twice(p.name, "param_shapes and frozen_param_shapes");
+      order_.push_back(p.name);
     }
     return {};
   }
@@ -100,6 +105,7 @@ class Resolver {
   const ModelStates& model_;
   const uint64_t stage_;
   std::map<std::string_view, Name> parameters_;
+  std::vector<std::string_view> order_;  // of them in param_shapes
   std::map<std::string_view, const Stored*> in_module_;
   std::map<std::string_view, std::string_view> tied_;
   std::set<std::string_view> buffers_;

@@ -31,6 +31,21 @@ Result<std::optional<uint64_t>> read_number(const FileInput& in, const torch_rea
   return is_natural ? std::optional(static_cast<uint64_t>(value)) : std::nullopt;
 }
 
+// The class whose groups have these keys: newer torch's Adams say whether their decay is decoupled,
+// and of DeepSpeed's two only the one for CPUs has an amsgrad. Empty: it may be several.
+std::string class_of(const std::vector<manifest::KeyValue>& hyper_parameters) {
+  const auto find = [&](std::string_view key) {
+    const auto it = std::find_if(hyper_parameters.begin(), hyper_parameters.end(),
+                                 [&](const auto& entry) { return entry.key == key; });
+    return it == hyper_parameters.end() ? nullptr : &it->value;
+  };
+  if (const auto* decoupled = find("decoupled_weight_decay"); decoupled && decoupled->get<bool>())
+    return *decoupled->get<bool>() ? "torch.optim.AdamW" : "torch.optim.Adam";
+  const bool is_lamb_or_onebit = find("max_coeff") || find("max_grad_norm");
+  if (!find("bias_correction") || !find("betas") || is_lamb_or_onebit) return {};
+  return find("amsgrad") ? "deepspeed.ops.adam.DeepSpeedCPUAdam" : "deepspeed.ops.adam.FusedAdam";
+}
+
 }  // namespace
 
 Result<std::optional<uint64_t>> step_of(const FileInput& in, const Value* v) {
@@ -60,15 +75,13 @@ Result<TorchGroups> torch_groups(const FileInput& in, std::span<const Value> par
     if (!out.step) {
       XD_TRY_SET(out.step, step_of(in, dict.find("step")));
     }
-    // torch says so in each group of an Adam (older versions do not).
-    if (const Value* v = dict.find("decoupled_weight_decay"); v && v->kind == Kind::kBool)
-      out.optimizer = v->data != 0 ? "torch.optim.AdamW" : "torch.optim.Adam";
     out.groups.push_back(
         {params.size(), plain.map(value, "param_groups", kNoHyperParameters).entries});
   }
   if (warns && plain.n_left_out() > 0)
     in.host.log(XD_LOG_WARN, cat("hyper-parameters that are no plain data are left out: ",
                                  common::listed(plain.left_out())));
+  if (!out.groups.empty()) out.optimizer = class_of(out.groups[0].hyper_parameters);
   return out;
 }
 
@@ -86,7 +99,6 @@ std::string configured_optimizer(const Dict& root) {
   if (name != "adam" && name != "adamw") return {};
   const Value* params = dict_in(pickle.find(*optimizer, "params"));
   const Value* torch_adam = params ? pickle.find(*params, "torch_adam") : nullptr;
-  // Of the others nothing tells DeepSpeedCPUAdam from FusedAdam in all versions.
   if (!torch_adam || torch_adam->kind != Kind::kBool || torch_adam->data == 0) return {};
   const Value* mode = pickle.find(*params, "adam_w_mode");
   const bool is_plain_adam = name == "adam" && mode && mode->kind == Kind::kBool && mode->data == 0;

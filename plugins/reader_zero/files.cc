@@ -3,6 +3,7 @@
 #include "plugins/common/file_names.h"
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/quote.h"
+#include "plugins/deepspeed/folders.h"
 
 #include <algorithm>
 #include <array>
@@ -16,9 +17,9 @@ namespace crossdock::reader_zero {
 namespace {
 
 using common::in_quotes;
+using deepspeed::listed_tags;
 
 constexpr std::string_view kLatest = "latest";
-constexpr uint64_t kMaxTagBytes = 4096;
 constexpr std::string_view kMakeUniversal =
     "make a universal checkpoint of it with DeepSpeed's ds_to_universal.py, which puts them "
     "together";
@@ -96,26 +97,6 @@ bool has_latest(std::span<const std::string> names) {
   return std::find(names.begin(), names.end(), kLatest) != names.end();
 }
 
-std::string listed_tags(const std::set<std::string>& folders) {
-  std::vector<std::string> out;
-  for (const std::string& folder : folders) out.push_back(folder.substr(0, folder.size() - 1));
-  return common::listed(out);
-}
-
-Result<std::string> read_latest(const Host& host, const Input& input) {
-  const std::string name(kLatest);
-  XD_TRY_SET(const Source source, input.open(host, name));
-  std::string tag(std::min(source.size(host), kMaxTagBytes), '\0');
-  XD_TRY(source.read(host, 0, std::as_writable_bytes(std::span(tag))));
-  constexpr std::string_view kSpace = " \t\r\n";
-  tag.erase(tag.find_last_not_of(kSpace) + 1);
-  tag.erase(0, tag.find_first_not_of(kSpace));
-  if (!common::is_portable_name(tag))
-    return corrupt(cat(name, ": expected a folder's name, found ", in_quotes(tag),
-                       ": --tag TAG names the folder"));
-  return tag;
-}
-
 // The tag that is meant; empty where the files lie in SRC itself.
 Result<std::string> choose_tag(const Host& host, const Input& input,
                                std::span<const std::string> names, const std::string& given) {
@@ -136,7 +117,7 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
     return check(given, " that --tag names");
   }
   if (has_latest(names)) {
-    XD_TRY_SET(const std::string tag, read_latest(host, input));
+    XD_TRY_SET(const std::string tag, deepspeed::read_tag(host, input, std::string(kLatest)));
     return check(tag, " that `latest` names");
   }
   if (folders.size() == 1) return listed_tags(folders);
@@ -236,6 +217,8 @@ int score(const Host& host, const Input& input) {
   const auto names = input.names(host);
   const auto folders = folders_of_states(names);
   if (folders.empty()) return 0;
+  // Beside a universal checkpoint, which may be of another step, nobody knows which is meant.
+  if (!deepspeed::universal_folders(names).empty()) return 60;
   return folders.contains("") || has_latest(names) ? 80 : 60;
 }
 

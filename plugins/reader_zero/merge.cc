@@ -24,12 +24,12 @@ struct Entry {
 constexpr uint64_t kNone = UINT64_MAX;
 
 // The strides and the first element of what a tensor's segments hold.
-struct Layout {
+struct InShare {
   Shape strides;
   uint64_t begin = 0;
 };
-Layout layout_of(const Tensor& t, const Shape& share) {
-  Layout out;
+InShare in_share(const Tensor& t, const Shape& share) {
+  InShare out;
   if (!t.strides.empty()) {
     for (const int64_t stride : t.strides) out.strides.push_back(static_cast<uint64_t>(stride));
     out.begin = t.storage_offset;
@@ -220,7 +220,7 @@ class Merger {
       if (!t.strides.empty() && (t.shape != sharing.shares[held.rank] || sharing.is_average))
         return unsupported(cat("expected dense values of ", in_quotes(name), " on ",
                                names[held.rank], ", found strides"));
-      const Layout layout = layout_of(t, sharing.shares[held.rank]);
+      const InShare layout = in_share(t, sharing.shares[held.rank]);
       uint64_t begin = layout.begin;
       for (size_t d = 0; d < layout.strides.size(); ++d)
         begin += held.in_share[d] * layout.strides[d];

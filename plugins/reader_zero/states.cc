@@ -143,7 +143,8 @@ Result<void> read_models(const PartInput& in, Opener& opener, States& out,
   const std::string& first = is_stage3 ? files.model_states.at(0) : files.whole_model;
   XD_TRY_SET(out.model,
              opener.read(first, [&](auto& torch, auto&, uint32_t i) -> Result<ModelStates> {
-               XD_TRY_SET(ModelStates model, read_model_states(in.host, torch, i, in.warns));
+               XD_TRY_SET(ModelStates model,
+                          read_model_states(in.host, torch, i, Layout::kRanks, in.warns));
                if (!in.reads_info) return model;
                XD_TRY_SET(const Dict root, Dict::of(torch.pickle(), torch.pickle().root(), ""));
                XD_TRY_SET(info, read_universal_info(root));
