@@ -29,6 +29,7 @@ class PatternParser {
     if (is_plain_ && ends_) {
       out_.is_literal_ = true;
       out_.literal_ = literal_;
+      out_.states_.clear();
     }
     return {};
   }
@@ -287,7 +288,11 @@ Result<Pattern> Pattern::compile(std::string_view text) {
 
 // All states that the name's bytes so far may have led to.
 bool Pattern::matches(std::string_view name) const {
-  if (is_literal_) return name == literal_;
+  if (is_literal_ && name.starts_with(literal_)) {
+    name.remove_prefix(literal_.size());
+    return name.empty() || name == "\n";  // which '$' may be in front of
+  }
+  if (is_literal_) return false;
   std::vector<size_t> now, then, open;
   std::vector<size_t> seen(states_.size(), SIZE_MAX);  // by state: at which byte
   for (size_t i = 0;; ++i) {

@@ -16,6 +16,7 @@ struct Stage3 {
   float step = 4;
   std::string master = {}, exp_avg = {};  // other bytes
   std::string param_shapes = {}, states = {}, module = {};
+  std::string group = {};  // keys and values of the optimizer's group
 
   std::string flat(char a, char b) const {
     return rank == 0 ? elements(a, 0, 3) + elements(b, 0, 3)
@@ -30,14 +31,16 @@ struct Stage3 {
         states.empty() ? dict({number(0), dict({text("step"), f.scalar(step), text("exp_avg"),
                                                 first, text("exp_avg_sq"), second})})
                        : states;
-    const std::string group =
-        dict({text("lr"), real(0.5), text("betas"), tuple({real(0.9), real(0.25)}), text("fused"),
-              "N", text("decoupled_weight_decay"), "\x88", text("params"), list({number(0)})});
+    const std::string keys = group.empty() ? text("lr") + real(0.5) + text("betas") +
+                                                 tuple({real(0.9), real(0.25)}) + text("fused") +
+                                                 "N" + text("decoupled_weight_decay") + "\x88"
+                                           : group;
+    const std::string all = "}(" + keys + text("params") + list({number(0)}) + "u";
     return f.made_of(
         dict({text("optimizer_state_dict"),
               dict({text("zero_stage"), zero_stage, text("loss_scaler"), scaler(),
                     text("partition_count"), partition_count, text("optimizer_state_dict"),
-                    dict({text("state"), state, text("param_groups"), list({group})}),
+                    dict({text("state"), state, text("param_groups"), list({all})}),
                     text("fp32_flat_groups"), list({fp32})}),
               text("ds_config"), dict({}), text("ds_version"), text("0.19.8")}),
         pickle_alone);
