@@ -1,9 +1,9 @@
 # cmake -DSOURCE=<project root> -P layers_test.cmake
 #
 # Includes go one way: sdk < core/base < report < io < transform < model < rules < quantised < plugin < convert <
-# apps. Plugins see the sdk, plugins/common and plugins/torch; plugins/torch/read and
-# plugins/torch/write see the sdk and plugins/common, and not each other; examples see the sdk as
-# installed; nothing outside the tests sees tests. A file of ours is included by its path from the
+# apps. Plugins see the sdk, plugins/common, plugins/torch and plugins/deepspeed; plugins/torch/read and
+# plugins/torch/write see the sdk and plugins/common, and not each other; plugins/deepspeed sees
+# plugins/torch/read; examples see the sdk as installed; nothing outside the tests sees tests. A file of ours is included by its path from the
 # root, so the path says the layer; files of the sdk as <crossdock/...>.
 cmake_minimum_required(VERSION 3.22)
 set(core_layers base report io transform model rules quantised plugin convert)  # each may see those before it and itself
@@ -34,8 +34,10 @@ function(allowed_for file)
     set(allowed "^plugins/common/")
   elseif(file MATCHES "^plugins/torch/(read|write)/")
     set(allowed "^plugins/common/|^plugins/torch/${CMAKE_MATCH_1}/")
+  elseif(file MATCHES "^plugins/deepspeed/")
+    set(allowed "^plugins/(common|torch/read|deepspeed)/")
   elseif(file MATCHES "^plugins/([^/]+)/")
-    set(allowed "^plugins/(common|torch/read|torch/write)/|^plugins/${CMAKE_MATCH_1}/")
+    set(allowed "^plugins/(common|torch/read|torch/write|deepspeed)/|^plugins/${CMAKE_MATCH_1}/")
   elseif(file MATCHES "^examples/")
     set(allowed "^[^/]+$")  # its neighbours
   endif()

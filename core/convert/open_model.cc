@@ -204,9 +204,7 @@ Result<void> OpenModel::read_aux(const manifest::AuxFile& file, uint64_t offset,
   }
   const auto* source = std::get_if<std::string>(&file.content);
   XD_TRY_SET(const xd_source* opened, host_.open_source(handle_, source ? *source : file.name));
-  if (auto r = io::read_exact(host_.os(), opened->fd.get(), offset, out); !r)
-    return std::move(r).error().in(file.name);
-  return {};
+  return host_.read_source(*opened, offset, out);
 }
 
 }  // namespace crossdock::convert

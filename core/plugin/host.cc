@@ -81,13 +81,11 @@ struct HostCalls {
       return xd_status{XD_OK};
     });
   }
-  static uint64_t source_size(void*, const xd_source* s) { return s->size; }
+  static uint64_t source_size(void*, const xd_source* s) { return s->entry->size; }
   static xd_status source_read(void* ctx, const xd_source* s, uint64_t offset, void* dst,
                                uint64_t n, xd_error* err) {
     return shielded(err, [&] {
-      auto r =
-          io::read_exact(host(ctx).os_, s->fd.get(), offset, {static_cast<std::byte*>(dst), n});
-      return r ? report(err, r) : report(err, std::move(r).error().in(s->name));
+      return report(err, host(ctx).read_source(*s, offset, {static_cast<std::byte*>(dst), n}));
     });
   }
   static xd_status bytes_append(void*, xd_bytes* b, const void* data, uint64_t n, xd_error* err) {
@@ -226,13 +224,36 @@ Result<xd_source*> Host::open_source(const xd_input& input, const std::string& n
   if (!entry)
     return Error{XD_NOT_FOUND,
                  cat("expected a file ", name, " in ", input.input->given(), ", found none")};
-  // Opened once and kept: plugins hold the handle, and readers of many threads share it.
-  const std::lock_guard lock(mutex_);
-  for (xd_source& source : sources_) {
-    if (source.name == name) return &source;
+  // One handle for all: plugins keep it, and readers of many threads share it.
+  xd_source* source = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    source = &sources_.emplace(entry, xd_source{input.input, entry}).first->second;
   }
-  XD_TRY_SET(io::Fd fd, input.input->open(os_, *entry));
-  return &sources_.emplace_back(xd_source{std::move(fd), name, entry->size});
+  XD_TRY(descriptor_of(*source));  // so that what cannot be opened fails here
+  return source;
+}
+
+Result<void> Host::read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out) {
+  XD_TRY_SET(const auto fd, descriptor_of(source));
+  auto done = io::read_exact(os_, fd->get(), offset, out);
+  return done ? std::move(done) : std::move(done).error().in(source.entry->name);
+}
+
+Result<std::shared_ptr<const io::Fd>> Host::descriptor_of(const xd_source& source) {
+  const std::lock_guard lock(mutex_);
+  if (const auto it = open_by_entry_.find(source.entry); it != open_by_entry_.end()) {
+    open_files_.splice(open_files_.begin(), open_files_, it->second);
+    return it->second->fd;
+  }
+  XD_TRY_SET(io::Fd fd, source.input->open(os_, *source.entry));
+  open_files_.push_front({source.entry, std::make_shared<const io::Fd>(std::move(fd))});
+  open_by_entry_[source.entry] = open_files_.begin();
+  if (open_files_.size() > kMaxOpenFiles) {
+    open_by_entry_.erase(open_files_.back().entry);
+    open_files_.pop_back();
+  }
+  return open_files_.front().fd;
 }
 
 }  // namespace crossdock::plugin

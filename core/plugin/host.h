@@ -15,10 +15,14 @@
 #include <crossdock/result.hpp>
 
 #include <atomic>
-#include <deque>
 #include <functional>
+#include <list>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <span>
 #include <string>
+#include <unordered_map>
 
 // The C handles. They live at global scope, where plugin.h declares them.
 struct xd_error {
@@ -31,9 +35,8 @@ struct xd_input {
   const crossdock::io::Input* input;
 };
 struct xd_source {
-  crossdock::io::Fd fd;
-  std::string name;
-  uint64_t size;
+  const crossdock::io::Input* input;
+  const crossdock::io::InputEntry* entry;
 };
 struct xd_object {
   crossdock::io::StagedObject* staged;
@@ -65,7 +68,13 @@ class Host {
   // Calls a plugin's function `call(err)` and turns its status and message into a Result.
   Result<void> call(const std::function<xd_status(xd_error*)>& call) const;
 
+  // A checkpoint may be more files than a process may have open: those that were read last are, and
+  // the others are opened again when they are read.
+  static constexpr size_t kMaxOpenFiles = 512;
+
+  // Any thread. The input outlives the host's use of the source.
   Result<xd_source*> open_source(const xd_input& input, const std::string& name);
+  Result<void> read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out);
 
   // Dense values of a range in the wanted type; set by the conversion.
   std::function<Result<void>(const xd_range&, std::span<std::byte>)> tensor_read;
@@ -81,8 +90,17 @@ class Host {
   std::atomic<uint64_t> done_bytes_{0};
   uint64_t piece_bytes_ = 1 << 20;
   xd_host table_;
+  // Whoever reads from a file that is being closed keeps it open until then.
+  struct OpenFile {
+    const io::InputEntry* entry;
+    std::shared_ptr<const io::Fd> fd;
+  };
+  Result<std::shared_ptr<const io::Fd>> descriptor_of(const xd_source& source);
+
   std::mutex mutex_;
-  std::deque<xd_source> sources_;  // a deque: handles stay where they are
+  std::map<const io::InputEntry*, xd_source> sources_;  // a map: handles stay where they are
+  std::list<OpenFile> open_files_;                      // the one that was read last is the first
+  std::unordered_map<const io::InputEntry*, std::list<OpenFile>::iterator> open_by_entry_;
 };
 
 }  // namespace crossdock::plugin

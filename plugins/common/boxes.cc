@@ -65,20 +65,31 @@ Result<void> check_apart(std::span<const Box> boxes, size_t n_dims, uint64_t& pa
   return {};
 }
 
-// A box as runs of elements that follow one another in the whole tensor too, in both in the same
-// order.
+// In elements.
+std::vector<uint64_t> dense_strides(std::span<const uint64_t> sizes) {
+  std::vector<uint64_t> out(sizes.size());
+  uint64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    out[d] = stride;
+    stride *= sizes[d];
+  }
+  return out;
+}
+
+// A box as runs of elements that follow one another both in the whole tensor and in the file.
 class Runs {
  public:
-  Runs(std::span<const uint64_t> shape, const Box& box) : box_(box) {
-    strides_.resize(shape.size());
-    uint64_t stride = 1;
-    for (size_t d = shape.size(); d-- > 0;) {
-      strides_[d] = stride;
-      stride *= shape[d];
-    }
-    // The dimensions behind `outer_` are whole in the box.
-    outer_ = shape.size();
-    while (outer_ > 0 && (outer_ == shape.size() || box.sizes[outer_] == shape[outer_])) {
+  Runs(std::span<const uint64_t> shape, const Box& box)
+      : box_(box),
+        strides_(dense_strides(shape)),
+        in_file_(box.strides.empty() ? dense_strides(box.sizes) : box.strides),
+        outer_(shape.size()) {
+    // The dimensions behind `outer_` are whole in the box, and without gaps in the file.
+    const auto is_next = [&] {
+      if (outer_ == shape.size()) return in_file_[outer_ - 1] == 1 || box.sizes[outer_ - 1] == 1;
+      return box.sizes[outer_] == shape[outer_] && in_file_[outer_ - 1] == length_;
+    };
+    while (outer_ > 0 && is_next()) {
       --outer_;
       length_ *= box.sizes[outer_];
     }
@@ -90,14 +101,11 @@ class Runs {
   // The element of the tensor that run i begins at.
   uint64_t begin(uint64_t i) const {
     uint64_t out = 0;
-    for (size_t d = strides_.size(); d-- > 0;) {
-      out += box_.offsets[d] * strides_[d];
-      if (d >= outer_) continue;
-      out += i % box_.sizes[d] * strides_[d];
-      i /= box_.sizes[d];
-    }
-    return out;
+    for (size_t d = 0; d < strides_.size(); ++d) out += box_.offsets[d] * strides_[d];
+    return out + offset(i, strides_);
   }
+  // Where it begins in the file, in elements behind the box's first.
+  uint64_t begin_in_file(uint64_t i) const { return offset(i, in_file_); }
   // The first run that ends behind an element.
   uint64_t first_behind(uint64_t element) const {
     uint64_t low = 0, high = count_;
@@ -113,9 +121,19 @@ class Runs {
   }
 
  private:
+  uint64_t offset(uint64_t i, std::span<const uint64_t> strides) const {
+    uint64_t out = 0;
+    for (size_t d = outer_; d-- > 0;) {
+      out += i % box_.sizes[d] * strides[d];
+      i /= box_.sizes[d];
+    }
+    return out;
+  }
+
   const Box& box_;
   std::vector<uint64_t> strides_;  // of the tensor
-  size_t outer_ = 0;
+  std::vector<uint64_t> in_file_;
+  size_t outer_;
   uint64_t count_ = 1, length_ = 1;
 };
 
@@ -130,7 +148,8 @@ class Together {
       : out_(out), file_(file), read_(read) {}
 
   Result<void> add(uint64_t from, Piece piece) {
-    if (!pieces_.empty() && n_bytes_ + piece.n_bytes > kTogether) XD_TRY(flush());
+    const bool fits = n_bytes_ + piece.n_bytes <= kTogether && from == from_ + n_bytes_;
+    if (!pieces_.empty() && !fits) XD_TRY(flush());
     if (pieces_.empty()) from_ = from;
     pieces_.push_back(piece);
     n_bytes_ += piece.n_bytes;
@@ -198,7 +217,7 @@ Result<void> read_boxes(std::span<const uint64_t> shape, std::span<const Box> bo
       const uint64_t at = runs.begin(i);
       if (at >= end) break;
       const uint64_t from = std::max(at, begin), to = std::min(at + runs.length(), end);
-      XD_TRY(together.add(box.data + (i * runs.length() + (from - at)) * elem_bytes,
+      XD_TRY(together.add(box.data + (runs.begin_in_file(i) + (from - at)) * elem_bytes,
                           {(from - begin) * elem_bytes, (to - from) * elem_bytes}));
     }
     XD_TRY(together.flush());

@@ -1,5 +1,5 @@
-// A tensor that lies in boxes of itself, each dense and row-major somewhere in a file. Pure but for
-// the reads; any thread.
+// A tensor that lies in boxes of itself, each somewhere in a file: dense and row-major, or with
+// strides. Pure but for the reads; any thread.
 #pragma once
 
 #include <crossdock/plugin.hpp>
@@ -13,7 +13,8 @@ namespace crossdock::common {
 struct Box {
   std::vector<uint64_t> offsets, sizes;  // as many as the tensor has dimensions; no size is 0
   uint32_t file = 0;
-  uint64_t data = 0;  // its first byte in the file
+  uint64_t data = 0;                   // its first byte in the file
+  std::vector<uint64_t> strides = {};  // in the file, in elements; empty where it is dense
 };
 
 // How many pairs of boxes may be compared, in all that one checkpoint has: a grid of boxes needs

@@ -25,6 +25,7 @@ class Segments {
   void add(uint32_t file, uint64_t offset, uint64_t n_elems);
 
   uint64_t n_elems() const { return n_elems_; }
+  uint64_t elem_bytes() const { return elem_bytes_; }
   size_t n_segments() const { return segments_.size(); }
   std::vector<manifest::Extent> extents() const;
 

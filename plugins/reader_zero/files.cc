@@ -3,29 +3,31 @@
 #include "plugins/common/file_names.h"
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/quote.h"
+#include "plugins/deepspeed/folders.h"
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
 #include <set>
+#include <tuple>
 
 namespace crossdock::reader_zero {
 
 namespace {
 
 using common::in_quotes;
+using deepspeed::listed_tags;
 
 constexpr std::string_view kLatest = "latest";
-constexpr uint64_t kMaxTagBytes = 4096;
 constexpr std::string_view kMakeUniversal =
     "make a universal checkpoint of it with DeepSpeed's ds_to_universal.py, which puts them "
     "together";
 
-enum class Kind { kOptimizerStates, kModelStates, kWholeModel, kLayer, kExpert };
+enum class Kind { kOptimizerStates, kModelStates, kWholeModel, kLayer, kOtherLayer, kExpert };
 struct Part {
   Kind kind;
-  uint64_t rank = 0, model_parallel_rank = 0;
+  uint64_t rank = 0, model_parallel_rank = 0, layer = 0;
 };
 
 // Takes `literal`, or a number, off the front of a name.
@@ -48,8 +50,17 @@ std::optional<Part> parse(std::string_view name) {
   if (name.starts_with("expp_rank_") || name.starts_with("expert_") ||
       (name.starts_with("layer_") && name.find("_expert_") != name.npos))
     return Part{Kind::kExpert};
-  if (name.starts_with("layer_")) return Part{Kind::kLayer};
   Part out{Kind::kWholeModel};
+  if (skip(name, "layer_")) {
+    // layer_03-model_states.pt, or layer_03-model_01-model_states.pt of a tensor-parallel rank.
+    out.kind = Kind::kLayer;
+    if (!skip(name, out.layer)) return std::nullopt;
+    if (name != "-model_states.pt" &&
+        !(skip(name, "-model_") && skip(name, out.model_parallel_rank) &&
+          name == "-model_states.pt"))
+      return Part{Kind::kOtherLayer};
+    return out;
+  }
   if (skip(name, "mp_rank_")) {
     if (skip(name, out.model_parallel_rank) && name == kModel) return out;
     return std::nullopt;
@@ -86,26 +97,6 @@ bool has_latest(std::span<const std::string> names) {
   return std::find(names.begin(), names.end(), kLatest) != names.end();
 }
 
-std::string listed_tags(const std::set<std::string>& folders) {
-  std::vector<std::string> out;
-  for (const std::string& folder : folders) out.push_back(folder.substr(0, folder.size() - 1));
-  return common::listed(out);
-}
-
-Result<std::string> read_latest(const Host& host, const Input& input) {
-  const std::string name(kLatest);
-  XD_TRY_SET(const Source source, input.open(host, name));
-  std::string tag(std::min(source.size(host), kMaxTagBytes), '\0');
-  XD_TRY(source.read(host, 0, std::as_writable_bytes(std::span(tag))));
-  constexpr std::string_view kSpace = " \t\r\n";
-  tag.erase(tag.find_last_not_of(kSpace) + 1);
-  tag.erase(0, tag.find_first_not_of(kSpace));
-  if (!common::is_portable_name(tag))
-    return corrupt(cat(name, ": expected a folder's name, found ", in_quotes(tag),
-                       ": --tag TAG names the folder"));
-  return tag;
-}
-
 // The tag that is meant; empty where the files lie in SRC itself.
 Result<std::string> choose_tag(const Host& host, const Input& input,
                                std::span<const std::string> names, const std::string& given) {
@@ -126,7 +117,7 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
     return check(given, " that --tag names");
   }
   if (has_latest(names)) {
-    XD_TRY_SET(const std::string tag, read_latest(host, input));
+    XD_TRY_SET(const std::string tag, deepspeed::read_tag(host, input, std::string(kLatest)));
     return check(tag, " that `latest` names");
   }
   if (folders.size() == 1) return listed_tags(folders);
@@ -145,22 +136,26 @@ Result<void> refuse(const Part& part, std::string_view name) {
   if (part.kind == Kind::kExpert)
     return unsupported(cat("expected a model whose experts are in no files of their own, found ",
                            name, ": ", kMakeUniversal));
-  if (part.kind == Kind::kLayer)
+  if (part.kind == Kind::kOtherLayer)
     return unsupported(
-        cat("expected a checkpoint without pipeline stages, found ", name, ": ", kMakeUniversal));
-  if (part.model_parallel_rank != 0)
-    return unsupported(cat("expected a checkpoint of one model-parallel rank, found more, as ",
-                           name, ": ", kMakeUniversal));
+        cat("expected layers of a pipeline as layer_00-model_states.pt or "
+            "layer_00-model_00-model_states.pt, found ",
+            name, ": ", kMakeUniversal));
   return {};
 }
 
 Result<void> add(const Part& part, const std::string& name, CheckpointFiles& out) {
   XD_TRY(refuse(part, name));
-  if (part.kind == Kind::kWholeModel) {
-    out.whole_model = name;
+  if (part.kind == Kind::kLayer) {
+    out.layers.push_back({part.layer, part.model_parallel_rank, name});
     return {};
   }
-  auto& files = part.kind == Kind::kModelStates ? out.model_states : out.optimizer_states;
+  PartFiles& of_part = out.parts[part.model_parallel_rank];
+  if (part.kind == Kind::kWholeModel) {
+    of_part.whole_model = name;
+    return {};
+  }
+  auto& files = part.kind == Kind::kModelStates ? of_part.model_states : of_part.optimizer_states;
   const auto [it, is_new] = files.emplace(part.rank, name);
   if (is_new) return {};
   return invalid(cat("expected one file of rank ", part.rank, ", found ", it->second, " and ", name,
@@ -188,14 +183,17 @@ Result<CheckpointFiles> find_files(const Host& host, const Input& input, const s
     const auto part = rest.find('/') == rest.npos ? parse(rest) : std::nullopt;
     if (part) XD_TRY(add(*part, name, out));
   }
-  if (out.optimizer_states.empty())
-    return Error{XD_NOT_FOUND,
-                 cat("expected ", out.folder,
-                     "*zero_pp_rank_0_mp_rank_00_optim_states.pt, found no optimizer states",
-                     out.whole_model.empty()
-                         ? std::string()
-                         : cat(": of a job without ZeRO name the file ", out.whole_model))};
-  return out;
+  std::sort(out.layers.begin(), out.layers.end(), [](const LayerFile& a, const LayerFile& b) {
+    return std::tie(a.layer, a.tensor_rank) < std::tie(b.layer, b.tensor_rank);
+  });
+  const auto has_states = [](const auto& part) { return !part.second.optimizer_states.empty(); };
+  if (std::any_of(out.parts.begin(), out.parts.end(), has_states)) return out;
+  const std::string whole = out.parts.empty() ? "" : out.parts.begin()->second.whole_model;
+  return Error{
+      XD_NOT_FOUND,
+      cat("expected ", out.folder,
+          "*zero_pp_rank_0_mp_rank_00_optim_states.pt, found no optimizer states",
+          whole.empty() ? std::string() : cat(": of a job without ZeRO name the file ", whole))};
 }
 
 Result<void> check_ranks(const std::map<uint64_t, std::string>& files, uint64_t n,
@@ -219,6 +217,8 @@ int score(const Host& host, const Input& input) {
   const auto names = input.names(host);
   const auto folders = folders_of_states(names);
   if (folders.empty()) return 0;
+  // Beside a universal checkpoint, which may be of another step, nobody knows which is meant.
+  if (!deepspeed::universal_folders(names).empty()) return 60;
   return folders.contains("") || has_latest(names) ? 80 : 60;
 }
 

@@ -29,8 +29,8 @@ const Stored* find_state(const FlatGroup& group, const std::string& key) {
 
 }  // namespace
 
-Result<Groups> Groups::make(const States& states) {
-  Groups out(states);
+Result<Groups> Groups::make(const States& states, const std::vector<manifest::File>& files) {
+  Groups out(states, files);
   for (size_t g = 0; g < states.model.groups.size(); ++g) {
     XD_TRY_SET(out.groups_.emplace_back(), out.cut(g));
   }
@@ -49,7 +49,7 @@ Result<Groups::Group> Groups::cut(size_t g) const {
     for (size_t rank = 0; rank < held.size(); ++rank) {
       if (held[rank] != expected)
         return common::in_file(
-            s.file_of(s.optimizer[rank].flat_groups[g].master),
+            file_of(s.optimizer[rank].flat_groups[g].master),
             corrupt(cat("expected ", expected, " elements in flat group ", g,
                         ", this rank's part of the parameters of param_shapes, found ", held[rank],
                         ": the files are of different saves, or of a job that cuts parameters "
@@ -127,7 +127,7 @@ Result<bool> Groups::place(size_t g, Moment& moment) const {
     (fits ? fitting : other) = rank;
   }
   if (!fitting || !other) return fitting.has_value();
-  return common::in_file(states_->file_of(states_->optimizer[*other].flat_groups[g].master),
+  return common::in_file(file_of(states_->optimizer[*other].flat_groups[g].master),
                          corrupt(cat("expected ", common::in_quotes(moment.key), " of flat group ",
                                      g, " with a value for each element, as rank ", *fitting,
                                      " has it, found none: the files are of different saves")));

@@ -2,15 +2,15 @@
 #pragma once
 
 #include "plugins/common/segments.h"
-#include "plugins/reader_zero/partition.h"
+#include "plugins/deepspeed/partition.h"
 #include "plugins/reader_zero/states.h"
 
 namespace crossdock::reader_zero {
 
 class Groups {
  public:
-  // Checks that the ranks' parts are the parameters that param_shapes lists. Borrows `states`.
-  static Result<Groups> make(const States& states);
+  // Checks that the ranks' parts are the parameters that param_shapes lists. Borrows both.
+  static Result<Groups> make(const States& states, const std::vector<manifest::File>& files);
 
   size_t size() const { return groups_.size(); }
   // Of parameter `i` of group `g`.
@@ -32,12 +32,15 @@ class Groups {
     std::vector<bool> is_held;   // by rank: whether it has a piece
   };
 
-  explicit Groups(const States& states) : states_(&states) {}
+  Groups(const States& states, const std::vector<manifest::File>& files)
+      : states_(&states), files_(&files) {}
+  const std::string& file_of(const Stored& stored) const { return (*files_)[stored.file].name; }
   Result<Group> cut(size_t g) const;
   Result<bool> place(size_t g, Moment& moment) const;
   bool fits(size_t g, size_t rank, const Stored& state) const;
 
   const States* states_;
+  const std::vector<manifest::File>* files_;
   std::vector<Group> groups_;
 };
 

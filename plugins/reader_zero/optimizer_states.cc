@@ -4,9 +4,6 @@
 #include "plugins/common/quote.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstring>
 #include <map>
 
 namespace crossdock::reader_zero {
@@ -14,19 +11,13 @@ namespace crossdock::reader_zero {
 namespace {
 
 using common::in_quotes;
-using manifest::DType;
 using torch_read::TorchFile;
 
 constexpr size_t kMaxFlatGroups = 100'000;
 constexpr std::string_view kFlatOfStage3 = "fp32_flat_groups",
                            kFlat = "single_partition_of_fp32_groups";
 
-// One file while it is read.
-struct Input {
-  const Host& host;
-  const TorchFile& torch;
-  const Source& source;
-  uint32_t file;
+struct Input : FileInput {
   bool warns;
 };
 
@@ -80,35 +71,6 @@ Result<Stored> flat_tensor(const Input& in, const Value& value, const std::strin
   return stored ? std::move(stored) : std::move(stored).error().in(place);
 }
 
-// The value of a tensor of one element. Nothing where it is no whole number of 0 or more.
-Result<std::optional<uint64_t>> read_number(const Input& in, const torch_read::Tensor& t) {
-  XD_TRY_SET(const Stored stored, locate(in.torch, in.file, t));
-  std::array<std::byte, 16> bytes{};
-  XD_TRY(in.source.read(in.host, stored.offset, std::span(bytes).first(stored.elem_bytes())));
-  const auto as = [&]<class T>(T value) {
-    std::memcpy(&value, bytes.data(), sizeof value);
-    return static_cast<double>(value);
-  };
-  double value = -1;
-  if (t.dtype == DType::F32) value = as(float{});
-  if (t.dtype == DType::F64) value = as(double{});
-  if (t.dtype == DType::I32) value = as(int32_t{});
-  if (t.dtype == DType::I64) value = as(int64_t{});
-  const bool is_natural = value >= 0 && value < 0x1p53 && value == std::floor(value);
-  return is_natural ? std::optional(static_cast<uint64_t>(value)) : std::nullopt;
-}
-
-// A number, or a tensor of one element: torch's optimizers count steps in tensors.
-Result<std::optional<uint64_t>> step_of(const Input& in, const Value* v) {
-  if (!v) return std::optional<uint64_t>();
-  if (v->kind == Kind::kTensor) {
-    const auto& t = in.torch.pickle().tensor(*v);
-    return t.n_elems() == 1 ? read_number(in, t) : std::optional<uint64_t>();
-  }
-  const auto number = integer(in.torch.pickle(), *v);
-  return number && *number >= 0 ? std::optional(static_cast<uint64_t>(*number)) : std::nullopt;
-}
-
 Error too_many_states(const std::string& place) {
   return unsupported(
       cat(place, ": expected at most ", kMaxStates, " kinds of an optimizer's state, found more"));
@@ -137,46 +99,10 @@ Result<void> add_states(const Input& in, const Value& value, const std::string& 
 }
 
 // ---- the optimizer's own state_dict: {state: {id: {...}}, param_groups: [{params: [id, ...]}]}
-struct TorchGroups {
-  std::vector<OptimizerGroup> groups;
-  std::vector<int64_t> ids;  // of flat groups, in their order
-  std::optional<uint64_t> step;
-  bool has_decoupled_decay = false, decay_is_decoupled = false;
-};
-
-Result<TorchGroups> torch_groups(const Input& in, const Dict& state_dict) {
-  constexpr std::string_view kNoHyperParameters[] = {"params", "step"};
-  TorchGroups out;
-  XD_TRY_SET(const auto list, state_dict.list("param_groups"));
-  PlainData plain(in.torch.pickle());
-  for (const Value& value : list) {
-    XD_TRY_SET(const Dict dict,
-               Dict::of(in.torch.pickle(), value, state_dict.place_of("param_groups")));
-    XD_TRY_SET(const auto params, dict.list("params"));
-    for (const Value& id : params) {
-      if (id.kind != Kind::kInt)
-        return corrupt(cat(dict.place_of("params"), ": expected numbers, found ",
-                           torch_read::name_of(id.kind)));
-      out.ids.push_back(static_cast<int64_t>(id.data));
-    }
-    if (!out.step) {
-      XD_TRY_SET(out.step, step_of(in, dict.find("step")));
-    }
-    if (const Value* v = dict.find("decoupled_weight_decay"); v && v->kind == Kind::kBool) {
-      out.has_decoupled_decay = true;
-      out.decay_is_decoupled = v->data != 0;
-    }
-    out.groups.push_back(
-        {params.size(), plain.map(value, "param_groups", kNoHyperParameters).entries});
-  }
-  if (in.warns && plain.n_left_out() > 0)
-    in.host.log(XD_LOG_WARN, cat("hyper-parameters that are no plain data are left out: ",
-                                 common::listed(plain.left_out())));
-  return out;
-}
-
 Result<void> add_torch_states(const Input& in, const Dict& state_dict, OptimizerStates& out) {
-  XD_TRY_SET(TorchGroups groups, torch_groups(in, state_dict));
+  XD_TRY_SET(const auto list, state_dict.list("param_groups"));
+  XD_TRY_SET(TorchGroups groups,
+             torch_groups(in, list, state_dict.place_of("param_groups"), in.warns));
   if (groups.ids.size() != out.flat_groups.size())
     return corrupt(cat(state_dict.place_of("param_groups"), ": expected ", out.flat_groups.size(),
                        " parameters, one for each flat group, found ", groups.ids.size()));
@@ -193,9 +119,7 @@ Result<void> add_torch_states(const Input& in, const Dict& state_dict, Optimizer
           add_states(in, *it->second, cat(states.place(), '.', groups.ids[i]), out.flat_groups[i]));
     if (!out.flat_groups[i].step) out.flat_groups[i].step = groups.step;
   }
-  // torch says so in each group of an Adam (older versions do not).
-  if (groups.has_decoupled_decay)
-    out.optimizer = groups.decay_is_decoupled ? "torch.optim.AdamW" : "torch.optim.Adam";
+  out.optimizer = groups.optimizer;
   out.groups = std::move(groups.groups);
   return {};
 }
@@ -214,39 +138,6 @@ Result<void> add_elastic_states(const Input& in, const Dict& inner, OptimizerSta
   }
   out.groups.assign(list.size(), {});
   return {};
-}
-
-// ---- which optimizer
-// What DeepSpeed makes of its config (runtime/engine.py, _configure_basic_optimizer).
-std::string configured_optimizer(const Dict& root) {
-  const auto dict_in = [&](const Value* v) { return v && v->kind == Kind::kDict ? v : nullptr; };
-  const Pickle& pickle = root.pickle();
-  const Value* config = dict_in(root.find("ds_config"));
-  const Value* optimizer = config ? dict_in(pickle.find(*config, "optimizer")) : nullptr;
-  const Value* type = optimizer ? pickle.find(*optimizer, "type") : nullptr;
-  if (!type || type->kind != Kind::kText) return {};
-  std::string name(pickle.text(*type));
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  if (name != "adam" && name != "adamw") return {};
-  const Value* params = dict_in(pickle.find(*optimizer, "params"));
-  const Value* torch_adam = params ? pickle.find(*params, "torch_adam") : nullptr;
-  // Of the others nothing tells DeepSpeedCPUAdam from FusedAdam in all versions.
-  if (!torch_adam || torch_adam->kind != Kind::kBool || torch_adam->data == 0) return {};
-  const Value* mode = pickle.find(*params, "adam_w_mode");
-  const bool is_plain_adam = name == "adam" && mode && mode->kind == Kind::kBool && mode->data == 0;
-  return is_plain_adam ? "torch.optim.Adam" : "torch.optim.AdamW";
-}
-
-manifest::Value loss_scaler_of(const Dict& inner) {
-  const Value* scaler = inner.find("loss_scaler");
-  if (!scaler || scaler->kind != Kind::kOpaque) return {};
-  const Value* attributes = inner.pickle().attributes_of(*scaler);
-  if (!attributes) return {};
-  PlainData plain(inner.pickle());
-  manifest::ValueMap map = plain.map(*attributes, "loss_scaler", {});
-  map.entries.insert(map.entries.begin(), {"class", {inner.pickle().class_of(*scaler)}});
-  return {std::move(map)};
 }
 
 // ---- the whole
@@ -283,7 +174,7 @@ uint64_t OptimizerStates::n_ranks() const {
 
 Result<OptimizerStates> read_optimizer_states(const Host& host, const TorchFile& torch,
                                               const Source& source, uint32_t file, bool warns) {
-  const Input in{host, torch, source, file, warns};
+  const Input in{{host, torch, source, file}, warns};
   const auto root = Dict::of(torch.pickle(), torch.pickle().root(), "");
   const Value* states = root ? root->find("optimizer_state_dict") : nullptr;
   if (!states || states->kind != Kind::kDict)

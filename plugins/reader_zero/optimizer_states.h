@@ -2,8 +2,7 @@
 // state.
 #pragma once
 
-#include "plugins/reader_zero/stored.h"
-#include "plugins/reader_zero/values.h"
+#include "plugins/deepspeed/optimizer.h"
 
 #include <optional>
 #include <string>
@@ -11,8 +10,7 @@
 
 namespace crossdock::reader_zero {
 
-// An optimizer keeps two or three values for each element.
-inline constexpr size_t kMaxStates = 32;
+using namespace deepspeed;  // what it shares with the reader of universal checkpoints
 
 // The rank's part of one flat group: of an optimizer's group, with stage 3 of a sub-group of one.
 struct FlatGroup {
@@ -23,11 +21,6 @@ struct FlatGroup {
   Stored master;
   std::vector<State> states;
   std::optional<uint64_t> step;
-};
-
-struct OptimizerGroup {
-  size_t n_flat_groups = 1;
-  std::vector<manifest::KeyValue> hyper_parameters;
 };
 
 struct OptimizerStates {

@@ -1,8 +1,9 @@
 // org.crossdock.reader.zero: reads DeepSpeed's checkpoints of ZeRO stages 1, 2 and 3.
 //
 // open() reads directories and pickles only, one file at a time, and makes of each tensor the
-// segments of the ranks' files that hold its values. read() is a read of each segment that the
-// range touches. What open() made is immutable, so reads may run concurrently.
+// segments of the ranks' files that hold its values, and where ranks share a layer the boxes of
+// these. read() is a read of each segment that the range touches. What open() made is immutable, so
+// reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
 #include "plugins/reader_zero/checkpoint.h"
@@ -38,9 +39,9 @@ class ZeroReader : public Reader {
     return common::read_one_of(
         checkpoint_.manifest.tensors, range, [](const manifest::Tensor& t) { return t.name; },
         [&](const manifest::Tensor& t) -> Result<void> {
-          const common::Segments& segments = checkpoint_.segments[range.tensor];
-          XD_TRY(common::check_dense(range, t.dtype, segments.n_elems(), out));
-          return segments.read(host, checkpoint_.sources, range.begin, out);
+          const Content& content = checkpoint_.contents[range.tensor];
+          XD_TRY(common::check_dense(range, t.dtype, content.n_elems(), out));
+          return content.read(host, checkpoint_.sources, range.begin, out);
         });
   }
 

@@ -356,6 +356,23 @@ TEST_CASE("zero: other optimizers, and none") {
   CHECK(has(log, "the optimizer's \"row\" of flat group 0 have another number of elements"));
 }
 
+TEST_CASE("zero: the optimizer's class, by the keys of its groups") {
+  const auto optimizer = [](const std::string& keys) {
+    test::MemoryHost host;
+    put_stage3(host, [&](Stage3& r) { r.group = keys; });
+    const auto reader = open(host);
+    return reader ? (*reader)->manifest.training.optimizer : reader.error().message;
+  };
+  const std::string betas = text("betas") + tuple({real(0.5), real(0.5)});
+  CHECK(optimizer(betas + text("decoupled_weight_decay") + "\x88") == "torch.optim.AdamW");
+  CHECK(optimizer(betas + text("decoupled_weight_decay") + "\x89") == "torch.optim.Adam");
+  CHECK(optimizer(betas + text("bias_correction") + "\x88") == "deepspeed.ops.adam.FusedAdam");
+  CHECK(optimizer(betas + text("bias_correction") + "\x88" + text("amsgrad") + "\x89") ==
+        "deepspeed.ops.adam.DeepSpeedCPUAdam");
+  CHECK(optimizer(betas + text("bias_correction") + "\x88" + text("max_coeff") + real(10)) == "");
+  CHECK(optimizer(text("momentum") + real(0.5)) == "");
+}
+
 TEST_CASE("zero: parameters that the optimizer does not own") {
   test::MemoryHost host;
   put_stage3(host, [](Stage3& r) {

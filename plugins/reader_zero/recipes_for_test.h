@@ -1,72 +1,12 @@
 // DeepSpeed's files as short recipes: the inputs of this folder's tests and the seeds of its
 // fuzzer.
-//
-// Elements are texts of four bytes, "a000", "a001", ..., so that what is read shows where it came
-// from.
 #pragma once
 
-#include "plugins/torch/read/recipes_for_test.h"
-
-#include <string>
-#include <vector>
+#include "plugins/deepspeed/recipes_for_test.h"
 
 namespace crossdock::reader_zero::recipe {
 
-using namespace torch_read::recipe;
-
-// Between the pickles of a fuzzer's input.
-inline constexpr std::string_view kBetween = "\n====\n";
-
-// Elements `begin` to `end` - 1 of a tensor that is called by a letter.
-inline std::string elements(char tensor, int begin, int end) {
-  std::string out;
-  for (int i = begin; i < end; ++i) {
-    const std::string digits = std::to_string(1000 + i);
-    out += tensor + digits.substr(1);
-  }
-  return out;
-}
-
-// A value of a pickle, and the storages that it names: their keys are numbers in order.
-class File {
- public:
-  // A flat float32 tensor of these bytes.
-  std::string flat(const std::string& bytes) {
-    const auto n = static_cast<int64_t>(bytes.size() / 4);
-    return tensor(stored(bytes, n), 0, {n}, {1});
-  }
-  std::string scalar(float value) {
-    std::string bytes;
-    put_le(bytes, std::bit_cast<uint32_t>(value));
-    return tensor(stored(bytes, 1), 0, {}, {});
-  }
-  std::string of_shape(const std::string& bytes, std::initializer_list<int64_t> shape,
-                       std::initializer_list<int64_t> strides) {
-    return tensor(stored(bytes, static_cast<int64_t>(bytes.size() / 4)), 0, shape, strides);
-  }
-  std::string stored(const std::string& bytes, int64_t n) {
-    storages_.push_back({std::to_string(storages_.size()), bytes});
-    return storage(storages_.back().key, n);
-  }
-  // The file; or the pickle alone.
-  std::string made_of(const std::string& value, bool pickle_alone) const {
-    return pickle_alone ? pickle(value) : torch_zip(value, storages_);
-  }
-
- private:
-  std::vector<torch_read::recipe::Stored> storages_;
-};
-
-inline std::string stage_enum(int stage) {
-  return call(global("deepspeed.runtime.zero.config", "ZeroStageEnum"), {number(stage)});
-}
-inline std::string scaler() {
-  return global("deepspeed.runtime.fp16.loss_scaler", "LossScaler") + ")\x81" +
-         dict({text("cur_scale"), real(1), text("dynamic"), "\x89"}) + "b";
-}
-inline std::string shape(std::initializer_list<int64_t> sizes) {
-  return call(global("torch", "Size"), {numbers(sizes)});
-}
+using namespace deepspeed::recipe;
 
 // ---- stage 3 on two ranks: a.weight [2, 3] and b [5], of which a rank holds three elements each
 struct Stage3 {
@@ -76,6 +16,7 @@ struct Stage3 {
   float step = 4;
   std::string master = {}, exp_avg = {};  // other bytes
   std::string param_shapes = {}, states = {}, module = {};
+  std::string group = {};  // keys and values of the optimizer's group
 
   std::string flat(char a, char b) const {
     return rank == 0 ? elements(a, 0, 3) + elements(b, 0, 3)
@@ -90,14 +31,16 @@ struct Stage3 {
         states.empty() ? dict({number(0), dict({text("step"), f.scalar(step), text("exp_avg"),
                                                 first, text("exp_avg_sq"), second})})
                        : states;
-    const std::string group =
-        dict({text("lr"), real(0.5), text("betas"), tuple({real(0.9), real(0.25)}), text("fused"),
-              "N", text("decoupled_weight_decay"), "\x88", text("params"), list({number(0)})});
+    const std::string keys = group.empty() ? text("lr") + real(0.5) + text("betas") +
+                                                 tuple({real(0.9), real(0.25)}) + text("fused") +
+                                                 "N" + text("decoupled_weight_decay") + "\x88"
+                                           : group;
+    const std::string all = "}(" + keys + text("params") + list({number(0)}) + "u";
     return f.made_of(
         dict({text("optimizer_state_dict"),
               dict({text("zero_stage"), zero_stage, text("loss_scaler"), scaler(),
                     text("partition_count"), partition_count, text("optimizer_state_dict"),
-                    dict({text("state"), state, text("param_groups"), list({group})}),
+                    dict({text("state"), state, text("param_groups"), list({all})}),
                     text("fp32_flat_groups"), list({fp32})}),
               text("ds_config"), dict({}), text("ds_version"), text("0.19.8")}),
         pickle_alone);

@@ -31,9 +31,10 @@ TEST_CASE("zero: files that are missing, or too many") {
   CHECK(has(with("step7/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
             "expected one file of rank 1, found"));
   CHECK(has(with("step7/zero_pp_rank_0_mp_rank_01_optim_states.pt"),
-            "expected a checkpoint of one model-parallel rank, found more, as step7/"));
-  CHECK(has(with("step7/mp_rank_01_model_states.pt"), "of one model-parallel rank, found more"));
-  CHECK(has(with("step7/layer_00-model_00-model_states.pt"), "without pipeline stages, found"));
+            "expected the files of 1 model-parallel ranks, found some of mp_rank_01: the folder "
+            "holds a save of another number of ranks too"));
+  CHECK(has(with("step7/layer_00-expert_00-model_00-model_states.pt"),
+            "expected layers of a pipeline as layer_00-model_states.pt or"));
   CHECK(has(with("step7/layer_0_expert_3_mp_rank_00_model_states.pt"), "whose experts are in no"));
   CHECK(has(with("step7/expp_rank_0_mp_rank_00_optim_states.pt"), "whose experts are in no"));
   CHECK(has(with("step7/offloaded_tensors/rank00/x.tensor.swp"), "NVMe offload"));
@@ -159,8 +160,10 @@ TEST_CASE("zero: parts that are not read") {
     return of_stage3([&](Stage3& r) { r.more = more; });
   };
   CHECK(has(more(text("checkpoint_parallel_dimensions") + dict({text("tp_degree"), number(2)})),
-            "expected a checkpoint of one model-parallel rank, found tp_degree 2"));
-  CHECK(has(more(text("mp_world_size") + number(4)), "found mp_world_size 4"));
+            "expected the files of 2 model-parallel ranks, found none of mp_rank_01: copy the"));
+  CHECK(has(more(text("mp_world_size") + number(4)),
+            "expected the files of 4 model-parallel ranks, found none of mp_rank_01, mp_rank_02, "
+            "mp_rank_03"));
   CHECK(has(more(text("ds_autoep_layers") + list({dict({})})), "found one of AutoEP"));
   CHECK(more(text("ds_autoep_layers") + "N") == "read");
   test::MemoryHost host;

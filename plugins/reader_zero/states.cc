@@ -1,7 +1,10 @@
 #include "plugins/reader_zero/states.h"
 
+#include "plugins/common/file_names.h"
 #include "plugins/common/hf_folder.h"
-#include "plugins/reader_zero/files.h"
+#include "plugins/reader_zero/pipeline.h"
+
+#include <set>
 
 namespace crossdock::reader_zero {
 
@@ -14,7 +17,7 @@ using torch_read::TorchFile;
 // Opens a checkpoint's files, one after the other.
 class Opener {
  public:
-  Opener(const Host& host, const Input& input, States& out)
+  Opener(const Host& host, const Input& input, SavedJob& out)
       : host_(host), input_(input), out_(out) {}
 
   // read(torch, source, number of the file) -> Result; its errors get the file's name.
@@ -36,7 +39,7 @@ class Opener {
  private:
   const Host& host_;
   const Input& input_;
-  States& out_;
+  SavedJob& out_;
 };
 
 // That a rank's optimizer states are of the same save as those of the first.
@@ -62,18 +65,31 @@ Result<void> check_like(const OptimizerStates& a, const OptimizerStates& b) {
   return {};
 }
 
-Result<void> read_optimizers(const Host& host, const CheckpointFiles& files, Opener& opener,
-                             States& out) {
+// One model-parallel rank's files.
+struct PartInput {
+  const Host& host;
+  const PartFiles& files;
+  uint64_t number;
+  std::string place;  // " of mp_rank_01"; empty where there is one part
+  std::string folder;
+  bool warns, reads_info;
+};
+
+Result<void> read_optimizers(const PartInput& in, Opener& opener, States& out) {
   uint64_t n_ranks = 0;
-  for (const auto& [rank, name] : files.optimizer_states) {
+  if (in.files.optimizer_states.empty())
+    return Error{XD_NOT_FOUND, cat("expected the optimizer states", in.place,
+                                   ", found none: copy the files of all ranks")};
+  for (const auto& [rank, name] : in.files.optimizer_states) {
     XD_TRY_SET(OptimizerStates one, opener.read(name, [&](auto& torch, auto& source, uint32_t i) {
-      return read_optimizer_states(host, torch, source, i, out.optimizer.empty());
+      return read_optimizer_states(in.host, torch, source, i, in.warns && out.optimizer.empty());
     }));
     if (out.optimizer.empty()) {
       n_ranks = one.n_ranks();
       if (n_ranks == 0)
         return common::in_file(name, corrupt("expected a partition_count of 1 or more, found 0"));
-      XD_TRY(check_ranks(files.optimizer_states, n_ranks, "the optimizer states"));
+      XD_TRY(
+          check_ranks(in.files.optimizer_states, n_ranks, cat("the optimizer states", in.place)));
       for (const uint64_t n : one.partition_counts) {
         if (n != n_ranks)
           return common::in_file(
@@ -90,11 +106,6 @@ Result<void> read_optimizers(const Host& host, const CheckpointFiles& files, Ope
 
 Result<void> check_model(const States& states) {
   const ModelStates& model = states.model;
-  if (model.mp_world_size && *model.mp_world_size > 1)
-    return unsupported(cat("expected a checkpoint of one model-parallel rank, found mp_world_size ",
-                           *model.mp_world_size,
-                           ": make a universal checkpoint of it with DeepSpeed's "
-                           "ds_to_universal.py, which puts the parts together"));
   if (model.rank.dp_world_size && *model.rank.dp_world_size != states.n_ranks())
     return corrupt(cat("expected dp_world_size ", states.n_ranks(),
                        ", the partition_count of the optimizer states, found ",
@@ -118,18 +129,27 @@ Result<void> check_rank(const RankStates& first, const RankStates& rank) {
   return check("dp_world_size", first.dp_world_size, rank.dp_world_size);
 }
 
-Result<void> read_models(const Host& host, const CheckpointFiles& files, Opener& opener,
-                         States& out) {
+Result<void> read_models(const PartInput& in, Opener& opener, States& out,
+                         std::optional<UniversalInfo>& info) {
+  const PartFiles& files = in.files;
   const bool is_stage3 = out.stage() == 3;
-  if (is_stage3) XD_TRY(check_ranks(files.model_states, out.n_ranks(), "the model states"));
+  if (is_stage3)
+    XD_TRY(check_ranks(files.model_states, out.n_ranks(), cat("the model states", in.place)));
   if (!is_stage3 && files.whole_model.empty())
-    return Error{XD_NOT_FOUND, cat("expected ", files.folder,
-                                   "mp_rank_00_model_states.pt, which has the parameters' names "
-                                   "and shapes, found none: copy the whole folder")};
+    return Error{XD_NOT_FOUND,
+                 cat("expected ", in.folder, "mp_rank_", in.number < 10 ? "0" : "", in.number,
+                     "_model_states.pt, which has the parameters' names and shapes, "
+                     "found none: copy the whole folder")};
   const std::string& first = is_stage3 ? files.model_states.at(0) : files.whole_model;
-  XD_TRY_SET(out.model, opener.read(first, [&](auto& torch, auto&, uint32_t i) {
-    return read_model_states(host, torch, i);
-  }));
+  XD_TRY_SET(out.model,
+             opener.read(first, [&](auto& torch, auto&, uint32_t i) -> Result<ModelStates> {
+               XD_TRY_SET(ModelStates model,
+                          read_model_states(in.host, torch, i, Layout::kRanks, in.warns));
+               if (!in.reads_info) return model;
+               XD_TRY_SET(const Dict root, Dict::of(torch.pickle(), torch.pickle().root(), ""));
+               XD_TRY_SET(info, read_universal_info(root));
+               return model;
+             }));
   if (auto fits = check_model(out); !fits) return common::in_file(first, std::move(fits).error());
   if (!is_stage3) return {};
   for (const auto& [rank, name] : files.model_states) {
@@ -147,15 +167,94 @@ Result<void> read_models(const Host& host, const CheckpointFiles& files, Opener&
   return {};
 }
 
+// How many parts there are, and how many of them share a layer.
+Result<uint64_t> count_parts(const CheckpointFiles& files, SavedJob& out) {
+  const ModelStates& model = out.parts[0].model;
+  const uint64_t n_found = files.parts.rbegin()->first + 1;
+  uint64_t n = model.mp_world_size.value_or(n_found);
+  if (model.pipeline_stages || model.tensor_ranks) {
+    const uint64_t degrees[] = {model.pipeline_stages.value_or(1), model.tensor_ranks.value_or(1)};
+    n = checked_product(degrees).value_or(0);
+    out.tensor_ranks = degrees[1];
+  } else {
+    // As DeepSpeed finds it out: a pipeline's layers have a file of each tensor-parallel rank.
+    std::set<uint64_t> ranks;
+    for (const LayerFile& layer : files.layers) ranks.insert(layer.tensor_rank);
+    out.tensor_ranks = files.layers.empty() ? n : ranks.size();
+  }
+  if (n == 0 || out.tensor_ranks == 0 || n % out.tensor_ranks != 0)
+    return corrupt(cat("expected model-parallel ranks that ", out.tensor_ranks,
+                       " tensor-parallel ranks divide, found ", n));
+  if (n_found > n)
+    return invalid(cat("expected the files of ", n, " model-parallel ranks, found some of ",
+                       part_name(n_found - 1),
+                       ": the folder holds a save of another number of ranks too, take its files "
+                       "away"));
+  std::vector<std::string> missing;
+  for (uint64_t part = 0; part < n && missing.size() <= common::kMaxListed; ++part) {
+    if (!files.parts.contains(part)) missing.push_back(part_name(part));
+  }
+  if (missing.empty()) return n;
+  return Error{XD_NOT_FOUND,
+               cat("expected the files of ", n, " model-parallel ranks, found none of ",
+                   common::listed(missing), ": copy the files of all ranks")};
+}
+
+// That a part is of the same save as the first.
+Result<void> check_part(const States& first, const States& part) {
+  const auto differ = [](std::string_view what, uint64_t expected, uint64_t found) {
+    return corrupt(
+        cat("expected ", what, ' ', expected, " as mp_rank_00 has, found ", found, kOtherSave));
+  };
+  const OptimizerStates &a = first.optimizer[0], &b = part.optimizer[0];
+  if (a.stage != b.stage) return differ("zero_stage", a.stage, b.stage);
+  if (a.n_ranks() != b.n_ranks()) return differ("partition_count", a.n_ranks(), b.n_ranks());
+  if (a.groups.size() != b.groups.size())
+    return differ("a number of parameter groups of", a.groups.size(), b.groups.size());
+  const auto step = [](const OptimizerStates& o) {
+    return o.flat_groups.empty() ? std::nullopt : o.flat_groups[0].step;
+  };
+  if (step(a) && step(b) && *step(a) != *step(b)) return differ("step", *step(a), *step(b));
+  return check_rank(first.model.rank, part.model.rank);
+}
+
 }  // namespace
 
-Result<States> read_states(const Host& host, const Input& input, const std::string& tag) {
-  States out;
+std::string part_name(uint64_t part) { return cat("mp_rank_", part < 10 ? "0" : "", part); }
+
+Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag) {
+  SavedJob out;
   XD_TRY_SET(const CheckpointFiles files, find_files(host, input, tag));
   out.tag = files.tag;
   Opener opener(host, input, out);
-  XD_TRY(read_optimizers(host, files, opener, out));
-  XD_TRY(read_models(host, files, opener, out));
+  static const PartFiles kNone;
+  uint64_t n = 1;
+  for (uint64_t i = 0; i < n; ++i) {
+    const auto it = files.parts.find(i);
+    const PartInput in{host,
+                       it == files.parts.end() ? kNone : it->second,
+                       i,
+                       files.parts.size() > 1 ? cat(" of ", part_name(i)) : "",
+                       files.folder,
+                       i % out.tensor_ranks == 0,
+                       i == 0 && files.parts.size() > 1};
+    States& part = out.parts.emplace_back();
+    XD_TRY(read_optimizers(in, opener, part));
+    XD_TRY(read_models(in, opener, part, out.info));
+    if (i == 0) {
+      XD_TRY_SET(n, count_parts(files, out));
+    } else if (auto same = check_part(out.parts[0], part); !same) {
+      return std::move(same).error().in(part_name(i));
+    }
+    // Only the first rank's file tells which names are of one parameter.
+    if (i > 0 && i < out.tensor_ranks) part.model.tied = out.parts[0].model.tied;
+  }
+  const auto read_layer = [&](const LayerFile& layer) {
+    return opener.read(layer.name, [&](auto& torch, auto&, uint32_t number) {
+      return read_layer_state(host, torch, number, layer.tensor_rank == 0);
+    });
+  };
+  XD_TRY(add_layers(files.layers, read_layer, out));
   return out;
 }
 

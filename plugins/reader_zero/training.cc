@@ -17,7 +17,7 @@ std::optional<int64_t> counter(const ModelStates& model, std::string_view key) {
 }
 
 // Steps of the optimizer; where it does not count them, those of the job.
-uint64_t steps_done(const Host& host, const States& states) {
+uint64_t steps_done(const Host& host, const States& states, bool warns) {
   std::vector<uint64_t> steps;
   for (const FlatGroup& group : states.optimizer[0].flat_groups) {
     if (group.step) steps.push_back(*group.step);
@@ -28,7 +28,7 @@ uint64_t steps_done(const Host& host, const States& states) {
     return static_cast<uint64_t>(std::max<int64_t>(done - std::min(done, skipped), 0));
   }
   const auto [least, most] = std::minmax_element(steps.begin(), steps.end());
-  if (*least != *most)
+  if (warns && *least != *most)
     host.log(XD_LOG_WARN, cat("the optimizer has done ", *least, " steps of one group and ", *most,
                               " of another: the larger number is kept"));
   return *most;
@@ -55,8 +55,7 @@ std::vector<manifest::ParameterGroup> parameter_groups(const States& states,
 
 // "exp_avg/NAME" of every parameter, then the next kind.
 void add_moment(const Groups& groups, const Groups::Moment& moment, size_t g,
-                const std::vector<NamedShape>& parameters, const TensorIndex& index,
-                Checkpoint& out) {
+                const std::vector<NamedShape>& parameters, const TensorIndex& index, Part& out) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     const uint64_t state = out.manifest.tensors.size();
     manifest::Tensor& t = out.manifest.tensors.emplace_back();
@@ -74,9 +73,9 @@ void add_moment(const Groups& groups, const Groups::Moment& moment, size_t g,
 }  // namespace
 
 Result<void> add_training(const Host& host, const States& states, const Groups& groups,
-                          const TensorIndex& index, Checkpoint& out) {
+                          const TensorIndex& index, Part& out, bool warns) {
   manifest::TrainingState& training = out.manifest.training;
-  training.step = steps_done(host, states);
+  training.step = steps_done(host, states, warns);
   training.optimizer = states.optimizer[0].optimizer;
   training.groups = parameter_groups(states, index);
   std::vector<std::string> left_out;
@@ -99,17 +98,18 @@ Result<void> add_training(const Host& host, const States& states, const Groups& 
       }
     }
   }
-  if (!left_out.empty())
+  if (warns && !left_out.empty())
     host.log(XD_LOG_WARN, cat("the optimizer's ", common::listed(left_out),
                               " have another number of elements than its parameters, and are left "
                               "out"));
   return {};
 }
 
-std::vector<manifest::KeyValue> metadata_of(const States& states,
+std::vector<manifest::KeyValue> metadata_of(const SavedJob& job,
                                             const manifest::TrainingState& training) {
+  const States& states = job.parts[0];
   std::vector<manifest::KeyValue> out;
-  if (!states.tag.empty()) out.push_back({"tag", {states.tag}});
+  if (!job.tag.empty()) out.push_back({"tag", {job.tag}});
   out.push_back({"zero_stage", {static_cast<int64_t>(states.stage())}});
   out.push_back({"dp_world_size", {static_cast<int64_t>(states.n_ranks())}});
   out.insert(out.end(), states.model.metadata.begin(), states.model.metadata.end());

@@ -79,13 +79,21 @@ Content step(const torch_write::Training& training) {
   return {std::move(p).finish(), {steps(training)}};
 }
 
-Content optimizer_state(const torch_write::Training& training) {
+Content optimizer_state(const manifest::Manifest& model, const torch_write::Training& training) {
   PickleWriter p;
   const auto put_group = [&](size_t i) {
     p.dict([&] {
       if (i < training.groups().size() && training.has_begun())
         torch_write::put_hyper_parameters(p, training.groups()[i]);
       p.entry("params", EmptyList{});
+    });
+  };
+  // Which group has which parameters; DeepSpeed leaves it to the job.
+  const auto put_names = [&](const manifest::ParameterGroup& group) {
+    p.list([&] {
+      for (const uint64_t i : group.tensors) {
+        if (model.tensors[i].excluded.empty()) p.put(model.tensors[i].target());
+      }
     });
   };
   p.dict([&] {
@@ -97,6 +105,13 @@ Content optimizer_state(const torch_write::Training& training) {
         for (size_t i = 0; i < kParamGroups; ++i) put_group(i);
       });
     });
+    if (training.has_begun() && !training.groups().empty()) {
+      p.entry("param_names", [&] {
+        p.list([&] {
+          for (const manifest::ParameterGroup& group : training.groups()) put_names(group);
+        });
+      });
+    }
     p.entry("optimizer_state_dict", [&] {  // stage 3
       p.dict([&] {
         p.entry("state", [&] {

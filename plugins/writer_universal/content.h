@@ -29,7 +29,7 @@ Content moment(const manifest::Tensor& tensor, Moments how);
 // Of one that has: `state`, whose index it is, holds the values.
 Content kept_moment(const manifest::Tensor& state, uint64_t index);
 Content step(const torch_write::Training& training);
-Content optimizer_state(const torch_write::Training& training);
+Content optimizer_state(const manifest::Manifest& model, const torch_write::Training& training);
 Content model_states(const manifest::Manifest& model, const Parts& parts,
                      const torch_write::Training& training);
 Content scheduler(const torch_write::Training& training);

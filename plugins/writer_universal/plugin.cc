@@ -127,7 +127,7 @@ class UniversalWriter : public Writer {
     }
     const std::string zero = tag + "zero/";
     XD_TRY(plan_file(out, {Kind::kOptimizerState}, zero + "optimizer_state.pt",
-                     optimizer_state(training_)));
+                     optimizer_state(model_, training_)));
     for (const uint64_t i : parts_.parameters)
       XD_TRY(plan_parameter(out, zero + model_.tensors[i].target() + "/", i));
     if (settings_.hf_trainer) {
@@ -180,7 +180,7 @@ class UniversalWriter : public Writer {
       case Kind::kModelStates:
         return use(model_states_);
       case Kind::kOptimizerState:
-        return use(optimizer_state(training_));
+        return use(optimizer_state(model_, training_));
       case Kind::kWeights:
         return use(weights(tensor, file.tensor, settings_.keep_dtype));
       case Kind::kMoment:

@@ -6,6 +6,7 @@
 
 #include "plugins/reader_dcp/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
+#include "plugins/reader_universal/recipes_for_test.h"
 #include "plugins/reader_zero/recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
 #include "tests/fuzz/quantised_input.h"
@@ -99,6 +100,26 @@ std::vector<std::string> zero_checkpoints() {
   return {joined({}), joined(elastic), joined(bf16),
           first.optimizer_file(true) + between + second.optimizer_file(true) + between +
               first.model_file(true)};
+}
+
+// Pickles of the optimizer, the model and one parameter.
+std::vector<std::string> universal_checkpoints() {
+  namespace u = crossdock::reader_universal::recipe;
+  const std::string between(u::kBetween);
+  const auto joined = [&](u::Universal recipe, const std::string& fp32) {
+    recipe.pickles_alone = true;
+    recipe.param_shapes = u::list({u::ordered_dict({u::text("a.weight"), u::shape({2, 3})})});
+    return recipe.optimizer_file() + between + recipe.model_file() + between + fp32 + between +
+           fp32 + between + pickle(number(4));
+  };
+  const std::string row = u::elements('a', 0, 6);
+  u::Universal cut;
+  cut.info = u::dict({u::text("original_vocab_size"), u::number(1)});
+  const std::string vocabulary = u::text("vocab_tensor") + "\x88";
+  return {joined({}, u::saved(row, {2, 3}, {3, 1}, "", true)),
+          joined(u::stage3(), u::bare(row, true)),
+          joined({}, u::saved("0000", {2, 3}, {0, 0}, "", true)),
+          joined(cut, u::saved(row, {2, 3}, {3, 1}, vocabulary, true))};
 }
 
 // A rule, a NUL byte, names of tensors.
@@ -252,6 +273,7 @@ int main(int argc, char** argv) {
   if (name == "quantised") seeds = quantised_models();
   if (name == "dcp") seeds = dcp_metadata();
   if (name == "zero") seeds = zero_checkpoints();
+  if (name == "universal") seeds = universal_checkpoints();
   for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));

@@ -50,13 +50,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const auto weights : {reader_zero::Weights::kMaster, reader_zero::Weights::kModel}) {
     const auto checkpoint = reader_zero::open_checkpoint(api, Input(host.input()), "", weights);
     if (!checkpoint) continue;
-    for (size_t i = 0; i < checkpoint->segments.size(); ++i) {
-      const common::Segments& segments = checkpoint->segments[i];
-      const uint64_t count = std::min<uint64_t>(segments.n_elems(), 64);
+    for (size_t i = 0; i < checkpoint->contents.size(); ++i) {
+      const reader_zero::Content& content = checkpoint->contents[i];
+      const uint64_t count = std::min<uint64_t>(content.n_elems(), 64);
       std::vector<std::byte> out(count *
                                  manifest::info(checkpoint->manifest.tensors[i].dtype).bits / 8);
       // What open() took lies inside the files.
-      if (!segments.read(api, checkpoint->sources, segments.n_elems() - count, out))
+      if (!content.read(api, checkpoint->sources, content.n_elems() - count, out))
         __builtin_trap();
     }
   }

@@ -33,6 +33,7 @@ AT_WORLD = {
         case("s2-elastic", 2, groups=2, zero={"elastic_checkpoint": True}), case("s2-aligned", 2, zero={"parameter_alignment": True}),
         case("s2-round-robin", 2, zero={"round_robin_gradients": True}), case("bf16", 1, groups=2, config=BF16_OPTIMIZER),
         case("s2-sgd", 2, optimizer="sgd"), case("s3-sgd", 3, optimizer="sgd"), case("s3-plain-sgd", 3, optimizer="plain_sgd"),
+        case("s2-cpu-adam", 2, optimizer="cpu_adam"), case("s3-cpu-adam", 3, optimizer="cpu_adam", groups=2, sub_group=150),
         case("s2-config", 2, optimizer="config", config=OF_CONFIG), case("s3-no-steps", 3, steps=0), case("s2-unowned", 2, unowned=["gain"]),
         case("s3-unowned", 3, unowned=["gain"]), case("s2-excluded", 2, frozen=FROZEN, exclude=True)],
     3: [*SMALL, case("bf16", 1, config=BF16_OPTIMIZER), case("s3-sub", 3, sub_group=50, groups=2)],
@@ -217,6 +218,8 @@ def test_the_training_state(crossdock, saved, tmp_path, world, case):
     hyper = [{e["key"]: plain(e["value"]) for e in g.get("hyper_parameters", [])} for g in training["groups"]]
     if case["name"] == "s2-elastic":
         assert hyper == [{}, {}]
+    elif case.get("optimizer") == "cpu_adam":
+        assert training["optimizer"] == "deepspeed.ops.adam.DeepSpeedCPUAdam" and all(h["betas"] == [0.8, 0.95] and "step" not in h for h in hyper)
     elif case.get("optimizer", "adamw") == "adamw":
         assert [h["weight_decay"] for h in hyper] == ([0.01, 0.0] if case.get("groups") == 2 else [0.01])
         assert "scheduler" in case.get("config", {}) or [h["lr"] for h in hyper] == ([3e-3, 2e-3] if case.get("groups") == 2 else [3e-3])

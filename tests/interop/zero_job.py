@@ -11,7 +11,7 @@ A case is a dict; all but name and stage may be left out:
     unowned     parameters with one of these in their names are in no group of the optimizer
     tied        whether head.weight is embed.weight
     sub_group   elements of a sub-group, for stage 3
-    optimizer   adamw, sgd (with momentum), plain_sgd (without), or config: DeepSpeed makes its own of its config
+    optimizer   adamw, sgd (with momentum), plain_sgd (without), cpu_adam (DeepSpeed's), or config: DeepSpeed makes one of its config
     zero, config    more of DeepSpeed's config: of zero_optimization, and of the top
     steps       optimizer steps before the save
     client      the client_state
@@ -105,6 +105,7 @@ def new_engine(case):
               **case.get("config", {})}
     make = {"adamw": lambda: torch.optim.AdamW(groups, lr=3e-3, weight_decay=0.01, betas=(0.8, 0.95)),
             "sgd": lambda: torch.optim.SGD(groups, lr=3e-2, momentum=0.9), "plain_sgd": lambda: torch.optim.SGD(groups, lr=3e-2),
+            "cpu_adam": lambda: deepspeed.ops.adam.DeepSpeedCPUAdam(groups, lr=3e-3, weight_decay=0.01, betas=(0.8, 0.95)),
             "config": lambda: None}[case.get("optimizer", "adamw")]
     optimizer = make()
     return deepspeed.initialize(model=model, optimizer=optimizer, model_parameters=None if optimizer else groups, config=config)[0]
@@ -131,7 +132,7 @@ def truth_of(engine, case):
         if not parameter.requires_grad or any(part in name for part in case.get("unowned", [])):
             continue
         out["master"][name] = safe_get_full_fp32_param(parameter)
-        for kind in ("exp_avg", "exp_avg_sq") if case.get("optimizer", "adamw") in ("adamw", "config") and out["steps"] else ():
+        for kind in ("exp_avg", "exp_avg_sq") if case.get("optimizer", "adamw") in ("adamw", "cpu_adam", "config") and out["steps"] else ():
             out[kind][name] = safe_get_full_optimizer_state(parameter, kind)
     out["buffers"] = {name: b for name, b in engine.module.state_dict().items() if name in dict(engine.module.named_buffers())}
     return out

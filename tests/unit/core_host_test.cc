@@ -77,6 +77,40 @@ TEST_CASE("a source is opened once, and read within its bounds") {
         XD_NOT_FOUND);
 }
 
+TEST_CASE("more files than may be open at once are read all the same") {
+  Fixture f;
+  constexpr size_t kFiles = plugin::Host::kMaxOpenFiles + 40;
+  for (size_t i = 0; i < kFiles; ++i) put(f.dir / ("n" + std::to_string(i)), std::to_string(i));
+  f.input = *io::open_input(f.dir.path().string());
+  std::vector<xd_source*> sources(kFiles);
+  for (size_t i = 0; i < kFiles; ++i) {
+    const std::string name = "n" + std::to_string(i);
+    REQUIRE(f.table.source_open(f.table.ctx, &f.handle, name.c_str(), &sources[i], nullptr) ==
+            XD_OK);
+  }
+  const auto n_open = [] {
+    namespace fs = boost::filesystem;
+    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
+  };
+  CHECK(n_open() < static_cast<ptrdiff_t>(plugin::Host::kMaxOpenFiles + 20));
+  for (const int round : {1, 2}) {
+    CAPTURE(round);
+    for (size_t i = 0; i < kFiles; ++i) {
+      const std::string expected = std::to_string(i);
+      std::string text(expected.size(), ' ');
+      REQUIRE(f.table.source_read(f.table.ctx, sources[i], 0, text.data(), text.size(), nullptr) ==
+              XD_OK);
+      REQUIRE(text == expected);
+    }
+  }
+  CHECK(n_open() < static_cast<ptrdiff_t>(plugin::Host::kMaxOpenFiles + 20));
+  remove_all(f.dir / "n0");  // which is closed by now
+  char c = 0;
+  xd_error slot;
+  CHECK(f.table.source_read(f.table.ctx, sources[0], 0, &c, 1, &slot) == XD_NOT_FOUND);
+  CHECK(contains(slot.message, "n0: "));
+}
+
 TEST_CASE("threads may open and read sources at the same time") {
   Fixture f;
   std::atomic<int> wrong{0};

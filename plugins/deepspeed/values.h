@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 using torch_read::Kind;
 using torch_read::Pickle;
@@ -87,4 +87,4 @@ class PlainData {
   size_t n_values_ = 0, n_text_bytes_ = 0, n_left_out_ = 0;
 };
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

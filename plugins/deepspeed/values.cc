@@ -1,4 +1,4 @@
-#include "plugins/reader_zero/values.h"
+#include "plugins/deepspeed/values.h"
 
 #include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <map>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 namespace {
 
@@ -161,4 +161,4 @@ std::optional<manifest::Value> PlainData::of(const Value& value, const std::stri
   }
 }
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

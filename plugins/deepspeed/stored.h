@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 struct Stored {
   uint32_t file = 0;
@@ -25,4 +25,4 @@ struct Stored {
 Result<Stored> locate(const torch_read::TorchFile& torch, uint32_t file,
                       const torch_read::Tensor& tensor);
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

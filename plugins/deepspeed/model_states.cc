@@ -1,11 +1,11 @@
-#include "plugins/reader_zero/model_states.h"
+#include "plugins/deepspeed/model_states.h"
 
 #include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
 
 #include <algorithm>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 namespace {
 
@@ -39,12 +39,16 @@ constexpr std::string_view kOwnKeys[] = {"module",
                                          "ds_config",
                                          "ds_version"};
 
-Result<Dict> root_of(const TorchFile& torch) {
+Result<Dict> root_of(const TorchFile& torch, Layout layout) {
+  const bool is_universal = layout == Layout::kUniversal;
   auto root = Dict::of(torch.pickle(), torch.pickle().root(), "");
-  if (!root || !root->find("module") || !root->find("buffer_names"))
-    return unsupported(
-        "expected DeepSpeed's model states (a dict with module and buffer_names), found another "
-        "object: the file is of another program");
+  // A pipeline has the module elsewhere, and there is None; what names are of is in param_shapes.
+  const char *first = is_universal ? "param_shapes" : "module",
+             *second = is_universal ? "dp_world_size" : "buffer_names";
+  const bool has_first = root && (root->find(first) || root->find("param_shapes"));
+  if (!has_first || !root->find(second))
+    return unsupported(cat("expected DeepSpeed's model states (a dict with ", first, " and ",
+                           second, "), found another object: the file is of another program"));
   return root;
 }
 
@@ -77,9 +81,12 @@ Result<std::vector<NamedShape>> shapes_of(const Dict& dict) {
   return out;
 }
 
-// {name: tensor}. `host`: warns of what is none; null where that is an error.
-Result<std::vector<NamedTensor>> tensors_of(const Dict& dict, const TorchFile& torch, uint32_t file,
-                                            const Host* host) {
+enum class NoTensors { kWarn, kLeaveOut, kRefuse };
+
+// {name: tensor}. Those that stand for a tensor are refused.
+Result<std::vector<NamedTensor>> tensors_of(const Host* host, const Dict& dict,
+                                            const TorchFile& torch, uint32_t file,
+                                            NoTensors no_tensors) {
   std::vector<NamedTensor> out;
   std::vector<std::string> left_out;
   const auto items = dict.items();
@@ -88,7 +95,7 @@ Result<std::vector<NamedTensor>> tensors_of(const Dict& dict, const TorchFile& t
     const Value& value = items[i + 1];
     if (value.kind != Kind::kTensor) {
       const bool stands_for_tensor = value.kind == Kind::kOpaque && value.length != 0;
-      if (stands_for_tensor || !host)
+      if (stands_for_tensor || no_tensors == NoTensors::kRefuse)
         return unsupported(cat(dict.place(), ": expected a plain tensor at ", in_quotes(name),
                                ", found ",
                                stands_for_tensor ? dict.pickle().class_of(value)
@@ -101,7 +108,7 @@ Result<std::vector<NamedTensor>> tensors_of(const Dict& dict, const TorchFile& t
       return std::move(stored).error().in(cat(dict.place(), ", tensor ", in_quotes(name)));
     out.push_back({std::move(name), std::move(*stored)});
   }
-  if (!left_out.empty())
+  if (!left_out.empty() && no_tensors == NoTensors::kWarn)
     host->log(XD_LOG_WARN, cat(left_out.size(),
                                " entries of the module's state are no tensors "
                                "and are left out: ",
@@ -120,18 +127,15 @@ Result<void> refuse_parts(const Dict& root) {
         "expected a model whose experts lie with the rest, found one of AutoEP, whose ranks have "
         "experts of their own: make a universal checkpoint of it with DeepSpeed's "
         "ds_to_universal.py");
-  const Value* dimensions = root.find("checkpoint_parallel_dimensions");
-  for (const char* key : {"pp_degree", "tp_degree"}) {
-    if (!dimensions || dimensions->kind != Kind::kDict) break;
-    XD_TRY_SET(const Dict dict,
-               Dict::of(root.pickle(), *dimensions, "checkpoint_parallel_dimensions"));
-    XD_TRY_SET(const auto n, dict.natural(key));
-    if (n && *n > 1)
-      return unsupported(cat("expected a checkpoint of one model-parallel rank, found ", key, ' ',
-                             *n,
-                             ": make a universal checkpoint of it with DeepSpeed's "
-                             "ds_to_universal.py, which puts the parts together"));
-  }
+  return {};
+}
+
+Result<void> add_dimensions(const Dict& root, ModelStates& out) {
+  constexpr std::string_view kKey = "checkpoint_parallel_dimensions";
+  if (!root.find(kKey)) return {};
+  XD_TRY_SET(const Dict dict, root.dict(kKey));
+  XD_TRY_SET(out.pipeline_stages, dict.natural("pp_degree"));
+  XD_TRY_SET(out.tensor_ranks, dict.natural("tp_degree"));
   return {};
 }
 
@@ -178,13 +182,25 @@ void add_counters(const Dict& root, PlainData& plain, std::vector<manifest::KeyV
   }
 }
 
+// What the folder was made by: patterns of parameters that were cut in some way. They are kept as
+// they are, for the folder's tensors are whole.
+Result<void> add_universal_info(const Dict& root, PlainData& plain, ModelStates& out) {
+  constexpr const char* kKey = "universal_checkpoint_info";
+  const Value* v = root.find(kKey);
+  if (!v || v->kind != Kind::kDict) return {};
+  XD_TRY_SET(const Dict dict, Dict::of(root.pickle(), *v, kKey));
+  XD_TRY_SET(out.original_vocab_size, dict.natural("original_vocab_size"));
+  out.metadata.push_back({kKey, {plain.map(*v, kKey, {})}});
+  return {};
+}
+
 Result<RankStates> rank_states(const Dict& root, const TorchFile& torch, uint32_t file) {
   RankStates out;
   XD_TRY_SET(out.global_steps, root.natural("global_steps"));
   XD_TRY_SET(out.dp_world_size, root.natural("dp_world_size"));
   if (!root.find("frozen_param_fragments")) return out;
   XD_TRY_SET(const Dict dict, root.dict("frozen_param_fragments"));
-  XD_TRY_SET(auto fragments, tensors_of(dict, torch, file, nullptr));
+  XD_TRY_SET(auto fragments, tensors_of(nullptr, dict, torch, file, NoTensors::kRefuse));
   for (NamedTensor& t : fragments)
     out.frozen_fragments.insert_or_assign(std::move(t.name), std::move(t.value));
   return out;
@@ -192,14 +208,20 @@ Result<RankStates> rank_states(const Dict& root, const TorchFile& torch, uint32_
 
 }  // namespace
 
+Result<std::vector<NamedTensor>> read_module(const Host& host, const Dict& dict,
+                                             const TorchFile& torch, uint32_t file, bool warns) {
+  return tensors_of(&host, dict, torch, file, warns ? NoTensors::kWarn : NoTensors::kLeaveOut);
+}
+
 Result<RankStates> read_rank_states(const TorchFile& torch, uint32_t file) {
-  XD_TRY_SET(const Dict root, root_of(torch));
+  XD_TRY_SET(const Dict root, root_of(torch, Layout::kRanks));
   return rank_states(root, torch, file);
 }
 
-Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, uint32_t file) {
-  XD_TRY_SET(const Dict root, root_of(torch));
-  XD_TRY(refuse_parts(root));
+Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, uint32_t file,
+                                      Layout layout, bool warns) {
+  XD_TRY_SET(const Dict root, root_of(torch, layout));
+  if (layout == Layout::kRanks) XD_TRY(refuse_parts(root));
   ModelStates out;
   XD_TRY_SET(out.rank, rank_states(root, torch, file));
   XD_TRY_SET(out.mp_world_size, root.natural("mp_world_size"));
@@ -208,15 +230,23 @@ Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, 
     XD_TRY_SET(const Dict dict, root.dict("frozen_param_shapes"));
     XD_TRY_SET(out.frozen, shapes_of(dict));
   }
-  XD_TRY_SET(const Dict module, root.dict("module"));
-  XD_TRY_SET(out.module, tensors_of(module, torch, file, &host));
-  XD_TRY_SET(out.buffer_names, texts_of(root, "buffer_names"));
+  XD_TRY(add_dimensions(root, out));
+  const Value* const module = root.find("module");
+  out.has_module = module && module->kind != Kind::kText;  // old ones have a path there
+  if (out.has_module) {
+    XD_TRY_SET(const Dict dict, root.dict("module"));
+    XD_TRY_SET(out.module, read_module(host, dict, torch, file, warns));
+  }
+  if (root.find("buffer_names")) {
+    XD_TRY_SET(out.buffer_names, texts_of(root, "buffer_names"));
+  }
   XD_TRY_SET(out.tied, tied_of(root));
   PlainData plain(torch.pickle());
   add_counters(root, plain, out.metadata);
+  if (layout == Layout::kUniversal) XD_TRY(add_universal_info(root, plain, out));
   auto client = plain.map(torch.pickle().root(), "client_state", kOwnKeys);
   if (!client.entries.empty()) out.metadata.push_back({"client_state", {std::move(client)}});
-  if (plain.n_left_out() > 0)
+  if (warns && plain.n_left_out() > 0)
     host.log(XD_LOG_WARN, cat(plain.n_left_out(),
                               " values of the training state are no plain data and are left "
                               "out: ",
@@ -225,4 +255,4 @@ Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, 
   return out;
 }
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

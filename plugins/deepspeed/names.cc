@@ -1,11 +1,11 @@
-#include "plugins/reader_zero/names.h"
+#include "plugins/deepspeed/names.h"
 
 #include "plugins/common/quote.h"
 
 #include <map>
 #include <set>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 namespace {
 
@@ -16,22 +16,25 @@ bool is_extra_state(std::string_view name) { return name.ends_with("_extra_state
 
 class Resolver {
  public:
-  explicit Resolver(const States& states) : states_(states) {}
+  Resolver(const ModelStates& model, uint64_t stage) : model_(model), stage_(stage) {}
 
   Result<std::vector<Name>> run() {
     XD_TRY(add_parameters());
-    for (const NamedTensor& t : states_.model.module) {
+    for (const NamedTensor& t : model_.module) {
       if (!in_module_.emplace(t.name, &t.value).second) return twice(t.name, "module");
     }
-    for (const auto& [other, kept] : states_.model.tied) tied_.emplace(other, kept);
-    buffers_.insert(states_.model.buffer_names.begin(), states_.model.buffer_names.end());
+    for (const auto& [other, kept] : model_.tied) tied_.emplace(other, kept);
+    buffers_.insert(model_.buffer_names.begin(), model_.buffer_names.end());
     std::vector<Name> out;
-    for (const NamedTensor& t : states_.model.module) {
+    for (const NamedTensor& t : model_.module) {
       XD_TRY_SET(out.emplace_back(), resolve(t.name));
     }
-    // Names that the module's state does not have: its hooks may rename what it saves.
-    for (const auto& [name, parameter] : parameters_) {
-      if (!in_module_.contains(name)) out.push_back(parameter);
+    // Names that the module's state does not have: its hooks may rename what it saves, and there
+    // are checkpoints without one.
+    for (const std::string_view name : order_) {
+      if (!in_module_.contains(name)) {
+        XD_TRY_SET(out.emplace_back(), resolve(name));
+      }
     }
     for (const auto& [other, kept] : tied_) {
       if (in_module_.contains(other) || parameters_.contains(other)) continue;
@@ -46,19 +49,20 @@ class Resolver {
   }
 
   Result<void> add_parameters() {
-    const ModelStates& model = states_.model;
-    for (size_t g = 0; g < model.groups.size(); ++g) {
-      for (size_t i = 0; i < model.groups[g].size(); ++i) {
-        const NamedShape& p = model.groups[g][i];
+    for (size_t g = 0; g < model_.groups.size(); ++g) {
+      for (size_t i = 0; i < model_.groups[g].size(); ++i) {
+        const NamedShape& p = model_.groups[g][i];
         const Name name{p.name, Origin::kTrained, true, &p, g, i, nullptr, {}};
         if (!parameters_.emplace(p.name, name).second) return twice(p.name, "param_shapes");
+        order_.push_back(p.name);
       }
     }
-    if (!model.frozen) return {};
-    for (const NamedShape& p : *model.frozen) {
+    if (!model_.frozen) return {};
+    for (const NamedShape& p : *model_.frozen) {
       const Name name{p.name, Origin::kFrozen, true, &p, 0, 0, nullptr, {}};
       if (!parameters_.emplace(p.name, name).second)
         return twice(p.name, "param_shapes and frozen_param_shapes");
+      order_.push_back(p.name);
     }
     return {};
   }
@@ -81,7 +85,7 @@ class Resolver {
     }
     out.is_parameter = !is_buffer && !is_extra_state(name);
     const bool is_placeholder =
-        out.is_parameter && states_.stage() == 3 && in_module && in_module->n_elems() == 0;
+        out.is_parameter && stage_ == 3 && in_module && in_module->n_elems() == 0;
     if (in_module && !is_placeholder) out.origin = Origin::kStored;
     return out;
   }
@@ -93,13 +97,15 @@ class Resolver {
     const auto kept = parameters_.find(it->second);
     const auto kept_in_module = in_module_.find(it->second);
     if (kept == parameters_.end() && kept_in_module == in_module_.end()) return false;
-    if (!in_module || states_.stage() == 3) return true;
+    if (!in_module || stage_ == 3) return true;
     return in_module->shape ==
            (kept != parameters_.end() ? kept->second.shape->shape : kept_in_module->second->shape);
   }
 
-  const States& states_;
+  const ModelStates& model_;
+  const uint64_t stage_;
   std::map<std::string_view, Name> parameters_;
+  std::vector<std::string_view> order_;  // of them in param_shapes
   std::map<std::string_view, const Stored*> in_module_;
   std::map<std::string_view, std::string_view> tied_;
   std::set<std::string_view> buffers_;
@@ -107,10 +113,10 @@ class Resolver {
 
 }  // namespace
 
-Result<Names> Names::make(const States& states) {
+Result<Names> Names::make(const ModelStates& model, uint64_t stage) {
   Names out;
-  XD_TRY_SET(out.names_, Resolver(states).run());
+  XD_TRY_SET(out.names_, Resolver(model, stage).run());
   return out;
 }
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

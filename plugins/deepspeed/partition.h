@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 // Elements [offset, offset + count) of what a rank holds of the group.
 struct Piece {
@@ -31,4 +31,4 @@ uint64_t elements_of_rank(std::span<const uint64_t> sizes, uint64_t n_ranks);
 Result<std::vector<Pieces>> cut_row(std::span<const uint64_t> sizes, std::span<const uint64_t> gaps,
                                     std::span<const uint64_t> held);
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

@@ -1,10 +1,10 @@
-#include "plugins/reader_zero/partition.h"
+#include "plugins/deepspeed/partition.h"
 #include "tests/catch.h"
 
 #include <numeric>
 
 using namespace crossdock;
-using namespace crossdock::reader_zero;
+using namespace crossdock::deepspeed;
 
 namespace {
 

@@ -1,6 +1,6 @@
-#include "plugins/reader_zero/stored.h"
+#include "plugins/deepspeed/stored.h"
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 Result<Stored> locate(const torch_read::TorchFile& torch, uint32_t file,
                       const torch_read::Tensor& tensor) {
@@ -24,4 +24,4 @@ Result<Stored> locate(const torch_read::TorchFile& torch, uint32_t file,
   return out;
 }
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

@@ -1,10 +1,10 @@
-#include "plugins/reader_zero/partition.h"
+#include "plugins/deepspeed/partition.h"
 
 #include <crossdock/bytes.hpp>
 
 #include <algorithm>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 namespace {
 
@@ -73,4 +73,4 @@ Result<std::vector<Pieces>> cut_row(std::span<const uint64_t> sizes, std::span<c
   return out;
 }
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

@@ -1,12 +1,12 @@
 // Every name of the job's module, once, and where its values are.
 #pragma once
 
-#include "plugins/reader_zero/states.h"
+#include "plugins/deepspeed/model_states.h"
 
 #include <string_view>
 #include <vector>
 
-namespace crossdock::reader_zero {
+namespace crossdock::deepspeed {
 
 enum class Origin {
   kTrained,  // in a flat group
@@ -28,8 +28,8 @@ struct Name {
 
 class Names {
  public:
-  // Borrows `states`. An error where a name is there twice.
-  static Result<Names> make(const States& states);
+  // Borrows `model`. `stage`: of ZeRO. An error where a name is there twice.
+  static Result<Names> make(const ModelStates& model, uint64_t stage);
 
   // As the module's state dict has them: parameters as in named_parameters().
   const std::vector<Name>& in_order() const { return names_; }
@@ -38,4 +38,4 @@ class Names {
   std::vector<Name> names_;
 };
 
-}  // namespace crossdock::reader_zero
+}  // namespace crossdock::deepspeed

@@ -1,0 +1,3 @@
+crossdock_test(deepspeed_test unit
+  ${PROJECT_SOURCE_DIR}/plugins/deepspeed/partition_test.cc
+  LIBS crossdock_deepspeed)

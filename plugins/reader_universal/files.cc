@@ -1,0 +1,176 @@
+#include "plugins/reader_universal/files.h"
+
+#include "plugins/common/file_names.h"
+#include "plugins/common/quote.h"
+#include "plugins/deepspeed/folders.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+namespace crossdock::reader_universal {
+
+namespace {
+
+using common::in_quotes;
+
+// The second is what a folder that people renamed or copied has.
+constexpr const char* kLatest[] = {"latest_universal", "latest"};
+
+// ---- the tag
+// The tag that is meant; empty where the files lie in SRC itself.
+class TagChoice {
+ public:
+  TagChoice(const Host& host, const Input& input, std::span<const std::string> names)
+      : host_(host), input_(input), names_(names), folders_(deepspeed::universal_folders(names)) {}
+
+  Result<std::string> choose(const std::string& given) const {
+    if (folders_.contains("")) return std::string();
+    if (!given.empty()) {
+      if (!common::is_portable_name(given))
+        return invalid(cat("--tag: expected a folder's name, found ", in_quotes(given)));
+      return check(given, "--tag");
+    }
+    if (is_there(kLatest[0])) {
+      XD_TRY_SET(const std::string tag, deepspeed::read_tag(host_, input_, kLatest[0]));
+      return check(tag, cat('`', kLatest[0], '`'));
+    }
+    if (is_there(kLatest[1])) {  // which may mean a checkpoint of ZeRO beside ours
+      XD_TRY_SET(std::string tag, deepspeed::read_tag(host_, input_, kLatest[1]));
+      if (folders_.contains(tag + '/')) return tag;
+    }
+    if (folders_.size() == 1) return deepspeed::listed_tags(folders_);
+    if (folders_.empty())
+      return Error{XD_NOT_FOUND,
+                   "expected a universal checkpoint (`latest_universal` and a folder with "
+                   "zero/NAME/fp32.pt), found none"};
+    return invalid(
+        cat("expected the file `latest_universal`, which says which checkpoint is meant, found "
+            "none and several checkpoints (",
+            deepspeed::listed_tags(folders_), "): --tag TAG chooses one"));
+  }
+
+ private:
+  bool is_there(std::string_view name) const {
+    return std::find(names_.begin(), names_.end(), name) != names_.end();
+  }
+
+  Result<std::string> check(const std::string& tag, const std::string& by) const {
+    if (folders_.contains(tag + '/')) return tag;
+    return Error{XD_NOT_FOUND,
+                 cat("expected a universal checkpoint in the folder ", in_quotes(tag), " that ", by,
+                     " names, found ",
+                     folders_.empty() ? "none in any folder"
+                                      : cat("one in ", deepspeed::listed_tags(folders_),
+                                            ": --tag TAG chooses one"))};
+  }
+
+  const Host& host_;
+  const Input& input_;
+  std::span<const std::string> names_;
+  std::set<std::string> folders_;
+};
+
+// ---- the files
+// Takes `literal`, or a number, off the front of a name.
+bool skip(std::string_view& name, std::string_view literal) {
+  if (!name.starts_with(literal)) return false;
+  name.remove_prefix(literal.size());
+  return true;
+}
+bool skip(std::string_view& name, uint64_t& number) {
+  const char* const end = name.data() + std::min<size_t>(name.size(), 9);
+  const auto [after, error] = std::from_chars(name.data(), end, number);
+  name.remove_prefix(static_cast<size_t>(after - name.data()));
+  return error == std::errc();
+}
+
+// `name`: without the folder.
+void add_model_states(std::string_view name, const std::string& whole, CheckpointFiles& out) {
+  constexpr std::string_view kEnd = "_model_states.pt";
+  uint64_t rank = 0, model_parallel_rank = 0;
+  const bool has_ranks = skip(name, "zero_pp_rank_");
+  if (has_ranks && !(skip(name, rank) && skip(name, "_"))) return;
+  if (!skip(name, "mp_rank_") || !skip(name, model_parallel_rank) || name != kEnd) return;
+  out.n_model_parallel = std::max(out.n_model_parallel, model_parallel_rank + 1);
+  if (!has_ranks) {
+    out.whole_models.emplace(model_parallel_rank, whole);
+  } else if (model_parallel_rank == 0) {
+    out.rank_models.emplace(rank, whole);
+  }
+}
+
+// What lies in zero/, `name` without it.
+Result<void> add_state(std::string_view name, const std::string& whole, CheckpointFiles& out) {
+  constexpr std::string_view kEnding = ".pt";
+  if (name == "optimizer_state.pt") {
+    out.optimizer_state = whole;
+    return {};
+  }
+  if (!name.ends_with(kEnding)) return {};
+  const size_t slash = name.rfind('/');
+  if (slash == name.npos)
+    return corrupt(cat("expected optimizer_state.pt and folders of parameters in ", out.folder,
+                       "zero, found ", in_quotes(whole), ": take the file away"));
+  const std::string_view key = name.substr(slash + 1, name.size() - slash - 1 - kEnding.size());
+  out.parameters[std::string(name.substr(0, slash))].emplace_back(key);
+  return {};
+}
+
+Result<void> check_complete(const CheckpointFiles& files) {
+  const auto missing = [&](const std::string& expected, std::string_view what) {
+    return Error{XD_NOT_FOUND, cat("expected ", files.folder, expected, ", which has ", what,
+                                   ", found none: copy the whole folder")};
+  };
+  if (files.optimizer_state.empty())
+    return missing("zero/optimizer_state.pt", "the optimizer's groups");
+  if (files.whole_models.empty() && files.rank_models.empty())
+    return missing("mp_rank_00_model_states.pt or zero_pp_rank_0_mp_rank_00_model_states.pt",
+                   "the parameters' order");
+  const auto check = [&](const auto& models, std::string_view prefix) -> Result<void> {
+    uint64_t expected = 0;
+    for (const auto& [rank, name] : models) {
+      if (rank != expected)
+        return Error{XD_NOT_FOUND,
+                     cat("expected the model states of all ranks, found none of ", files.folder,
+                         prefix, expected, " beside ", name, ": copy the whole folder")};
+      ++expected;
+    }
+    return {};
+  };
+  XD_TRY(check(files.whole_models, "mp_rank_"));
+  return check(files.rank_models, "zero_pp_rank_");
+}
+
+}  // namespace
+
+Result<CheckpointFiles> find_files(const Host& host, const Input& input, const std::string& tag) {
+  if (const std::string named = input.named(host); !named.empty())
+    return invalid(cat("expected the folder of a universal checkpoint, found the file ",
+                       in_quotes(named), ": name the folder that has the folder zero"));
+  const auto names = input.names(host);
+  CheckpointFiles out;
+  XD_TRY_SET(out.tag, TagChoice(host, input, names).choose(tag));
+  out.folder = out.tag.empty() ? "" : out.tag + '/';
+  for (const std::string& name : names) {
+    if (!name.starts_with(out.folder)) continue;
+    std::string_view rest = std::string_view(name).substr(out.folder.size());
+    if (skip(rest, "zero/")) {
+      XD_TRY(add_state(rest, name, out));
+    } else {
+      add_model_states(rest, name, out);
+    }
+  }
+  XD_TRY(check_complete(out));
+  return out;
+}
+
+int score(const Host& host, const Input& input) {
+  if (!input.named(host).empty()) return 0;
+  const auto names = input.names(host);
+  if (deepspeed::universal_folders(names).empty()) return 0;
+  // Beside a checkpoint of ZeRO, which may be of another step, nobody knows which is meant.
+  return deepspeed::has_optimizer_states(names) ? 60 : 80;
+}
+
+}  // namespace crossdock::reader_universal

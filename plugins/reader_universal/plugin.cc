@@ -1,0 +1,87 @@
+// org.crossdock.reader.universal: reads DeepSpeed's universal checkpoints, those of its
+// ds_to_universal.py and those of crossdock.
+//
+// open() reads directories and pickles only, one file at a time; a tensor is then a range of one
+// file. What open() made is immutable, so reads may run concurrently.
+#include "plugins/common/hf_folder.h"
+#include "plugins/common/read_range.h"
+#include "plugins/reader_universal/checkpoint.h"
+#include "plugins/reader_universal/files.h"
+
+namespace crossdock::reader_universal {
+
+namespace {
+
+using manifest::Manifest;
+
+class UniversalReader : public Reader {
+ public:
+  static int probe(const Host& host, const Input& input) { return score(host, input); }
+
+  static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input,
+                                              const Options& options) {
+    auto out = std::make_unique<UniversalReader>();
+    XD_TRY_SET(
+        out->checkpoint_,
+        open_checkpoint(host, input, options.text("tag"),
+                        options.text("weights") == "model" ? Weights::kModel : Weights::kMaster));
+    const auto names = input.names(host);
+    Manifest& m = out->checkpoint_.manifest;
+    XD_TRY_SET(m.source.config, common::read_config(host, input, names));
+    m.aux_files = common::aux_files(names);
+    return std::unique_ptr<Reader>(std::move(out));
+  }
+
+  Result<Manifest> manifest(const Host&) override { return checkpoint_.manifest; }
+
+  Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out) override {
+    return common::read_one_of(
+        checkpoint_.manifest.tensors, range, [](const manifest::Tensor& t) { return t.name; },
+        [&](const manifest::Tensor& t) -> Result<void> {
+          const common::Segments& segments = checkpoint_.segments[range.tensor];
+          XD_TRY(common::check_dense(range, t.dtype, segments.n_elems(), out));
+          return segments.read(host, checkpoint_.sources, range.begin, out);
+        });
+  }
+
+ private:
+  Checkpoint checkpoint_;
+};
+
+constexpr xd_option_desc option(const char* name, const char* type, const char* fallback,
+                                const char* help) {
+  return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
+}
+constexpr xd_option_desc kTag = option(
+    "tag", "string", "", "which checkpoint of the folder; without it what `latest_universal` says");
+constexpr xd_option_desc kWeights =
+    option("weights", "enum:master|model", "master",
+           "master: the fp32 weights; model: the job's own copy of them (of stages 1, 2)");
+constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, nullptr};
+constexpr const char* kFormats[] = {"universal", nullptr};
+constexpr const char* kPatterns[] = {"*_model_states.pt", nullptr};
+
+constexpr xd_reader_api kApi = reader_api<UniversalReader>();
+constexpr xd_plugin_desc kDesc{
+    XD_INIT_SIZE(xd_plugin_desc),
+    XD_READER,
+    XD_CAP_CONCURRENT,
+    "org.crossdock.reader.universal",
+    CROSSDOCK_VERSION,
+    "reads DeepSpeed's universal checkpoints, of ds_to_universal.py or of crossdock",
+    kFormats,
+    kPatterns,
+    kOptions,
+    &kApi,
+    nullptr};
+constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
+constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
+
+}  // namespace
+
+}  // namespace crossdock::reader_universal
+
+xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
+  *out = &crossdock::reader_universal::kLibrary;
+  return XD_OK;
+}

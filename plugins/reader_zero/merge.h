@@ -1,0 +1,18 @@
+// What the model-parallel ranks have, put together: the shares of tensor-parallel ranks, the layers
+// of pipeline stages.
+#pragma once
+
+#include "plugins/reader_zero/content.h"
+#include "plugins/reader_zero/part.h"
+
+namespace crossdock::reader_zero {
+
+struct Merged {
+  manifest::Manifest manifest;
+  std::vector<Content> contents;  // of each tensor
+};
+
+// `parts`: of each of job.parts. One alone stays as it is.
+Result<Merged> merge(const SavedJob& job, std::vector<Part> parts);
+
+}  // namespace crossdock::reader_zero
