@@ -76,6 +76,20 @@ std::vector<std::optional<uint64_t>> places_of(const std::vector<transform::Expr
   return out;
 }
 
+// Whether all that the training state and the module speak of stays as it is.
+bool state_follows(const std::vector<std::optional<uint64_t>>& places, const Manifest& m) {
+  const auto stays = [&](uint64_t i) { return places[i].has_value(); };
+  const auto all_stay = [&](const manifest::ParameterGroup& group) {
+    return std::all_of(group.tensors.begin(), group.tensors.end(), stays);
+  };
+  const auto& t = m.training;
+  return std::all_of(t.groups.begin(), t.groups.end(), all_stay) &&
+         std::all_of(t.moments.begin(), t.moments.end(),
+                     [&](const auto& one) { return stays(one.parameter) && stays(one.state); }) &&
+         std::all_of(m.module.begin(), m.module.end(),
+                     [&](const auto& name) { return stays(name.tensor); });
+}
+
 void take_config(Config config, Manifest& m) {
   m.source.config = std::move(config.value);
   m.aux_files.push_back(
@@ -107,13 +121,15 @@ Result<LaidOut> lay_out(const rules::RuleSet& rules, bool keep_unmatched, const 
   for (size_t i = 0; i < made->tensors.size(); ++i)
     transform::describe(made->expressions[i], m.tensors, made->tensors[i]);
   const auto places = places_of(made->expressions, m);
-  // What speaks of the source's tensors as they were.
-  auto training = std::exchange(m.training, {});
-  auto module = std::exchange(m.module, {});
+  const bool follows = state_follows(places, m);
+  auto training = follows ? manifest::TrainingState() : std::exchange(m.training, {});
+  auto module = follows ? std::vector<manifest::ModuleName>() : std::exchange(m.module, {});
   auto stored = replace_tensors(places, std::move(made->tensors), m);
   if (!stored) {
-    m.training = std::move(training);
-    m.module = std::move(module);
+    if (!follows) {
+      m.training = std::move(training);
+      m.module = std::move(module);
+    }
     return std::move(stored).error().in("layout rules");
   }
   if (!training.moments.empty())

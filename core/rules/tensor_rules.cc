@@ -54,7 +54,7 @@ class Applier {
     for (const pb::TensorRule& rule : layout_.tensor()) find_optional(rule);
     for (const pb::TensorRule& rule : layout_.tensor()) XD_TRY(apply(rule));
     exclude();
-    exclude_optimizer_state();
+    if (!keep_unmatched) exclude_optimizer_state();
     const auto unused =
         static_cast<uint64_t>(std::find(used_.begin(), used_.end(), false) - used_.begin());
     if (!missing_.empty()) return incomplete(unused);
