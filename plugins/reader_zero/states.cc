@@ -9,36 +9,6 @@ namespace {
 
 constexpr std::string_view kOtherSave = ": the files are of different saves";
 
-using torch_read::TorchFile;
-
-// Opens a checkpoint's files, one after the other.
-class Opener {
- public:
-  Opener(const Host& host, const Input& input, States& out)
-      : host_(host), input_(input), out_(out) {}
-
-  // read(torch, source, number of the file) -> Result; its errors get the file's name.
-  template <class Read>
-  auto read(const std::string& name, Read&& read)
-      -> decltype(read(std::declval<TorchFile&>(), std::declval<Source&>(), 0u)) {
-    if (host_.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-    XD_TRY_SET(Source source, input_.open(host_, name));
-    const auto number = static_cast<uint32_t>(out_.files.size());
-    out_.files.push_back({name, source.size(host_), {}});
-    out_.sources.push_back(source);
-    auto torch = TorchFile::open(host_, source, false);
-    if (!torch) return common::in_file(name, std::move(torch).error());
-    auto result = read(**torch, source, number);
-    if (!result) return common::in_file(name, std::move(result).error());
-    return result;
-  }
-
- private:
-  const Host& host_;
-  const Input& input_;
-  States& out_;
-};
-
 // That a rank's optimizer states are of the same save as those of the first.
 Result<void> check_like(const OptimizerStates& a, const OptimizerStates& b) {
   const auto differ = [](std::string_view what, uint64_t expected, uint64_t found) {
@@ -62,12 +32,11 @@ Result<void> check_like(const OptimizerStates& a, const OptimizerStates& b) {
   return {};
 }
 
-Result<void> read_optimizers(const Host& host, const CheckpointFiles& files, Opener& opener,
-                             States& out) {
+Result<void> read_optimizers(const CheckpointFiles& files, Opener& opener, States& out) {
   uint64_t n_ranks = 0;
   for (const auto& [rank, name] : files.optimizer_states) {
-    XD_TRY_SET(OptimizerStates one, opener.read(name, [&](auto& torch, auto& source, uint32_t i) {
-      return read_optimizer_states(host, torch, source, i, out.optimizer.empty());
+    XD_TRY_SET(OptimizerStates one, opener.read(name, [&](const FileInput& in) {
+      return read_optimizer_states(in, out.optimizer.empty());
     }));
     if (out.optimizer.empty()) {
       n_ranks = one.n_ranks();
@@ -118,8 +87,7 @@ Result<void> check_rank(const RankStates& first, const RankStates& rank) {
   return check("dp_world_size", first.dp_world_size, rank.dp_world_size);
 }
 
-Result<void> read_models(const Host& host, const CheckpointFiles& files, Opener& opener,
-                         States& out) {
+Result<void> read_models(const CheckpointFiles& files, Opener& opener, States& out) {
   const bool is_stage3 = out.stage() == 3;
   if (is_stage3) XD_TRY(check_ranks(files.model_states, out.n_ranks(), "the model states"));
   if (!is_stage3 && files.whole_model.empty())
@@ -127,8 +95,8 @@ Result<void> read_models(const Host& host, const CheckpointFiles& files, Opener&
                                    "mp_rank_00_model_states.pt, which has the parameters' names "
                                    "and shapes, found none: copy the whole folder")};
   const std::string& first = is_stage3 ? files.model_states.at(0) : files.whole_model;
-  XD_TRY_SET(out.model, opener.read(first, [&](auto& torch, auto&, uint32_t i) {
-    return read_model_states(host, torch, i);
+  XD_TRY_SET(out.model, opener.read(first, [](const FileInput& in) {
+    return read_model_states(in.host, in.torch, in.file);
   }));
   if (auto fits = check_model(out); !fits) return common::in_file(first, std::move(fits).error());
   if (!is_stage3) return {};
@@ -137,8 +105,8 @@ Result<void> read_models(const Host& host, const CheckpointFiles& files, Opener&
       out.ranks.push_back(out.model.rank);
       continue;
     }
-    XD_TRY_SET(RankStates one, opener.read(name, [&](auto& torch, auto&, uint32_t i) {
-      return read_rank_states(torch, i);
+    XD_TRY_SET(RankStates one, opener.read(name, [](const FileInput& in) {
+      return read_rank_states(in.torch, in.file);
     }));
     if (auto same = check_rank(out.model.rank, one); !same)
       return common::in_file(name, std::move(same).error());
@@ -153,9 +121,9 @@ Result<States> read_states(const Host& host, const Input& input, const std::stri
   States out;
   XD_TRY_SET(const CheckpointFiles files, find_files(host, input, tag));
   out.tag = files.tag;
-  Opener opener(host, input, out);
-  XD_TRY(read_optimizers(host, files, opener, out));
-  XD_TRY(read_models(host, files, opener, out));
+  Opener opener(host, input, out.opened);
+  XD_TRY(read_optimizers(files, opener, out));
+  XD_TRY(read_models(files, opener, out));
   return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "plugins/deepspeed/model_states.h"
+#include "plugins/deepspeed/opener.h"
 #include "plugins/reader_zero/optimizer_states.h"
 
 #include <string>
@@ -11,15 +12,14 @@ namespace crossdock::reader_zero {
 
 struct States {
   std::string tag;
-  std::vector<manifest::File> files;  // Stored.file is an index of them
-  std::vector<Source> sources;
+  OpenFiles opened;
   ModelStates model;                       // of rank 0
   std::vector<RankStates> ranks;           // stage 3: of each rank
   std::vector<OptimizerStates> optimizer;  // of each rank
 
   uint64_t stage() const { return optimizer[0].stage; }
   size_t n_ranks() const { return optimizer.size(); }
-  const std::string& file_of(const Stored& stored) const { return files[stored.file].name; }
+  const std::string& file_of(const Stored& stored) const { return opened.files[stored.file].name; }
 };
 
 // One file's pickle at a time is in memory. Errors: a rank's file is missing, or is of another
