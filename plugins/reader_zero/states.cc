@@ -200,12 +200,13 @@ Result<SavedJob> read_states(const Host& host, const Input& input, const std::st
   uint64_t n = 1;
   for (uint64_t i = 0; i < n; ++i) {
     const auto it = files.parts.find(i);
-    const PartInput in{it == files.parts.end() ? kNone : it->second,
-                       i,
-                       files.parts.size() > 1 ? cat(" of ", part_name(i)) : "",
-                       files.folder,
-                       i % out.tensor_ranks == 0,
-                       i == 0 && files.parts.size() > 1};
+    const PartInput in{
+        it == files.parts.end() ? kNone : it->second,
+        i,
+        files.parts.size() > 1 || i > 0 || it == files.parts.end() ? cat(" of ", part_name(i)) : "",
+        files.folder,
+        i % out.tensor_ranks == 0,
+        i == 0 && files.parts.size() > 1};
     States& part = out.parts.emplace_back();
     XD_TRY(read_optimizers(in, opener, part));
     XD_TRY(read_models(in, opener, part, out.info));
