@@ -43,7 +43,7 @@ void set_up_process() {
   }
   signal(SIGPIPE, SIG_IGN);  // progress that nobody reads must not end a conversion
   rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {  // every shard of a source stays open
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {  // hundreds of a source stay open
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
   }

@@ -82,6 +82,33 @@ TEST_CASE("boxes of any cut give every range") {
   }
 }
 
+TEST_CASE("boxes with strides give every range") {
+  // A tensor of 4 x 6: two columns in the middle of rows of 5, four of a transposed 4 x 4.
+  const Sizes shape{4, 6};
+  const std::vector<Box> boxes{{{0, 0}, {4, 2}, 0, 3, {5, 1}}, {{0, 2}, {4, 4}, 1, 0, {1, 4}}};
+  std::vector<std::byte> files[2] = {std::vector<std::byte>(24), std::vector<std::byte>(16)};
+  for (uint64_t i = 0; i < 24; ++i) {
+    const uint64_t row = i / 6, column = i % 6;
+    (column < 2 ? files[0][3 + row * 5 + column] : files[1][row + (column - 2) * 4]) = std::byte(i);
+  }
+  REQUIRE(outcome(shape, boxes) == "tiles");
+  for (uint64_t begin = 0; begin < 24; ++begin) {
+    for (uint64_t count = 1; count <= 24 - begin; ++count) {
+      std::vector<std::byte> out(count);
+      REQUIRE(
+          read_boxes(shape, boxes, 1, begin, count, out,
+                     [&](uint32_t file, uint64_t offset, std::span<std::byte> to) -> Result<void> {
+                       REQUIRE(offset + to.size() <= files[file].size());
+                       std::memcpy(to.data(), files[file].data() + offset, to.size());
+                       return {};
+                     }));
+      bool same = true;
+      for (uint64_t i = 0; i < count; ++i) same = same && out[i] == std::byte(begin + i);
+      CHECK(same);
+    }
+  }
+}
+
 TEST_CASE("short runs are read together, long ones by themselves") {
   // Two halves of the columns of 1000 rows: each half is one piece of the file.
   const std::vector<Box> boxes{{{0, 0}, {1000, 4}, 0, 0}, {{0, 4}, {1000, 4}, 1, 0}};

@@ -194,6 +194,23 @@ TEST_CASE("universal: crossdock's own folders") {
             "found \"x\""));
 }
 
+TEST_CASE("universal: of DeepSpeed 0.14.0, without groups and steps") {
+  test::MemoryHost host;
+  put(host, {});
+  host.inputs["step7/zero/optimizer_state.pt"] = torch_zip(
+      dict({text("partition_count"), list({number(2)}), text("zero_stage"), number(1)}), {});
+  for (const char* name : {"a.weight", "b"})
+    host.inputs.erase(cat("step7/zero/", name, "/step.pt"));
+  const auto reader = open(host);
+  REQUIRE(reader);
+  CHECK(values_of(**reader) == kMasters);
+  CHECK((*reader)->manifest.training.step == 6);  // of the job, without those it skipped
+  REQUIRE((*reader)->manifest.training.groups.size() == 1);
+  CHECK((*reader)->manifest.training.groups[0].tensors == std::vector<uint64_t>{0, 2});
+  CHECK((*reader)->manifest.training.optimizer.empty());
+  CHECK(host.logs.empty());
+}
+
 TEST_CASE("universal: hyper-parameters of groups that are not known") {
   test::MemoryHost host;
   Universal recipe;

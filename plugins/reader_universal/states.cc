@@ -42,8 +42,7 @@ Result<std::vector<std::vector<std::string>>> group_names(const Dict& root) {
 Result<OptimizerState> read_optimizer(const FileInput& in) {
   const Pickle& pickle = in.torch.pickle();
   const auto root = Dict::of(pickle, pickle.root(), "");
-  const Value* groups = root ? root->find("param_groups") : nullptr;
-  if (!groups || (groups->kind != Kind::kList && groups->kind != Kind::kTuple))
+  if (!root || !(root->find("param_groups") || root->find("partition_count")))
     return unsupported(
         "expected the optimizer's state of a universal checkpoint (a dict with param_groups), "
         "found another object: the file is of another program");
@@ -52,7 +51,10 @@ Result<OptimizerState> read_optimizer(const FileInput& in) {
   out.stage = told.value_or(1);  // BF16_Optimizer, in the place of stage 1, does not tell it
   if (out.stage < 1 || out.stage > 3)
     return unsupported(cat("expected a zero_stage of 1, 2 or 3, found ", out.stage));
-  XD_TRY_SET(out.torch, torch_groups(in, sequence(pickle, *groups), "param_groups", true));
+  if (root->find("param_groups")) {  // which 0.14.0 does not keep
+    XD_TRY_SET(const auto groups, root->list("param_groups"));
+    XD_TRY_SET(out.torch, torch_groups(in, groups, "param_groups", true));
+  }
   XD_TRY_SET(out.names, group_names(*root));
   out.optimizer = out.torch.optimizer;
   if (const Value* inner = root->find("optimizer_state_dict");

@@ -1,13 +1,21 @@
 #include "plugins/reader_zero/checkpoint.h"
 
-#include "plugins/reader_zero/merge.h"
-#include "plugins/reader_zero/pipeline.h"
 #include "plugins/reader_zero/training.h"
 
 namespace crossdock::reader_zero {
 
-Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const std::string& tag,
-                                   Weights weights) {
+namespace {
+
+JobFacts facts_of(const SavedJob& job) {
+  const States& states = job.parts[0];
+  const OptimizerStates& first = states.optimizer[0];
+  return {job.tag, states.stage(), states.n_ranks(), first.optimizer, first.loss_scaler};
+}
+
+}  // namespace
+
+Result<Merged> open_checkpoint(const Host& host, const Input& input, const std::string& tag,
+                               Weights weights) {
   XD_TRY_SET(SavedJob job, read_states(host, input, tag));
   std::vector<Part> parts;
   for (size_t i = 0; i < job.parts.size(); ++i) {
@@ -16,12 +24,11 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const s
     if (!part) return std::move(part).error();
     parts.push_back(std::move(*part));
   }
-  XD_TRY_SET(Merged merged, merge(job, std::move(parts)));
-  Checkpoint out{std::move(merged.manifest), std::move(merged.contents), {}};
+  XD_TRY_SET(Merged out, merge(job, std::move(parts)));
   out.manifest.source.format = "zero";
-  out.manifest.source.metadata = metadata_of(job, out.manifest.training);
-  out.manifest.source.files = std::move(job.files);
-  out.sources = std::move(job.sources);
+  out.manifest.source.metadata = metadata_of(facts_of(job), job.parts[0].model);
+  out.manifest.source.files = std::move(job.opened.files);
+  out.sources = std::move(job.opened.sources);
   return out;
 }
 

@@ -303,7 +303,7 @@ class Merger {
 
 Result<Merged> merge(const SavedJob& job, std::vector<Part> parts) {
   if (parts.size() > 1) return Merger(job, std::move(parts)).run();
-  Merged out{std::move(parts[0].manifest), {}};
+  Merged out{std::move(parts[0].manifest), {}, {}};
   for (common::Segments& segments : parts[0].segments)
     out.contents.emplace_back(std::move(segments));
   return out;

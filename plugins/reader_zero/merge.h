@@ -8,11 +8,12 @@
 namespace crossdock::reader_zero {
 
 struct Merged {
-  manifest::Manifest manifest;
-  std::vector<Content> contents;  // of each tensor
+  manifest::Manifest manifest;    // without what lies beside the checkpoint
+  std::vector<Content> contents;  // of each tensor; with strides of its storage
+  std::vector<Source> sources;    // by the manifest's number of the file
 };
 
-// `parts`: of each of job.parts. One alone stays as it is.
+// `parts`: of each of job.parts. One alone stays as it is. Without sources.
 Result<Merged> merge(const SavedJob& job, std::vector<Part> parts);
 
 }  // namespace crossdock::reader_zero

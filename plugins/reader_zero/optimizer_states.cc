@@ -172,9 +172,9 @@ uint64_t OptimizerStates::n_ranks() const {
              : *std::max_element(partition_counts.begin(), partition_counts.end());
 }
 
-Result<OptimizerStates> read_optimizer_states(const Host& host, const TorchFile& torch,
-                                              const Source& source, uint32_t file, bool warns) {
-  const Input in{{host, torch, source, file}, warns};
+Result<OptimizerStates> read_optimizer_states(const FileInput& file, bool warns) {
+  const Input in{file, warns};
+  const TorchFile& torch = file.torch;
   const auto root = Dict::of(torch.pickle(), torch.pickle().root(), "");
   const Value* states = root ? root->find("optimizer_state_dict") : nullptr;
   if (!states || states->kind != Kind::kDict)

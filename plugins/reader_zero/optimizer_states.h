@@ -38,7 +38,6 @@ struct OptimizerStates {
 };
 
 // `warns`: of what is left out; ranks have the same.
-Result<OptimizerStates> read_optimizer_states(const Host& host, const torch_read::TorchFile& torch,
-                                              const Source& source, uint32_t file, bool warns);
+Result<OptimizerStates> read_optimizer_states(const FileInput& file, bool warns);
 
 }  // namespace crossdock::reader_zero

@@ -10,7 +10,7 @@ namespace crossdock::reader_zero {
 
 namespace {
 
-using Tensors = std::vector<NamedTensor>;
+using Layer = std::vector<NamedTensor>;
 
 constexpr std::string_view kTied = "tied_modules.";
 
@@ -31,7 +31,7 @@ struct Listed {
   }
 
   // "tied_modules.KEY." of the modules that a layer may be: those that have most of its tensors.
-  std::set<std::string> tied_prefixes(const Tensors& layer) const {
+  std::set<std::string> tied_prefixes(const Layer& layer) const {
     std::map<std::string, size_t> fits;  // tensors
     for (auto it = shapes.lower_bound(kTied); it != shapes.end(); ++it) {
       if (!it->first.starts_with(kTied)) break;
@@ -68,7 +68,7 @@ class Places {
 
   // Layers come in their order: one whose parameters are in no list, since none trains, belongs to
   // the stage of those before it.
-  Place of(const LayerFile& file, const Tensors& layer) {
+  Place of(const LayerFile& file, const Layer& layer) {
     const std::string own = cat(file.layer, '.');
     for (size_t p = file.tensor_rank; p < listed_.size(); p += tensor_ranks_) {
       if (!listed_[p].has_prefix(own)) continue;
@@ -95,10 +95,10 @@ class Places {
 
 }  // namespace
 
-Result<Tensors> read_layer_state(const Host& host, const torch_read::TorchFile& torch,
-                                 uint32_t file, bool warns) {
-  XD_TRY_SET(const Dict dict, Dict::of(torch.pickle(), torch.pickle().root(), ""));
-  return read_module(host, dict, torch, file, warns);
+Result<Layer> read_layer_state(const FileInput& in, bool warns) {
+  const Pickle& pickle = in.torch.pickle();
+  XD_TRY_SET(const Dict dict, Dict::of(pickle, pickle.root(), ""));
+  return read_module(in.host, dict, in.torch, in.file, warns);
 }
 
 Result<void> add_layers(const std::vector<LayerFile>& layers, const ReadLayer& read,
@@ -111,12 +111,12 @@ Result<void> add_layers(const std::vector<LayerFile>& layers, const ReadLayer& r
                  "layer_00-model_states.pt, found neither: copy the whole folder"};
   Places places(out);
   std::vector<std::set<std::string>> known(out.parts.size());
-  std::vector<Tensors> tied(out.parts.size()), own(out.parts.size());
+  std::vector<Layer> tied(out.parts.size()), own(out.parts.size());
   for (const LayerFile& file : layers) {
     if (file.tensor_rank >= out.tensor_ranks)
       return corrupt(cat("expected layers of ", out.tensor_ranks, " tensor-parallel ranks, found ",
                          file.name));
-    XD_TRY_SET(Tensors layer, read(file));
+    XD_TRY_SET(Layer layer, read(file));
     const Place place = places.of(file, layer);
     for (NamedTensor& t : layer) {
       t.name = place.prefix + t.name;
@@ -128,7 +128,7 @@ Result<void> add_layers(const std::vector<LayerFile>& layers, const ReadLayer& r
     }
   }
   for (size_t p = 0; p < out.parts.size(); ++p) {
-    Tensors& module = out.parts[p].model.module;
+    Layer& module = out.parts[p].model.module;
     module = std::move(tied[p]);
     module.insert(module.end(), std::make_move_iterator(own[p].begin()),
                   std::make_move_iterator(own[p].end()));

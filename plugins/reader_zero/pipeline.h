@@ -9,9 +9,7 @@
 namespace crossdock::reader_zero {
 
 // Of an opened layer file: its tensors under the layer's own names. `warns`: of what is no tensor.
-Result<std::vector<NamedTensor>> read_layer_state(const Host& host,
-                                                  const torch_read::TorchFile& torch, uint32_t file,
-                                                  bool warns);
+Result<std::vector<NamedTensor>> read_layer_state(const FileInput& in, bool warns);
 
 using ReadLayer = std::function<Result<std::vector<NamedTensor>>(const LayerFile& layer)>;
 

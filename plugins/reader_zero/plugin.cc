@@ -46,7 +46,7 @@ class ZeroReader : public Reader {
   }
 
  private:
-  Checkpoint checkpoint_;
+  Merged checkpoint_;
 };
 
 constexpr xd_option_desc option(const char* name, const char* type, const char* fallback,

@@ -12,36 +12,6 @@ namespace {
 
 constexpr std::string_view kOtherSave = ": the files are of different saves";
 
-using torch_read::TorchFile;
-
-// Opens a checkpoint's files, one after the other.
-class Opener {
- public:
-  Opener(const Host& host, const Input& input, SavedJob& out)
-      : host_(host), input_(input), out_(out) {}
-
-  // read(torch, source, number of the file) -> Result; its errors get the file's name.
-  template <class Read>
-  auto read(const std::string& name, Read&& read)
-      -> decltype(read(std::declval<TorchFile&>(), std::declval<Source&>(), 0u)) {
-    if (host_.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-    XD_TRY_SET(Source source, input_.open(host_, name));
-    const auto number = static_cast<uint32_t>(out_.files.size());
-    out_.files.push_back({name, source.size(host_), {}});
-    out_.sources.push_back(source);
-    auto torch = TorchFile::open(host_, source, false);
-    if (!torch) return common::in_file(name, std::move(torch).error());
-    auto result = read(**torch, source, number);
-    if (!result) return common::in_file(name, std::move(result).error());
-    return result;
-  }
-
- private:
-  const Host& host_;
-  const Input& input_;
-  SavedJob& out_;
-};
-
 // That a rank's optimizer states are of the same save as those of the first.
 Result<void> check_like(const OptimizerStates& a, const OptimizerStates& b) {
   const auto differ = [](std::string_view what, uint64_t expected, uint64_t found) {
@@ -67,7 +37,6 @@ Result<void> check_like(const OptimizerStates& a, const OptimizerStates& b) {
 
 // One model-parallel rank's files.
 struct PartInput {
-  const Host& host;
   const PartFiles& files;
   uint64_t number;
   std::string place;  // " of mp_rank_01"; empty where there is one part
@@ -81,8 +50,8 @@ Result<void> read_optimizers(const PartInput& in, Opener& opener, States& out) {
     return Error{XD_NOT_FOUND, cat("expected the optimizer states", in.place,
                                    ", found none: copy the files of all ranks")};
   for (const auto& [rank, name] : in.files.optimizer_states) {
-    XD_TRY_SET(OptimizerStates one, opener.read(name, [&](auto& torch, auto& source, uint32_t i) {
-      return read_optimizer_states(in.host, torch, source, i, in.warns && out.optimizer.empty());
+    XD_TRY_SET(OptimizerStates one, opener.read(name, [&](const FileInput& file) {
+      return read_optimizer_states(file, in.warns && out.optimizer.empty());
     }));
     if (out.optimizer.empty()) {
       n_ranks = one.n_ranks();
@@ -141,15 +110,15 @@ Result<void> read_models(const PartInput& in, Opener& opener, States& out,
                      "_model_states.pt, which has the parameters' names and shapes, "
                      "found none: copy the whole folder")};
   const std::string& first = is_stage3 ? files.model_states.at(0) : files.whole_model;
-  XD_TRY_SET(out.model,
-             opener.read(first, [&](auto& torch, auto&, uint32_t i) -> Result<ModelStates> {
-               XD_TRY_SET(ModelStates model,
-                          read_model_states(in.host, torch, i, Layout::kRanks, in.warns));
-               if (!in.reads_info) return model;
-               XD_TRY_SET(const Dict root, Dict::of(torch.pickle(), torch.pickle().root(), ""));
-               XD_TRY_SET(info, read_universal_info(root));
-               return model;
-             }));
+  XD_TRY_SET(out.model, opener.read(first, [&](const FileInput& file) -> Result<ModelStates> {
+    XD_TRY_SET(ModelStates model,
+               read_model_states(file.host, file.torch, file.file, Layout::kRanks, in.warns));
+    if (!in.reads_info) return model;
+    const Pickle& pickle = file.torch.pickle();
+    XD_TRY_SET(const Dict root, Dict::of(pickle, pickle.root(), ""));
+    XD_TRY_SET(info, read_universal_info(root));
+    return model;
+  }));
   if (auto fits = check_model(out); !fits) return common::in_file(first, std::move(fits).error());
   if (!is_stage3) return {};
   for (const auto& [rank, name] : files.model_states) {
@@ -157,8 +126,8 @@ Result<void> read_models(const PartInput& in, Opener& opener, States& out,
       out.ranks.push_back(out.model.rank);
       continue;
     }
-    XD_TRY_SET(RankStates one, opener.read(name, [&](auto& torch, auto&, uint32_t i) {
-      return read_rank_states(torch, i);
+    XD_TRY_SET(RankStates one, opener.read(name, [](const FileInput& file) {
+      return read_rank_states(file.torch, file.file);
     }));
     if (auto same = check_rank(out.model.rank, one); !same)
       return common::in_file(name, std::move(same).error());
@@ -226,18 +195,18 @@ Result<SavedJob> read_states(const Host& host, const Input& input, const std::st
   SavedJob out;
   XD_TRY_SET(const CheckpointFiles files, find_files(host, input, tag));
   out.tag = files.tag;
-  Opener opener(host, input, out);
+  Opener opener(host, input, out.opened);
   static const PartFiles kNone;
   uint64_t n = 1;
   for (uint64_t i = 0; i < n; ++i) {
     const auto it = files.parts.find(i);
-    const PartInput in{host,
-                       it == files.parts.end() ? kNone : it->second,
-                       i,
-                       files.parts.size() > 1 ? cat(" of ", part_name(i)) : "",
-                       files.folder,
-                       i % out.tensor_ranks == 0,
-                       i == 0 && files.parts.size() > 1};
+    const PartInput in{
+        it == files.parts.end() ? kNone : it->second,
+        i,
+        files.parts.size() > 1 || i > 0 || it == files.parts.end() ? cat(" of ", part_name(i)) : "",
+        files.folder,
+        i % out.tensor_ranks == 0,
+        i == 0 && files.parts.size() > 1};
     States& part = out.parts.emplace_back();
     XD_TRY(read_optimizers(in, opener, part));
     XD_TRY(read_models(in, opener, part, out.info));
@@ -250,8 +219,8 @@ Result<SavedJob> read_states(const Host& host, const Input& input, const std::st
     if (i > 0 && i < out.tensor_ranks) part.model.tied = out.parts[0].model.tied;
   }
   const auto read_layer = [&](const LayerFile& layer) {
-    return opener.read(layer.name, [&](auto& torch, auto&, uint32_t number) {
-      return read_layer_state(host, torch, number, layer.tensor_rank == 0);
+    return opener.read(layer.name, [&](const FileInput& file) {
+      return read_layer_state(file, layer.tensor_rank == 0);
     });
   };
   XD_TRY(add_layers(files.layers, read_layer, out));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "plugins/deepspeed/model_states.h"
+#include "plugins/deepspeed/opener.h"
 #include "plugins/reader_zero/optimizer_states.h"
 #include "plugins/reader_zero/universal_info.h"
 
@@ -22,8 +23,7 @@ struct States {
 
 struct SavedJob {
   std::string tag;
-  std::vector<manifest::File> files;  // Stored.file is an index of them
-  std::vector<Source> sources;
+  OpenFiles opened;
   // Model-parallel rank s * tensor_ranks + t has tensor-parallel rank t's shares of the layers of
   // pipeline stage s.
   std::vector<States> parts;

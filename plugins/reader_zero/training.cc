@@ -8,47 +8,10 @@ namespace crossdock::reader_zero {
 
 namespace {
 
-std::optional<int64_t> counter(const ModelStates& model, std::string_view key) {
-  for (const manifest::KeyValue& entry : model.metadata) {
-    const auto* n = entry.key == key ? entry.value.get<int64_t>() : nullptr;
-    if (n) return *n;
-  }
-  return std::nullopt;
-}
-
-// Steps of the optimizer; where it does not count them, those of the job.
-uint64_t steps_done(const Host& host, const States& states, bool warns) {
-  std::vector<uint64_t> steps;
+std::vector<uint64_t> counted_steps(const States& states) {
+  std::vector<uint64_t> out;
   for (const FlatGroup& group : states.optimizer[0].flat_groups) {
-    if (group.step) steps.push_back(*group.step);
-  }
-  if (steps.empty()) {
-    const int64_t done = counter(states.model, "global_steps").value_or(0),
-                  skipped = counter(states.model, "skipped_steps").value_or(0);
-    return static_cast<uint64_t>(std::max<int64_t>(done - std::min(done, skipped), 0));
-  }
-  const auto [least, most] = std::minmax_element(steps.begin(), steps.end());
-  if (warns && *least != *most)
-    host.log(XD_LOG_WARN, cat("the optimizer has done ", *least, " steps of one group and ", *most,
-                              " of another: the larger number is kept"));
-  return *most;
-}
-
-// The parameters of each of the optimizer's groups, which have a flat group each, with stage 3
-// perhaps several.
-std::vector<manifest::ParameterGroup> parameter_groups(const States& states,
-                                                       const TensorIndex& index) {
-  std::vector<OptimizerGroup> groups = states.optimizer[0].groups;
-  const size_t n_flat = states.model.groups.size();
-  if (groups.empty()) groups.push_back({n_flat, {}});  // the file does not tell
-  std::vector<manifest::ParameterGroup> out;
-  size_t flat = 0;
-  for (OptimizerGroup& group : groups) {
-    manifest::ParameterGroup& one = out.emplace_back();
-    one.hyper_parameters = std::move(group.hyper_parameters);
-    for (size_t i = 0; i < group.n_flat_groups && flat < n_flat; ++i, ++flat) {
-      for (const NamedShape& p : states.model.groups[flat]) one.tensors.push_back(index.at(p.name));
-    }
+    if (group.step) out.push_back(*group.step);
   }
   return out;
 }
@@ -75,9 +38,9 @@ void add_moment(const Groups& groups, const Groups::Moment& moment, size_t g,
 Result<void> add_training(const Host& host, const States& states, const Groups& groups,
                           const TensorIndex& index, Part& out, bool warns) {
   manifest::TrainingState& training = out.manifest.training;
-  training.step = steps_done(host, states, warns);
+  if (warns) training.step = steps_done(host, counted_steps(states), states.model);
   training.optimizer = states.optimizer[0].optimizer;
-  training.groups = parameter_groups(states, index);
+  training.groups = parameter_groups(states.optimizer[0].groups, states.model, index);
   std::vector<std::string> left_out;
   std::vector<std::vector<Groups::Moment>> of_group;
   std::vector<std::string> kinds;
@@ -103,20 +66,6 @@ Result<void> add_training(const Host& host, const States& states, const Groups& 
                               " have another number of elements than its parameters, and are left "
                               "out"));
   return {};
-}
-
-std::vector<manifest::KeyValue> metadata_of(const SavedJob& job,
-                                            const manifest::TrainingState& training) {
-  const States& states = job.parts[0];
-  std::vector<manifest::KeyValue> out;
-  if (!job.tag.empty()) out.push_back({"tag", {job.tag}});
-  out.push_back({"zero_stage", {static_cast<int64_t>(states.stage())}});
-  out.push_back({"dp_world_size", {static_cast<int64_t>(states.n_ranks())}});
-  out.insert(out.end(), states.model.metadata.begin(), states.model.metadata.end());
-  if (!training.optimizer.empty()) out.push_back({"optimizer", {training.optimizer}});
-  const manifest::Value& scaler = states.optimizer[0].loss_scaler;
-  if (scaler.get<manifest::ValueMap>()) out.push_back({"loss_scaler", scaler});
-  return out;
 }
 
 }  // namespace crossdock::reader_zero

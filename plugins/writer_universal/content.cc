@@ -79,6 +79,24 @@ Content step(const torch_write::Training& training) {
   return {std::move(p).finish(), {steps(training)}};
 }
 
+// Of a run in fp16, whose scale every stage takes from here; else the job's own stays.
+void put_loss_scaler(PickleWriter& p, const torch_write::Training& training) {
+  if (!torch_write::loss_scaler_value(training, "cur_scale")) return;
+  p.put("loss_scaler");
+  p.object(torch_write::kScalerModule, "DynamicLossScaler", [&] {
+    for (const char* name :
+         {"cur_scale", "dynamic", "cur_iter", "last_overflow_iter", "scale_factor", "scale_window",
+          "min_scale", "delayed_shift", "cur_hysteresis", "consecutive_hysteresis",
+          "raise_error_at_min_scale"}) {
+      if (const manifest::Value* value = torch_write::loss_scaler_value(training, name))
+        p.entry(name, [&] { torch_write::put_value(p, *value); });
+    }
+    p.put("dtype");
+    p.global("torch", "float16");
+  });
+  p.entry("dynamic_loss_scale", true);
+}
+
 Content optimizer_state(const manifest::Manifest& model, const torch_write::Training& training) {
   PickleWriter p;
   const auto put_group = [&](size_t i) {
@@ -100,6 +118,7 @@ Content optimizer_state(const manifest::Manifest& model, const torch_write::Trai
     p.entry("ds_version", torch_write::kDeepSpeedVersion);
     p.entry("zero_stage", 3);
     p.entry("partition_count", 1);
+    put_loss_scaler(p, training);
     p.entry("param_groups", [&] {  // stages 1 and 2
       p.list([&] {
         for (size_t i = 0; i < kParamGroups; ++i) put_group(i);

@@ -20,12 +20,13 @@ using torch_write::StorageSource;
 
 namespace {
 
-constexpr std::string_view kScalerModule = "deepspeed.runtime.fp16.loss_scaler";
+using torch_write::kScalerModule;
 
 bool is_dynamic(const Settings& s) { return s.dtype == DType::F16 && s.loss_scale.fixed == 0; }
 
-// Loading assigns the object as it is, and every backward() uses it.
-void put_loss_scaler(PickleWriter& p, const Settings& s) {
+// Loading assigns the object as it is, and every backward() uses it. A run that goes on keeps what
+// its scale has come to, and of how it changes what --ds-config does not say.
+void put_loss_scaler(PickleWriter& p, const Settings& s, const torch_write::Training& training) {
   const LossScale& scale = s.loss_scale;
   if (!is_dynamic(s)) {
     p.object(kScalerModule, "LossScaler", [&] {
@@ -34,18 +35,27 @@ void put_loss_scaler(PickleWriter& p, const Settings& s) {
     });
     return;
   }
+  const auto of_run = [&](const char* name, auto fallback) {
+    const manifest::Value* value = torch_write::loss_scaler_value(training, name);
+    p.entry(name, [&] { value ? torch_write::put_value(p, *value) : p.put(fallback); });
+  };
+  const auto of_config = [&](const char* name, auto value, auto unless_told) {
+    s.config || value != unless_told ? p.entry(name, value) : of_run(name, value);
+  };
+  constexpr LossScale kUnlessTold;
   p.object(kScalerModule, "DynamicLossScaler", [&] {
-    p.entry("cur_scale", int64_t{1} << scale.power);
+    of_run("cur_scale", int64_t{1} << scale.power);
     p.entry("dynamic", true);
-    p.entry("cur_iter", 0);
-    p.entry("last_overflow_iter", -1);
-    p.entry("scale_factor", 2.0);
-    p.entry("scale_window", scale.window);
-    p.entry("min_scale", scale.least);
-    p.entry("delayed_shift", scale.hysteresis);
-    p.entry("cur_hysteresis", scale.hysteresis);
-    p.entry("consecutive_hysteresis", scale.consecutive_hysteresis);
-    p.entry("raise_error_at_min_scale", true);
+    of_run("cur_iter", 0);
+    of_run("last_overflow_iter", -1);
+    of_config("scale_factor", 2.0, 2.0);
+    of_config("scale_window", scale.window, kUnlessTold.window);
+    of_config("min_scale", scale.least, kUnlessTold.least);
+    of_config("delayed_shift", scale.hysteresis, kUnlessTold.hysteresis);
+    of_run("cur_hysteresis", scale.hysteresis);
+    of_config("consecutive_hysteresis", scale.consecutive_hysteresis,
+              kUnlessTold.consecutive_hysteresis);
+    of_config("raise_error_at_min_scale", true, true);
     p.put("dtype");
     p.global("torch", "float16");
   });
@@ -138,7 +148,7 @@ Content optimizer_states(const Manifest& model, const Layout& layout, const Sett
       p.dict([&] {
         p.entry("zero_stage", 3);
         p.put("loss_scaler");
-        put_loss_scaler(p, settings);
+        put_loss_scaler(p, settings, training);
         p.entry("dynamic_loss_scale", is_dynamic(settings));
         p.entry("overflow", false);
         p.entry("partition_count", settings.world_size);

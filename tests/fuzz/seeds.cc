@@ -7,7 +7,7 @@
 #include "plugins/reader_dcp/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
 #include "plugins/reader_universal/recipes_for_test.h"
-#include "plugins/reader_zero/recipes_for_test.h"
+#include "plugins/reader_zero/parallel_recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
 #include "tests/fuzz/quantised_input.h"
 #include "tests/support/compose_rule.h"
@@ -97,9 +97,22 @@ std::vector<std::string> zero_checkpoints() {
   bf16.zero_stage = "";
   bf16.pads_master = true;
   const z::Stage3 first, second{1};
-  return {joined({}), joined(elastic), joined(bf16),
+  z::PartOf2 share{0, false}, stage{0, true};
+  share.info = z::plain_info();
+  const auto parts = [&](const z::PartOf2& one) {
+    z::PartOf2 other = one;
+    other.rank = 1;
+    return one.optimizer_file(true) + between + other.optimizer_file(true) + between +
+           one.model_file(true) + between + other.model_file(true) +
+           (one.is_pipeline ? between + one.layer_file(true) : "");
+  };
+  return {joined({}),
+          joined(elastic),
+          joined(bf16),
           first.optimizer_file(true) + between + second.optimizer_file(true) + between +
-              first.model_file(true)};
+              first.model_file(true),
+          parts(share),
+          parts(stage)};
 }
 
 // Pickles of the optimizer, the model and one parameter.

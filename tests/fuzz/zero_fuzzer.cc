@@ -1,6 +1,7 @@
-// Pickles as the files of a DeepSpeed checkpoint of two ranks: of their optimizer states, then of
-// the model states, which may be the same of both. Each gets the storages that it names. Read are
-// the last elements of every tensor.
+// Pickles as the files of a DeepSpeed checkpoint of two ranks, data-parallel ones and then
+// model-parallel ones: of their optimizer states, of the model states, which may be the same of
+// both, and of a pipeline's layer. Each gets the storages that it names. Read are the last elements
+// of every tensor.
 #include "plugins/reader_zero/checkpoint.h"
 #include "plugins/reader_zero/recipes_for_test.h"
 #include "plugins/torch/read/pickle.h"
@@ -27,25 +28,10 @@ std::string file_of(std::string_view pickle) {
   return recipe::zip(records);
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::string_view left(reinterpret_cast<const char*>(data), size);
-  std::vector<std::string> files;
-  for (const std::string_view between = reader_zero::recipe::kBetween; files.size() < 4;) {
-    const size_t end = std::min(left.find(between), left.size());
-    files.push_back(file_of(left.substr(0, end)));
-    if (end == left.size()) break;
-    left.remove_prefix(end + between.size());
-  }
-  if (files.size() < 3) return 0;
+void read(const std::map<std::string, std::string>& inputs) {
   test::MemoryHost host;
   host.budget = 256 << 20;
-  host.inputs = {{reader_zero::recipe::optimizer_name(0, ""), files[0]},
-                 {reader_zero::recipe::optimizer_name(1, ""), files[1]},
-                 {reader_zero::recipe::model_name(0, ""), files[2]},
-                 {reader_zero::recipe::model_name(1, ""), files.back()},
-                 {"mp_rank_00_model_states.pt", files[2]}};
+  host.inputs = {inputs.begin(), inputs.end()};
   const Host api = host.api();
   for (const auto weights : {reader_zero::Weights::kMaster, reader_zero::Weights::kModel}) {
     const auto checkpoint = reader_zero::open_checkpoint(api, Input(host.input()), "", weights);
@@ -55,10 +41,35 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const uint64_t count = std::min<uint64_t>(content.n_elems(), 64);
       std::vector<std::byte> out(count *
                                  manifest::info(checkpoint->manifest.tensors[i].dtype).bits / 8);
-      // What open() took lies inside the files.
-      if (!content.read(api, checkpoint->sources, content.n_elems() - count, out))
-        __builtin_trap();
+      // What open() took lies inside the files, and all storages hold the same values.
+      if (!content.read(api, checkpoint->sources, content.n_elems() - count, out)) __builtin_trap();
     }
   }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  std::string_view left(reinterpret_cast<const char*>(data), size);
+  std::vector<std::string> files;
+  for (const std::string_view between = reader_zero::recipe::kBetween; files.size() < 5;) {
+    const size_t end = std::min(left.find(between), left.size());
+    files.push_back(file_of(left.substr(0, end)));
+    if (end == left.size()) break;
+    left.remove_prefix(end + between.size());
+  }
+  if (files.size() < 3) return 0;
+  const std::string& second = files[std::min<size_t>(3, files.size() - 1)];
+  read({{reader_zero::recipe::optimizer_name(0, ""), files[0]},
+        {reader_zero::recipe::optimizer_name(1, ""), files[1]},
+        {reader_zero::recipe::model_name(0, ""), files[2]},
+        {reader_zero::recipe::model_name(1, ""), second},
+        {"mp_rank_00_model_states.pt", files[2]}});
+  read({{"zero_pp_rank_0_mp_rank_00_optim_states.pt", files[0]},
+        {"zero_pp_rank_0_mp_rank_01_optim_states.pt", files[1]},
+        {"mp_rank_00_model_states.pt", files[2]},
+        {"mp_rank_01_model_states.pt", second},
+        {"layer_00-model_states.pt", files.back()},
+        {"layer_02-model_states.pt", files.back()}});
   return 0;
 }

@@ -25,7 +25,6 @@ AT_WORLD = {
 }
 EVERY = [pytest.param(world, c, id=f"world{world}-{c['name']}") for world, cases in AT_WORLD.items() for c in cases if "hf" not in c]
 OF_STAGES_1_2 = [p for p in EVERY if p.values[1]["stage"] < 3]
-KINDS = {"fp32": "", "exp_avg": "exp_avg/", "exp_avg_sq": "exp_avg_sq/"}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def facts(m):
     names = [t["name"] for t in m["tensors"]]
     training = m["training"]
     return {"metadata": {e["key"]: plain(e["value"]) for e in m["source"]["metadata"]},
-            "step": int(training.get("step", 0)), "optimizer": training["optimizer"],
+            "step": int(training.get("step", 0)), "optimizer": training.get("optimizer", ""),
             "groups": [([names[int(i)] for i in g["tensors"]], {e["key"]: plain(e["value"]) for e in g.get("hyper_parameters", [])}) for g in training["groups"]],
             "moments": {(e["kind"], names[int(e.get("parameter", 0))], names[int(e["state"])]) for e in training["moments"]},
             "module": [(e["name"], names[int(e.get("tensor", 0))]) for e in m["module"]],
@@ -138,6 +137,23 @@ def test_the_training_state(crossdock, saved, tmp_path, world, case):
     assert ours["metadata"].get("client_state") == case.get("client")
 
 
+def test_as_older_versions_leave_it(crossdock, saved, tmp_path):
+    """DeepSpeed 0.14.0 keeps no groups, no step.pt, and nothing of what does not train."""
+    folder = shutil.copytree(saved(2, "s2")[0], tmp_path / "old")
+    before = facts(manifest_of(crossdock, folder, tmp_path)), {n: t["digest"] for n, t in inspected(crossdock, folder).items()}
+    state = folder / "global_step3/zero/optimizer_state.pt"
+    torch.save({k: v for k, v in torch.load(state, weights_only=False).items() if k != "param_groups"}, state)
+    for step in folder.glob("*/zero/*/step.pt"):
+        step.unlink()
+    for parameter in [f.parent for f in folder.glob("*/zero/*/fp32.pt")]:
+        if len(list(parameter.iterdir())) == 1:
+            shutil.rmtree(parameter)
+    after = facts(manifest_of(crossdock, folder, tmp_path))
+    assert {n: t["digest"] for n, t in inspected(crossdock, folder).items()} == before[1]
+    assert after["step"] == 3 and [names for names, _ in after["groups"]] == [names for names, _ in before[0]["groups"]]
+    assert after["optimizer"] == "" and all(after[k] == before[0][k] for k in ("moments", "module", "tensors", "tied"))
+
+
 def test_a_model_of_transformers(crossdock, saved, source, tmp_path):
     from transformers import AutoModelForCausalLM
     for name, recipe in ("llama", TIED), ("llama2", PLAIN):
@@ -152,7 +168,28 @@ def test_a_model_of_transformers(crossdock, saved, source, tmp_path):
         assert all(same_bits(value.detach(), expected[parameter]) for parameter, value in model.named_parameters())
 
 
-# ---- what joins tensor-parallel parts
+# ---- tensor-parallel parts, which DeepSpeed has joined
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_autotp(crossdock, torchrun, python_job, tmp_path, stage):
+    """Of a job that two ranks shared tensor by tensor: the whole ones, near those that it began with."""
+    torchrun(2, HERE / "autotp_job.py", stage, tmp_path / "native")
+    (tmp_path / "universal.json").write_text(json.dumps([[str(tmp_path / "native"), str(tmp_path / "universal")]]))
+    python_job(sys.executable, HERE / "universal_job.py", tmp_path / "universal.json")
+    weights, begun = converted(crossdock, tmp_path / "universal", tmp_path / "out"), torch.load(tmp_path / "native/begun.pt")
+    files = files_of(tmp_path / "universal")
+    assert set(weights) == set(begun) == set(files)
+    for name, tensor in weights.items():
+        assert same_bits(tensor, files[name]["fp32"]) and tensor.shape == begun[name].shape, name
+        change = (tensor - begun[name]).abs().max()
+        assert 0 < change < 2.1e-3, name  # of two steps of Adam at 1e-3
+    tensors = inspected(crossdock, tmp_path / "universal")
+    for name, states in files.items():
+        assert all(tensors[f"{kind}/{name}"]["digest"] == sha256(states[kind]) for kind in ("exp_avg", "exp_avg_sq")), name
+    m = manifest_of(crossdock, tmp_path / "universal", tmp_path)
+    assert m["training"]["step"] == "2" and facts_of_metadata(m)["mp_world_size"] == 2
+    assert facts_of_metadata(m)["universal_checkpoint_info"]["parameter_with_row_parallelism_patterns"]
+
 
 JOINED = {  # full tensor, patterns of universal_checkpoint_info, how a rank's part is cut
     "embed.weight": (torch.arange(10 * 4.).reshape(10, 4), "vocabulary_parameter_patterns", lambda t: torch.nn.functional.pad(t, (0, 0, 0, 2)).chunk(2)),

@@ -68,6 +68,21 @@ void put_scheduler_state(PickleWriter& p, const Training& training) {
   });
 }
 
+const Value* loss_scaler_value(const Training& training, std::string_view name) {
+  const Value* scaler = training.has_begun() ? training.fact("loss_scaler") : nullptr;
+  const auto* map = scaler ? scaler->get<manifest::ValueMap>() : nullptr;
+  if (!map) return nullptr;
+  const auto find = [&](std::string_view key) -> const Value* {
+    const auto it = std::find_if(map->entries.begin(), map->entries.end(),
+                                 [&](const manifest::KeyValue& e) { return e.key == key; });
+    return it == map->entries.end() ? nullptr : &it->value;
+  };
+  const Value* dynamic = find("dynamic");
+  if (!dynamic || !dynamic->get<bool>() || !*dynamic->get<bool>()) return nullptr;
+  const Value* out = find(name);
+  return out && (out->get<bool>() || out->get<int64_t>() || out->get<double>()) ? out : nullptr;
+}
+
 void put_counters(PickleWriter& p, const Training& training) {
   for (const char* key : {"skipped_steps", "global_steps", "global_samples"})
     p.entry(key, training.has_begun() ? training.count(key) : int64_t{0});

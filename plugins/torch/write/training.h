@@ -48,6 +48,11 @@ void put_client_state(PickleWriter& p, const Training& training);
 // The value of "lr_scheduler": the source's, or empty enough for every scheduler of a run that has
 // not begun.
 void put_scheduler_state(PickleWriter& p, const Training& training);
+// What the source's loss scaler has under this name: a number, or whether something holds. nullptr:
+// nothing, or the scaler is not dynamic.
+const manifest::Value* loss_scaler_value(const Training& training, std::string_view name);
+inline constexpr std::string_view kScalerModule = "deepspeed.runtime.fp16.loss_scaler";
+
 // Entries of a group's hyper-parameters.
 void put_hyper_parameters(PickleWriter& p, const manifest::ParameterGroup& group);
 
