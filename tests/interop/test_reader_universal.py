@@ -395,6 +395,15 @@ def manifest_source(crossdock, folder, tmp_path, reader="auto"):
     return json.loads((tmp_path / "m.json").read_text())["source"]["format"]
 
 
+def test_another_folder_of_it(crossdock, copy):
+    folder, files = copy(2, "s2")
+    for near in files / "zero", folder.parent:
+        error = refusal(crossdock, near) if near != folder.parent else crossdock("inspect", near, code=1).stderr
+        assert "a DeepSpeed Universal checkpoint further below or around it: name the folder that holds its file `latest_universal`" in error
+    error = refusal(crossdock, files / "mp_rank_00_model_states.pt", "--from", "universal")
+    assert "expected the folder of a universal checkpoint, found the file \"mp_rank_00_model_states.pt\"" in error
+
+
 @pytest.mark.parametrize("name", ["s2", "s3"])
 def test_missing_files(crossdock, copy, name):
     folder, files = copy(2, name)
