@@ -44,7 +44,7 @@ Result<std::string> read_tag(const Host& host, const Input& input, const std::st
   tag.erase(0, tag.find_first_not_of(kSpace));
   if (!common::is_portable_name(tag))
     return corrupt(cat(file, ": expected a folder's name, found ", common::in_quotes(tag),
-                       ": --tag TAG names the folder"));
+                       ": --from-tag TAG names the folder"));
   return tag;
 }
 

@@ -173,6 +173,25 @@ Result<std::vector<std::vector<NamedShape>>> groups_of(const Dict& root) {
   return out;
 }
 
+// Of the job's own weights. DeepSpeed takes "bfloat16" for "bf16" too (0.19.8, runtime/config.py);
+// where neither is on they are fp32. A config that was given as a file's path tells nothing.
+manifest::DType dtype_of(const Dict& root) {
+  const Value* config = root.find("ds_config");
+  if (!config || config->kind != Kind::kDict) return manifest::DType::UNSPECIFIED;
+  const auto is_on = [&](const char* key) {
+    const Value* part = root.pickle().find(*config, key);
+    if (!part || part->kind != Kind::kDict) return false;
+    const Value* enabled = root.pickle().find(*part, "enabled");
+    return enabled && enabled->kind == Kind::kBool && enabled->data != 0;
+  };
+  if (is_on("bf16") || is_on("bfloat16")) return manifest::DType::BF16;
+  return is_on("fp16") ? manifest::DType::F16 : manifest::DType::F32;
+}
+
+const char* name_of(manifest::DType dtype) {
+  return dtype == manifest::DType::BF16 ? "bf16" : dtype == manifest::DType::F16 ? "fp16" : "fp32";
+}
+
 void add_counters(const Dict& root, PlainData& plain, std::vector<manifest::KeyValue>& out) {
   for (const char* key : {"mp_world_size", "global_steps", "global_samples", "skipped_steps",
                           "ds_version", "lr_scheduler"}) {
@@ -241,6 +260,9 @@ Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, 
     XD_TRY_SET(out.buffer_names, texts_of(root, "buffer_names"));
   }
   XD_TRY_SET(out.tied, tied_of(root));
+  out.dtype = dtype_of(root);
+  if (out.dtype != manifest::DType::UNSPECIFIED)
+    out.metadata.push_back({"dtype", {std::string(name_of(out.dtype))}});
   PlainData plain(torch.pickle());
   add_counters(root, plain, out.metadata);
   if (layout == Layout::kUniversal) XD_TRY(add_universal_info(root, plain, out));

@@ -39,6 +39,8 @@ struct ModelStates {
   std::vector<std::string> buffer_names;
   std::vector<std::pair<std::string, std::string>> tied;  // the other name, the kept one
   RankStates rank;
+  manifest::DType dtype =
+      manifest::DType::UNSPECIFIED;  // of the job's weights, where ds_config tells
   std::optional<uint64_t> mp_world_size, original_vocab_size;
   std::optional<uint64_t> pipeline_stages, tensor_ranks;  // checkpoint_parallel_dimensions
   std::vector<manifest::KeyValue> metadata;               // counters, scheduler, client_state

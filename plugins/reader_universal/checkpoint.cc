@@ -2,6 +2,7 @@
 
 #include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
+#include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_universal/parameters.h"
 #include "plugins/reader_universal/training.h"
 
@@ -23,6 +24,7 @@ class Assembly {
         names_(names),
         weights_(weights),
         parameters_(files, states.model, opener),
+        out_(out),
         tensors_(out) {}
 
   Result<void> add_all() {
@@ -92,15 +94,13 @@ class Assembly {
 
   Result<void> add_trained(const Name& name) {
     XD_TRY_SET(Parameter parameter, parameters_.read(name.name, name.shape));
-    if (weights_ == Weights::kModel) {
-      if (states_.has_rank_models || !name.in_module)
-        return invalid(
-            "--weights model: expected the job's own copy of the weights in the checkpoint, found "
-            "none: only what ds_to_universal.py makes of ZeRO stages 1 and 2 has one, so leave the "
-            "flag out");
+    const bool has_copy = !states_.has_rank_models && name.in_module;
+    if (weights_ == Weights::kModel && has_copy) {
       XD_TRY(tensors_.add_copy(name));
     } else {
       tensors_.add_stored(name, parameter.master);
+      if (weights_ == Weights::kModel)
+        XD_TRY(deepspeed::round_weight(states_.model, out_.manifest.tensors.back()));
     }
     keep(name.name, parameter);
     return {};
@@ -134,6 +134,7 @@ class Assembly {
   const Names& names_;
   const Weights weights_;
   ParameterReader parameters_;
+  Checkpoint& out_;
   Tensors tensors_;
   std::vector<Kept> kept_;
   manifest::ValueMap layouts_;  // by parameter

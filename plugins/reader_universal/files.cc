@@ -28,8 +28,8 @@ class TagChoice {
     if (folders_.contains("")) return std::string();
     if (!given.empty()) {
       if (!common::is_portable_name(given))
-        return invalid(cat("--tag: expected a folder's name, found ", in_quotes(given)));
-      return check(given, "--tag");
+        return invalid(cat("--from-tag: expected a folder's name, found ", in_quotes(given)));
+      return check(given, "--from-tag");
     }
     if (is_there(kLatest[0])) {
       XD_TRY_SET(const std::string tag, deepspeed::read_tag(host_, input_, kLatest[0]));
@@ -47,7 +47,7 @@ class TagChoice {
     return invalid(
         cat("expected the file `latest_universal`, which says which checkpoint is meant, found "
             "none and several checkpoints (",
-            deepspeed::listed_tags(folders_), "): --tag TAG chooses one"));
+            deepspeed::listed_tags(folders_), "): --from-tag TAG chooses one"));
   }
 
  private:
@@ -62,7 +62,7 @@ class TagChoice {
                      " names, found ",
                      folders_.empty() ? "none in any folder"
                                       : cat("one in ", deepspeed::listed_tags(folders_),
-                                            ": --tag TAG chooses one"))};
+                                            ": --from-tag TAG chooses one"))};
   }
 
   const Host& host_;

@@ -5,6 +5,7 @@
 // file. What open() made is immutable, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
+#include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_universal/checkpoint.h"
 #include "plugins/reader_universal/files.h"
 
@@ -23,7 +24,7 @@ class UniversalReader : public Reader {
     auto out = std::make_unique<UniversalReader>();
     XD_TRY_SET(
         out->checkpoint_,
-        open_checkpoint(host, input, options.text("tag"),
+        open_checkpoint(host, input, options.text("from-tag"),
                         options.text("weights") == "model" ? Weights::kModel : Weights::kMaster));
     const auto names = input.names(host);
     Manifest& m = out->checkpoint_.manifest;
@@ -40,7 +41,12 @@ class UniversalReader : public Reader {
         [&](const manifest::Tensor& t) -> Result<void> {
           const common::Segments& segments = checkpoint_.segments[range.tensor];
           XD_TRY(common::check_dense(range, t.dtype, segments.n_elems(), out));
-          return segments.read(host, checkpoint_.sources, range.begin, out);
+          const auto read = [&](uint64_t begin, std::span<std::byte> to) {
+            return segments.read(host, checkpoint_.sources, begin, to);
+          };
+          const bool is_rounded = segments.elem_bytes() != manifest::info(t.dtype).bits / 8;
+          return is_rounded ? deepspeed::read_rounded(t.dtype, range.begin, out, read)
+                            : read(range.begin, out);
         });
   }
 
@@ -52,11 +58,12 @@ constexpr xd_option_desc option(const char* name, const char* type, const char* 
                                 const char* help) {
   return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
 }
-constexpr xd_option_desc kTag = option(
-    "tag", "string", "", "which checkpoint of the folder; without it what `latest_universal` says");
+constexpr xd_option_desc kTag =
+    option("from-tag", "string", "",
+           "which checkpoint of the folder; without it what `latest_universal` says");
 constexpr xd_option_desc kWeights =
     option("weights", "enum:master|model", "master",
-           "master: the fp32 weights; model: the job's own copy of them (of stages 1, 2)");
+           "master: the optimizer's fp32 weights; model: the job's own, in its type");
 constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, nullptr};
 constexpr const char* kFormats[] = {"universal", nullptr};
 constexpr const char* kPatterns[] = {"*_model_states.pt", nullptr};

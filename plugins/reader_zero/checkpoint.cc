@@ -1,5 +1,6 @@
 #include "plugins/reader_zero/checkpoint.h"
 
+#include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_zero/training.h"
 
 namespace crossdock::reader_zero {
@@ -25,6 +26,11 @@ Result<Merged> open_checkpoint(const Host& host, const Input& input, const std::
     parts.push_back(std::move(*part));
   }
   XD_TRY_SET(Merged out, merge(job, std::move(parts)));
+  for (manifest::Tensor& t : out.manifest.tensors) {
+    const bool is_master = job.stage() == 3 && t.train == manifest::Training::kTrainable;
+    if (weights == Weights::kModel && is_master)
+      XD_TRY(deepspeed::round_weight(job.parts[0].model, t));
+  }
   out.manifest.source.format = "zero";
   out.manifest.source.metadata = metadata_of(facts_of(job), job.parts[0].model);
   out.manifest.source.files = std::move(job.opened.files);

@@ -108,13 +108,13 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
     return Error{XD_NOT_FOUND,
                  cat("expected the folder ", in_quotes(tag), by, ", found ",
                      folders.empty() ? "no folder with optimizer states" : listed_tags(folders),
-                     folders.empty() ? "" : ": --tag TAG chooses one")};
+                     folders.empty() ? "" : ": --from-tag TAG chooses one")};
   };
   if (folders.contains("")) return std::string();
   if (!given.empty()) {
     if (!common::is_portable_name(given))
-      return invalid(cat("--tag: expected a folder's name, found ", in_quotes(given)));
-    return check(given, " that --tag names");
+      return invalid(cat("--from-tag: expected a folder's name, found ", in_quotes(given)));
+    return check(given, " that --from-tag names");
   }
   if (has_latest(names)) {
     XD_TRY_SET(const std::string tag, deepspeed::read_tag(host, input, std::string(kLatest)));
@@ -129,7 +129,7 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
   return invalid(
       cat("expected the file `latest`, which says which checkpoint is meant, found none "
           "and several checkpoints (",
-          listed_tags(folders), "): --tag TAG chooses one"));
+          listed_tags(folders), "): --from-tag TAG chooses one"));
 }
 
 Result<void> refuse(const Part& part, std::string_view name) {

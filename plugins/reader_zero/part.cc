@@ -52,7 +52,7 @@ class Assembly {
   }
 
   Result<void> add_parameter(const Name& name) {
-    if (weights_ == Weights::kModel) return tensors_.add_copy(name);
+    if (weights_ == Weights::kModel && states_.stage() < 3) return tensors_.add_copy(name);
     if (name.origin == Origin::kTrained) {
       const manifest::DType dtype = states_.optimizer[0].flat_groups[name.group].master.dtype;
       tensors_.add(name, dtype, name.shape->shape, groups_.master(name.group, name.index));
@@ -75,10 +75,6 @@ class Assembly {
 Result<Part> open_part(const Host& host, const SavedJob& job, size_t number, Weights weights,
                        bool warns) {
   const States& states = job.parts[number];
-  if (weights == Weights::kModel && states.stage() == 3)
-    return invalid(
-        "--weights model: expected the job's own copy of the weights in the checkpoint, found "
-        "none: ZeRO stage 3 saves the fp32 weights alone, so leave the flag out");
   XD_TRY_SET(const Groups groups, Groups::make(states, job.opened.files));
   XD_TRY_SET(const Names names, Names::make(states.model, states.stage()));
   Part out;

@@ -6,6 +6,7 @@
 // reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
+#include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_zero/checkpoint.h"
 #include "plugins/reader_zero/files.h"
 
@@ -24,7 +25,7 @@ class ZeroReader : public Reader {
     auto out = std::make_unique<ZeroReader>();
     XD_TRY_SET(
         out->checkpoint_,
-        open_checkpoint(host, input, options.text("tag"),
+        open_checkpoint(host, input, options.text("from-tag"),
                         options.text("weights") == "model" ? Weights::kModel : Weights::kMaster));
     const auto names = input.names(host);
     Manifest& m = out->checkpoint_.manifest;
@@ -41,7 +42,12 @@ class ZeroReader : public Reader {
         [&](const manifest::Tensor& t) -> Result<void> {
           const Content& content = checkpoint_.contents[range.tensor];
           XD_TRY(common::check_dense(range, t.dtype, content.n_elems(), out));
-          return content.read(host, checkpoint_.sources, range.begin, out);
+          const auto read = [&](uint64_t begin, std::span<std::byte> to) {
+            return content.read(host, checkpoint_.sources, begin, to);
+          };
+          const bool is_rounded = content.elem_bytes() != manifest::info(t.dtype).bits / 8;
+          return is_rounded ? deepspeed::read_rounded(t.dtype, range.begin, out, read)
+                            : read(range.begin, out);
         });
   }
 
@@ -53,11 +59,11 @@ constexpr xd_option_desc option(const char* name, const char* type, const char* 
                                 const char* help) {
   return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
 }
-constexpr xd_option_desc kTag =
-    option("tag", "string", "", "which checkpoint of the folder; without it what `latest` says");
+constexpr xd_option_desc kTag = option(
+    "from-tag", "string", "", "which checkpoint of the folder; without it what `latest` says");
 constexpr xd_option_desc kWeights =
     option("weights", "enum:master|model", "master",
-           "master: the optimizer's fp32 weights; model: the job's own copy of them (stages 1, 2)");
+           "master: the optimizer's fp32 weights; model: the job's own, in its type");
 constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, nullptr};
 constexpr const char* kFormats[] = {"zero", nullptr};
 constexpr const char* kPatterns[] = {"*_optim_states.pt", "*_model_states.pt", nullptr};

@@ -180,6 +180,26 @@ TEST_CASE("zero: ranges go over the ends of ranks") {
   CHECK_FALSE((*reader)->read(dense_range(99, 0, 0), 0));
 }
 
+TEST_CASE("zero: stage 3, the job's own weights are masters in its type") {
+  const auto with_config = [](test::MemoryHost& host, const std::string& config) {
+    put_stage3(host, [&](Stage3& r) { r.config = config; });
+  };
+  test::MemoryHost host;
+  with_config(host, dict({text("bf16"), dict({text("enabled"), "\x88"})}));
+  const auto reader = open(host, {{"weights", "model"}});
+  REQUIRE(reader);
+  const auto& m = (*reader)->manifest;
+  CHECK(*metadata(m, "dtype") == manifest::Value{std::string("bf16")});
+  for (const char* name : {"a.weight", "b", "tied"})
+    CHECK(find(m, name).dtype == manifest::DType::BF16);
+  CHECK(find(m, "exp_avg/b").dtype == manifest::DType::F32);
+  test::MemoryHost silent;
+  with_config(silent, "N");
+  CHECK(outcome(silent) == "read");
+  CHECK(has(outcome(silent, {{"weights", "model"}}),
+            "--weights model: expected a ds_config in the checkpoint"));
+}
+
 TEST_CASE("zero: stage 2, masters or the job's own copy") {
   test::MemoryHost host;
   put_stage12(host);
@@ -267,25 +287,28 @@ TEST_CASE("zero: which checkpoint of a folder") {
   test::MemoryHost host;
   put_stage3(host);
   CHECK(outcome(host) == "read");
-  CHECK(outcome(host, {{"tag", "step7"}}) == "read");
-  CHECK(outcome(host, {{"tag", "step8"}}) ==
-        "expected the folder \"step8\" that --tag names, found step7: --tag TAG chooses one");
-  CHECK(outcome(host, {{"tag", "../x"}}) == "--tag: expected a folder's name, found \"../x\"");
+  CHECK(outcome(host, {{"from-tag", "step7"}}) == "read");
+  CHECK(outcome(host, {{"from-tag", "step8"}}) ==
+        "expected the folder \"step8\" that --from-tag names, found step7: --from-tag TAG chooses "
+        "one");
+  CHECK(outcome(host, {{"from-tag", "../x"}}) ==
+        "--from-tag: expected a folder's name, found \"../x\"");
   host.inputs["latest"] = " step7\n";
   CHECK(outcome(host) == "read");
   host.inputs["latest"] = "/etc";
   CHECK(has(outcome(host), "latest: expected a folder's name, found \"/etc\""));
   host.inputs["latest"] = "step8";
-  CHECK(outcome(host) ==
-        "expected the folder \"step8\" that `latest` names, found step7: --tag TAG chooses one");
+  CHECK(
+      outcome(host) ==
+      "expected the folder \"step8\" that `latest` names, found step7: --from-tag TAG chooses one");
   host.inputs.erase("latest");
   CHECK(outcome(host) == "read");  // the only one
   host.inputs[optimizer_name(0, "step9/")] = host.inputs[optimizer_name(0)];
   CHECK(outcome(host) ==
         "expected the file `latest`, which says which checkpoint is meant, found none and several "
-        "checkpoints (step7, step9): --tag TAG chooses one");
-  CHECK(outcome(host, {{"tag", "step7"}}) == "read");
-  CHECK(has(outcome(host, {{"tag", "step9"}}),
+        "checkpoints (step7, step9): --from-tag TAG chooses one");
+  CHECK(outcome(host, {{"from-tag", "step7"}}) == "read");
+  CHECK(has(outcome(host, {{"from-tag", "step9"}}),
             "expected the optimizer states of 2 ranks, found none of rank 1"));
   host.named = optimizer_name(0);
   CHECK(has(outcome(host), "expected the folder of a DeepSpeed checkpoint, found the file"));
@@ -298,7 +321,7 @@ TEST_CASE("zero: the folder of one checkpoint as SRC") {
     if (name != "latest") host.inputs[name.substr(6)] = bytes;
   }
   host.inputs["deeper/" + optimizer_name(0, "")] = "not looked at";
-  const auto reader = open(host, {{"tag", "for-a-writer"}});
+  const auto reader = open(host, {{"from-tag", "for-a-writer"}});
   REQUIRE(reader);
   CHECK(values_of(**reader).at("b") == elements('b', 0, 5));
   CHECK_FALSE(metadata((*reader)->manifest, "tag"));

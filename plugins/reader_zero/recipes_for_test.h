@@ -17,6 +17,7 @@ struct Stage3 {
   std::string master = {}, exp_avg = {};  // other bytes
   std::string param_shapes = {}, states = {}, module = {};
   std::string group = {};  // keys and values of the optimizer's group
+  std::string config = dict({});
 
   std::string flat(char a, char b) const {
     return rank == 0 ? elements(a, 0, 3) + elements(b, 0, 3)
@@ -83,7 +84,7 @@ struct Stage3 {
                            text("mp_world_size"),
                            number(1),
                            text("ds_config"),
-                           dict({}),
+                           config,
                            text("ds_version"),
                            text("0.19.8"),
                            text("epoch"),

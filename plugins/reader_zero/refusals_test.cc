@@ -166,11 +166,6 @@ TEST_CASE("zero: parts that are not read") {
             "mp_rank_03"));
   CHECK(has(more(text("ds_autoep_layers") + list({dict({})})), "found one of AutoEP"));
   CHECK(more(text("ds_autoep_layers") + "N") == "read");
-  test::MemoryHost host;
-  put_stage3(host);
-  CHECK(has(outcome(host, {{"weights", "model"}}),
-            "--weights model: expected the job's own copy of the weights in the checkpoint, found "
-            "none: ZeRO stage 3 saves the fp32 weights alone"));
 }
 
 TEST_CASE("zero: sizes and numbers that no checkpoint has") {

@@ -24,7 +24,6 @@ AT_WORLD = {
     3: [case("s1", 1), case("s2", 2, groups=2), case("s3", 3, frozen=["blocks.1"])],
 }
 EVERY = [pytest.param(world, c, id=f"world{world}-{c['name']}") for world, cases in AT_WORLD.items() for c in cases if "hf" not in c]
-OF_STAGES_1_2 = [p for p in EVERY if p.values[1]["stage"] < 3]
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +84,13 @@ def test_weights(crossdock, saved, tmp_path, world, case):
         assert all(same_bits(weights[name], t) for name, t in expected.items() if name in weights and name not in BUFFERS)
 
 
-@pytest.mark.parametrize("world, case", OF_STAGES_1_2)
+@pytest.mark.parametrize("world, case", EVERY)
 def test_the_jobs_own_copy(crossdock, saved, tmp_path, world, case):
     folder, _, truth = saved(world, case["name"])
     weights = converted(crossdock, folder, tmp_path / "out", "--weights", "model")
     assert set(weights) == set(ORDER) - tied_names(case) | BUFFERS
     for name, tensor in weights.items():
         assert same_bits(tensor, (truth["buffers"] if name in BUFFERS else truth["model"])[name]), name
-
-
-def test_stage_3_has_masters_only(crossdock, saved, tmp_path):
-    error = crossdock("convert", saved(2, "s3")[0], tmp_path / "out", "--to", "safetensors", "--weights", "model", code=1).stderr
-    assert "--weights model: expected the job's own copy" in error
 
 
 @pytest.mark.parametrize("world, case", EVERY)
@@ -361,13 +355,13 @@ def test_tags(crossdock, copy):
     digests = inspected(crossdock, folder)
     assert {n: t["digest"] for n, t in inspected(crossdock, files).items()} == {n: t["digest"] for n, t in digests.items()}
     shutil.copytree(copy(2, "s1")[1], folder / "second")
-    assert inspected(crossdock, folder) == digests == inspected(crossdock, folder, "--tag", "global_step3")
-    assert set(inspected(crossdock, folder, "--tag", "second")) > set(digests)
-    assert "in the folder \"third\" that --tag names, found one in global_step3, second" in refusal(crossdock, folder, "--tag", "third")
+    assert inspected(crossdock, folder) == digests == inspected(crossdock, folder, "--from-tag", "global_step3")
+    assert set(inspected(crossdock, folder, "--from-tag", "second")) > set(digests)
+    assert "in the folder \"third\" that --from-tag names, found one in global_step3, second" in refusal(crossdock, folder, "--from-tag", "third")
     (folder / "latest_universal").write_text("third")
     assert "in the folder \"third\" that `latest_universal` names, found one in global_step3, second" in refusal(crossdock, folder)
     (folder / "latest_universal").unlink()
-    assert "several checkpoints (global_step3, second): --tag TAG chooses one" in refusal(crossdock, folder)
+    assert "several checkpoints (global_step3, second): --from-tag TAG chooses one" in refusal(crossdock, folder)
     (folder / "latest").write_text("global_step3")
     assert inspected(crossdock, folder) == digests
 

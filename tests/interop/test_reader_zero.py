@@ -40,7 +40,6 @@ AT_WORLD = {
     8: [case("s2", 2, groups=2), case("s3", 3, groups=2, sub_group=40, frozen=["blocks.1"])],
 }
 EVERY = [pytest.param(world, c, id=f"world{world}-{c['name']}") for world, cases in AT_WORLD.items() for c in cases]
-OF_STAGES_1_2 = [p for p in EVERY if p.values[1]["stage"] < 3]
 TIED = Source(tied=True, sharded=False, dtype="bf16")
 
 
@@ -143,7 +142,7 @@ def test_weights(crossdock, saved, tmp_path, world, case):
             assert torch.equal(weights[name].to(tensor.dtype), tensor), name
 
 
-@pytest.mark.parametrize("world, case", OF_STAGES_1_2)
+@pytest.mark.parametrize("world, case", EVERY)
 def test_the_jobs_own_copy(crossdock, saved, tmp_path, world, case):
     folder, truth = saved(world, case)
     crossdock("convert", folder, tmp_path / "out", "--to", "safetensors", "--weights", "model", "--no-sync")
@@ -151,12 +150,6 @@ def test_the_jobs_own_copy(crossdock, saved, tmp_path, world, case):
     assert set(weights) == set(ORDER) - tied_names(case) - lost_names(case) | BUFFERS
     for name, tensor in weights.items():
         assert same_bits(tensor, (truth["buffers"] if name in BUFFERS else truth["model"])[name]), name
-
-
-def test_stage_3_has_masters_only(crossdock, saved, tmp_path):
-    folder, _ = saved(2, "s3")
-    error = crossdock("convert", folder, tmp_path / "out", "--to", "safetensors", "--weights", "model", code=1).stderr
-    assert "--weights model: expected the job's own copy" in error and "stage 3 saves the fp32 weights alone" in error
 
 
 # ---- the state of the training
@@ -354,12 +347,12 @@ def test_tags(crossdock, copy, saved):
     other = saved(2, "s1-fp32")[0] / "global_step3"
     shutil.copytree(other, folder / "second")
     assert inspected(crossdock, folder) == digests
-    assert inspected(crossdock, folder, "--tag", "global_step3") == digests
-    assert inspected(crossdock, folder, "--tag", "second")["gain"]["digest"] == inspected(crossdock, other)["gain"]["digest"]
+    assert inspected(crossdock, folder, "--from-tag", "global_step3") == digests
+    assert inspected(crossdock, folder, "--from-tag", "second")["gain"]["digest"] == inspected(crossdock, other)["gain"]["digest"]
     (folder / "latest").write_text("third")
     assert "expected the folder \"third\" that `latest` names, found global_step3, second" in refusal(crossdock, folder)
     (folder / "latest").unlink()
-    assert "several checkpoints (global_step3, second): --tag TAG chooses one" in refusal(crossdock, folder)
+    assert "several checkpoints (global_step3, second): --from-tag TAG chooses one" in refusal(crossdock, folder)
     shutil.rmtree(folder / "second")
     assert inspected(crossdock, folder) == digests
 
