@@ -311,6 +311,26 @@ def test_there_and_back(crossdock, source, tmp_path, recipe):
     assert set(compact) == kept and all(same_bits(compact[n], expected[n]) for n in kept)
 
 
+@pytest.mark.parametrize("recipe", [PLAIN, TIED], ids=str)
+def test_shards_of_it_are_those_of_the_source(crossdock, source, tmp_path, recipe):
+    """ZeRO-3 knows parameters by their order alone: crossdock's folder may have a file's, which must not be taken for the module's."""
+    crossdock("convert", source(recipe), tmp_path / "universal", "--to", "universal", "--no-sync")
+    shards = ["--to", "zero3", "--world-size", 2, "--lr", 1e-3, "--weight-decay", 0.01, "--no-sync"]
+    crossdock("convert", source(recipe), tmp_path / "direct", *shards)
+    crossdock("convert", tmp_path / "universal", tmp_path / "after", *shards)
+    files = sorted((tmp_path / "direct/global_step0").iterdir())
+    assert len(files) == 4
+    for file in files:
+        direct, after = (torch.load(tmp_path / which / "global_step0" / file.name, weights_only=False) for which in ("direct", "after"))
+        if "model" in file.name:
+            assert [list(g.items()) for g in after["param_shapes"]] == [list(g.items()) for g in direct["param_shapes"]]
+            assert after["shared_params"] == direct["shared_params"]
+        else:
+            direct, after = direct["optimizer_state_dict"], after["optimizer_state_dict"]
+            assert all(same_bits(a, d) for a, d in zip(after["fp32_flat_groups"], direct["fp32_flat_groups"], strict=True))
+            assert after["optimizer_state_dict"]["param_groups"] == direct["optimizer_state_dict"]["param_groups"]
+
+
 def test_a_scalar_comes_back(crossdock, tmp_path):
     tensors = {"gain": torch.tensor(1.5), "w": torch.randn(3, 5)}
     save_file(tensors, tmp_path / "model.safetensors")
