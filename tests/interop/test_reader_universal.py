@@ -246,6 +246,23 @@ def test_joined_parts(crossdock, joined, tmp_path):
     assert layout["qkv.weight"]["sub_param_shape"]["partition_dim"] == 0 and "up.weight" not in layout
 
 
+def test_joined_experts(crossdock, tmp_path):
+    """As DeepSpeed writes those of AutoEP, whose ranks list the shapes of their own experts."""
+    full = torch.randn(4, 3, 5)
+    for plus, kind in enumerate(("fp32", "exp_avg", "exp_avg_sq")):
+        ds_to_universal._save_zero3_autoep_universal_tensor(str(tmp_path / "u/step7"), "mlp.experts.w1", kind, full + plus, 4)
+    torch.save({"zero_stage": 3, "param_groups": [{"lr": 0.5, "params": [0]}]}, tmp_path / "u/step7/zero/optimizer_state.pt")
+    for rank in (0, 1):
+        torch.save({"module": {"mlp.experts.w1": torch.empty(0)}, "buffer_names": [], "param_shapes": [{"mlp.experts.w1": torch.Size([2, 3, 5])}],
+                    "frozen_param_shapes": {}, "frozen_param_fragments": {}, "shared_params": {}, "dp_world_size": 2, "mp_world_size": 1},
+                   tmp_path / f"u/step7/zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
+    tensors = inspected(crossdock, tmp_path / "u")
+    assert {n: (t["shape"], t["digest"]) for n, t in tensors.items()} == {
+        name: ([4, 3, 5], sha256(full + plus)) for plus, name in enumerate(("mlp.experts.w1", "exp_avg/mlp.experts.w1", "exp_avg_sq/mlp.experts.w1"))}
+    layout = facts_of_metadata(manifest_of(crossdock, tmp_path / "u", tmp_path))["parameter_layout"]
+    assert layout == {"mlp.experts.w1": {"is_expert_param": True, "ep_num_experts": 4}}
+
+
 def facts_of_metadata(m):
     return {e["key"]: plain(e["value"]) for e in m["source"]["metadata"]}
 
@@ -309,6 +326,8 @@ def test_there_and_back(crossdock, source, tmp_path, recipe):
     crossdock("convert", source(recipe), tmp_path / "compact", "--to", "universal", "--compact", "--no-sync")
     compact = converted(crossdock, tmp_path / "compact", tmp_path / "same")
     assert set(compact) == kept and all(same_bits(compact[n], expected[n]) for n in kept)
+    moments = {n: t["digest"] for n, t in inspected(crossdock, tmp_path / "compact").items() if "/" in n}  # of one stored zero
+    assert moments == {f"{kind}/{n}": sha256(torch.zeros(expected[n].shape)) for kind in ("exp_avg", "exp_avg_sq") for n in kept}
 
 
 @pytest.mark.parametrize("recipe", [PLAIN, TIED], ids=str)
