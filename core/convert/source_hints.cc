@@ -28,8 +28,8 @@ constexpr Foreign kForeign[] = {
     {"model_optim_rng.pt",
      "a checkpoint of Megatron-LM: export it to Hugging Face's format with Megatron's own tools"},
     {"optimizer_state.pt",
-     "a DeepSpeed Universal checkpoint, which is for a job to load: convert from the model that it "
-     "was made of"},
+     "a DeepSpeed Universal checkpoint further below or around it: name the folder that holds its "
+     "file `latest_universal`, or the one that its folder zero lies in"},
     {"*zero_pp_rank_*_optim_states.pt",
      "a DeepSpeed checkpoint further below: name the folder that holds its file `latest`, or the "
      "one that these files lie in"},

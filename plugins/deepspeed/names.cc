@@ -18,6 +18,8 @@ class Resolver {
  public:
   Resolver(const ModelStates& model, uint64_t stage) : model_(model), stage_(stage) {}
 
+  bool knows_order() const { return knows_order_; }
+
   Result<std::vector<Name>> run() {
     XD_TRY(add_parameters());
     for (const NamedTensor& t : model_.module) {
@@ -34,6 +36,7 @@ class Resolver {
     for (const std::string_view name : order_) {
       if (!in_module_.contains(name)) {
         XD_TRY_SET(out.emplace_back(), resolve(name));
+        knows_order_ = false;
       }
     }
     for (const auto& [other, kept] : tied_) {
@@ -106,6 +109,7 @@ class Resolver {
   const uint64_t stage_;
   std::map<std::string_view, Name> parameters_;
   std::vector<std::string_view> order_;  // of them in param_shapes
+  bool knows_order_ = true;
   std::map<std::string_view, const Stored*> in_module_;
   std::map<std::string_view, std::string_view> tied_;
   std::set<std::string_view> buffers_;
@@ -115,7 +119,9 @@ class Resolver {
 
 Result<Names> Names::make(const ModelStates& model, uint64_t stage) {
   Names out;
-  XD_TRY_SET(out.names_, Resolver(model, stage).run());
+  Resolver resolver(model, stage);
+  XD_TRY_SET(out.names_, resolver.run());
+  out.knows_order_ = resolver.knows_order();
   return out;
 }
 

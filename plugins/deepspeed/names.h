@@ -33,9 +33,12 @@ class Names {
 
   // As the module's state dict has them: parameters as in named_parameters().
   const std::vector<Name>& in_order() const { return names_; }
+  // Whether that is so: a parameter that the state dict does not have stands behind the others.
+  bool knows_order() const { return knows_order_; }
 
  private:
   std::vector<Name> names_;
+  bool knows_order_ = true;
 };
 
 }  // namespace crossdock::deepspeed

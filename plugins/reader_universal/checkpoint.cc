@@ -34,7 +34,7 @@ class Assembly {
         lost_.push_back(in_quotes(name.name));
     }
     XD_TRY(add_unlisted());
-    if (unlisted_.empty()) tensors_.add_module(names_.in_order());
+    add_module();
     for (const std::string& kind : parameters_.kinds()) {
       for (const Kept& kept : kept_) {
         for (const auto& [key, state] : kept.moments) {
@@ -121,6 +121,29 @@ class Assembly {
       unlisted_.push_back(in_quotes(text));
     }
     return {};
+  }
+
+  // Only in an order that is known to be named_parameters()': param_shapes has that of the
+  // optimizer's groups, in crossdock's own folders perhaps that of a file.
+  void add_module() {
+    if (!unlisted_.empty()) return;
+    if (names_.knows_order()) {
+      tensors_.add_module(names_.in_order());
+      return;
+    }
+    std::map<std::string_view, const Name*> left;
+    for (const Name& name : names_.in_order()) left.emplace(name.name, &name);
+    std::vector<Name> in_order;
+    for (const std::string& text : states_.optimizer.module_names) {
+      const auto it = left.find(text);
+      if (it == left.end()) continue;
+      in_order.push_back(*it->second);
+      left.erase(it);
+    }
+    const bool lacks_none = std::all_of(left.begin(), left.end(), [](const auto& entry) {
+      return !entry.second->is_parameter || entry.second->origin == Origin::kLost;
+    });
+    if (lacks_none) tensors_.add_module(in_order);
   }
 
   void keep(std::string_view name, Parameter& parameter) {

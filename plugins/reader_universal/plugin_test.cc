@@ -168,17 +168,25 @@ TEST_CASE("universal: crossdock's own folders") {
   recipe.groups =
       list({dict({text("lr"), real(0.5), text("params"), "]"}),
             dict({text("lr"), real(0.25), text("params"), "]"}), dict({text("params"), "]"})});
-  recipe.more_optimizer = text("param_names") + list({list({text("b")}), list({text("a.weight")})});
+  const std::string groups =
+      text("param_names") + list({list({text("b")}), list({text("a.weight")})});
+  recipe.more_optimizer = groups;
   recipe.module = ordered_dict({text("seen"), tensor(storage("2", 2), 0, {2}, {1})});
   put(host, recipe);
   // Zeros that one stored zero stands for.
   host.inputs["step7/zero/b/exp_avg.pt"] = saved("0000", {5}, {0});
   host.inputs["step7/zero/a.weight/exp_avg.pt"] = saved("0000", {6}, {0});
+  // Without module_names param_shapes may have any order.
+  CHECK((*open(host))->manifest.module.empty());
+  recipe.more_optimizer = groups + text("module_names") +
+                          list({text("b"), text("left.out"), text("tied"), text("a.weight"),
+                                text("seen"), text("held")});
+  host.inputs["step7/zero/optimizer_state.pt"] = recipe.optimizer_file();
   const auto reader = open(host);
   REQUIRE(reader);
   const auto& m = (*reader)->manifest;
   CHECK(m.module == std::vector<manifest::ModuleName>{
-                        {"a.weight", 1}, {"b", 2}, {"held", 3}, {"tied", 1}, {"seen", 0}});
+                        {"b", 2}, {"tied", 1}, {"a.weight", 1}, {"held", 3}, {"seen", 0}});
   REQUIRE(m.training.groups.size() == 2);
   CHECK(m.training.groups[0].tensors == std::vector<uint64_t>{2});
   CHECK(m.training.groups[1].tensors == std::vector<uint64_t>{1});
@@ -188,6 +196,11 @@ TEST_CASE("universal: crossdock's own folders") {
   CHECK(find(m, "exp_avg/a.weight").strides == std::vector<int64_t>{0, 0});
   CHECK(find(m, "exp_avg/a.weight").shape == Shape{2, 3});
   CHECK(values_of(**reader).at("exp_avg/b") == "0000");
+  recipe.more_optimizer = text("module_names") + list({text("b")});
+  host.inputs["step7/zero/optimizer_state.pt"] = recipe.optimizer_file();
+  CHECK((*open(host))->manifest.module.empty());  // not all of them
+  recipe.more_optimizer = text("module_names") + list({number(3)});
+  CHECK(has(of([&](Universal& r) { r = recipe; }), "module_names: expected names, found an"));
   recipe.more_optimizer = text("param_names") + list({list({text("x")})});
   CHECK(has(of([&](Universal& r) { r = recipe; }),
             "zero/optimizer_state.pt: expected a parameter of the checkpoint in param_names, "
@@ -337,7 +350,7 @@ TEST_CASE("universal: pipeline stages have names of their own") {
   REQUIRE(reader);
   const auto& m = (*reader)->manifest;
   CHECK(names_in(m) == "b a.weight exp_avg/b exp_avg/a.weight exp_avg_sq/b exp_avg_sq/a.weight");
-  CHECK(m.module == std::vector<manifest::ModuleName>{{"b", 0}, {"a.weight", 1}});
+  CHECK(m.module.empty());  // no stage knows the order of all
   CHECK(m.training.groups[0].tensors == std::vector<uint64_t>{0, 1});
 }
 

@@ -22,21 +22,30 @@ Result<void> add_steps(const FileInput& in, const Dict& inner, std::vector<uint6
   return {};
 }
 
-Result<std::vector<std::vector<std::string>>> group_names(const Dict& root) {
-  constexpr std::string_view kKey = "param_names";
-  std::vector<std::vector<std::string>> out;
-  if (!root.find(kKey)) return out;
-  XD_TRY_SET(const auto groups, root.list(kKey));
-  for (const Value& group : groups) {
-    auto& names = out.emplace_back();
-    for (const Value& name : sequence(root.pickle(), group)) {
-      if (name.kind != Kind::kText)
-        return corrupt(
-            cat(kKey, ": expected lists of names, found ", torch_read::name_of(name.kind)));
-      names.emplace_back(root.pickle().text(name));
-    }
+Result<std::vector<std::string>> names_in(const Pickle& pickle, std::span<const Value> list,
+                                          std::string_view place) {
+  std::vector<std::string> out;
+  for (const Value& name : list) {
+    if (name.kind != Kind::kText)
+      return corrupt(cat(place, ": expected names, found ", torch_read::name_of(name.kind)));
+    out.emplace_back(pickle.text(name));
   }
   return out;
+}
+
+Result<void> add_names(const Dict& root, OptimizerState& out) {
+  constexpr std::string_view kGroups = "param_names", kModule = "module_names";
+  if (root.find(kModule)) {
+    XD_TRY_SET(const auto list, root.list(kModule));
+    XD_TRY_SET(out.module_names, names_in(root.pickle(), list, kModule));
+  }
+  if (!root.find(kGroups)) return {};
+  XD_TRY_SET(const auto groups, root.list(kGroups));
+  for (const Value& group : groups) {
+    XD_TRY_SET(out.names.emplace_back(),
+               names_in(root.pickle(), sequence(root.pickle(), group), kGroups));
+  }
+  return {};
 }
 
 Result<OptimizerState> read_optimizer(const FileInput& in) {
@@ -55,7 +64,7 @@ Result<OptimizerState> read_optimizer(const FileInput& in) {
     XD_TRY_SET(const auto groups, root->list("param_groups"));
     XD_TRY_SET(out.torch, torch_groups(in, groups, "param_groups", true));
   }
-  XD_TRY_SET(out.names, group_names(*root));
+  XD_TRY(add_names(*root, out));
   out.optimizer = out.torch.optimizer;
   if (const Value* inner = root->find("optimizer_state_dict");
       inner && inner->kind == Kind::kDict) {

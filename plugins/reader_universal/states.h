@@ -17,8 +17,10 @@ using namespace deepspeed;  // what it shares with the reader of ZeRO's own chec
 struct OptimizerState {
   uint64_t stage = 0;
   TorchGroups torch;
-  // Of each group, its parameters, where the file tells: crossdock's own do.
+  // What crossdock's own files tell: of each group its parameters, and the names of the module in
+  // their order.
   std::vector<std::vector<std::string>> names;
+  std::vector<std::string> module_names;
   std::vector<uint64_t> steps;  // of its flat groups, where it counts them
   std::string optimizer;        // its class; empty where the file does not tell
   manifest::Value loss_scaler;  // unset where there is none

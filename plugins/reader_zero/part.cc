@@ -25,7 +25,7 @@ class Assembly {
       if (name.origin == Origin::kTied && !tensors_.add_tied(name))
         lost_.push_back(in_quotes(name.name));
     }
-    tensors_.add_module(names_.in_order());
+    if (names_.knows_order()) tensors_.add_module(names_.in_order());
     return {};
   }
 

@@ -65,6 +65,8 @@ TEST_CASE("zero: how sure it is, by names") {
   CHECK(score({"latest", "out/" + optimizer_name(0)}) == 0);
   CHECK(score({"latest", "step7/mp_rank_00_model_states.pt"}) == 0);
   CHECK(score({"latest_universal", model_name(0), "step7/zero/optimizer_state.pt"}) == 0);
+  // Beside a universal checkpoint nobody knows which is meant.
+  CHECK(score({"latest", optimizer_name(0), "latest_universal", "step8/zero/a/fp32.pt"}) == 60);
   CHECK(score({"model.safetensors"}) == 0);
   CHECK(test::probe_file(optimizer_name(0, ""), Stage3{}.optimizer_file()) == 0);
 }

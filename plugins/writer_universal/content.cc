@@ -106,7 +106,7 @@ Content optimizer_state(const manifest::Manifest& model, const torch_write::Trai
       p.entry("params", EmptyList{});
     });
   };
-  // Which group has which parameters; DeepSpeed leaves it to the job.
+  // Which group has which parameters, and the module's order: DeepSpeed leaves both to the job.
   const auto put_names = [&](const manifest::ParameterGroup& group) {
     p.list([&] {
       for (const uint64_t i : group.tensors) {
@@ -128,6 +128,13 @@ Content optimizer_state(const manifest::Manifest& model, const torch_write::Trai
       p.entry("param_names", [&] {
         p.list([&] {
           for (const manifest::ParameterGroup& group : training.groups()) put_names(group);
+        });
+      });
+    }
+    if (!model.module.empty()) {
+      p.entry("module_names", [&] {
+        p.list([&] {
+          for (const auto& [name, tensor] : model.module) p.put(name);
         });
       });
     }

@@ -444,7 +444,7 @@ FOREIGN = {
     "Megatron": (["latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"], "Megatron-LM"),
     "DeepSpeed, below": (["a/latest", "a/step1/mp_rank_00_model_states.pt", "a/step1/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"], "a DeepSpeed checkpoint further below"),
     "DeepSpeed without ZeRO": (["latest", "global_step1/mp_rank_00_model_states.pt"], "a DeepSpeed checkpoint without ZeRO"),
-    "universal": (["latest_universal", "global_step1/zero/optimizer_state.pt", "global_step1/zero/w/fp32.pt"], "Universal checkpoint"),
+    "universal, below": (["a/latest_universal", "a/step1/zero/optimizer_state.pt", "a/step1/zero/w/fp32.pt"], "Universal checkpoint further below"),
     "Meta": (["params.json", "consolidated.00.pth", "consolidated.01.pth"], "Meta's own format"),
     "verl": (["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim_world_size_2_rank_0.pt"], "verl"),
     "torchtune": (["hf_model_0001_0.pt", "hf_model_0002_0.pt"], "torchtune"),

@@ -252,6 +252,23 @@ def test_joined_parts(crossdock, joined, tmp_path):
     assert layout["qkv.weight"]["sub_param_shape"]["partition_dim"] == 0 and "up.weight" not in layout
 
 
+def test_joined_experts(crossdock, tmp_path):
+    """As DeepSpeed writes those of AutoEP, whose ranks list the shapes of their own experts."""
+    full = torch.randn(4, 3, 5)
+    for plus, kind in enumerate(("fp32", "exp_avg", "exp_avg_sq")):
+        ds_to_universal._save_zero3_autoep_universal_tensor(str(tmp_path / "u/step7"), "mlp.experts.w1", kind, full + plus, 4)
+    torch.save({"zero_stage": 3, "param_groups": [{"lr": 0.5, "params": [0]}]}, tmp_path / "u/step7/zero/optimizer_state.pt")
+    for rank in (0, 1):
+        torch.save({"module": {"mlp.experts.w1": torch.empty(0)}, "buffer_names": [], "param_shapes": [{"mlp.experts.w1": torch.Size([2, 3, 5])}],
+                    "frozen_param_shapes": {}, "frozen_param_fragments": {}, "shared_params": {}, "dp_world_size": 2, "mp_world_size": 1},
+                   tmp_path / f"u/step7/zero_pp_rank_{rank}_mp_rank_00_model_states.pt")
+    tensors = inspected(crossdock, tmp_path / "u")
+    assert {n: (t["shape"], t["digest"]) for n, t in tensors.items()} == {
+        name: ([4, 3, 5], sha256(full + plus)) for plus, name in enumerate(("mlp.experts.w1", "exp_avg/mlp.experts.w1", "exp_avg_sq/mlp.experts.w1"))}
+    layout = facts_of_metadata(manifest_of(crossdock, tmp_path / "u", tmp_path))["parameter_layout"]
+    assert layout == {"mlp.experts.w1": {"is_expert_param": True, "ep_num_experts": 4}}
+
+
 def facts_of_metadata(m):
     return {e["key"]: plain(e["value"]) for e in m["source"]["metadata"]}
 
@@ -315,6 +332,28 @@ def test_there_and_back(crossdock, source, tmp_path, recipe):
     crossdock("convert", source(recipe), tmp_path / "compact", "--to", "universal", "--compact", "--no-sync")
     compact = converted(crossdock, tmp_path / "compact", tmp_path / "same")
     assert set(compact) == kept and all(same_bits(compact[n], expected[n]) for n in kept)
+    moments = {n: t["digest"] for n, t in inspected(crossdock, tmp_path / "compact").items() if "/" in n}  # of one stored zero
+    assert moments == {f"{kind}/{n}": sha256(torch.zeros(expected[n].shape)) for kind in ("exp_avg", "exp_avg_sq") for n in kept}
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, TIED], ids=str)
+def test_shards_of_it_are_those_of_the_source(crossdock, source, tmp_path, recipe):
+    """ZeRO-3 knows parameters by their order alone: crossdock's folder may have a file's, which must not be taken for the module's."""
+    crossdock("convert", source(recipe), tmp_path / "universal", "--to", "universal", "--no-sync")
+    shards = ["--to", "zero3", "--world-size", 2, "--lr", 1e-3, "--weight-decay", 0.01, "--no-sync"]
+    crossdock("convert", source(recipe), tmp_path / "direct", *shards)
+    crossdock("convert", tmp_path / "universal", tmp_path / "after", *shards)
+    files = sorted((tmp_path / "direct/global_step0").iterdir())
+    assert len(files) == 4
+    for file in files:
+        direct, after = (torch.load(tmp_path / which / "global_step0" / file.name, weights_only=False) for which in ("direct", "after"))
+        if "model" in file.name:
+            assert [list(g.items()) for g in after["param_shapes"]] == [list(g.items()) for g in direct["param_shapes"]]
+            assert after["shared_params"] == direct["shared_params"]
+        else:
+            direct, after = direct["optimizer_state_dict"], after["optimizer_state_dict"]
+            assert all(same_bits(a, d) for a, d in zip(after["fp32_flat_groups"], direct["fp32_flat_groups"], strict=True))
+            assert after["optimizer_state_dict"]["param_groups"] == direct["optimizer_state_dict"]["param_groups"]
 
 
 def test_a_scalar_comes_back(crossdock, tmp_path):
@@ -393,6 +432,15 @@ def test_beside_a_checkpoint_of_zero(crossdock, saved, tmp_path):
 def manifest_source(crossdock, folder, tmp_path, reader="auto"):
     crossdock("inspect", folder, "--from", reader, "--manifest", tmp_path / "m.json")
     return json.loads((tmp_path / "m.json").read_text())["source"]["format"]
+
+
+def test_another_folder_of_it(crossdock, copy):
+    folder, files = copy(2, "s2")
+    for near in files / "zero", folder.parent:
+        error = refusal(crossdock, near) if near != folder.parent else crossdock("inspect", near, code=1).stderr
+        assert "a DeepSpeed Universal checkpoint further below or around it: name the folder that holds its file `latest_universal`" in error
+    error = refusal(crossdock, files / "mp_rank_00_model_states.pt", "--from", "universal")
+    assert "expected the folder of a universal checkpoint, found the file \"mp_rank_00_model_states.pt\"" in error
 
 
 @pytest.mark.parametrize("name", ["s2", "s3"])
