@@ -263,7 +263,12 @@ class Merger {
   void add_names() {
     manifest::Manifest& m = out_.manifest;
     std::map<std::string_view, bool> known;
+    // A part whose order is not known has no names.
+    const bool knows_order = std::none_of(parts_.begin(), parts_.end(), [](const Part& part) {
+      return part.manifest.module.empty() && !part.manifest.tensors.empty();
+    });
     for (const bool parameters : {true, false}) {
+      if (!knows_order) break;
       const size_t begin = m.module.size();
       for (size_t p = 0; p < parts_.size(); ++p) {
         for (const manifest::ModuleName& one : parts_[p].manifest.module) {
