@@ -104,11 +104,15 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "do not train parameters whose names match (repeatable)");
 }
 
+std::string moments_text(const convert::PlanSummary& s) {
+  return s.moments == 0 ? "" : fmt::format(", {} moments", s.moments);
+}
+
 void print_plan(const convert::PlanSummary& s, const convert::Request& r) {
   using base::human_bytes;
-  fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers, {} left out\n",
+  fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers{}, {} left out\n",
              s.format, human_bytes(s.source_bytes), s.tensors, s.parameters,
-             base::human_count(s.parameter_elems), s.buffers, s.excluded);
+             base::human_count(s.parameter_elems), s.buffers, moments_text(s), s.excluded);
   fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files,
              human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes), human_bytes(s.free_bytes));
   fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n",
@@ -161,8 +165,8 @@ int run(const convert::Request& request, const Session& session, Progress& progr
   }
   const convert::PlanSummary& s = outcome->plan;
   fmt::print(
-      "{}: {} parameters, {} buffers, {} left out; {} files, {} on disk ({} apparent) in {}\n",
-      request.destination, s.parameters, s.buffers, s.excluded, s.files,
+      "{}: {} parameters, {} buffers{}, {} left out; {} files, {} on disk ({} apparent) in {}\n",
+      request.destination, s.parameters, s.buffers, moments_text(s), s.excluded, s.files,
       base::human_bytes(s.stored_bytes), base::human_bytes(s.apparent_bytes),
       base::human_seconds(outcome->seconds));
   print_notes(s);

@@ -82,11 +82,12 @@ void print_rank_memory(const Manifest& m) {
   const auto memory = model::rank_memory(m);
   if (!memory) return;
   fmt::print(
-      "per rank    {}: weights {}, gradients {}, optimizer {}; at ZeRO stage {} with {} "
-      "data-parallel rank{}, without activations\n",
+      "per rank    {}: weights {}, gradients {}, optimizer {}; {}, {} data-parallel rank{}, "
+      "without activations\n",
       human_bytes(memory->total()), human_bytes(memory->weights), human_bytes(memory->gradients),
-      human_bytes(memory->optimizer), memory->zero_stage, memory->n_ranks,
-      memory->n_ranks == 1 ? "" : "s");
+      human_bytes(memory->optimizer),
+      memory->zero_stage ? fmt::format("ZeRO stage {}", memory->zero_stage) : "FSDP",
+      memory->n_ranks, memory->n_ranks == 1 ? "" : "s");
 }
 
 void write_training(base::JsonWriter& json, const Manifest& m) {

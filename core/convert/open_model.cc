@@ -4,6 +4,8 @@
 #include "core/convert/source_hints.h"
 #include "core/model/check.h"
 
+#include <utility>
+
 namespace crossdock::convert {
 
 namespace {
@@ -39,9 +41,10 @@ std::vector<std::string> weight_patterns(const plugin::Registry& registry) {
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
                                                    const plugin::Registry& registry,
                                                    io::Input input, const std::string& from,
-                                                   const plugin::GivenOptions& given) {
+                                                   const plugin::GivenOptions& given,
+                                                   uint64_t writer_caps) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
-  XD_TRY(self->choose_reader(registry, from));
+  XD_TRY(self->choose_reader(registry, from, writer_caps));
   XD_TRY_SET(self->options_, plugin::CheckedOptions::check(self->reader_->desc.options, given));
   const auto opened = host.call([&](xd_error* err) {
     return self->reader_->reader.open(host.table(), &self->handle_, self->options_.table(),
@@ -73,7 +76,8 @@ OpenModel::~OpenModel() {
   if (opened_) reader_->reader.close(opened_);
 }
 
-Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const std::string& from) {
+Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const std::string& from,
+                                      uint64_t writer_caps) {
   if (from != "auto") {
     reader_ = registry.find_reader(from);
     if (!reader_)
@@ -82,13 +86,18 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
     return {};
   }
   int32_t best = 0;
+  bool has_state = false;
   std::vector<const plugin::Plugin*> standard;  // that find a model under its standard name
   for (const plugin::Plugin& plugin : registry.plugins()) {
     if (!plugin.is_reader()) continue;
     const int32_t score = plugin.reader.probe(host_.table(), &handle_);
     if (score >= kStandard) standard.push_back(&plugin);
     if (score >= kSure) others_.push_back(&plugin);
-    if (score > best) {
+    // A checkpoint of a training loop often has the weights alone beside it, as for inference.
+    const bool gives_state =
+        score >= kStandard && (plugin.desc.caps & writer_caps & XD_CAP_TRAINING_STATE) != 0;
+    if (std::pair(gives_state, score) > std::pair(has_state, best)) {
+      has_state = gives_state;
       best = score;
       reader_ = &plugin;
     }

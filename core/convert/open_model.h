@@ -18,12 +18,14 @@ namespace crossdock::convert {
 
 class OpenModel {
  public:
-  // `from`: a reader's format, or "auto": the reader whose probe scores best. `host` and `registry`
-  // outlive the model.
+  // `from`: a reader's format, or "auto": the reader whose probe scores best; for a writer of a
+  // run's training state (`writer_caps`) among those that find a model under its standard name one
+  // that gives such a state. `host` and `registry` outlive the model.
   static Result<std::unique_ptr<OpenModel>> open(plugin::Host& host,
                                                  const plugin::Registry& registry, io::Input input,
                                                  const std::string& from,
-                                                 const plugin::GivenOptions& given);
+                                                 const plugin::GivenOptions& given,
+                                                 uint64_t writer_caps = 0);
   ~OpenModel();
 
   const io::Input& input() const { return input_; }
@@ -49,7 +51,8 @@ class OpenModel {
  private:
   OpenModel(plugin::Host& host, io::Input input)
       : host_(host), input_(std::move(input)), handle_{&input_} {}
-  Result<void> choose_reader(const plugin::Registry& registry, const std::string& from);
+  Result<void> choose_reader(const plugin::Registry& registry, const std::string& from,
+                             uint64_t writer_caps);
   Error several_models(const std::vector<const plugin::Plugin*>& readers) const;
   Error explain(const plugin::Registry& registry, Error error) const;
   Result<void> check_aux_files(const manifest::Manifest& m) const;

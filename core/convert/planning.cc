@@ -53,6 +53,8 @@ void count_tensors(const Prepared& prepared, const plugin::Plan& plan, PlanSumma
     } else if (tensors[i].role == manifest::Role::kParameter) {
       ++s.parameters;
       s.parameter_elems += model::element_count(tensors[i]);
+    } else if (tensors[i].role == manifest::Role::kOptimizerState) {
+      ++s.moments;
     } else {
       ++s.buffers;
     }

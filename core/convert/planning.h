@@ -15,7 +15,7 @@ namespace crossdock::convert {
 struct PlanSummary {
   std::string format;
   uint64_t source_bytes = 0;
-  size_t tensors = 0, parameters = 0, buffers = 0, excluded = 0;
+  size_t tensors = 0, parameters = 0, buffers = 0, moments = 0, excluded = 0;
   uint64_t parameter_elems = 0;
   size_t files = 0;
   uint64_t apparent_bytes = 0;  // the sum of file sizes

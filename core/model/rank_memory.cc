@@ -43,7 +43,8 @@ std::optional<RankMemory> rank_memory(const Manifest& m) {
   RankMemory out;
   out.n_ranks = natural(m, "dp_world_size");
   out.zero_stage = natural(m, "zero_stage");
-  if (out.n_ranks == 0 || out.zero_stage == 0) return std::nullopt;
+  const bool is_fsdp = m.source.format == "dcp";
+  if (out.n_ranks == 0 || (out.zero_stage == 0 && !is_fsdp)) return std::nullopt;
   const uint64_t n_slices = std::max<uint64_t>(natural(m, "mp_world_size"), 1);
   const uint64_t elem_bytes = bytes_of_job(m);
   const std::set<uint64_t> other = other_names(m);
@@ -53,7 +54,7 @@ std::optional<RankMemory> rank_memory(const Manifest& m) {
     if (other.contains(i)) continue;
     if (t.role == manifest::Role::kOptimizerState) {
       out.optimizer += value_bytes(t);
-    } else if (t.role == manifest::Role::kParameter) {
+    } else if (t.role != manifest::Role::kBuffer) {
       const uint64_t bytes = elem_bytes ? element_count(t) * elem_bytes : value_bytes(t);
       out.weights += bytes;
       if (t.train == manifest::Training::kFrozen) continue;
@@ -61,9 +62,12 @@ std::optional<RankMemory> rank_memory(const Manifest& m) {
       out.gradients += bytes;
     }
   }
-  out.optimizer += trained * 4;  // the fp32 weights
-  out.weights = share(out.weights, n_slices * (out.zero_stage >= 3 ? out.n_ranks : 1));
-  out.gradients = share(out.gradients, n_slices * (out.zero_stage >= 2 ? out.n_ranks : 1));
+  if (!is_fsdp) out.optimizer += trained * 4;  // the fp32 weights; FSDP's own are of that type
+  const auto ranks_from = [&](uint64_t stage) {
+    return is_fsdp || out.zero_stage >= stage ? out.n_ranks : 1;
+  };
+  out.weights = share(out.weights, n_slices * ranks_from(3));
+  out.gradients = share(out.gradients, n_slices * ranks_from(2));
   out.optimizer = share(out.optimizer, n_slices * out.n_ranks);
   return out;
 }

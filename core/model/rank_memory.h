@@ -8,7 +8,8 @@
 namespace crossdock::model {
 
 struct RankMemory {
-  uint64_t n_ranks = 0, zero_stage = 0;  // data-parallel ranks
+  uint64_t n_ranks = 0;     // data-parallel ones
+  uint64_t zero_stage = 0;  // 0: of FSDP, which cuts all tensors among the ranks
   // Bytes. Activations, buffers of the communication and of the allocator come on top.
   uint64_t weights = 0, gradients = 0, optimizer = 0;
 

@@ -18,6 +18,11 @@ inline constexpr size_t kMaxListed = 8;  // names in one message
 // "a, b and 3 more"
 std::string listed(std::span<const std::string> names);
 
+// Without its folders.
+inline std::string_view base_name(std::string_view name) {
+  return name.substr(name.rfind('/') + 1);
+}
+
 // Whether an index or a user may call a file so: a safe name (file_name.hpp) without control
 // characters or a drive letter.
 bool is_portable_name(std::string_view name);

@@ -174,10 +174,12 @@ Result<std::vector<std::vector<NamedShape>>> groups_of(const Dict& root) {
 }
 
 // Of the job's own weights. DeepSpeed takes "bfloat16" for "bf16" too (0.19.8, runtime/config.py);
-// where neither is on they are fp32. A config that was given as a file's path tells nothing.
+// where neither is on they are fp32. A config that was given as a file's path tells nothing, nor
+// does an empty one, as of a checkpoint that no job has saved.
 manifest::DType dtype_of(const Dict& root) {
   const Value* config = root.find("ds_config");
-  if (!config || config->kind != Kind::kDict) return manifest::DType::UNSPECIFIED;
+  if (!config || config->kind != Kind::kDict || root.pickle().items(*config).empty())
+    return manifest::DType::UNSPECIFIED;
   const auto is_on = [&](const char* key) {
     const Value* part = root.pickle().find(*config, key);
     if (!part || part->kind != Kind::kDict) return false;
@@ -186,10 +188,6 @@ manifest::DType dtype_of(const Dict& root) {
   };
   if (is_on("bf16") || is_on("bfloat16")) return manifest::DType::BF16;
   return is_on("fp16") ? manifest::DType::F16 : manifest::DType::F32;
-}
-
-const char* name_of(manifest::DType dtype) {
-  return dtype == manifest::DType::BF16 ? "bf16" : dtype == manifest::DType::F16 ? "fp16" : "fp32";
 }
 
 void add_counters(const Dict& root, PlainData& plain, std::vector<manifest::KeyValue>& out) {
@@ -227,6 +225,14 @@ Result<RankStates> rank_states(const Dict& root, const TorchFile& torch, uint32_
 
 }  // namespace
 
+void ModelStates::set_dtype(manifest::DType type) {
+  dtype = type;
+  const char* const name = type == manifest::DType::BF16  ? "bf16"
+                           : type == manifest::DType::F16 ? "fp16"
+                                                          : "fp32";
+  metadata.push_back({"dtype", {std::string(name)}});
+}
+
 Result<std::vector<NamedTensor>> read_module(const Host& host, const Dict& dict,
                                              const TorchFile& torch, uint32_t file, bool warns) {
   return tensors_of(&host, dict, torch, file, warns ? NoTensors::kWarn : NoTensors::kLeaveOut);
@@ -260,9 +266,8 @@ Result<ModelStates> read_model_states(const Host& host, const TorchFile& torch, 
     XD_TRY_SET(out.buffer_names, texts_of(root, "buffer_names"));
   }
   XD_TRY_SET(out.tied, tied_of(root));
-  out.dtype = dtype_of(root);
-  if (out.dtype != manifest::DType::UNSPECIFIED)
-    out.metadata.push_back({"dtype", {std::string(name_of(out.dtype))}});
+  if (const auto dtype = dtype_of(root); dtype != manifest::DType::UNSPECIFIED)
+    out.set_dtype(dtype);
   PlainData plain(torch.pickle());
   add_counters(root, plain, out.metadata);
   if (layout == Layout::kUniversal) XD_TRY(add_universal_info(root, plain, out));

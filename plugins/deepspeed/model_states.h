@@ -44,6 +44,9 @@ struct ModelStates {
   std::optional<uint64_t> mp_world_size, original_vocab_size;
   std::optional<uint64_t> pipeline_stages, tensor_ranks;  // checkpoint_parallel_dimensions
   std::vector<manifest::KeyValue> metadata;               // counters, scheduler, client_state
+
+  // Of the job's weights, in the metadata too.
+  void set_dtype(manifest::DType type);
 };
 
 // Where the parameters' values are: with `kRanks` in the files of ranks, with `kUniversal` in a

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "plugins/common/file_names.h"
@@ -164,6 +165,19 @@ void find_aliases(Checkpoint& c) {
   }
 }
 
+// Ranks that saved, by torch's names of files: "__3_0.distcp" is the first of rank 3. 0: other
+// names.
+int64_t n_ranks(const Metadata& metadata) {
+  std::set<std::string_view> ranks;
+  for (const std::string& file : metadata.files) {
+    const std::string_view name = common::base_name(file);
+    const size_t end = name.find('_', 2);
+    if (!name.starts_with("__") || !name.ends_with(".distcp") || end == name.npos) return 0;
+    ranks.insert(name.substr(2, end - 2));
+  }
+  return static_cast<int64_t>(ranks.size());
+}
+
 void warn_left_out(const Host& host, const Metadata& metadata, const Choice& choice) {
   if (!choice.left_out.empty())
     host.log(XD_LOG_WARN,
@@ -192,6 +206,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
     XD_TRY(model.add(model.metadata().tensors[named.tensor], named.name));
   find_aliases(out);
   warn_left_out(host, model.metadata(), choice);
+  out.n_ranks = n_ranks(model.metadata());
   XD_TRY(add_training(host, model.metadata(), model.reach(), out));
   if (!folders.optimizer) return out;
   Folder optimizer(host, input, *folders.optimizer, options, out);

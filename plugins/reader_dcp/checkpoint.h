@@ -35,6 +35,7 @@ struct Checkpoint {
   std::vector<DcpTensor> tensors;  // the model's, then moments
   std::vector<manifest::AliasGroup> aliases;
   manifest::TrainingState training;
+  int64_t n_ranks = 0;  // that saved the model; 0: not known
 };
 
 struct OpenOptions {

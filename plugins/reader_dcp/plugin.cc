@@ -35,6 +35,8 @@ class DcpReader : public Reader {
     out.aux_files = aux_files_;
     out.alias_groups = checkpoint_.aliases;
     out.training = checkpoint_.training;
+    if (checkpoint_.n_ranks > 0)
+      out.source.metadata.push_back({"dp_world_size", {checkpoint_.n_ranks}});
     for (const CheckpointFile& file : checkpoint_.files)
       out.source.files.push_back({file.name, file.size, {}});
     out.tensors.reserve(checkpoint_.tensors.size());
@@ -102,7 +104,7 @@ constexpr xd_reader_api kApi = reader_api<DcpReader>();
 constexpr xd_plugin_desc kDesc{
     XD_INIT_SIZE(xd_plugin_desc),
     XD_READER,
-    XD_CAP_CONCURRENT,
+    XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
     "org.crossdock.reader.dcp",
     CROSSDOCK_VERSION,
     "reads torch Distributed Checkpoints (.metadata and .distcp) without running their pickles",

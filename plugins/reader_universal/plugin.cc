@@ -72,7 +72,7 @@ constexpr xd_reader_api kApi = reader_api<UniversalReader>();
 constexpr xd_plugin_desc kDesc{
     XD_INIT_SIZE(xd_plugin_desc),
     XD_READER,
-    XD_CAP_CONCURRENT,
+    XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
     "org.crossdock.reader.universal",
     CROSSDOCK_VERSION,
     "reads DeepSpeed's universal checkpoints, of ds_to_universal.py or of crossdock",

@@ -27,7 +27,7 @@ TEST_CASE("universal: who it is") {
   const xd_plugin_desc& desc = test::linked_plugin(host);
   CHECK(std::string(desc.id) == "org.crossdock.reader.universal");
   CHECK(std::string(desc.formats[0]) == "universal");
-  CHECK(desc.caps == XD_CAP_CONCURRENT);
+  CHECK(desc.caps == (XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE));
 }
 
 TEST_CASE("universal: how sure it is, by names") {

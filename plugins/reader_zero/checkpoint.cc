@@ -1,5 +1,6 @@
 #include "plugins/reader_zero/checkpoint.h"
 
+#include "plugins/common/file_names.h"
 #include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_zero/training.h"
 
@@ -13,11 +14,22 @@ JobFacts facts_of(const SavedJob& job) {
   return {job.tag, states.stage(), states.n_ranks(), first.optimizer, first.loss_scaler};
 }
 
+// Where ds_config is empty, as crossdock writes it, the name of the optimizer's files tells a job
+// in bf16 (DeepSpeed 0.19.8, engine.py, _get_zero_ckpt_prefix).
+void take_type_of_names(SavedJob& job) {
+  for (const manifest::File& file : job.opened.files) {
+    if (!common::base_name(file.name).starts_with("bf16_")) continue;
+    for (States& part : job.parts) part.model.set_dtype(manifest::DType::BF16);
+    return;
+  }
+}
+
 }  // namespace
 
 Result<Merged> open_checkpoint(const Host& host, const Input& input, const std::string& tag,
                                Weights weights) {
   XD_TRY_SET(SavedJob job, read_states(host, input, tag));
+  if (job.parts[0].model.dtype == manifest::DType::UNSPECIFIED) take_type_of_names(job);
   std::vector<Part> parts;
   for (size_t i = 0; i < job.parts.size(); ++i) {
     auto part = open_part(host, job, i, weights, i % job.tensor_ranks == 0);

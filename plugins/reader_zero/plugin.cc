@@ -72,7 +72,7 @@ constexpr xd_reader_api kApi = reader_api<ZeroReader>();
 constexpr xd_plugin_desc kDesc{
     XD_INIT_SIZE(xd_plugin_desc),
     XD_READER,
-    XD_CAP_CONCURRENT,
+    XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
     "org.crossdock.reader.zero",
     CROSSDOCK_VERSION,
     "reads DeepSpeed's checkpoints of ZeRO stages 1, 2 and 3, of any number of ranks",

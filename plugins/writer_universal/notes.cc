@@ -26,11 +26,11 @@ std::optional<int64_t> stage_of(const Settings& settings) {
   return settings.config ? settings.config->stage.value : std::nullopt;
 }
 
-std::string how_to_load(const Settings& settings) {
-  const std::string then =
-      "Once the job has saved a checkpoint of its own, resume from that with load_universal off: "
-      "left on, every start "
-      "is back at step 0.";
+std::string how_to_load(const manifest::Manifest& model, const Settings& settings) {
+  const std::string then = fmt::format(
+      "Once the job has saved a checkpoint of its own, resume from that with "
+      "load_universal off: left on, every start is back at step {}.",
+      model.training.step);
   if (!settings.config)
     return "Load it with \"checkpoint\": {\"load_universal\": true} in the DeepSpeed config. " +
            then;
@@ -162,10 +162,10 @@ void add_auto_tp(const Settings& settings, std::vector<std::string>& out) {
 
 std::vector<std::string> notes(const manifest::Manifest& model, const Parts& parts,
                                const Settings& settings) {
-  std::vector<std::string> out = {how_to_load(settings)};
+  std::vector<std::string> out = {how_to_load(model, settings)};
   add_stage(model, parts, settings, out);
   if (settings.config) add_job(*settings.config, out);
-  if (settings.moments == Moments::kHoles) {
+  if (settings.moments == Moments::kHoles && model.training.moments.empty()) {
     out.push_back(
         "The zeros of exp_avg.pt and exp_avg_sq.pt are holes: they take no disk here, but may in a "
         "copy (rsync and tar "

@@ -105,7 +105,7 @@ class Zero3Writer : public Writer {
                    "by DeepSpeed, which "
                    "then fails."));
     for (const std::string& text : notes_) XD_TRY(out.note(text));
-    if (settings_.dense_moments) return {};
+    if (settings_.dense_moments || !model_.training.moments.empty()) return {};
     return out.note(
         "The zeros of the moments are holes: they take no disk here, but may in a copy (rsync and "
         "tar want --sparse).");

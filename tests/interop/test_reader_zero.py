@@ -301,6 +301,10 @@ def test_beside_a_model_of_hugging_face(crossdock, saved, source, tmp_path):
     assert all(same_bits(t, read_folder(source(PLAIN))[n]) for n, t in load_file(tmp_path / "out/model.safetensors").items())
     assert "--from zero chooses the other" in done.stderr + done.stdout
     crossdock("convert", job, tmp_path / "out2", "--to", "safetensors", "--from", "zero", "--no-sync")
+    # Where the state of the run goes along, it is read with its weights.
+    done = crossdock("convert", job, tmp_path / "out3", "--to", "universal", "--no-sync")
+    assert "--from safetensors chooses the other" in done.stderr + done.stdout
+    assert inspected(crossdock, tmp_path / "out3") == {n: t for n, t in inspected(crossdock, folder).items()}
     assert not same_bits(load_file(tmp_path / "out2/model.safetensors")["model.norm.weight"], read_folder(source(PLAIN))["model.norm.weight"].float())
 
 

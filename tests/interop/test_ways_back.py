@@ -52,3 +52,10 @@ def test_transformers_loads_what_was_trained(crossdock, trained, tmp_path, famil
         assert same(weights[name], truth["master"][name]), name
     start = cls.from_pretrained(hf, dtype=torch.float32)
     assert any(not same(p, weights[n]) for n, p in start.named_parameters())
+    with torch.no_grad():  # buffers and all that is no parameter: the same logits
+        for name, parameter in start.named_parameters():
+            parameter.copy_(truth["master"][name])
+        tokens = torch.arange(12)[None]
+        inputs = {"input_ids": tokens, **({"decoder_input_ids": tokens} if family == "t5" else {})}
+        logits, expected = (m.eval()(**inputs).logits for m in (model, start))
+    assert same(logits, expected) and logits.isfinite().all()

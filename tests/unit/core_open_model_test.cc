@@ -28,11 +28,13 @@ struct Fixture {
   plugin::Host host{io::Os::real(), memory, cancelled};
   plugin::Registry registry;
 
-  Result<std::unique_ptr<OpenModel>> open(const std::string& from = "auto") {
+  Result<std::unique_ptr<OpenModel>> open(const std::string& from = "auto",
+                                          uint64_t writer_caps = 0) {
     put(dir / "values", fake.values);
     FakeReader::model = fake.manifest;
     if (registry.plugins().empty()) registry.add("here", &kFakeReader);
-    return OpenModel::open(host, registry, *io::open_input(dir.path().string()), from, {});
+    return OpenModel::open(host, registry, *io::open_input(dir.path().string()), from, {},
+                           writer_caps);
   }
   Result<manifest::Manifest> describe() {
     XD_TRY_SET(const auto model, open());
@@ -41,12 +43,13 @@ struct Fixture {
 };
 
 // A copy of the fake reader under another id, with a probe of its own.
-template <int kScore>
+template <int kScore, uint64_t kCaps = 0>
 const xd_plugin_desc& reader_of_score(const char* id) {
   static xd_reader_api api = kFakeReaderApi;
   api.probe = [](const xd_host*, const xd_input*) -> int32_t { return kScore; };
   static xd_plugin_desc desc = kFakeReader;
   desc.id = id;
+  desc.caps |= kCaps;
   desc.reader = &api;
   return desc;
 }
@@ -63,6 +66,15 @@ TEST_CASE("the reader whose probe scores best reads, the first of equals") {
   CHECK((*f.open("unsure"))->reader().id() == "unsure");
   CHECK(message(f.open("none")) ==
         "--from: expected one of auto, fake, fake, fake, fake, found none");
+}
+
+TEST_CASE("a writer of training states reads from a reader that gives one") {
+  Fixture f;
+  f.registry.add("1", &reader_of_score<90>("weights"));
+  f.registry.add("2", &reader_of_score<80, XD_CAP_TRAINING_STATE>("state"));
+  f.registry.add("3", &reader_of_score<70, XD_CAP_TRAINING_STATE>("unsure"));
+  CHECK((*f.open())->reader().id() == std::string("weights"));
+  CHECK((*f.open("auto", XD_CAP_TRAINING_STATE))->reader().id() == std::string("state"));
 }
 
 TEST_CASE("a source that no reader takes is refused with what was found") {

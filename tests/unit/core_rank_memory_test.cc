@@ -54,6 +54,15 @@ TEST_CASE("without the job's type the weights count as the checkpoint has them")
   CHECK(rank_memory(job(1, 4))->weights == 4 * 1000 + 2 * 100);
 }
 
+TEST_CASE("FSDP cuts everything, and has no second weights") {
+  Manifest m = job(0, 4);
+  CHECK_FALSE(rank_memory(m));
+  m.source.format = "dcp";
+  CHECK(rank_memory(m)->weights == (4 * 1000 + 2 * 100) / 4);
+  CHECK(rank_memory(m)->gradients == 4 * 1000 / 4);
+  CHECK(rank_memory(m)->optimizer == 8 * 1000 / 4);
+}
+
 TEST_CASE("slices of tensor parallelism divide all") {
   Manifest m = job(2, 4);
   put(m, "mp_world_size", {int64_t{2}});

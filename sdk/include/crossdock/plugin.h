@@ -67,7 +67,8 @@ enum { XD_READER = 1, XD_WRITER = 2 }; /* desc.kind */
    Hugging Face's files; of the others they have those of the running module, unless the user says
    otherwise.  XD_CAP_TRAINING_STATE: a writer that writes Manifest.training and the tensors of role
    OPTIMIZER_STATE; the others get a manifest without the first and module, and the second
-   excluded.  XD_CAP_TIED_NAMES: a writer whose format has every name of a tied parameter:
+   excluded.  A reader that gives them: of several that find a model in SRC, such a writer reads from
+   this one.  XD_CAP_TIED_NAMES: a writer whose format has every name of a tied parameter:
    Manifest.module is filled where the module is known, and nothing is refused where it is not. */
 enum {
   XD_CAP_CONCURRENT = 1,
