@@ -135,13 +135,23 @@ Result<void> write_copy(const std::string& path, const std::string& report) {
 }
 
 // A wrong value is a matter of usage, so it is found before the job begins. (The job checks again:
-// it has other callers.) A reader that is not chosen yet is the job's matter alone.
+// it has other callers.)
 Result<void> check_options(const plugin::Plugin& writer,
                            const std::vector<const plugin::Plugin*>& readers,
                            const convert::Request& request) {
   XD_TRY(plugin::CheckedOptions::check(writer.desc.options, request.writer_options));
-  if (request.from != "auto")
+  if (request.from != "auto") {
     XD_TRY(plugin::CheckedOptions::check(readers[0]->desc.options, request.reader_options));
+    return {};
+  }
+  // Not chosen yet: what was given must be right for each that has such an option.
+  for (const plugin::Plugin* reader : readers) {
+    for (auto option = reader->desc.options; option && *option; ++option) {
+      const xd_option_desc* const schema[] = {*option, nullptr};
+      if (request.reader_options.contains((*option)->name))
+        XD_TRY(plugin::CheckedOptions::check(schema, request.reader_options));
+    }
+  }
   return {};
 }
 

@@ -122,7 +122,7 @@ Result<void> apply_class(Session& session, const rules::ModuleRule& rule, bool n
   std::vector<std::string> notes;
   XD_TRY(rules::give_class_names(rule, m, notes));
   session.notes.add(std::move(notes));
-  known = {rules::find_tied(rule, m), rules::find_unknown(rule, m)};
+  known = {rules::find_tied(rule, m), rules::find_unknown(rule, m), true};
   if (needs_module)  // then what is missing is told with what else the writer could do
     return rules::check_against_config(rule, m, session.request.target.ignore_config_mismatch);
   return check_class(rule, session.request.target, m);
@@ -150,7 +150,7 @@ Result<void> apply_class_of_files(Session& session, const rules::ModuleRule& rul
     }
     tensors = std::move(out);
   };
-  known = {rules::find_tied(rule, as_module), rules::find_unknown(rule, as_module)};
+  known = {rules::find_tied(rule, as_module), rules::find_unknown(rule, as_module), true};
   in_files(known.unknown);
   for (manifest::AliasGroup& group : known.tied) in_files(group.tensors);
   std::erase_if(known.tied, [](const auto& group) { return group.tensors.size() < 2; });

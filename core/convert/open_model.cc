@@ -12,6 +12,8 @@ namespace {
 // Scores of a reader, 0 to 100: of a model under the format's standard name; of something that it
 // takes for a model.
 constexpr int32_t kStandard = 80, kSure = 50;
+// The one option of readers that the host has too, for what it dequantises itself.
+constexpr char kDequantDtype[] = "dequant-dtype";
 
 std::string names_of(const io::Input& input) {
   std::vector<std::string> names;
@@ -36,6 +38,30 @@ std::vector<std::string> weight_patterns(const plugin::Registry& registry) {
   return out;
 }
 
+bool has_option(const plugin::Plugin& plugin, const std::string& name) {
+  for (auto option = plugin.desc.options; option && *option; ++option) {
+    if ((*option)->name == name) return true;
+  }
+  return false;
+}
+
+// An option that other readers have would be without effect: an error, for the user means it.
+Result<void> check_taken(const plugin::Registry& registry, const plugin::Plugin& reader,
+                         const plugin::GivenOptions& given) {
+  for (const auto& [name, values] : given) {
+    if (values.empty() || name == kDequantDtype || has_option(reader, name)) continue;
+    std::string others;
+    for (const plugin::Plugin& other : registry.plugins()) {
+      if (other.is_reader() && has_option(other, name))
+        others += cat(others.empty() ? "" : " or ", other.format());
+    }
+    return invalid(cat("--", name, ": expected a source in the format ", others,
+                       ", found one that ", reader.format(),
+                       " reads: leave the flag out, or choose with --from"));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
@@ -45,6 +71,7 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
                                                    uint64_t writer_caps) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from, writer_caps));
+  XD_TRY(check_taken(registry, *self->reader_, given));
   XD_TRY_SET(self->options_, plugin::CheckedOptions::check(self->reader_->desc.options, given));
   const auto opened = host.call([&](xd_error* err) {
     return self->reader_->reader.open(host.table(), &self->handle_, self->options_.table(),

@@ -30,9 +30,11 @@ Result<void> open_source(Session& session, Prepared& out) {
   if (!request.config.empty()) XD_TRY(input.take_config(request.config));
   XD_TRY_SET(out.destination, io::resolve_destination(request.destination));
   XD_TRY(io::check_apart(input, out.destination));
-  XD_TRY_SET(out.source,
-             OpenModel::open(session.host, session.registry, std::move(input), request.from,
-                             request.reader_options, out.writer->desc.caps));
+  auto opened = OpenModel::open(session.host, session.registry, std::move(input), request.from,
+                                request.reader_options, out.writer->desc.caps);
+  if (!opened && !request.config.empty() && opened.error().message.starts_with("config.json"))
+    return std::move(opened).error().in(cat("--config ", base::printable(request.config)));
+  XD_TRY_SET(out.source, std::move(opened));
   XD_TRY_SET(Manifest m, out.source->describe());
   XD_TRY_SET(auto laid_out,
              rules::lay_out(session.rules, request.keep_unmatched, reader_of(*out.source), m));

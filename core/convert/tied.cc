@@ -38,16 +38,20 @@ Result<bool> equal_values(TensorSource& model, uint64_t a, uint64_t b, uint64_t 
   return true;
 }
 
-// Names that share one storage in the source are one parameter. The class's own name is kept rather
-// than one that it ties to another, and both rather than one that it has not; of equals the first.
+// Names that share one storage in the source are one parameter, unless the class is known and does
+// not tie them. The class's own name is kept rather than one that it ties to another, and both
+// rather than one that it has not; of equals the first.
 void exclude_aliases(const OneParameter& known, Manifest& target) {
-  std::unordered_map<uint64_t, int> rank;  // 0 for all others
+  std::unordered_map<uint64_t, int> rank;      // 0 for all others
+  std::unordered_map<uint64_t, uint64_t> own;  // of tied names the parameter's own
   for (const manifest::AliasGroup& group : known.tied) {
+    for (const uint64_t i : group.tensors) own[i] = group.tensors[0];
     for (size_t i = 1; i < group.tensors.size(); ++i) rank[group.tensors[i]] = 1;
   }
   for (const uint64_t i : known.unknown) rank[i] = 2;
   const auto rank_of = [&](uint64_t i) { return rank.contains(i) ? rank.at(i) : 0; };
-  for (const manifest::AliasGroup& group : target.alias_groups) {
+  const auto own_of = [&](uint64_t i) { return own.contains(i) ? own.at(i) : i; };
+  for (manifest::AliasGroup& group : target.alias_groups) {
     std::vector<uint64_t> there;
     std::copy_if(group.tensors.begin(), group.tensors.end(), std::back_inserter(there),
                  [&](uint64_t i) { return target.tensors[i].excluded.empty(); });
@@ -57,10 +61,16 @@ void exclude_aliases(const OneParameter& known, Manifest& target) {
                           [&](uint64_t a, uint64_t b) { return rank_of(a) < rank_of(b); });
     for (const uint64_t i : there) {
       if (i == kept) continue;
-      target.tensors[i].excluded =
-          cat("shares its storage in the source with ", target.tensors[kept].name);
+      const bool is_another = known.is_class_known && rank_of(i) != 2 && own_of(i) != own_of(kept);
+      if (is_another) {
+        std::erase(group.tensors, i);
+      } else {
+        target.tensors[i].excluded =
+            cat("shares its storage in the source with ", target.tensors[kept].name);
+      }
     }
   }
+  std::erase_if(target.alias_groups, [](const auto& group) { return group.tensors.size() < 2; });
 }
 
 // Of names that are one parameter, equal copies in the file are left out.

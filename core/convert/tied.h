@@ -17,6 +17,9 @@ struct OneParameter {
   std::vector<manifest::AliasGroup> tied;
   // Tensors that the class has not: of names that share a storage they are the last choice.
   std::vector<uint64_t> unknown;
+  // Names of the class that neither it nor config.json ties are parameters of their own then, also
+  // where the source has one storage for them.
+  bool is_class_known = false;
 };
 
 // Excludes from `target` all but one of the names that share a storage in the source, and of tied

@@ -13,6 +13,13 @@ namespace {
 
 constexpr char kHidden[] = "optimizer state of a parameter that the job does not train";
 
+// The Trainer's own files speak of a run that does not go on.
+void leave_trainer_out(Manifest& m) {
+  std::erase_if(m.aux_files, [](const manifest::AuxFile& file) {
+    return file.kind == manifest::AuxKind::kTrainer;
+  });
+}
+
 bool is_hidden(const Tensor& t) { return t.role == Role::kOptimizerState && t.excluded == kHidden; }
 
 }  // namespace
@@ -40,6 +47,7 @@ void show_optimizer_state(Manifest& m) {
   if (any) return;
   m.training.moments.clear();
   m.training.step = 0;
+  leave_trainer_out(m);
 }
 
 void leave_training_out(Manifest& m, std::vector<std::string>& notes) {
@@ -54,6 +62,7 @@ void leave_training_out(Manifest& m, std::vector<std::string>& notes) {
                         ") is left out: the format has no place for it."));
   m.training = {};
   m.module.clear();
+  leave_trainer_out(m);
 }
 
 std::optional<Manifest> module_of_source(const Manifest& m) {

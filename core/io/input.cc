@@ -117,13 +117,17 @@ Result<void> Input::take_config(const std::string& source) {
   auto opened = open_input(source);
   if (!opened) return std::move(opened).error().in("--config");
   std::vector<InputEntry>& theirs = opened->named_.empty() ? opened->entries_ : opened->neighbours_;
-  std::erase_if(theirs, [](const InputEntry& e) { return !aux_kind(e.name); });
+  const auto is_of_model = [](const InputEntry& e) {
+    const auto kind = aux_kind(e.name);
+    return kind && kind != manifest::AuxKind::kTrainer;
+  };
+  std::erase_if(theirs, [&](const InputEntry& e) { return !is_of_model(e); });
   if (!find_in(theirs, "config.json"))
     return Error{XD_NOT_FOUND,
                  cat("--config: expected a folder with the model's config.json, found "
                      "none in ",
                      base::printable(source))};
-  std::erase_if(entries_, [](const InputEntry& e) { return aux_kind(e.name).has_value(); });
+  std::erase_if(entries_, is_of_model);
   entries_.insert(entries_.end(), theirs.begin(), theirs.end());
   sort_by_name(entries_);
   return {};

@@ -49,21 +49,28 @@ class Level {
 
   Result<Choice> choose() && {
     Groups groups;
+    bool has_tensors = false;
     for (const size_t i : members_) {
       const auto& path = tensors_[i].path;
-      if (path.size() <= depth_ + 1) return all();  // a tensor here, so no dicts around the model
-      groups[path[depth_]].push_back(i);
+      if (path.size() <= depth_ + 1) {
+        has_tensors = true;
+      } else {
+        groups[path[depth_]].push_back(i);
+      }
     }
     std::vector<std::string_view> models, wrappers;
     for (const auto& [key, group] : groups) {
       if (common::is_model_key(key)) models.push_back(key);
       if (common::is_wrapper_key(key)) wrappers.push_back(key);
     }
+    const bool has_average =
+        std::ranges::any_of(groups, [](auto& g) { return common::is_average_key(g.first); });
+    // A tensor here, so no dicts around the model; but with one that looks like it nothing tells.
+    if (has_tensors)
+      return models.empty() && !has_average ? Result<Choice>(all()) : unclear(groups);
     if (models.size() == 1) return enter(groups, models[0]);
     if (models.empty() && wrappers.size() == 1 && groups.size() == 1)
       return enter(groups, wrappers[0]);
-    const bool has_average =
-        std::ranges::any_of(groups, [](auto& g) { return common::is_average_key(g.first); });
     if (models.empty() && wrappers.empty() && !has_average) return all();
     return unclear(groups);
   }

@@ -212,11 +212,12 @@ Content scheduler(const torch_write::Training& training) {
 // resumed job obeys instead of its TrainingArguments. train_batch_size must be a number; the first
 // save of the job's own looks up the entries of stateful_callbacks and fails without them (a list
 // is appended to, an object replaced).
-std::string trainer_state_json() {
-  return R"({
+std::string trainer_state_json(const torch_write::Training& training) {
+  return cat(R"({
   "epoch": 0,
   "eval_steps": 500,
-  "global_step": 0,
+  "global_step": )",
+             training.step(), R"(,
   "log_history": [],
   "logging_steps": 500,
   "max_steps": 0,
@@ -238,7 +239,7 @@ std::string trainer_state_json() {
   "total_flos": 0,
   "train_batch_size": 8
 }
-)";
+)");
 }
 
 }  // namespace crossdock::writer_universal

@@ -33,6 +33,6 @@ Content optimizer_state(const manifest::Manifest& model, const torch_write::Trai
 Content model_states(const manifest::Manifest& model, const Parts& parts,
                      const torch_write::Training& training);
 Content scheduler(const torch_write::Training& training);
-std::string trainer_state_json();
+std::string trainer_state_json(const torch_write::Training& training);
 
 }  // namespace crossdock::writer_universal

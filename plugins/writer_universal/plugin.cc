@@ -100,7 +100,12 @@ class UniversalWriter : public Writer {
  public:
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
                                               const Options& options) {
-    XD_TRY_SET(auto settings, Settings::from(options));
+    XD_TRY_SET(auto settings, Settings::from(options, model));
+    const auto is_trainers = [](const manifest::AuxFile& f) {
+      return f.kind == manifest::AuxKind::kTrainer;
+    };
+    // The source's own files of the Trainer, which are copied, know more.
+    if (std::ranges::any_of(model.aux_files, is_trainers)) settings.hf_trainer = false;
     // Of no use but in a training checkpoint, and a GGUF file's is large.
     if (model.training.moments.empty()) model.source.metadata = {};
     Parts parts = sort_out(model);
@@ -167,7 +172,7 @@ class UniversalWriter : public Writer {
   // The files that are plain text; empty for the others.
   std::string text_of(Kind kind) const {
     if (kind == Kind::kLatest) return settings_.tag;
-    return kind == Kind::kTrainerState ? trainer_state_json() : std::string();
+    return kind == Kind::kTrainerState ? trainer_state_json(training_) : std::string();
   }
 
   // Calls `use` with what the object holds. Most contents are cheaper to make again than to keep

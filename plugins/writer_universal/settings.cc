@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "plugins/common/quote.h"
+#include "plugins/torch/write/training.h"
 
 #include <crossdock/file_name.hpp>
 
@@ -16,8 +17,9 @@ constexpr xd_option_desc kTag = {XD_INIT_SIZE(xd_option_desc),
                                  0,
                                  "tag",
                                  "string",
-                                 "global_step0",
-                                 "name of the checkpoint's folder, told in latest_universal"};
+                                 "auto",
+                                 "name of the checkpoint's folder, told in latest_universal; auto: "
+                                 "global_step and the steps that the run has done"};
 constexpr xd_option_desc kPrecision = {XD_INIT_SIZE(xd_option_desc),
                                        0,
                                        "precision",
@@ -96,7 +98,7 @@ Result<void> check_tag(const Settings& settings) {
 const xd_option_desc* const kOptions[] = {&kTag,       &kPrecision, &kMoments, &kCompact,
                                           &kHfTrainer, &kDsConfig,  nullptr};
 
-Result<Settings> Settings::from(const Options& options) {
+Result<Settings> Settings::from(const Options& options, const manifest::Manifest& model) {
   std::string precision = options.text("precision"), moments = options.text("moments");
   if (options.flag("compact")) {
     for (const auto& [name, value, compact] :
@@ -111,6 +113,7 @@ Result<Settings> Settings::from(const Options& options) {
   }
   Settings out;
   out.tag = options.text("tag");
+  if (out.tag == "auto") out.tag = torch_write::tag_of_run(model);
   out.keep_dtype = precision == "source";
   out.moments = moments == "dense"         ? Moments::kDense
                 : moments == "zero-stride" ? Moments::kZeroStride

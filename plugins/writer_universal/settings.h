@@ -21,7 +21,8 @@ struct Settings {
   bool hf_trainer = false;
   std::optional<common::DsConfig> config;  // the job's: changes no file, only what the notes say
 
-  static Result<Settings> from(const Options& options);
+  // `model`: what its run tells is taken where no option says otherwise.
+  static Result<Settings> from(const Options& options, const manifest::Manifest& model = {});
 };
 
 extern const xd_option_desc* const kOptions[];

@@ -19,7 +19,15 @@ class Zero3Writer : public Writer {
  public:
   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest model,
                                               const Options& options) {
-    XD_TRY_SET(auto settings, Settings::from(options));
+    XD_TRY_SET(auto settings, Settings::from(options, model));
+    for (const manifest::Moment& moment : model.training.moments) {
+      if (moment.kind != "exp_avg" && moment.kind != "exp_avg_sq")
+        return unsupported(
+            cat("expected the state of an optimizer of the Adam kind (exp_avg and "
+                "exp_avg_sq), which these shards hold, found ",
+                common::in_quotes(moment.kind),
+                ": use --to universal, which keeps it for stages 1 and 2"));
+    }
     // Of no use but in a training checkpoint, and a GGUF file's is large.
     if (model.training.moments.empty()) model.source.metadata = {};
     auto& training = model.training;

@@ -6,6 +6,7 @@
 
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/quote.h"
+#include "plugins/torch/write/training.h"
 
 namespace crossdock::writer_zero3 {
 namespace {
@@ -23,8 +24,11 @@ constexpr xd_option_desc kAll[] = {
            "scaling come from it; the "
            "flags below win over it"),
     option("dtype", "enum:bf16|fp16|fp32", "",
-           "the job's precision (default: what --ds-config enables, else bf16)"),
-    option("tag", "string", "global_step0", "name of the checkpoint's folder, told in latest"),
+           "the job's precision (default: what --ds-config enables, else that of the source's run, "
+           "else bf16)"),
+    option("tag", "string", "auto",
+           "name of the checkpoint's folder, told in latest; auto: global_step and the steps that "
+           "the run has done"),
     option("sub-group-size", "int", "",
            "the job's sub_group_size, in elements of one rank (default: of --ds-config, else "
            "1000000000)"),
@@ -35,7 +39,7 @@ constexpr xd_option_desc kAll[] = {
     option("lr", "float", "",
            "learning rate of the first step; like the next three it REPLACES the job's own when "
            "the checkpoint is "
-           "loaded, so it must come from here, --ds-config or --target"),
+           "loaded, so it must come from here, --ds-config, --target or the source's run"),
     option("betas", "string", "",
            "of Adam; replaces the job's (default: of --ds-config or --target, else 0.9,0.999)"),
     option("eps", "float", "",
@@ -103,9 +107,11 @@ Result<int64_t> integer(const Options& options, const char* flag,
 }
 
 Result<manifest::DType> dtype_of(const std::string& flag,
-                                 const std::optional<common::DsConfig>& config) {
+                                 const std::optional<common::DsConfig>& config,
+                                 manifest::DType run) {
   using manifest::DType;
   if (!flag.empty()) return flag == "bf16" ? DType::BF16 : flag == "fp16" ? DType::F16 : DType::F32;
+  if (!config && run != DType::UNSPECIFIED) return run;
   if (!config || config->bf16.is(true)) return DType::BF16;
   if (config->fp16.is(true)) return DType::F16;
   if (config->bf16.is_auto) return common::needs_flag(config->bf16, "dtype");
@@ -178,7 +184,7 @@ const xd_option_desc* const kOptions[] = {&kAll[0],  &kAll[1],  &kAll[2],  &kAll
                                           &kAll[5],  &kAll[6],  &kAll[7],  &kAll[8],  &kAll[9],
                                           &kAll[10], &kAll[11], &kAll[12], &kAll[13], nullptr};
 
-Result<Settings> Settings::from(const Options& options) {
+Result<Settings> Settings::from(const Options& options, const manifest::Manifest& model) {
   Settings out;
   if (const std::string text = options.text("ds-config"); !text.empty()) {
     XD_TRY_SET(out.config, common::DsConfig::parse(text));
@@ -192,7 +198,8 @@ Result<Settings> Settings::from(const Options& options) {
              integer(options, "sub-group-size", out.config ? &out.config->sub_group_size : nullptr,
                      1'000'000'000, is_given ? 1 : 0, INT64_MAX));
   out.sub_group_size = static_cast<uint64_t>(sub_group_size);
-  XD_TRY_SET(out.dtype, dtype_of(options.text("dtype"), out.config));
+  XD_TRY_SET(out.dtype,
+             dtype_of(options.text("dtype"), out.config, torch_write::dtype_of_run(model)));
   if (out.dtype == manifest::DType::F16) {
     XD_TRY_SET(out.loss_scale, loss_scale_of(options, out.config));
   }
@@ -200,6 +207,7 @@ Result<Settings> Settings::from(const Options& options) {
   XD_TRY_SET(out.flags, hyper_parameters(options));
   out.dense_moments = options.text("moments") == "dense";
   out.tag = options.text("tag");
+  if (out.tag == "auto") out.tag = torch_write::tag_of_run(model);
   if (!common::is_portable_name(out.tag) || out.tag.find('/') != std::string::npos ||
       out.tag == kLatest || out.tag.size() > 255)
     return invalid(cat("--tag: expected the name of one folder, found ", common::in_quotes(out.tag),

@@ -40,7 +40,8 @@ struct Settings {
   LossScale loss_scale;
   std::optional<common::DsConfig> config;
 
-  static Result<Settings> from(const Options& options);
+  // `model`: what its run tells is taken where no option says otherwise.
+  static Result<Settings> from(const Options& options, const manifest::Manifest& model = {});
 };
 
 extern const xd_option_desc* const kOptions[];

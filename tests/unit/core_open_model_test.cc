@@ -77,6 +77,30 @@ TEST_CASE("a writer of training states reads from a reader that gives one") {
   CHECK((*f.open("auto", XD_CAP_TRAINING_STATE))->reader().id() == std::string("state"));
 }
 
+TEST_CASE("an option of a reader that is not chosen is refused") {
+  static constexpr xd_option_desc kOption = {
+      XD_INIT_SIZE(xd_option_desc), 0, "shape", "string", "", "of the other"};
+  static constexpr const xd_option_desc* kOptions[] = {&kOption, nullptr};
+  Fixture f;
+  xd_plugin_desc other = reader_of_score<10>("other");
+  static constexpr const char* kFormats[] = {"round", nullptr};
+  other.options = kOptions;
+  other.formats = kFormats;
+  f.registry.add("1", &other);
+  f.registry.add("2", &reader_of_score<90>("chosen"));
+  const auto message_of = [&](const plugin::GivenOptions& given) {
+    put(f.dir / "values", f.fake.values);
+    auto opened =
+        OpenModel::open(f.host, f.registry, *io::open_input(f.dir.path().string()), "auto", given);
+    return opened ? "" : opened.error().message;
+  };
+  CHECK(message_of({}).empty());
+  CHECK(message_of({{"dequant-dtype", {"bf16"}}}).empty());
+  CHECK(message_of({{"shape", {"x"}}}) ==
+        "--shape: expected a source in the format round, found one that fake reads: leave the flag "
+        "out, or choose with --from");
+}
+
 TEST_CASE("a source that no reader takes is refused with what was found") {
   Fixture f;
   f.registry.add("1", &reader_of_score<0>("never"));

@@ -389,7 +389,8 @@ TEST_CASE("the enums are those of manifest.proto") {
                                     {"CONFIG", number(AuxKind::kConfig)},
                                     {"GENERATION_CONFIG", number(AuxKind::kGenerationConfig)},
                                     {"TOKENIZER", number(AuxKind::kTokenizer)},
-                                    {"PROCESSOR", number(AuxKind::kProcessor)}});
+                                    {"PROCESSOR", number(AuxKind::kProcessor)},
+                                    {"TRAINER", number(AuxKind::kTrainer)}});
 }
 
 TEST_CASE("a new manifest follows the current schema, a decoded one says its own") {

@@ -33,6 +33,23 @@ int64_t Training::count(std::string_view key) const {
   return number ? *number : 0;
 }
 
+manifest::DType dtype_of_run(const manifest::Manifest& model) {
+  const Training training(model);
+  const Value* value = training.fact("dtype");
+  const auto* name = value ? value->get<std::string>() : nullptr;
+  if (!name) return manifest::DType::UNSPECIFIED;
+  return *name == "bf16"   ? manifest::DType::BF16
+         : *name == "fp16" ? manifest::DType::F16
+         : *name == "fp32" ? manifest::DType::F32
+                           : manifest::DType::UNSPECIFIED;
+}
+
+std::string tag_of_run(const manifest::Manifest& model) {
+  const Training training(model);
+  return cat("global_step",
+             training.has_begun() ? std::max<int64_t>(training.count("global_steps"), 0) : 0);
+}
+
 void put_value(PickleWriter& p, const Value& value, std::string_view key) {
   if (const auto* flag = value.get<bool>()) return p.put(*flag);
   if (const auto* number = value.get<int64_t>()) return p.put(*number);

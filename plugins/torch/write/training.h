@@ -38,6 +38,11 @@ class Training {
   std::map<uint64_t, std::map<std::string, uint64_t>> moments_;  // by parameter
 };
 
+// The type of the source's run: its own weights' (Source.metadata "dtype"); UNSPECIFIED: not known.
+manifest::DType dtype_of_run(const manifest::Manifest& model);
+// "global_step500", the tag that DeepSpeed gives a run after so many steps.
+std::string tag_of_run(const manifest::Manifest& model);
+
 // Plain data as Python has it. Lists are lists, but for betas, which are a tuple.
 void put_value(PickleWriter& p, const manifest::Value& value, std::string_view key = {});
 

@@ -1,5 +1,6 @@
 // Files that a Hugging Face model folder holds beside its weights, known by their names: the
-// config, the tokenizer's files, the processor's. A converter carries them along.
+// config, the tokenizer's files, the processor's, and the Trainer's beside a checkpoint of its own. A
+// converter carries them along.
 //
 // Sources: transformers 5.23 (tokenization_utils_base.py, processing_utils.py, utils/hub.py).
 #pragma once
@@ -21,7 +22,7 @@ struct KnownName {
 };
 using manifest::AuxKind;
 
-inline constexpr std::array<KnownName, 27> kKnown{{
+inline constexpr std::array<KnownName, 29> kKnown{{
     {"config.json", AuxKind::kConfig},
     {"generation_config.json", AuxKind::kGenerationConfig},
     {"tokenizer.json", AuxKind::kTokenizer},
@@ -49,6 +50,8 @@ inline constexpr std::array<KnownName, 27> kKnown{{
     {"video_preprocessor_config.json", AuxKind::kProcessor},
     {"processor_config.json", AuxKind::kProcessor},
     {"audio_tokenizer_config.json", AuxKind::kProcessor},
+    {"trainer_state.json", AuxKind::kTrainer},
+    {"scheduler.pt", AuxKind::kTrainer},
 }};
 
 }  // namespace aux_names
