@@ -3,6 +3,7 @@
 
 #include "plugins/common/hf_folder.h"
 #include "plugins/deepspeed/optimizer.h"
+#include "plugins/deepspeed/rank_file.h"
 
 #include <string>
 #include <utility>
@@ -33,6 +34,8 @@ class Opener {
     out_.sources.push_back(source);
     auto torch = torch_read::TorchFile::open(host_, source, false);
     if (!torch) return common::in_file(name, std::move(torch).error());
+    if (auto is_own = check_own_name(name, (*torch)->root()); !is_own)
+      return common::in_file(name, std::move(is_own).error());
     auto result = read(FileInput{host_, **torch, source, number});
     if (!result) return common::in_file(name, std::move(result).error());
     return result;

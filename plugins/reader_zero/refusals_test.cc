@@ -86,6 +86,28 @@ TEST_CASE("zero: files of different saves") {
             "expected all groups cut over 2 ranks, found one cut over 1, as of experts"));
 }
 
+TEST_CASE("zero: files under the names of other ranks") {
+  const auto of_roots = [](const std::string& optimizer, const std::string& model) {
+    return of_stage3([&](Stage3& r) {
+      if (r.rank == 0) return;
+      if (!optimizer.empty()) r.optimizer_root = optimizer;
+      if (!model.empty()) r.model_root = model;
+    });
+  };
+  const std::string kSaved =
+      "expected the file that was saved under this name, found the one that "
+      "was saved as ";
+  CHECK(of_roots("bf16_zero_pp_rank_1_mp_rank_00_optim_states",
+                 "zero_pp_rank_1_mp_rank_00_model_states") == "read");
+  CHECK(has(
+      of_roots("bf16_zero_pp_rank_0_mp_rank_00_optim_states", ""),
+      optimizer_name(1) + ": " + kSaved + "\"bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt\""));
+  CHECK(has(of_roots("", "zero_pp_rank_0_mp_rank_00_model_states"),
+            model_name(1) + ": " + kSaved + "\"zero_pp_rank_0_mp_rank_00_model_states.pt\""));
+  CHECK(has(of_stage12([](Stage12& r) { r.model_root = "mp_rank_01_model_states"; }),
+            "step7/mp_rank_00_model_states.pt: " + kSaved + "\"mp_rank_01_model_states.pt\""));
+}
+
 TEST_CASE("zero: names that are there twice") {
   const auto of_shapes = [](const std::string& shapes) {
     return of_stage3([&](Stage3& r) { r.param_shapes = shapes; });

@@ -32,6 +32,9 @@ class TorchFile {
                                                          bool verify_crc);
 
   const Pickle& pickle() const { return *pickle_; }
+  // The folder of the zip's records, which torch.save calls after the file: its name without the
+  // ending, as it was then. "archive" of a file object; empty in the old format.
+  const std::string& root() const { return root_; }
   // The record with the bytes of a storage of the pickle: there, and of the size that the pickle
   // says.
   Result<uint32_t> find_storage(const Storage& storage) const;
@@ -52,6 +55,7 @@ class TorchFile {
   std::optional<Buffer> bytes_;  // the pickle's, which pickle_ borrows
   std::optional<Pickle> pickle_;
   std::vector<Record> records_;
+  std::string root_;
   std::vector<uint32_t> by_key_;  // records, sorted by storage key
   size_t key_at_ = 0;             // where a record's key begins in its name
   bool big_endian_ = false;
