@@ -28,6 +28,12 @@ bool has_optimizer_states(std::span<const std::string> names) {
   });
 }
 
+Error no_tags_in_src(std::string_view tag) {
+  return invalid(cat("--from-tag: expected a folder that has the folder ", common::in_quotes(tag),
+                     ", found SRC to be one checkpoint's own folder: leave the flag out, or name "
+                     "the folder around it"));
+}
+
 std::string listed_tags(const std::set<std::string>& folders) {
   std::vector<std::string> out;
   for (const std::string& folder : folders) out.push_back(folder.substr(0, folder.size() - 1));

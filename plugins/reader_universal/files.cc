@@ -25,12 +25,14 @@ class TagChoice {
       : host_(host), input_(input), names_(names), folders_(deepspeed::universal_folders(names)) {}
 
   Result<std::string> choose(const std::string& given) const {
-    if (folders_.contains("")) return std::string();
     if (!given.empty()) {
       if (!common::is_portable_name(given))
         return invalid(cat("--from-tag: expected a folder's name, found ", in_quotes(given)));
+      if (folders_.contains("") && !folders_.contains(given + '/'))
+        return deepspeed::no_tags_in_src(given);
       return check(given, "--from-tag");
     }
+    if (folders_.contains("")) return std::string();
     if (is_there(kLatest[0])) {
       XD_TRY_SET(const std::string tag, deepspeed::read_tag(host_, input_, kLatest[0]));
       return check(tag, cat('`', kLatest[0], '`'));

@@ -5,6 +5,7 @@
 // file. What open() made is immutable, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
+#include "plugins/deepspeed/folders.h"
 #include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_universal/checkpoint.h"
 #include "plugins/reader_universal/files.h"
@@ -58,9 +59,7 @@ constexpr xd_option_desc option(const char* name, const char* type, const char* 
                                 const char* help) {
   return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
 }
-constexpr xd_option_desc kTag =
-    option("from-tag", "string", "",
-           "which checkpoint of the folder; without it what `latest_universal` says");
+constexpr xd_option_desc kTag = option("from-tag", "string", "", deepspeed::kTagHelp);
 constexpr xd_option_desc kWeights =
     option("weights", "enum:master|model", "master",
            "master: the optimizer's fp32 weights; model: the job's own, in its type");

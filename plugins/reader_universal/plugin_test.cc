@@ -405,7 +405,10 @@ TEST_CASE("universal: the folder of one checkpoint as SRC") {
   put(host, {}, "");
   host.inputs["config.json"] = R"({"model_type": "llama"})";
   host.inputs["tokenizer.json"] = "{}";
-  const auto reader = open(host, {{"from-tag", "for-a-writer"}});
+  CHECK(outcome(host, {{"from-tag", "step7"}}) ==
+        "--from-tag: expected a folder that has the folder \"step7\", found SRC to be one "
+        "checkpoint's own folder: leave the flag out, or name the folder around it");
+  const auto reader = open(host);
   REQUIRE(reader);
   CHECK(values_of(**reader) == kMasters);
   CHECK_FALSE(metadata((*reader)->manifest, "tag"));

@@ -61,12 +61,14 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
                      folders.empty() ? "no folder with optimizer states" : listed_tags(folders),
                      folders.empty() ? "" : ": --from-tag TAG chooses one")};
   };
-  if (folders.contains("")) return std::string();
   if (!given.empty()) {
     if (!common::is_portable_name(given))
       return invalid(cat("--from-tag: expected a folder's name, found ", in_quotes(given)));
+    if (folders.contains("") && !folders.contains(given + '/'))
+      return deepspeed::no_tags_in_src(given);
     return check(given, " that --from-tag names");
   }
+  if (folders.contains("")) return std::string();
   if (has_latest(names)) {
     XD_TRY_SET(const std::string tag, deepspeed::read_tag(host, input, std::string(kLatest)));
     return check(tag, " that `latest` names");

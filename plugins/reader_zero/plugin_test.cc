@@ -321,7 +321,12 @@ TEST_CASE("zero: the folder of one checkpoint as SRC") {
     if (name != "latest") host.inputs[name.substr(6)] = bytes;
   }
   host.inputs["deeper/" + optimizer_name(0, "")] = "not looked at";
-  const auto reader = open(host, {{"from-tag", "for-a-writer"}});
+  CHECK(outcome(host, {{"from-tag", "step7"}}) ==
+        "--from-tag: expected a folder that has the folder \"step7\", found SRC to be one "
+        "checkpoint's own folder: leave the flag out, or name the folder around it");
+  CHECK(has(outcome(host, {{"from-tag", "deeper"}}),
+            "deeper/" + optimizer_name(0, "") + ": expected a file of torch.save"));
+  const auto reader = open(host);
   REQUIRE(reader);
   CHECK(values_of(**reader).at("b") == elements('b', 0, 5));
   CHECK_FALSE(metadata((*reader)->manifest, "tag"));

@@ -348,6 +348,8 @@ def test_tags(crossdock, copy, saved):
     folder, files = copy(2, "s2")
     digests = inspected(crossdock, folder)
     assert {n: t["digest"] for n, t in inspected(crossdock, files).items()} == {n: t["digest"] for n, t in digests.items()}
+    own = "--from-tag: expected a folder that has the folder \"global_step3\", found SRC to be one checkpoint's own folder: leave the flag out"
+    assert own in refusal(crossdock, files, "--from-tag", "global_step3")
     other = saved(2, "s1-fp32")[0] / "global_step3"
     shutil.copytree(other, folder / "second")
     assert inspected(crossdock, folder) == digests
