@@ -61,6 +61,17 @@ TEST_CASE("zero: files of different saves") {
         kModel + "expected dp_world_size 2 as rank 0 has, found 4" + kSaves);
   CHECK(second([](Stage3& r) { r.partition_count = number(4); }) ==
         kOptimizer + "expected partition_count 2 as rank 0 has, found 4" + kSaves);
+  const auto second_of_stage2 = [](const std::string& partition_count) {
+    return of_stage12([&](Stage12& r) {
+      if (r.rank == 1) r.partition_count = partition_count;
+    });
+  };
+  CHECK(second_of_stage2(list({number(2), number(2)})) ==
+        kOptimizer +
+            "expected a partition_count with a number of groups of 1 as rank 0 has, found 2" +
+            kSaves);
+  CHECK(second_of_stage2(list({number(3)})) ==
+        kOptimizer + "expected partition_count 2 as rank 0 has, found 3" + kSaves);
   CHECK(has(second([](Stage3& r) { r.master = elements('a', 0, 7); }),
             kOptimizer + "expected 6 elements in flat group 0, this rank's part of the parameters "
                          "of param_shapes, found 7"));
