@@ -25,6 +25,9 @@ Error no_tags_in_src(std::string_view tag);
 // "TAG/" and "TAG2/" as "TAG, TAG2".
 std::string listed_tags(const std::set<std::string>& folders);
 
+// A tag for a message: `latest` may be any file.
+std::string quoted_tag(std::string_view tag);
+
 // The tag that a file such as `latest` holds.
 Result<std::string> read_tag(const Host& host, const Input& input, const std::string& file);
 

@@ -60,8 +60,8 @@ class TagChoice {
   Result<std::string> check(const std::string& tag, const std::string& by) const {
     if (folders_.contains(tag + '/')) return tag;
     return Error{XD_NOT_FOUND,
-                 cat("expected a universal checkpoint in the folder ", in_quotes(tag), " that ", by,
-                     " names, found ",
+                 cat("expected a universal checkpoint in the folder ", deepspeed::quoted_tag(tag),
+                     " that ", by, " names, found ",
                      folders_.empty() ? "none in any folder"
                                       : cat("one in ", deepspeed::listed_tags(folders_),
                                             ": --from-tag TAG chooses one"))};

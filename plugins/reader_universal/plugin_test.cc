@@ -381,6 +381,13 @@ TEST_CASE("universal: which checkpoint of a folder") {
   CHECK(outcome(host) == "read");
   host.inputs["latest_universal"] = "/etc";
   CHECK(has(outcome(host), "latest_universal: expected a folder's name, found \"/etc\""));
+  host.inputs["latest_universal"] = "/" + std::string(5000, 'x');
+  CHECK(has(outcome(host), "found \"/" + std::string(79, 'x') + "...\": --from-tag TAG names"));
+  host.inputs["latest_universal"] = std::string(200, 'x');
+  CHECK(has(outcome(host),
+            "the folder \"" + std::string(80, 'x') + "...\" that `latest_universal` names"));
+  host.inputs["latest_universal"] = std::string("a\0\x1b", 3) + std::string(5000, '\x80');
+  CHECK(outcome(host).size() < 250);
   host.inputs["latest_universal"] = "step8";
   CHECK(has(outcome(host), "in the folder \"step8\" that `latest_universal` names, found one in"));
   host.inputs.erase("latest_universal");

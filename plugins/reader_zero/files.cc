@@ -57,7 +57,7 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
     const auto is_of_it = [&](const std::string& name) { return name.starts_with(folder); };
     if (std::any_of(names.begin(), names.end(), is_of_it)) return tag;
     return Error{XD_NOT_FOUND,
-                 cat("expected the folder ", in_quotes(tag), by, ", found ",
+                 cat("expected the folder ", deepspeed::quoted_tag(tag), by, ", found ",
                      folders.empty() ? "no folder with optimizer states" : listed_tags(folders),
                      folders.empty() ? "" : ": --from-tag TAG chooses one")};
   };

@@ -297,6 +297,12 @@ TEST_CASE("zero: which checkpoint of a folder") {
   CHECK(outcome(host) == "read");
   host.inputs["latest"] = "/etc";
   CHECK(has(outcome(host), "latest: expected a folder's name, found \"/etc\""));
+  host.inputs["latest"] = "/" + std::string(5000, 'x');
+  CHECK(has(outcome(host), "found \"/" + std::string(79, 'x') + "...\": --from-tag TAG names"));
+  host.inputs["latest"] = std::string(200, 'x');
+  CHECK(has(outcome(host), "the folder \"" + std::string(80, 'x') + "...\" that `latest` names"));
+  host.inputs["latest"] = std::string("a\0\x1b", 3) + std::string(5000, '\x80');
+  CHECK(outcome(host).size() < 250);
   host.inputs["latest"] = "step8";
   CHECK(
       outcome(host) ==
