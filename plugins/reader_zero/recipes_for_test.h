@@ -75,7 +75,7 @@ struct Stage3 {
                            text("lr_scheduler"),
                            dict({text("last_batch_iteration"), number(6)}),
                            text("skipped_steps"),
-                           number(1),
+                           number(3),
                            text("global_steps"),
                            global_steps,
                            text("global_samples"),
