@@ -9,6 +9,7 @@
 #include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_universal/checkpoint.h"
 #include "plugins/reader_universal/files.h"
+#include "plugins/torch/read/torch_file.h"
 
 namespace crossdock::reader_universal {
 
@@ -26,7 +27,8 @@ class UniversalReader : public Reader {
     XD_TRY_SET(
         out->checkpoint_,
         open_checkpoint(host, input, options.text("from-tag"),
-                        options.text("weights") == "model" ? Weights::kModel : Weights::kMaster));
+                        options.text("weights") == "model" ? Weights::kModel : Weights::kMaster,
+                        options.flag("verify-crc")));
     const auto names = input.names(host);
     Manifest& m = out->checkpoint_.manifest;
     XD_TRY_SET(m.source.config, common::read_config(host, input, names));
@@ -63,7 +65,9 @@ constexpr xd_option_desc kTag = option("from-tag", "string", "", deepspeed::kTag
 constexpr xd_option_desc kWeights =
     option("weights", "enum:master|model", "master",
            "master: the optimizer's fp32 weights; model: the job's own, in its type");
-constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, nullptr};
+constexpr xd_option_desc kVerify =
+    option("verify-crc", "bool", "false", torch_read::kVerifyCrcHelp);
+constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, &kVerify, nullptr};
 constexpr const char* kFormats[] = {"universal", nullptr};
 constexpr const char* kPatterns[] = {"*_model_states.pt", nullptr};
 

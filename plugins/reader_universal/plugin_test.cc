@@ -423,6 +423,23 @@ TEST_CASE("universal: the folder of one checkpoint as SRC") {
   CHECK((*reader)->manifest.aux_files.size() == 2);
 }
 
+TEST_CASE("universal: --verify-crc names the file and the record") {
+  for (const auto& [name, bytes] :
+       {std::pair{"zero/b/fp32.pt", "b000"}, std::pair{"zero/a.weight/exp_avg.pt", "c000"},
+        std::pair{"mp_rank_00_model_states.pt", "s000"}}) {
+    CAPTURE(name);
+    test::MemoryHost host;
+    put(host, {});
+    CHECK(outcome(host, {{"verify-crc", "true"}}) == "read");
+    std::string& file = host.inputs[cat("step7/", name)];
+    file[file.find(bytes)] ^= 1;
+    CHECK(outcome(host) == "read");  // torch can leave them wrong on purpose
+    const std::string said = outcome(host, {{"verify-crc", "true"}});
+    CHECK(has(said, cat("step7/", name, ": expected record \"archive/data/")));
+    CHECK(has(said, "to have the CRC that the zip directory says, found another"));
+  }
+}
+
 TEST_CASE("universal: every call of the host may fail") {
   for (const Universal& recipe : {Universal(), stage3()}) {
     const uint64_t n_calls =

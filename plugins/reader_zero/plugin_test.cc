@@ -338,6 +338,23 @@ TEST_CASE("zero: the folder of one checkpoint as SRC") {
   CHECK_FALSE(metadata((*reader)->manifest, "tag"));
 }
 
+TEST_CASE("zero: --verify-crc names the file and the record") {
+  const auto outcomes = [](const std::string& name, std::string_view bytes) {
+    test::MemoryHost host;
+    put_stage3(host);
+    CHECK(outcome(host, {{"verify-crc", "true"}}) == "read");
+    std::string& file = host.inputs[name];
+    file[file.find(bytes)] ^= 1;
+    CHECK(outcome(host) == "read");  // torch can leave them wrong on purpose
+    return outcome(host, {{"verify-crc", "true"}});
+  };
+  const std::string kSaid = ": expected record \"archive/data/0\" to have the CRC";
+  CHECK(has(outcomes(optimizer_name(0), "a000"), optimizer_name(0) + kSaid));
+  CHECK(has(outcomes(optimizer_name(1), "a003"), optimizer_name(1) + kSaid));
+  CHECK(has(outcomes(model_name(0), "s000"), model_name(0) + ": expected record"));
+  CHECK(has(outcomes(model_name(1), "z002"), model_name(1) + ": expected record"));
+}
+
 TEST_CASE("zero: config.json and the tokenizer beside it") {
   test::MemoryHost host;
   put_stage3(host);

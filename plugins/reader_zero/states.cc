@@ -194,11 +194,12 @@ Result<void> check_part(const States& first, const States& part) {
 
 std::string part_name(uint64_t part) { return cat("mp_rank_", part < 10 ? "0" : "", part); }
 
-Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag) {
+Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag,
+                             bool verify_crc) {
   SavedJob out;
   XD_TRY_SET(const CheckpointFiles files, find_files(host, input, tag));
   out.tag = files.tag;
-  Opener opener(host, input, out.opened);
+  Opener opener(host, input, verify_crc, out.opened);
   static const PartFiles kNone;
   uint64_t n = 1;
   for (uint64_t i = 0; i < n; ++i) {

@@ -389,6 +389,18 @@ def refusal(crossdock, folder, *flags):
     return error
 
 
+def test_crc(crossdock, copy):
+    folder, files = copy(2, "s2")
+    assert inspected(crossdock, folder) == inspected(crossdock, folder, "--verify-crc")
+    file = files / "zero/gain/exp_avg.pt"
+    state = torch.load(file, weights_only=False)["param"]
+    damaged = bytearray(file.read_bytes())
+    damaged[bytes(damaged).index(state.numpy().tobytes())] ^= 1
+    file.write_bytes(damaged)
+    inspected(crossdock, folder)
+    assert 'zero/gain/exp_avg.pt: expected record "exp_avg/data/' in crossdock("inspect", folder, "--verify-crc", code=1).stderr
+
+
 def test_tags(crossdock, copy):
     folder, files = copy(2, "s2")
     digests = inspected(crossdock, folder)

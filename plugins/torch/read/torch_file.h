@@ -20,6 +20,9 @@ bool looks_like_torch(const Host& host, const Source& source);
 // What a file is that begins like no checkpoint, where that is known; else empty.
 std::string_view what_it_is_instead(const Host& host, const Source& source);
 
+// The help of --verify-crc, which all readers of such files have.
+inline constexpr const char* kVerifyCrcHelp = "check the CRC of every record that torch.save wrote";
+
 class TorchFile {
  public:
   // `verify_crc`: reads the whole file and compares every record's CRC (zip only; the old format
