@@ -10,11 +10,12 @@
 
 namespace crossdock::common {
 
-inline std::string in_quotes(std::string_view text) {
-  constexpr size_t kMaxQuoted = 200;
+inline constexpr size_t kMaxQuoted = 200;  // bytes of the text
+
+inline std::string in_quotes(std::string_view text, size_t max_bytes = kMaxQuoted) {
   constexpr std::string_view kHex = "0123456789abcdef";
   std::string out = "\"";
-  size_t end = std::min(text.size(), kMaxQuoted);
+  size_t end = std::min(text.size(), max_bytes);
   while (end < text.size() && end > 0 && (text[end] & 0xc0) == 0x80)
     --end;  // not inside a character
   for (const char c : text.substr(0, end)) {

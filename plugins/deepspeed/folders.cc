@@ -28,6 +28,17 @@ bool has_optimizer_states(std::span<const std::string> names) {
   });
 }
 
+Error no_tags_in_src(std::string_view tag) {
+  return invalid(cat("--from-tag: expected a folder that has the folder ", quoted_tag(tag),
+                     ", found SRC to be one checkpoint's own folder: leave the flag out, or name "
+                     "the folder around it"));
+}
+
+std::string quoted_tag(std::string_view tag) {
+  constexpr size_t kMaxBytes = 80;
+  return common::in_quotes(tag, kMaxBytes);
+}
+
 std::string listed_tags(const std::set<std::string>& folders) {
   std::vector<std::string> out;
   for (const std::string& folder : folders) out.push_back(folder.substr(0, folder.size() - 1));
@@ -43,7 +54,7 @@ Result<std::string> read_tag(const Host& host, const Input& input, const std::st
   tag.erase(tag.find_last_not_of(kSpace) + 1);
   tag.erase(0, tag.find_first_not_of(kSpace));
   if (!common::is_portable_name(tag))
-    return corrupt(cat(file, ": expected a folder's name, found ", common::in_quotes(tag),
+    return corrupt(cat(file, ": expected a folder's name, found ", quoted_tag(tag),
                        ": --from-tag TAG names the folder"));
   return tag;
 }

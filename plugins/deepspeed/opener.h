@@ -3,6 +3,7 @@
 
 #include "plugins/common/hf_folder.h"
 #include "plugins/deepspeed/optimizer.h"
+#include "plugins/deepspeed/rank_file.h"
 
 #include <string>
 #include <utility>
@@ -18,9 +19,9 @@ struct OpenFiles {
 
 class Opener {
  public:
-  // Borrows all.
-  Opener(const Host& host, const Input& input, OpenFiles& out)
-      : host_(host), input_(input), out_(out) {}
+  // Borrows all. `verify_crc`: reads each file whole, and compares its records' CRCs.
+  Opener(const Host& host, const Input& input, bool verify_crc, OpenFiles& out)
+      : host_(host), input_(input), verify_crc_(verify_crc), out_(out) {}
 
   // read(const FileInput&) -> Result; its errors get the file's name.
   template <class Read>
@@ -31,8 +32,10 @@ class Opener {
     const auto number = static_cast<uint32_t>(out_.files.size());
     out_.files.push_back({name, source.size(host_), {}});
     out_.sources.push_back(source);
-    auto torch = torch_read::TorchFile::open(host_, source, false);
+    auto torch = torch_read::TorchFile::open(host_, source, verify_crc_);
     if (!torch) return common::in_file(name, std::move(torch).error());
+    if (auto is_own = check_own_name(name, (*torch)->root()); !is_own)
+      return common::in_file(name, std::move(is_own).error());
     auto result = read(FileInput{host_, **torch, source, number});
     if (!result) return common::in_file(name, std::move(result).error());
     return result;
@@ -41,6 +44,7 @@ class Opener {
  private:
   const Host& host_;
   const Input& input_;
+  const bool verify_crc_;
   OpenFiles& out_;
 };
 

@@ -29,6 +29,9 @@ inline std::string elements(char tensor, int begin, int end) {
 // A value of a pickle, and the storages that it names: their keys are numbers in order.
 class File {
  public:
+  // `root`: as torch.save calls that of a file object.
+  explicit File(std::string root = "archive") : root_(std::move(root)) {}
+
   // A flat float32 tensor of these bytes.
   std::string flat(const std::string& bytes) {
     const auto n = static_cast<int64_t>(bytes.size() / 4);
@@ -49,10 +52,11 @@ class File {
   }
   // The file; or the pickle alone.
   std::string made_of(const std::string& value, bool pickle_alone) const {
-    return pickle_alone ? pickle(value) : torch_zip(value, storages_);
+    return pickle_alone ? pickle(value) : torch_zip(value, storages_, false, "little", root_);
   }
 
  private:
+  std::string root_;
   std::vector<torch_read::recipe::Stored> storages_;
 };
 

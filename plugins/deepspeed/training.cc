@@ -16,6 +16,12 @@ std::optional<int64_t> counter(const ModelStates& model, std::string_view key) {
 
 }  // namespace
 
+std::optional<uint64_t> steps_of_job(const ModelStates& model) {
+  const auto done = counter(model, "global_steps"), skipped = counter(model, "skipped_steps");
+  if (!done || !skipped || *skipped < 0 || *done < *skipped) return std::nullopt;
+  return static_cast<uint64_t>(*done - *skipped);
+}
+
 uint64_t steps_done(const Host& host, const std::vector<uint64_t>& counted,
                     const ModelStates& model) {
   if (counted.empty()) {

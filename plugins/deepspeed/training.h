@@ -4,10 +4,15 @@
 #include "plugins/deepspeed/optimizer.h"
 #include "plugins/deepspeed/tensors.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace crossdock::deepspeed {
+
+// The steps that the job's optimizer has done as the model states count them, where they do:
+// global_steps without those that were skipped.
+std::optional<uint64_t> steps_of_job(const ModelStates& model);
 
 // Steps of the optimizer, whose groups may have counted them: `counted`; where none did, the job's.
 uint64_t steps_done(const Host& host, const std::vector<uint64_t>& counted,

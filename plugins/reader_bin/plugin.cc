@@ -8,6 +8,7 @@
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
 #include "plugins/reader_bin/checkpoint.h"
+#include "plugins/torch/read/torch_file.h"
 
 namespace crossdock::reader_bin {
 
@@ -79,7 +80,7 @@ constexpr xd_option_desc kPath = option(
     "state-dict-path", "string", "",
     "the dict of a .pt or .ckpt file that is the model, as in \"a.b\"; \".\" is the top level");
 constexpr xd_option_desc kVerify =
-    option("verify-crc", "bool", "false", "check the CRC of every record of a .bin file");
+    option("verify-crc", "bool", "false", torch_read::kVerifyCrcHelp);
 constexpr const xd_option_desc* kOptions[] = {&kVariant, &kPath, &kVerify, nullptr};
 constexpr const char* kFormats[] = {"bin", nullptr};
 constexpr const char* kPatterns[] = {

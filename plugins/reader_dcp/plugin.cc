@@ -6,6 +6,7 @@
 #include "plugins/common/read_range.h"
 #include "plugins/reader_dcp/checkpoint.h"
 #include "plugins/reader_dcp/folder.h"
+#include "plugins/torch/read/torch_file.h"
 
 namespace crossdock::reader_dcp {
 namespace {
@@ -95,7 +96,7 @@ constexpr xd_option_desc kPath =
            "the dict of a .pt or .ckpt file, or of a distributed checkpoint, that is the model, as "
            "in \"a.b\"; \".\" is the top level");
 constexpr xd_option_desc kVerify =
-    option("verify-crc", "bool", "false", "check the CRC of every record that torch.save wrote");
+    option("verify-crc", "bool", "false", torch_read::kVerifyCrcHelp);
 constexpr const xd_option_desc* kOptions[] = {&kPath, &kVerify, nullptr};
 constexpr const char* kFormats[] = {"dcp", nullptr};
 constexpr const char* kPatterns[] = {"*.distcp", nullptr};

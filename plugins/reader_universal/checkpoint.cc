@@ -177,10 +177,10 @@ JobFacts facts_of(const CheckpointFiles& files, const States& states) {
 }  // namespace
 
 Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const std::string& tag,
-                                   Weights weights) {
+                                   Weights weights, bool verify_crc) {
   XD_TRY_SET(const CheckpointFiles files, find_files(host, input, tag));
   OpenFiles opened;
-  Opener opener(host, input, opened);
+  Opener opener(host, input, verify_crc, opened);
   XD_TRY_SET(const States states, read_states(files, opener));
   // The stage of the model states, which is another question than what the optimizer's say.
   XD_TRY_SET(const Names names, Names::make(states.model, states.has_rank_models ? 3 : 2));

@@ -9,6 +9,6 @@
 namespace crossdock::reader_universal {
 
 Result<Checkpoint> open_checkpoint(const Host& host, const Input& input, const std::string& tag,
-                                   Weights weights);
+                                   Weights weights, bool verify_crc);
 
 }  // namespace crossdock::reader_universal

@@ -3,16 +3,16 @@
 #include "plugins/common/file_names.h"
 #include "plugins/common/quote.h"
 #include "plugins/deepspeed/folders.h"
+#include "plugins/deepspeed/rank_file.h"
 
 #include <algorithm>
-#include <charconv>
-#include <optional>
 
 namespace crossdock::reader_universal {
 
 namespace {
 
 using common::in_quotes;
+using deepspeed::FileKind;
 
 // The second is what a folder that people renamed or copied has.
 constexpr const char* kLatest[] = {"latest_universal", "latest"};
@@ -25,12 +25,14 @@ class TagChoice {
       : host_(host), input_(input), names_(names), folders_(deepspeed::universal_folders(names)) {}
 
   Result<std::string> choose(const std::string& given) const {
-    if (folders_.contains("")) return std::string();
     if (!given.empty()) {
       if (!common::is_portable_name(given))
         return invalid(cat("--from-tag: expected a folder's name, found ", in_quotes(given)));
+      if (folders_.contains("") && !folders_.contains(given + '/'))
+        return deepspeed::no_tags_in_src(given);
       return check(given, "--from-tag");
     }
+    if (folders_.contains("")) return std::string();
     if (is_there(kLatest[0])) {
       XD_TRY_SET(const std::string tag, deepspeed::read_tag(host_, input_, kLatest[0]));
       return check(tag, cat('`', kLatest[0], '`'));
@@ -58,8 +60,8 @@ class TagChoice {
   Result<std::string> check(const std::string& tag, const std::string& by) const {
     if (folders_.contains(tag + '/')) return tag;
     return Error{XD_NOT_FOUND,
-                 cat("expected a universal checkpoint in the folder ", in_quotes(tag), " that ", by,
-                     " names, found ",
+                 cat("expected a universal checkpoint in the folder ", deepspeed::quoted_tag(tag),
+                     " that ", by, " names, found ",
                      folders_.empty() ? "none in any folder"
                                       : cat("one in ", deepspeed::listed_tags(folders_),
                                             ": --from-tag TAG chooses one"))};
@@ -72,31 +74,17 @@ class TagChoice {
 };
 
 // ---- the files
-// Takes `literal`, or a number, off the front of a name.
-bool skip(std::string_view& name, std::string_view literal) {
-  if (!name.starts_with(literal)) return false;
-  name.remove_prefix(literal.size());
-  return true;
-}
-bool skip(std::string_view& name, uint64_t& number) {
-  const char* const end = name.data() + std::min<size_t>(name.size(), 9);
-  const auto [after, error] = std::from_chars(name.data(), end, number);
-  name.remove_prefix(static_cast<size_t>(after - name.data()));
-  return error == std::errc();
-}
-
 // `name`: without the folder.
 void add_model_states(std::string_view name, const std::string& whole, CheckpointFiles& out) {
-  constexpr std::string_view kEnd = "_model_states.pt";
-  uint64_t rank = 0, model_parallel_rank = 0;
-  const bool has_ranks = skip(name, "zero_pp_rank_");
-  if (has_ranks && !(skip(name, rank) && skip(name, "_"))) return;
-  if (!skip(name, "mp_rank_") || !skip(name, model_parallel_rank) || name != kEnd) return;
-  out.n_model_parallel = std::max(out.n_model_parallel, model_parallel_rank + 1);
-  if (!has_ranks) {
-    out.whole_models.emplace(model_parallel_rank, whole);
-  } else if (model_parallel_rank == 0) {
-    out.rank_models.emplace(rank, whole);
+  const auto file = deepspeed::rank_file(name);
+  if (!file) return;
+  const bool is_whole = file->kind == FileKind::kWholeModel;
+  if (!is_whole && file->kind != FileKind::kModelStates) return;
+  out.n_model_parallel = std::max(out.n_model_parallel, file->model_parallel_rank + 1);
+  if (is_whole) {
+    out.whole_models.emplace(file->model_parallel_rank, whole);
+  } else if (file->model_parallel_rank == 0) {
+    out.rank_models.emplace(file->rank, whole);
   }
 }
 
@@ -154,9 +142,10 @@ Result<CheckpointFiles> find_files(const Host& host, const Input& input, const s
   out.folder = out.tag.empty() ? "" : out.tag + '/';
   for (const std::string& name : names) {
     if (!name.starts_with(out.folder)) continue;
-    std::string_view rest = std::string_view(name).substr(out.folder.size());
-    if (skip(rest, "zero/")) {
-      XD_TRY(add_state(rest, name, out));
+    constexpr std::string_view kZero = "zero/";
+    const std::string_view rest = std::string_view(name).substr(out.folder.size());
+    if (rest.starts_with(kZero)) {
+      XD_TRY(add_state(rest.substr(kZero.size()), name, out));
     } else {
       add_model_states(rest, name, out);
     }

@@ -5,9 +5,11 @@
 // file. What open() made is immutable, so reads may run concurrently.
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/read_range.h"
+#include "plugins/deepspeed/folders.h"
 #include "plugins/deepspeed/rounded.h"
 #include "plugins/reader_universal/checkpoint.h"
 #include "plugins/reader_universal/files.h"
+#include "plugins/torch/read/torch_file.h"
 
 namespace crossdock::reader_universal {
 
@@ -25,7 +27,8 @@ class UniversalReader : public Reader {
     XD_TRY_SET(
         out->checkpoint_,
         open_checkpoint(host, input, options.text("from-tag"),
-                        options.text("weights") == "model" ? Weights::kModel : Weights::kMaster));
+                        options.text("weights") == "model" ? Weights::kModel : Weights::kMaster,
+                        options.flag("verify-crc")));
     const auto names = input.names(host);
     Manifest& m = out->checkpoint_.manifest;
     XD_TRY_SET(m.source.config, common::read_config(host, input, names));
@@ -58,13 +61,13 @@ constexpr xd_option_desc option(const char* name, const char* type, const char* 
                                 const char* help) {
   return {XD_INIT_SIZE(xd_option_desc), 0, name, type, fallback, help};
 }
-constexpr xd_option_desc kTag =
-    option("from-tag", "string", "",
-           "which checkpoint of the folder; without it what `latest_universal` says");
+constexpr xd_option_desc kTag = option("from-tag", "string", "", deepspeed::kTagHelp);
 constexpr xd_option_desc kWeights =
     option("weights", "enum:master|model", "master",
            "master: the optimizer's fp32 weights; model: the job's own, in its type");
-constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, nullptr};
+constexpr xd_option_desc kVerify =
+    option("verify-crc", "bool", "false", torch_read::kVerifyCrcHelp);
+constexpr const xd_option_desc* kOptions[] = {&kTag, &kWeights, &kVerify, nullptr};
 constexpr const char* kFormats[] = {"universal", nullptr};
 constexpr const char* kPatterns[] = {"*_model_states.pt", nullptr};
 

@@ -381,6 +381,13 @@ TEST_CASE("universal: which checkpoint of a folder") {
   CHECK(outcome(host) == "read");
   host.inputs["latest_universal"] = "/etc";
   CHECK(has(outcome(host), "latest_universal: expected a folder's name, found \"/etc\""));
+  host.inputs["latest_universal"] = "/" + std::string(5000, 'x');
+  CHECK(has(outcome(host), "found \"/" + std::string(79, 'x') + "...\": --from-tag TAG names"));
+  host.inputs["latest_universal"] = std::string(200, 'x');
+  CHECK(has(outcome(host),
+            "the folder \"" + std::string(80, 'x') + "...\" that `latest_universal` names"));
+  host.inputs["latest_universal"] = std::string("a\0\x1b", 3) + std::string(5000, '\x80');
+  CHECK(outcome(host).size() < 250);
   host.inputs["latest_universal"] = "step8";
   CHECK(has(outcome(host), "in the folder \"step8\" that `latest_universal` names, found one in"));
   host.inputs.erase("latest_universal");
@@ -405,12 +412,32 @@ TEST_CASE("universal: the folder of one checkpoint as SRC") {
   put(host, {}, "");
   host.inputs["config.json"] = R"({"model_type": "llama"})";
   host.inputs["tokenizer.json"] = "{}";
-  const auto reader = open(host, {{"from-tag", "for-a-writer"}});
+  CHECK(outcome(host, {{"from-tag", "step7"}}) ==
+        "--from-tag: expected a folder that has the folder \"step7\", found SRC to be one "
+        "checkpoint's own folder: leave the flag out, or name the folder around it");
+  const auto reader = open(host);
   REQUIRE(reader);
   CHECK(values_of(**reader) == kMasters);
   CHECK_FALSE(metadata((*reader)->manifest, "tag"));
   CHECK((*reader)->manifest.source.config.get<manifest::ValueMap>());
   CHECK((*reader)->manifest.aux_files.size() == 2);
+}
+
+TEST_CASE("universal: --verify-crc names the file and the record") {
+  for (const auto& [name, bytes] :
+       {std::pair{"zero/b/fp32.pt", "b000"}, std::pair{"zero/a.weight/exp_avg.pt", "c000"},
+        std::pair{"mp_rank_00_model_states.pt", "s000"}}) {
+    CAPTURE(name);
+    test::MemoryHost host;
+    put(host, {});
+    CHECK(outcome(host, {{"verify-crc", "true"}}) == "read");
+    std::string& file = host.inputs[cat("step7/", name)];
+    file[file.find(bytes)] ^= 1;
+    CHECK(outcome(host) == "read");  // torch can leave them wrong on purpose
+    const std::string said = outcome(host, {{"verify-crc", "true"}});
+    CHECK(has(said, cat("step7/", name, ": expected record \"archive/data/")));
+    CHECK(has(said, "to have the CRC that the zip directory says, found another"));
+  }
 }
 
 TEST_CASE("universal: every call of the host may fail") {

@@ -39,6 +39,7 @@ struct Universal {
   std::string zero_stage = stage_enum(2), groups = {}, inner = {}, more_optimizer = {};
   std::string param_shapes = {}, module = {}, info = {}, dp_world_size = number(2), more = {};
   bool pickles_alone = false;
+  std::string model_root = "archive";
 
   std::string optimizer_file() const {
     File f;
@@ -58,7 +59,7 @@ struct Universal {
   }
 
   std::string model_file(int rank = 0) const {
-    File f;
+    File f(model_root);
     const bool is_stage3 = stage == 3;
     const auto copy = [&](char letter, int n, std::initializer_list<int64_t> shape,
                           std::initializer_list<int64_t> strides) {

@@ -90,6 +90,16 @@ TEST_CASE("universal: files of different checkpoints") {
             " elements of fp32.pt, found 5"));
 }
 
+TEST_CASE("universal: model states under the name of another rank") {
+  const auto of_root = [](const std::string& root) {
+    return of([&](Universal& r) { r.model_root = root; });
+  };
+  CHECK(of_root("mp_rank_00_model_states") == "read");
+  CHECK(has(of_root("mp_rank_01_model_states"),
+            "step7/mp_rank_00_model_states.pt: expected the file that was saved under this name, "
+            "found the one that was saved as \"mp_rank_01_model_states.pt\""));
+}
+
 TEST_CASE("universal: names that are there twice, or in no model states") {
   CHECK(has(of([](Universal& r) {
               r.param_shapes = list({dict({text("b"), shape({5})}), dict({text("b"), shape({5})})});

@@ -27,8 +27,8 @@ void take_type_of_names(SavedJob& job) {
 }  // namespace
 
 Result<Merged> open_checkpoint(const Host& host, const Input& input, const std::string& tag,
-                               Weights weights) {
-  XD_TRY_SET(SavedJob job, read_states(host, input, tag));
+                               Weights weights, bool verify_crc) {
+  XD_TRY_SET(SavedJob job, read_states(host, input, tag, verify_crc));
   if (job.parts[0].model.dtype == manifest::DType::UNSPECIFIED) take_type_of_names(job);
   std::vector<Part> parts;
   for (size_t i = 0; i < job.parts.size(); ++i) {

@@ -4,11 +4,9 @@
 #include "plugins/common/hf_folder.h"
 #include "plugins/common/quote.h"
 #include "plugins/deepspeed/folders.h"
+#include "plugins/deepspeed/rank_file.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <optional>
 #include <set>
 #include <tuple>
 
@@ -17,62 +15,15 @@ namespace crossdock::reader_zero {
 namespace {
 
 using common::in_quotes;
+using deepspeed::FileKind;
 using deepspeed::listed_tags;
+using deepspeed::rank_file;
+using deepspeed::RankFile;
 
 constexpr std::string_view kLatest = "latest";
 constexpr std::string_view kMakeUniversal =
     "make a universal checkpoint of it with DeepSpeed's ds_to_universal.py, which puts them "
     "together";
-
-enum class Kind { kOptimizerStates, kModelStates, kWholeModel, kLayer, kOtherLayer, kExpert };
-struct Part {
-  Kind kind;
-  uint64_t rank = 0, model_parallel_rank = 0, layer = 0;
-};
-
-// Takes `literal`, or a number, off the front of a name.
-bool skip(std::string_view& name, std::string_view literal) {
-  if (!name.starts_with(literal)) return false;
-  name.remove_prefix(literal.size());
-  return true;
-}
-bool skip(std::string_view& name, uint64_t& number) {
-  const char* const end = name.data() + std::min<size_t>(name.size(), 9);
-  const auto [after, error] = std::from_chars(name.data(), end, number);
-  name.remove_prefix(static_cast<size_t>(after - name.data()));
-  return error == std::errc();
-}
-
-// `name`: without its folder.
-std::optional<Part> parse(std::string_view name) {
-  constexpr std::string_view kModel = "_model_states.pt", kOptimizer = "_optim_states.pt";
-  if (!name.ends_with("model_states.pt") && !name.ends_with(kOptimizer)) return std::nullopt;
-  if (name.starts_with("expp_rank_") || name.starts_with("expert_") ||
-      (name.starts_with("layer_") && name.find("_expert_") != name.npos))
-    return Part{Kind::kExpert};
-  Part out{Kind::kWholeModel};
-  if (skip(name, "layer_")) {
-    // layer_03-model_states.pt, or layer_03-model_01-model_states.pt of a tensor-parallel rank.
-    out.kind = Kind::kLayer;
-    if (!skip(name, out.layer)) return std::nullopt;
-    if (name != "-model_states.pt" &&
-        !(skip(name, "-model_") && skip(name, out.model_parallel_rank) &&
-          name == "-model_states.pt"))
-      return Part{Kind::kOtherLayer};
-    return out;
-  }
-  if (skip(name, "mp_rank_")) {
-    if (skip(name, out.model_parallel_rank) && name == kModel) return out;
-    return std::nullopt;
-  }
-  // Which optimizer wrote it, not more: the states themselves say of what type they are.
-  const bool has_prefix = skip(name, "bf16_") || skip(name, "fp16_");
-  const bool has_ranks = skip(name, "zero_pp_rank_") && skip(name, out.rank) &&
-                         skip(name, "_mp_rank_") && skip(name, out.model_parallel_rank);
-  if (!has_ranks) return std::nullopt;
-  out.kind = name == kOptimizer ? Kind::kOptimizerStates : Kind::kModelStates;
-  return name == kOptimizer || (name == kModel && !has_prefix) ? std::optional(out) : std::nullopt;
-}
 
 // With the slash.
 std::string_view folder_of(std::string_view name) {
@@ -85,8 +36,8 @@ std::set<std::string> folders_of_states(std::span<const std::string> names) {
   std::set<std::string> out;
   for (const std::string& name : names) {
     const std::string_view folder = folder_of(name);
-    const auto part = parse(std::string_view(name).substr(folder.size()));
-    if (part && part->kind == Kind::kOptimizerStates &&
+    const auto part = rank_file(std::string_view(name).substr(folder.size()));
+    if (part && part->kind == FileKind::kOptimizerStates &&
         std::count(folder.begin(), folder.end(), '/') < 2)
       out.emplace(folder);
   }
@@ -106,16 +57,18 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
     const auto is_of_it = [&](const std::string& name) { return name.starts_with(folder); };
     if (std::any_of(names.begin(), names.end(), is_of_it)) return tag;
     return Error{XD_NOT_FOUND,
-                 cat("expected the folder ", in_quotes(tag), by, ", found ",
+                 cat("expected the folder ", deepspeed::quoted_tag(tag), by, ", found ",
                      folders.empty() ? "no folder with optimizer states" : listed_tags(folders),
                      folders.empty() ? "" : ": --from-tag TAG chooses one")};
   };
-  if (folders.contains("")) return std::string();
   if (!given.empty()) {
     if (!common::is_portable_name(given))
       return invalid(cat("--from-tag: expected a folder's name, found ", in_quotes(given)));
+    if (folders.contains("") && !folders.contains(given + '/'))
+      return deepspeed::no_tags_in_src(given);
     return check(given, " that --from-tag names");
   }
+  if (folders.contains("")) return std::string();
   if (has_latest(names)) {
     XD_TRY_SET(const std::string tag, deepspeed::read_tag(host, input, std::string(kLatest)));
     return check(tag, " that `latest` names");
@@ -132,11 +85,11 @@ Result<std::string> choose_tag(const Host& host, const Input& input,
           listed_tags(folders), "): --from-tag TAG chooses one"));
 }
 
-Result<void> refuse(const Part& part, std::string_view name) {
-  if (part.kind == Kind::kExpert)
+Result<void> refuse(const RankFile& part, std::string_view name) {
+  if (part.kind == FileKind::kExpert)
     return unsupported(cat("expected a model whose experts are in no files of their own, found ",
                            name, ": ", kMakeUniversal));
-  if (part.kind == Kind::kOtherLayer)
+  if (part.kind == FileKind::kOtherLayer)
     return unsupported(
         cat("expected layers of a pipeline as layer_00-model_states.pt or "
             "layer_00-model_00-model_states.pt, found ",
@@ -144,18 +97,19 @@ Result<void> refuse(const Part& part, std::string_view name) {
   return {};
 }
 
-Result<void> add(const Part& part, const std::string& name, CheckpointFiles& out) {
+Result<void> add(const RankFile& part, const std::string& name, CheckpointFiles& out) {
   XD_TRY(refuse(part, name));
-  if (part.kind == Kind::kLayer) {
+  if (part.kind == FileKind::kLayer) {
     out.layers.push_back({part.layer, part.model_parallel_rank, name});
     return {};
   }
   PartFiles& of_part = out.parts[part.model_parallel_rank];
-  if (part.kind == Kind::kWholeModel) {
+  if (part.kind == FileKind::kWholeModel) {
     of_part.whole_model = name;
     return {};
   }
-  auto& files = part.kind == Kind::kModelStates ? of_part.model_states : of_part.optimizer_states;
+  auto& files =
+      part.kind == FileKind::kModelStates ? of_part.model_states : of_part.optimizer_states;
   const auto [it, is_new] = files.emplace(part.rank, name);
   if (is_new) return {};
   return invalid(cat("expected one file of rank ", part.rank, ", found ", it->second, " and ", name,
@@ -180,7 +134,7 @@ Result<CheckpointFiles> find_files(const Host& host, const Input& input, const s
           cat("expected optimizer states in the checkpoint's own files, found those of an NVMe "
               "offload, as ",
               in_quotes(name), ": load the checkpoint and save it again without the offload"));
-    const auto part = rest.find('/') == rest.npos ? parse(rest) : std::nullopt;
+    const auto part = rest.find('/') == rest.npos ? rank_file(rest) : std::nullopt;
     if (part) XD_TRY(add(*part, name, out));
   }
   std::sort(out.layers.begin(), out.layers.end(), [](const LayerFile& a, const LayerFile& b) {

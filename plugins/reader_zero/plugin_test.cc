@@ -148,7 +148,7 @@ TEST_CASE("zero: stage 3, the state of the training") {
   CHECK(number_in(m, "mp_world_size") == 1);
   CHECK(number_in(m, "global_steps") == 7);
   CHECK(number_in(m, "global_samples") == 28);
-  CHECK(number_in(m, "skipped_steps") == 1);
+  CHECK(number_in(m, "skipped_steps") == 3);
   CHECK(*metadata(m, "ds_version") == Value{std::string("0.19.8")});
   CHECK(*metadata(m, "tag") == Value{std::string("step7")});
   CHECK(*metadata(m, "optimizer") == Value{std::string("torch.optim.AdamW")});
@@ -297,6 +297,12 @@ TEST_CASE("zero: which checkpoint of a folder") {
   CHECK(outcome(host) == "read");
   host.inputs["latest"] = "/etc";
   CHECK(has(outcome(host), "latest: expected a folder's name, found \"/etc\""));
+  host.inputs["latest"] = "/" + std::string(5000, 'x');
+  CHECK(has(outcome(host), "found \"/" + std::string(79, 'x') + "...\": --from-tag TAG names"));
+  host.inputs["latest"] = std::string(200, 'x');
+  CHECK(has(outcome(host), "the folder \"" + std::string(80, 'x') + "...\" that `latest` names"));
+  host.inputs["latest"] = std::string("a\0\x1b", 3) + std::string(5000, '\x80');
+  CHECK(outcome(host).size() < 250);
   host.inputs["latest"] = "step8";
   CHECK(
       outcome(host) ==
@@ -321,10 +327,32 @@ TEST_CASE("zero: the folder of one checkpoint as SRC") {
     if (name != "latest") host.inputs[name.substr(6)] = bytes;
   }
   host.inputs["deeper/" + optimizer_name(0, "")] = "not looked at";
-  const auto reader = open(host, {{"from-tag", "for-a-writer"}});
+  CHECK(outcome(host, {{"from-tag", "step7"}}) ==
+        "--from-tag: expected a folder that has the folder \"step7\", found SRC to be one "
+        "checkpoint's own folder: leave the flag out, or name the folder around it");
+  CHECK(has(outcome(host, {{"from-tag", "deeper"}}),
+            "deeper/" + optimizer_name(0, "") + ": expected a file of torch.save"));
+  const auto reader = open(host);
   REQUIRE(reader);
   CHECK(values_of(**reader).at("b") == elements('b', 0, 5));
   CHECK_FALSE(metadata((*reader)->manifest, "tag"));
+}
+
+TEST_CASE("zero: --verify-crc names the file and the record") {
+  const auto outcomes = [](const std::string& name, std::string_view bytes) {
+    test::MemoryHost host;
+    put_stage3(host);
+    CHECK(outcome(host, {{"verify-crc", "true"}}) == "read");
+    std::string& file = host.inputs[name];
+    file[file.find(bytes)] ^= 1;
+    CHECK(outcome(host) == "read");  // torch can leave them wrong on purpose
+    return outcome(host, {{"verify-crc", "true"}});
+  };
+  const std::string kSaid = ": expected record \"archive/data/0\" to have the CRC";
+  CHECK(has(outcomes(optimizer_name(0), "a000"), optimizer_name(0) + kSaid));
+  CHECK(has(outcomes(optimizer_name(1), "a003"), optimizer_name(1) + kSaid));
+  CHECK(has(outcomes(model_name(0), "s000"), model_name(0) + ": expected record"));
+  CHECK(has(outcomes(model_name(1), "z002"), model_name(1) + ": expected record"));
 }
 
 TEST_CASE("zero: config.json and the tokenizer beside it") {
@@ -364,7 +392,7 @@ TEST_CASE("zero: other optimizers, and none") {
     test::MemoryHost host;
     put_stage3(host, [&](Stage3& r) { r.states = states; });
     const auto reader = open(host);
-    log = host.logs.empty() ? "" : host.logs[0].second;
+    log = host.logs.empty() ? "" : host.logs.back().second;
     return reader ? (*reader)->manifest.training : manifest::TrainingState{};
   };
   std::string log;
@@ -373,12 +401,37 @@ TEST_CASE("zero: other optimizers, and none") {
   const auto momentum = training(dict({number(0), dict({text("momentum_buffer"), six})}), log);
   REQUIRE(momentum.moments.size() == 2);
   CHECK(momentum.moments[0].kind == "momentum_buffer");
-  CHECK(momentum.step == 6);  // of the job, without those that were skipped
+  CHECK(momentum.step == 4);  // of the job, without those that were skipped
   CHECK(log.empty());
   CHECK(training(dict({}), log).moments.empty());
   CHECK(training(dict({number(0), dict({text("row"), two, text("step"), number(3)})}), log).step ==
         3);
   CHECK(has(log, "the optimizer's \"row\" of flat group 0 have another number of elements"));
+}
+
+TEST_CASE("zero: model states of another step than the optimizer states") {
+  const auto logs = [](float step, int64_t global_steps) {
+    test::MemoryHost host;
+    put_stage3(host, [&](Stage3& r) {
+      r.step = step;
+      r.global_steps = number(global_steps);
+    });
+    const auto reader = open(host);
+    REQUIRE(reader);
+    CHECK((*reader)->manifest.training.step == static_cast<uint64_t>(step));
+    std::string out;
+    for (const auto& [level, text] : host.logs) out += text;
+    return out;
+  };
+  CHECK(logs(4, 7) == "");  // of which three were skipped
+  CHECK(logs(4, 8) ==
+        "expected model states of step 4 as the optimizer states are, found them to be of step 5 "
+        "(global_steps - skipped_steps), as after load_optimizer_states=False: if the job did no "
+        "such thing, the files are of different saves");
+  CHECK(has(logs(5, 7), "of step 5 as the optimizer states are, found them to be of step 4"));
+  CHECK(logs(0, 7) == "");  // before the first step
+  CHECK(logs(4, 3) == "");  // which has counted none
+  CHECK(logs(4, 2) == "");  // nor has this one
 }
 
 TEST_CASE("zero: the optimizer's class, by the keys of its groups") {

@@ -18,13 +18,14 @@ struct Stage3 {
   std::string param_shapes = {}, states = {}, module = {};
   std::string group = {};  // keys and values of the optimizer's group
   std::string config = dict({});
+  std::string optimizer_root = "archive", model_root = "archive";
 
   std::string flat(char a, char b) const {
     return rank == 0 ? elements(a, 0, 3) + elements(b, 0, 3)
                      : elements(a, 3, 6) + elements(b, 3, 5) + "----";
   }
   std::string optimizer_file(bool pickle_alone = false) const {
-    File f;
+    File f(optimizer_root);
     const std::string fp32 = f.flat(master.empty() ? flat('a', 'b') : master);
     const std::string first = f.flat(exp_avg.empty() ? flat('c', 'd') : exp_avg);
     const std::string second = f.flat(flat('e', 'f'));
@@ -47,7 +48,7 @@ struct Stage3 {
         pickle_alone);
   }
   std::string model_file(bool pickle_alone = false) const {
-    File f;
+    File f(model_root);
     const std::string none = f.flat("");
     const std::string shapes =
         param_shapes.empty()
@@ -74,7 +75,7 @@ struct Stage3 {
                            text("lr_scheduler"),
                            dict({text("last_batch_iteration"), number(6)}),
                            text("skipped_steps"),
-                           number(1),
+                           number(3),
                            text("global_steps"),
                            global_steps,
                            text("global_samples"),
@@ -101,13 +102,14 @@ struct Stage12 {
   std::string partition_count = list({number(2)}), alignment = {}, master = {};
   bool is_elastic = false, pads_master = false, has_gap = false;
   std::string module = {}, frozen_shapes = "N", frozen_fragments = "N";
+  std::string optimizer_root = "archive", model_root = "archive";
 
   std::string row(char a, char b, bool padded) const {
     const std::string gap = has_gap ? "----" : "";  // of an element on each side of the seam
     return rank == 0 ? elements(a, 0, 6) + gap : gap + elements(b, 0, 5) + (padded ? "----" : "");
   }
   std::string optimizer_file(bool pickle_alone = false) const {
-    File f;
+    File f(optimizer_root);
     const std::string fp32 = f.flat(master.empty() ? row('a', 'b', pads_master) : master);
     const std::string state =
         dict({text("step"), number(4), text("exp_avg"), f.flat(row('c', 'd', !is_elastic)),
@@ -130,7 +132,7 @@ struct Stage12 {
         pickle_alone);
   }
   std::string model_file(bool pickle_alone = false) const {
-    File f;
+    File f(model_root);
     const std::string a = f.of_shape(elements('A', 0, 6), {2, 3}, {3, 1}),
                       b = f.flat(elements('B', 0, 5)), seen = f.flat(elements('s', 0, 2)),
                       held = f.flat(elements('h', 0, 2));

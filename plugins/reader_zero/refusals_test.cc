@@ -61,6 +61,17 @@ TEST_CASE("zero: files of different saves") {
         kModel + "expected dp_world_size 2 as rank 0 has, found 4" + kSaves);
   CHECK(second([](Stage3& r) { r.partition_count = number(4); }) ==
         kOptimizer + "expected partition_count 2 as rank 0 has, found 4" + kSaves);
+  const auto second_of_stage2 = [](const std::string& partition_count) {
+    return of_stage12([&](Stage12& r) {
+      if (r.rank == 1) r.partition_count = partition_count;
+    });
+  };
+  CHECK(second_of_stage2(list({number(2), number(2)})) ==
+        kOptimizer +
+            "expected a partition_count with a number of groups of 1 as rank 0 has, found 2" +
+            kSaves);
+  CHECK(second_of_stage2(list({number(3)})) ==
+        kOptimizer + "expected partition_count 2 as rank 0 has, found 3" + kSaves);
   CHECK(has(second([](Stage3& r) { r.master = elements('a', 0, 7); }),
             kOptimizer + "expected 6 elements in flat group 0, this rank's part of the parameters "
                          "of param_shapes, found 7"));
@@ -84,6 +95,28 @@ TEST_CASE("zero: files of different saves") {
               r.partition_count = list({number(2), number(1)});
             }),
             "expected all groups cut over 2 ranks, found one cut over 1, as of experts"));
+}
+
+TEST_CASE("zero: files under the names of other ranks") {
+  const auto of_roots = [](const std::string& optimizer, const std::string& model) {
+    return of_stage3([&](Stage3& r) {
+      if (r.rank == 0) return;
+      if (!optimizer.empty()) r.optimizer_root = optimizer;
+      if (!model.empty()) r.model_root = model;
+    });
+  };
+  const std::string kSaved =
+      "expected the file that was saved under this name, found the one that "
+      "was saved as ";
+  CHECK(of_roots("bf16_zero_pp_rank_1_mp_rank_00_optim_states",
+                 "zero_pp_rank_1_mp_rank_00_model_states") == "read");
+  CHECK(has(
+      of_roots("bf16_zero_pp_rank_0_mp_rank_00_optim_states", ""),
+      optimizer_name(1) + ": " + kSaved + "\"bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt\""));
+  CHECK(has(of_roots("", "zero_pp_rank_0_mp_rank_00_model_states"),
+            model_name(1) + ": " + kSaved + "\"zero_pp_rank_0_mp_rank_00_model_states.pt\""));
+  CHECK(has(of_stage12([](Stage12& r) { r.model_root = "mp_rank_01_model_states"; }),
+            "step7/mp_rank_00_model_states.pt: " + kSaved + "\"mp_rank_01_model_states.pt\""));
 }
 
 TEST_CASE("zero: names that are there twice") {

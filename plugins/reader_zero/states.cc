@@ -14,13 +14,16 @@ constexpr std::string_view kOtherSave = ": the files are of different saves";
 
 // That a rank's optimizer states are of the same save as those of the first.
 Result<void> check_like(const OptimizerStates& a, const OptimizerStates& b) {
-  const auto differ = [](std::string_view what, uint64_t expected, uint64_t found) {
-    return corrupt(
-        cat("expected ", what, ' ', expected, " as rank 0 has, found ", found, kOtherSave));
+  const auto differ = [](std::string_view what, uint64_t of_a, uint64_t of_b) {
+    return corrupt(cat("expected ", what, ' ', of_a, " as rank 0 has, found ", of_b, kOtherSave));
   };
   if (a.stage != b.stage) return differ("zero_stage", a.stage, b.stage);
-  if (a.partition_counts != b.partition_counts)
-    return differ("partition_count", a.n_ranks(), b.n_ranks());
+  const auto &expected = a.partition_counts, &found = b.partition_counts;
+  if (expected.size() != found.size())
+    return differ("a partition_count with a number of groups of", expected.size(), found.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (expected[i] != found[i]) return differ("partition_count", expected[i], found[i]);
+  }
   if (a.flat_groups.size() != b.flat_groups.size())
     return differ("a number of flat groups of", a.flat_groups.size(), b.flat_groups.size());
   for (size_t i = 0; i < a.flat_groups.size(); ++i) {
@@ -191,11 +194,12 @@ Result<void> check_part(const States& first, const States& part) {
 
 std::string part_name(uint64_t part) { return cat("mp_rank_", part < 10 ? "0" : "", part); }
 
-Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag) {
+Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag,
+                             bool verify_crc) {
   SavedJob out;
   XD_TRY_SET(const CheckpointFiles files, find_files(host, input, tag));
   out.tag = files.tag;
-  Opener opener(host, input, out.opened);
+  Opener opener(host, input, verify_crc, out.opened);
   static const PartFiles kNone;
   uint64_t n = 1;
   for (uint64_t i = 0; i < n; ++i) {

@@ -38,6 +38,7 @@ std::string part_name(uint64_t part);
 
 // One file's pickle at a time is in memory. Errors: a rank's file is missing, or is of another
 // save.
-Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag);
+Result<SavedJob> read_states(const Host& host, const Input& input, const std::string& tag,
+                             bool verify_crc);
 
 }  // namespace crossdock::reader_zero

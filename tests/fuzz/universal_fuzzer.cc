@@ -70,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const Host api = host.api();
     for (const auto weights : {deepspeed::Weights::kMaster, deepspeed::Weights::kModel}) {
       const auto checkpoint =
-          reader_universal::open_checkpoint(api, Input(host.input()), "", weights);
+          reader_universal::open_checkpoint(api, Input(host.input()), "", weights, false);
       if (checkpoint) read_ends(api, *checkpoint);
     }
   }

@@ -34,7 +34,8 @@ void read(const std::map<std::string, std::string>& inputs) {
   host.inputs = {inputs.begin(), inputs.end()};
   const Host api = host.api();
   for (const auto weights : {reader_zero::Weights::kMaster, reader_zero::Weights::kModel}) {
-    const auto checkpoint = reader_zero::open_checkpoint(api, Input(host.input()), "", weights);
+    const auto checkpoint =
+        reader_zero::open_checkpoint(api, Input(host.input()), "", weights, false);
     if (!checkpoint) continue;
     for (size_t i = 0; i < checkpoint->contents.size(); ++i) {
       const reader_zero::Content& content = checkpoint->contents[i];

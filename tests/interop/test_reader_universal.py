@@ -389,10 +389,24 @@ def refusal(crossdock, folder, *flags):
     return error
 
 
+def test_crc(crossdock, copy):
+    folder, files = copy(2, "s2")
+    assert inspected(crossdock, folder) == inspected(crossdock, folder, "--verify-crc")
+    file = files / "zero/gain/exp_avg.pt"
+    state = torch.load(file, weights_only=False)["param"]
+    damaged = bytearray(file.read_bytes())
+    damaged[bytes(damaged).index(state.numpy().tobytes())] ^= 1
+    file.write_bytes(damaged)
+    inspected(crossdock, folder)
+    assert 'zero/gain/exp_avg.pt: expected record "exp_avg/data/' in crossdock("inspect", folder, "--verify-crc", code=1).stderr
+
+
 def test_tags(crossdock, copy):
     folder, files = copy(2, "s2")
     digests = inspected(crossdock, folder)
     assert {n: t["digest"] for n, t in inspected(crossdock, files).items()} == {n: t["digest"] for n, t in digests.items()}
+    own = "--from-tag: expected a folder that has the folder \"global_step3\", found SRC to be one checkpoint's own folder: leave the flag out"
+    assert own in refusal(crossdock, files, "--from-tag", "global_step3")
     shutil.copytree(copy(2, "s1")[1], folder / "second")
     assert inspected(crossdock, folder) == digests == inspected(crossdock, folder, "--from-tag", "global_step3")
     assert set(inspected(crossdock, folder, "--from-tag", "second")) > set(digests)

@@ -348,6 +348,8 @@ def test_tags(crossdock, copy, saved):
     folder, files = copy(2, "s2")
     digests = inspected(crossdock, folder)
     assert {n: t["digest"] for n, t in inspected(crossdock, files).items()} == {n: t["digest"] for n, t in digests.items()}
+    own = "--from-tag: expected a folder that has the folder \"global_step3\", found SRC to be one checkpoint's own folder: leave the flag out"
+    assert own in refusal(crossdock, files, "--from-tag", "global_step3")
     other = saved(2, "s1-fp32")[0] / "global_step3"
     shutil.copytree(other, folder / "second")
     assert inspected(crossdock, folder) == digests
@@ -411,6 +413,40 @@ def test_files_of_different_saves(crossdock, copy, saved):
     assert "expected dp_world_size 2 as rank 0 has, found 4" in refusal(crossdock, folder)
     shutil.copy(saved(3, "s3")[0] / "global_step3" / "bf16_zero_pp_rank_2_mp_rank_00_optim_states.pt", files)
     assert "found 3, as global_step3/bf16_zero_pp_rank_2_mp_rank_00_optim_states.pt: the folder holds a save of another number of ranks" in refusal(crossdock, folder)
+
+
+@pytest.mark.parametrize("name", ["s2", "s3"])
+def test_files_under_other_ranks_names(crossdock, copy, name):
+    """Of one save, with all that is compared the same: only torch's name of the zip's folder tells."""
+    folder, files = copy(2, name)
+    kinds = ["bf16_zero_pp_rank_{}_mp_rank_00_optim_states.pt"] + ["zero_pp_rank_{}_mp_rank_00_model_states.pt"] * (name == "s3")
+    for kind in kinds:
+        first, second = (files / kind.format(rank) for rank in (0, 1))
+        whole = second.read_bytes()
+        shutil.copy(first, second)
+        assert f"{second.name}: expected the file that was saved under this name, found the one that was saved as \"{first.name}\"" in refusal(crossdock, folder)
+        second.write_bytes(whole)
+    inspected(crossdock, folder)
+
+
+def test_model_states_of_another_step(crossdock, copy):
+    folder, files = copy(2, "s2")
+    assert "load_optimizer_states" not in crossdock("inspect", folder).stderr
+    model = files / "mp_rank_00_model_states.pt"
+    torch.save({**torch.load(model, weights_only=False), "global_steps": 5}, model)
+    assert "expected model states of step 3 as the optimizer states are, found them to be of step 5" in crossdock("inspect", folder).stderr
+
+
+def test_crc(crossdock, copy):
+    folder, files = copy(2, "s2")
+    assert inspected(crossdock, folder) == inspected(crossdock, folder, "--verify-crc")
+    name = "bf16_zero_pp_rank_1_mp_rank_00_optim_states"
+    state = torch.load(files / f"{name}.pt", weights_only=False)["optimizer_state_dict"]["single_partition_of_fp32_groups"][0]
+    damaged = bytearray((files / f"{name}.pt").read_bytes())
+    damaged[bytes(damaged).index(state.detach().numpy().tobytes())] ^= 1
+    (files / f"{name}.pt").write_bytes(damaged)
+    inspected(crossdock, folder)
+    assert f'{name}.pt: expected record "{name}/data/' in crossdock("inspect", folder, "--verify-crc", code=1).stderr
 
 
 @pytest.mark.parametrize("name", ["s2", "s3"])

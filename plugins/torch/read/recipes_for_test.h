@@ -155,11 +155,12 @@ struct Stored {
   std::string key, data;
 };
 inline std::string torch_zip(const std::string& value, const std::vector<Stored>& storages,
-                             bool deflate = false, std::string_view byteorder = "little") {
-  std::vector<ZipRecord> records{{"archive/data.pkl", pickle(value), deflate}};
-  if (!byteorder.empty()) records.push_back({"archive/byteorder", std::string(byteorder)});
-  for (const Stored& s : storages) records.push_back({"archive/data/" + s.key, s.data, deflate});
-  records.push_back({"archive/version", "3\n"});
+                             bool deflate = false, std::string_view byteorder = "little",
+                             const std::string& root = "archive") {
+  std::vector<ZipRecord> records{{root + "/data.pkl", pickle(value), deflate}};
+  if (!byteorder.empty()) records.push_back({root + "/byteorder", std::string(byteorder)});
+  for (const Stored& s : storages) records.push_back({root + "/data/" + s.key, s.data, deflate});
+  records.push_back({root + "/version", "3\n"});
   return zip(records);
 }
 

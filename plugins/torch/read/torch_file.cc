@@ -148,6 +148,7 @@ Result<void> TorchFile::open_zip(const Host& host, bool verify_crc, uint64_t max
   if (!pickle)
     return unsupported("expected a file of torch.save, found a zip file without data.pkl");
   XD_TRY(check_folder(records_, root));
+  root_ = root.substr(0, root.find('/'));
   if (pickle->n_bytes > kMaxPickleBytes || pickle->n_bytes == 0)
     return unsupported(
         cat("expected a data.pkl of at most ", kMaxPickleBytes, " bytes, found ", pickle->n_bytes));

@@ -20,6 +20,9 @@ bool looks_like_torch(const Host& host, const Source& source);
 // What a file is that begins like no checkpoint, where that is known; else empty.
 std::string_view what_it_is_instead(const Host& host, const Source& source);
 
+// The help of --verify-crc, which all readers of such files have.
+inline constexpr const char* kVerifyCrcHelp = "check the CRC of every record that torch.save wrote";
+
 class TorchFile {
  public:
   // `verify_crc`: reads the whole file and compares every record's CRC (zip only; the old format
@@ -32,6 +35,9 @@ class TorchFile {
                                                          bool verify_crc);
 
   const Pickle& pickle() const { return *pickle_; }
+  // The folder of the zip's records, which torch.save calls after the file: its name without the
+  // ending, as it was then. "archive" of a file object; empty in the old format.
+  const std::string& root() const { return root_; }
   // The record with the bytes of a storage of the pickle: there, and of the size that the pickle
   // says.
   Result<uint32_t> find_storage(const Storage& storage) const;
@@ -52,6 +58,7 @@ class TorchFile {
   std::optional<Buffer> bytes_;  // the pickle's, which pickle_ borrows
   std::optional<Pickle> pickle_;
   std::vector<Record> records_;
+  std::string root_;
   std::vector<uint32_t> by_key_;  // records, sorted by storage key
   size_t key_at_ = 0;             // where a record's key begins in its name
   bool big_endian_ = false;
