@@ -73,7 +73,7 @@ def test_a_tied_job_and_a_config_that_does_not_tie(crossdock, trained, tmp_path)
         assert same(model.lm_head.weight, model.model.embed_tokens.weight) and model.lm_head.weight is not model.model.embed_tokens.weight
 
 
-@pytest.mark.parametrize("flags", [("--weights", "model"), ("--from-tag", "global_step2"), ("--variant", "fp16"), ("--verify-crc",)], ids=str)
+@pytest.mark.parametrize("flags", [("--weights", "model"), ("--from-tag", "global_step2"), ("--verify-crc",)], ids=str)
 def test_options_of_another_format_are_refused(crossdock, trained, tmp_path, flags):
     error = crossdock("convert", trained / "gpt2", tmp_path / "out", "--to", "safetensors", *flags, code=1).stderr
     assert f"{flags[0]}: expected a source in the format" in error and "found one that safetensors reads" in error
