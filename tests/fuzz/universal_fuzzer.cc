@@ -3,29 +3,13 @@
 // storages that it names. Read are the last elements of every tensor.
 #include "plugins/reader_universal/checkpoint.h"
 #include "plugins/reader_universal/recipes_for_test.h"
-#include "plugins/torch/read/pickle.h"
+#include "tests/fuzz/torch_files.h"
 #include "tests/support/memory_host.h"
 
 using namespace crossdock;
 namespace recipe = reader_universal::recipe;
 
 namespace {
-
-constexpr uint64_t kMaxStorageBytes = 4096;
-
-std::string file_of(std::string_view pickle) {
-  std::vector<recipe::ZipRecord> records{{"a/data.pkl", std::string(pickle)}};
-  if (const auto parsed = torch_read::read_pickle(pickle)) {
-    std::map<std::string, uint64_t> sizes;
-    for (size_t i = 0; i < parsed->n_storages(); ++i) {
-      const auto& s = parsed->storage(i);
-      if (s.n_bytes() <= kMaxStorageBytes) sizes.emplace(s.key, s.n_bytes());
-    }
-    for (const auto& [key, n_bytes] : sizes)
-      records.push_back({"a/data/" + key, std::string(n_bytes, 'v')});
-  }
-  return recipe::zip(records);
-}
 
 // What open() took lies inside the files.
 void read_ends(const Host& host, const deepspeed::Checkpoint& checkpoint) {
@@ -41,14 +25,8 @@ void read_ends(const Host& host, const deepspeed::Checkpoint& checkpoint) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::string_view left(reinterpret_cast<const char*>(data), size);
-  std::vector<std::string> files;
-  for (const std::string_view between = recipe::kBetween; files.size() < 5;) {
-    const size_t end = std::min(left.find(between), left.size());
-    files.push_back(file_of(left.substr(0, end)));
-    if (end == left.size()) break;
-    left.remove_prefix(end + between.size());
-  }
+  const auto files =
+      fuzz::files_of({reinterpret_cast<const char*>(data), size}, recipe::kBetween, 5);
   if (files.size() < 4) return 0;
   const std::string& model = files[1];
   recipe::Files inputs{{"zero/optimizer_state.pt", files[0]}};

@@ -4,29 +4,13 @@
 // of every tensor.
 #include "plugins/reader_zero/checkpoint.h"
 #include "plugins/reader_zero/recipes_for_test.h"
-#include "plugins/torch/read/pickle.h"
+#include "tests/fuzz/torch_files.h"
 #include "tests/support/memory_host.h"
 
 using namespace crossdock;
-namespace recipe = torch_read::recipe;
+namespace recipe = reader_zero::recipe;
 
 namespace {
-
-constexpr uint64_t kMaxStorageBytes = 4096;
-
-std::string file_of(std::string_view pickle) {
-  std::vector<recipe::ZipRecord> records{{"a/data.pkl", std::string(pickle)}};
-  if (const auto parsed = torch_read::read_pickle(pickle)) {
-    std::map<std::string, uint64_t> sizes;
-    for (size_t i = 0; i < parsed->n_storages(); ++i) {
-      const auto& s = parsed->storage(i);
-      if (s.n_bytes() <= kMaxStorageBytes) sizes.emplace(s.key, s.n_bytes());
-    }
-    for (const auto& [key, n_bytes] : sizes)
-      records.push_back({"a/data/" + key, std::string(n_bytes, 'v')});
-  }
-  return recipe::zip(records);
-}
 
 void read(const std::map<std::string, std::string>& inputs) {
   test::MemoryHost host;
@@ -51,20 +35,14 @@ void read(const std::map<std::string, std::string>& inputs) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::string_view left(reinterpret_cast<const char*>(data), size);
-  std::vector<std::string> files;
-  for (const std::string_view between = reader_zero::recipe::kBetween; files.size() < 5;) {
-    const size_t end = std::min(left.find(between), left.size());
-    files.push_back(file_of(left.substr(0, end)));
-    if (end == left.size()) break;
-    left.remove_prefix(end + between.size());
-  }
+  const auto files =
+      fuzz::files_of({reinterpret_cast<const char*>(data), size}, recipe::kBetween, 5);
   if (files.size() < 3) return 0;
   const std::string& second = files[std::min<size_t>(3, files.size() - 1)];
-  read({{reader_zero::recipe::optimizer_name(0, ""), files[0]},
-        {reader_zero::recipe::optimizer_name(1, ""), files[1]},
-        {reader_zero::recipe::model_name(0, ""), files[2]},
-        {reader_zero::recipe::model_name(1, ""), second},
+  read({{recipe::optimizer_name(0, ""), files[0]},
+        {recipe::optimizer_name(1, ""), files[1]},
+        {recipe::model_name(0, ""), files[2]},
+        {recipe::model_name(1, ""), second},
         {"mp_rank_00_model_states.pt", files[2]}});
   read({{"zero_pp_rank_0_mp_rank_00_optim_states.pt", files[0]},
         {"zero_pp_rank_0_mp_rank_01_optim_states.pt", files[1]},
