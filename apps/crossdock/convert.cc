@@ -40,8 +40,7 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("from", po::value(&r.from)->value_name("FORMAT")->default_value("auto"), from.c_str())  //
       ("config", po::value(&r.config)->value_name("DIR"),
        "take config.json and the tokenizer of this folder, or of org/name in the local Hugging "
-       "Face "
-       "cache, for a checkpoint that a training job saved without them")            //
+       "Face cache, for a checkpoint that a training job saved without them")       //
       ("dry-run", po::bool_switch(&r.dry_run), "print the plan and write nothing")  //
       ("overwrite", po::bool_switch(&r.overwrite),
        "replace DST if its own report lists everything in it")  //

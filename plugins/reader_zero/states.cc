@@ -109,7 +109,7 @@ Result<void> read_models(const PartInput& in, Opener& opener, States& out,
     XD_TRY(check_ranks(files.model_states, out.n_ranks(), cat("the model states", in.place)));
   if (!is_stage3 && files.whole_model.empty())
     return Error{XD_NOT_FOUND,
-                 cat("expected ", in.folder, "mp_rank_", in.number < 10 ? "0" : "", in.number,
+                 cat("expected ", in.folder, part_name(in.number),
                      "_model_states.pt, which has the parameters' names and shapes, "
                      "found none: copy the whole folder")};
   const std::string& first = is_stage3 ? files.model_states.at(0) : files.whole_model;

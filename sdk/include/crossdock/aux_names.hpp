@@ -1,6 +1,6 @@
 // Files that a Hugging Face model folder holds beside its weights, known by their names: the
-// config, the tokenizer's files, the processor's, and the Trainer's beside a checkpoint of its own. A
-// converter carries them along.
+// config, the tokenizer's files, the processor's, and the Trainer's beside a checkpoint of its own.
+// A converter carries them along.
 //
 // Sources: transformers 5.23 (tokenization_utils_base.py, processing_utils.py, utils/hub.py).
 #pragma once

@@ -30,7 +30,14 @@ inline constexpr int kMaxDepth = 100;  // nested messages; libprotobuf's own def
 enum class Role : uint32_t { kUnspecified, kParameter, kBuffer, kOptimizerState };
 enum class Training : uint32_t { kUnspecified, kTrainable, kFrozen };
 enum class Pattern : uint32_t { kUnique, kReplicated, kSharded, kVocab, kSubParameters, kExpert };
-enum class AuxKind : uint32_t { kUnspecified, kConfig, kGenerationConfig, kTokenizer, kProcessor, kTrainer };
+enum class AuxKind : uint32_t {
+  kUnspecified,
+  kConfig,
+  kGenerationConfig,
+  kTokenizer,
+  kProcessor,
+  kTrainer
+};
 
 struct Bytes {  // a `bytes` field: not text
   std::string data;
