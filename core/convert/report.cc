@@ -67,6 +67,7 @@ report::Report make_report(const Session& session, const Prepared& prepared, con
                            std::vector<std::pair<std::string, double>> timings) {
   report::Report out;
   out.crossdock = CROSSDOCK_VERSION;
+  out.arguments = session.request.arguments;
   out.source = source_of(prepared);
   out.reader = plugin_of(prepared.source->reader(), prepared.source->reader_options());
   out.writer = plugin_of(*prepared.writer, prepared.options);

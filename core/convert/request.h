@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace crossdock::convert {
 
@@ -33,6 +34,9 @@ struct Request {
   bool allow_case_collisions = false;  // of names in the destination (plan_check.h)
   bool sync = true;
   bool dry_run = false;
+  // The flags that say what is made, as given, paths absolute: for the report, so that the same can
+  // be asked for again. Nothing here depends on them.
+  std::vector<std::string> arguments;
 };
 
 }  // namespace crossdock::convert

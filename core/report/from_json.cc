@@ -181,6 +181,11 @@ Result<Report> from_json(std::string_view text) {
     return unsupported(cat("expected a report of schema ", kSchema, ", found one of ", schema,
                            ", which crossdock ", out.crossdock, " wrote"));
   XD_TRY(Members(root, "")
+             .read("plan", out.plan)
+             .read_list("arguments",
+                        [&](element v, const std::string& at) {
+                          return add_text(v, at, out.arguments);
+                        })
              .read_with("source",
                         [&](element v, const std::string&) { return read_source(v, out.source); })
              .read_with(

@@ -14,7 +14,7 @@
 namespace crossdock::report {
 
 // Goes up when a reader of the JSON must change.
-inline constexpr uint64_t kSchema = 2;
+inline constexpr uint64_t kSchema = 3;
 
 struct SourceFile {
   std::string name;  // relative to the source's folder
@@ -54,6 +54,10 @@ struct File {
 
 struct Report {
   std::string crossdock;  // the version
+  // The flags of `crossdock convert` that say what is made, paths absolute: "--to=universal". With
+  // them the same can be made again, or checked.
+  std::vector<std::string> arguments;
+  std::string plan;  // which conversion this is: runs that make the same have the same
   Source source;
   Plugin reader, writer;
   std::vector<std::string> notes;

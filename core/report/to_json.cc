@@ -47,6 +47,7 @@ std::string to_json(const Report& r) {
   JsonWriter json;
   json.begin_object();
   json.member("crossdock", r.crossdock).member("schema", kSchema);
+  json.member("plan", r.plan).member("arguments", r.arguments);
   add_source(json, r.source);
   add_plugin(json, "reader", r.reader);
   add_plugin(json, "writer", r.writer);

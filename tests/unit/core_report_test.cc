@@ -14,6 +14,8 @@ namespace {
 report::Report made() {
   report::Report r;
   r.crossdock = "0.1.0";
+  r.arguments = {"--to=fake", "--rename=\"a\"=b"};
+  r.plan = "0123";
   r.source = {
       "org/name", "/models/name", "gguf/3", {{"a.gguf", 22, ""}, {"b.gguf", 3, "sha256:1"}}};
   r.reader = {"org.example.reader.fake", "1.0", {{"verify", {"true"}}}};
@@ -44,7 +46,9 @@ TEST_CASE("the report says what went where") {
   INFO(text);
   REQUIRE(parser.parse(text).get(root) == simdjson::SUCCESS);
   CHECK(std::string_view(root["crossdock"]) == "0.1.0");
-  CHECK(uint64_t(root["schema"]) == 2);
+  CHECK(uint64_t(root["schema"]) == 3);
+  CHECK(std::string_view(root["plan"]) == "0123");
+  CHECK(simdjson::minify(root["arguments"]) == R"(["--to=fake","--rename=\"a\"=b"])");
   CHECK(simdjson::minify(root["source"]) ==
         R"({"given":"org/name","path":"/models/name","format":"gguf/3","files":[)"
         R"({"name":"a.gguf","size":22},{"name":"b.gguf","size":3,"hub_digest":"sha256:1"}]})");
@@ -98,11 +102,11 @@ TEST_CASE("a report that lacks something is refused by what it lacks") {
   CHECK(refusal("\"role\"", "\"rule\"") == "tensors[2]: expected the member role");
   CHECK(refusal("[2, 3]", "[2, true]") == "tensors[0].shape[1]: expected a whole number");
   CHECK(refusal("\"first note\"", "[]") == "notes[0]: expected a text");
-  CHECK(refusal("\"schema\": 2", "\"schema\": 3") ==
-        "expected a report of schema 2, found one of 3, which crossdock 0.1.0 wrote");
+  CHECK(refusal("\"schema\": 3", "\"schema\": 4") ==
+        "expected a report of schema 3, found one of 4, which crossdock 0.1.0 wrote");
   CHECK(refusal("\"plan\": 0.25", "\"plan\": null") == "timings.plan: expected a number");
   CHECK(contains(refusal("}", "]"), "expected JSON"));
-  for (const char* text : {"", "{", "[]", "3", "{}", R"({"crossdock": "1", "schema": 2})"})
+  for (const char* text : {"", "{", "[]", "3", "{}", R"({"crossdock": "1", "schema": 3})"})
     CHECK_FALSE(report::from_json(text));
 }
 

@@ -1,0 +1,24 @@
+// The command line of `crossdock convert`, as a request. Other verbs read such words too: those
+// that a report has kept.
+#pragma once
+
+#include "apps/crossdock/progress.h"
+#include "apps/crossdock/session.h"
+#include "core/convert/request.h"
+
+#include <string>
+#include <vector>
+
+namespace crossdock::app {
+
+struct ConvertArgs {
+  convert::Request request;
+  Progress::Style progress = Progress::Style::kNone;
+  std::string report_copy;  // where the report is written too; empty: nowhere
+  std::string help;         // what --help prints; the rest is then not set
+};
+
+// Errors: what is wrong with the words, as usage_error() prints it.
+Result<ConvertArgs> parse_convert(const std::vector<std::string>& args, const Session& session);
+
+}  // namespace crossdock::app
