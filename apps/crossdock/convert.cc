@@ -1,6 +1,6 @@
 #include "core/convert/convert.h"
 
-#include "apps/crossdock/convert_args.h"
+#include "apps/crossdock/run_convert.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
@@ -42,8 +42,40 @@ Result<void> write_copy(const std::string& path, const std::string& report) {
   return {};
 }
 
-int run(const convert::Request& request, const Session& session, Progress& progress,
-        const std::string& report_copy) {
+std::string part_text(const convert::Request& request) {
+  return request.part.count == 1
+             ? "its work"
+             : fmt::format("part {}/{}", request.part.index, request.part.count);
+}
+
+// Of a run that found that others have still to make some files.
+int tell_of_missing(const convert::Outcome& outcome, const convert::Request& request) {
+  const size_t all = outcome.plan.files - 1;  // the report comes when all are there
+  if (request.publish_only) {
+    return fail({XD_NOT_FOUND,
+                 cat("expected all ", all, " files of ", request.destination, " to be made, found ",
+                     outcome.missing.size(), " missing: ", base::listed(outcome.missing, 3),
+                     ": run the parts that make them again")});
+  }
+  fmt::print(
+      "{}: {} is done, {} files, and {} were there; {} of {} are missing, so it is not "
+      "published yet: the last part, or crossdock commit, does it\n",
+      request.destination, part_text(request), outcome.files_done, outcome.files_found,
+      outcome.missing.size(), all);
+  return kDone;
+}
+
+// Of a run that another process has saved from publishing.
+int tell_of_others(const convert::Request& request) {
+  fmt::print("{}: published by another process\n", request.destination);
+  return kDone;
+}
+
+}  // namespace
+
+int run_convert(const ConvertArgs& args, const Session& session) {
+  const convert::Request& request = args.request;
+  Progress progress(args.progress);
   convert::Callbacks callbacks;
   callbacks.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
   callbacks.phase = [&](const char* name) { progress.phase(name); };
@@ -57,8 +89,10 @@ int run(const convert::Request& request, const Session& session, Progress& progr
     fmt::print("dry run: nothing was written\n");
     return kDone;
   }
-  if (!report_copy.empty()) {
-    if (const auto r = write_copy(report_copy, outcome->report); !r) return fail(r.error());
+  if (!outcome->published) return tell_of_missing(*outcome, request);
+  if (outcome->report.empty()) return tell_of_others(request);
+  if (!args.report_copy.empty()) {
+    if (const auto r = write_copy(args.report_copy, outcome->report); !r) return fail(r.error());
   }
   const convert::PlanSummary& s = outcome->plan;
   fmt::print(
@@ -70,8 +104,6 @@ int run(const convert::Request& request, const Session& session, Progress& progr
   return kDone;
 }
 
-}  // namespace
-
 int convert(const std::vector<std::string>& args) {
   const Session session(args, 64 << 20);
   session.warn_of_refusals();
@@ -81,8 +113,7 @@ int convert(const std::vector<std::string>& args) {
     fmt::print("{}", parsed->help);
     return kDone;
   }
-  Progress progress(parsed->progress);
-  return run(parsed->request, session, progress, parsed->report_copy);
+  return run_convert(*parsed, session);
 }
 
 }  // namespace crossdock::app

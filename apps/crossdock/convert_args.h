@@ -18,6 +18,9 @@ struct ConvertArgs {
   std::string help;         // what --help prints; the rest is then not set
 };
 
+// The names of the flags that make no difference to the result, and are not in a report.
+std::vector<std::string> run_flags();
+
 // Errors: what is wrong with the words, as usage_error() prints it.
 Result<ConvertArgs> parse_convert(const std::vector<std::string>& args, const Session& session);
 

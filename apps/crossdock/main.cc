@@ -20,6 +20,8 @@ constexpr char kHelp[] = R"(crossdock: converts model checkpoints between format
 
   crossdock convert SRC DST --to FORMAT   convert a checkpoint; DST appears whole or not at all
   crossdock inspect SRC                   what a checkpoint holds; digests to compare two
+  crossdock commit DST                    publish what several processes made (convert --part)
+  crossdock clean DST                     remove the work of a run that did not finish
   crossdock plugins [ID]                  the formats that can be read and written
 
 SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
@@ -58,6 +60,8 @@ int run(const std::vector<std::string>& words) {
   const std::vector<std::string> args(words.begin() + 1, words.end());
   if (verb == "convert") return convert(args);
   if (verb == "inspect") return inspect(args);
+  if (verb == "commit") return commit(args);
+  if (verb == "clean") return clean(args);
   if (verb == "plugins") return plugins(args);
   if (verb == "--help" || verb == "-h" || verb == "help") {
     fmt::print("{}", kHelp);
@@ -67,7 +71,7 @@ int run(const std::vector<std::string>& words) {
     fmt::print("crossdock {}\n", CROSSDOCK_VERSION);
     return kDone;
   }
-  return usage_error("expected convert, inspect or plugins, found " + verb, "");
+  return usage_error("expected convert, inspect, commit, clean or plugins, found " + verb, "");
 }
 
 }  // namespace
@@ -79,7 +83,9 @@ void say(const std::string& text) {
 
 int fail(const Error& error) {
   if (error.code == XD_CANCELLED) {
-    say("crossdock: cancelled; nothing was left behind\n");
+    const bool is_kept = error.message != "cancelled";
+    say(fmt::format("crossdock: {}\n", is_kept ? base::printable(error.message)
+                                               : "cancelled; nothing was left behind"));
     return kCancelled;
   }
   say(fmt::format("crossdock: error: {}\n", base::printable(error.message)));

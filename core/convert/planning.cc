@@ -1,6 +1,7 @@
 #include "core/convert/planning.h"
 
 #include "core/convert/plan_check.h"
+#include "core/io/tree_digest.h"
 #include "core/model/check.h"
 
 #include <boost/filesystem/operations.hpp>
@@ -109,7 +110,8 @@ Result<Planned> make_plan(Session& session, Prepared& prepared) {
   Planned out{std::move(writer),
               std::move(plan),
               session.window_bytes() + prepared.tensors->scratch_bytes(),
-              {}};
+              {},
+              io::tree_digest_of(model)};
   std::vector<std::string> notes;
   const Request& request = session.request;
   XD_TRY(check_plan(out.plan, prepared.target,

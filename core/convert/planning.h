@@ -30,6 +30,7 @@ struct Planned {
   plugin::Plan plan;           // that passed the checks
   uint64_t reading_bytes = 0;  // what reading takes of the budget beside an item's own memory
   PlanSummary summary;
+  std::string model_digest;  // of the manifest as the writer was given it
 };
 
 // `prepared`: its metadata are gone after it. Errors: a model that the writer does not take, a plan

@@ -23,6 +23,15 @@ class Notes {
   void add(std::vector<std::string> texts);
   std::vector<std::string> list() const;
 
+  // While it lives, what this thread adds goes to `out` alone: what belongs to one file.
+  class Capture {
+   public:
+    explicit Capture(std::vector<std::string>& out);
+    ~Capture();
+    Capture(const Capture&) = delete;
+    Capture& operator=(const Capture&) = delete;
+  };
+
  private:
   mutable std::mutex mutex_;
   std::vector<std::string> texts_;

@@ -164,13 +164,13 @@ struct HostCalls {
   static xd_status object_write(void* ctx, xd_object* o, uint64_t offset, const void* data,
                                 uint64_t n, xd_error* err) {
     return shielded(err, [&] {
-      const auto r = o->staged->write(offset, {static_cast<const std::byte*>(data), n});
+      const auto r = o->staged->write(offset, {static_cast<const std::byte*>(data), n}, o->written);
       if (r) host(ctx).done_bytes_ += n;
       return report(err, r);
     });
   }
   static xd_status object_zero(void*, xd_object* o, uint64_t offset, uint64_t n, xd_error* err) {
-    return shielded(err, [&] { return report(err, o->staged->zero(offset, n)); });
+    return shielded(err, [&] { return report(err, o->staged->zero(offset, n, o->written)); });
   }
 };
 

@@ -40,6 +40,7 @@ struct xd_source {
 };
 struct xd_object {
   crossdock::io::StagedObject* staged;
+  std::vector<crossdock::io::ByteRange>* written = nullptr;  // what one item writes, if it is asked
 };
 struct xd_plan {
   crossdock::plugin::Plan plan;
