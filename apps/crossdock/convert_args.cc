@@ -70,7 +70,13 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
       ("report", po::value<std::string>()->value_name("FILE"),
        "write the report here too (it is always DST/crossdock.json)")  //
       ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
+       "auto, bar, plain, json (a line for each event, on stderr) or none")  //
+      ("log-level", po::value<std::string>()->value_name("LEVEL")->notifier(set_log_level),
+       "messages to show while it runs: debug, info, warn (default) or error")  //
+      ("trace", po::value<std::string>()->value_name("FILE"),
+       "write what each thread did when, for ui.perfetto.dev or chrome://tracing")  //
+      ("force", po::bool_switch(&r.force),
+       "begin though disk, inodes or memory will not be enough")  //
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
   add_rule_flags(flags.target, r.rules, r.keep_unmatched);
@@ -283,6 +289,8 @@ Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
       request.reader_options.merge(given_options(values, reader->desc.options));
     XD_TRY(check_options(*writer, readers, request));
     request.arguments = arguments(values, flags.result(), file_flags(*writer, readers));
+    if (values.count("trace")) out.trace = values["trace"].as<std::string>();
+    request.trace = !out.trace.empty();
     if (values.count("report")) out.report_copy = values["report"].as<std::string>();
   } catch (const po::error& e) {
     return invalid(e.what());

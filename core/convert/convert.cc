@@ -41,11 +41,12 @@ uint64_t bytes_of(const std::vector<Task>& tasks) {
   return sum;
 }
 
-Result<void> check_space(const Prepared& prepared, const PlanSummary& s, uint64_t needed) {
-  if (needed <= s.free_bytes) return {};
-  return Error{XD_IO, cat("expected ", base::human_bytes(needed), " free for ",
-                          prepared.destination.string(), ", found ",
-                          base::human_bytes(s.free_bytes), ": free some, or choose another disk")};
+uint64_t bytes_done(const plugin::Plan& plan, const Outputs& outputs,
+                    const std::vector<bool>& wanted) {
+  uint64_t sum = 0;
+  for (const plugin::PlanItem& item : plan.items)
+    sum += wanted[item.object] && outputs.is_done(item) ? item.out_bytes : 0;
+  return sum;
 }
 
 // Else what was written may be of two models.
@@ -100,13 +101,18 @@ class Run {
         outputs_(staging, prepared, planned, digests_) {}
 
   // Writes what is to be written, and publishes if all is there then.
-  Result<void> run(const Callbacks& callbacks, double planned_after);
+  Result<void> run(double planned_after);
   // What stays after this error, and what to tell of it.
   Error leave(Error error);
 
  private:
-  Result<void> write(const Callbacks& callbacks);
-  Result<void> publish(const Callbacks& callbacks, double planned_after);
+  Result<void> write();
+  Result<void> look_ahead(const std::vector<Task>& tasks);
+  Result<void> sync();
+  Result<void> publish(double planned_after);
+  void tell_phase(const char* phase) const {
+    if (session_.callbacks.phase) session_.callbacks.phase(phase);
+  }
 
   const Stopwatch writing_;
   Session& session_;
@@ -119,7 +125,21 @@ class Run {
   Outputs outputs_;
 };
 
-Result<void> Run::write(const Callbacks& callbacks) {
+// The first run looks at all that is to be written: other parts write beside it.
+Result<void> Run::look_ahead(const std::vector<Task>& tasks) {
+  if (tasks.empty()) return {};
+  std::vector<bool> files(outputs_.size(), outcome_.files_found == 0);
+  for (const Task& task : tasks) files[task.file] = true;
+  outcome_.forecast =
+      forecast(session_, prepared_, planned_, files,
+               outcome_.files_found == 0 ? planned_.summary.stored_bytes : bytes_of(tasks),
+               staging_.probe());
+  if (!session_.request.force) XD_TRY(check_fits(outcome_.forecast, prepared_.destination));
+  if (session_.callbacks.planned) session_.callbacks.planned(outcome_.forecast);
+  return {};
+}
+
+Result<void> Run::write() {
   const Request& request = session_.request;
   const std::vector<bool> none(outputs_.size());
   const std::vector<bool> wanted =
@@ -127,11 +147,15 @@ Result<void> Run::write(const Callbacks& callbacks) {
   XD_TRY_SET(const auto earlier, staging_.attempts());
   XD_TRY(outputs_.take(earlier, wanted));
   outcome_.files_found = outputs_.size() - outputs_.missing().size();
+  if (outcome_.files_found > 0 && session_.callbacks.log)
+    session_.callbacks.log(
+        XD_LOG_INFO, cat("goes on with ", staging_.partial().string(), ": ", outcome_.files_found,
+                         " of ", outputs_.size(), " files are there"));
   const auto tasks = tasks_of(planned_.plan, outputs_, wanted);
-  const bool is_first = outcome_.files_found == 0 && !request.publish_only;
-  XD_TRY(check_space(prepared_, outcome_.plan,
-                     is_first ? outcome_.plan.stored_bytes : bytes_of(tasks)));
-  XD_TRY(execute(session_, prepared_, planned_, tasks, outputs_, digests_, callbacks.progress));
+  XD_TRY(look_ahead(tasks));
+  tell_phase("write");
+  XD_TRY(execute(session_, prepared_, planned_, tasks, bytes_done(planned_.plan, outputs_, wanted),
+                 outputs_, digests_));
   outcome_.files_done = outputs_.size() - outputs_.missing().size() - outcome_.files_found;
   if (auto r = check_source_unchanged(prepared_); !r) {
     XD_TRY(staging_.journal().withdraw());
@@ -139,14 +163,21 @@ Result<void> Run::write(const Callbacks& callbacks) {
   }
   if (!request.shared) return {};
   // Others may rely on what the journal says from here on, whatever becomes of this machine.
-  if (request.sync) XD_TRY(staging_.sync());
+  if (request.sync) XD_TRY(sync());
   XD_TRY_SET(const auto now, staging_.attempts());
   return outputs_.take(now, none);
 }
 
-Result<void> Run::publish(const Callbacks& callbacks, double planned_after) {
+Result<void> Run::sync() {
+  tell_phase("sync");
+  const base::Activities::OnThread counted(session_.activities, "sync", base::Activity::kSync);
+  return staging_.sync();
+}
+
+Result<void> Run::publish(double planned_after) {
   const Request& request = session_.request;
   XD_TRY(check_complete(staging_, outputs_));
+  tell_phase("digest");
   XD_TRY(digest_others(session_, prepared_, digests_));
   const double written_after = writing_.seconds();
   XD_TRY(check_source_unchanged(prepared_));
@@ -155,17 +186,18 @@ Result<void> Run::publish(const Callbacks& callbacks, double planned_after) {
   outcome_.report = report::to_json(
       make_report(session_, prepared_, planned_, outputs_, plan_id_, digests_.texts(),
                   {{"plan", planned_after}, {"write", written_after}}));
-  if (callbacks.phase && request.sync) callbacks.phase("sync");
   if (session_.cancelled) return Error{XD_CANCELLED, "cancelled"};
+  if (request.sync) tell_phase("sync");
+  const base::Activities::OnThread counted(session_.activities, "sync", base::Activity::kSync);
   XD_TRY(staging_.publish(outcome_.report));
   outcome_.published = true;
   return {};
 }
 
-Result<void> Run::run(const Callbacks& callbacks, double planned_after) {
-  XD_TRY(write(callbacks));
+Result<void> Run::run(double planned_after) {
+  XD_TRY(write());
   const std::vector<uint64_t> missing = outputs_.missing();
-  if (missing.empty()) return publish(callbacks, planned_after);
+  if (missing.empty()) return publish(planned_after);
   for (const uint64_t file : missing) outcome_.missing.push_back(outputs_.path(file));
   staging_.keep(true);
   return {};
@@ -198,7 +230,7 @@ bool is_made_by(const std::string& plan_id, const io::fs::path& folder) {
 Result<Outcome> convert(const Request& request, const plugin::Registry& registry, io::Os& os,
                         const std::atomic<bool>& cancelled, const Callbacks& callbacks) {
   const Stopwatch whole;
-  Session session(request, registry, os, cancelled);
+  Session session(request, registry, os, cancelled, callbacks);
   XD_TRY_SET(Prepared prepared, prepare(session));
   XD_TRY_SET(const Planned planned, make_plan(session, prepared));
   XD_TRY_SET(const std::string text, plan_text(session, prepared, planned));
@@ -206,9 +238,10 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   Outcome outcome;
   outcome.plan = planned.summary;
   const double planned_after = whole.seconds();
-  if (callbacks.planned) callbacks.planned(outcome.plan);
   if (request.dry_run) {
     XD_TRY(io::check_destination(prepared.destination, request.overwrite));
+    const std::vector<bool> all(planned.plan.objects.size() + planned.plan.aux.size(), true);
+    outcome.forecast = forecast(session, prepared, planned, all, planned.summary.stored_bytes, {});
     return outcome;
   }
 
@@ -230,7 +263,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
     if (!staging && request.shared && staging.error().code == XD_NOT_FOUND && left > 0) continue;
     if (!staging) return staging.error();
     Run run(session, prepared, planned, **staging, plan.id, outcome);
-    auto done = run.run(callbacks, planned_after);
+    auto done = run.run(planned_after);
     if (!done && (*staging)->is_published_by_others()) {
       outcome.published = true;
       outcome.report.clear();
@@ -240,6 +273,8 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
       return run.leave(std::move(done).error());
     }
     outcome.seconds = whole.seconds();
+    outcome.spent = session.activities.seconds();
+    if (request.trace) outcome.trace = session.activities.trace_json();
     return outcome;
   }
 }

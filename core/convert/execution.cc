@@ -64,6 +64,17 @@ Result<void> run_item(TensorService& service, const plugin::PlanItem& item, Outp
   return outputs.finish(item, std::move(record));
 }
 
+// What the caller is told once a task is done.
+void tell(const Session& session, const Task& task, const plugin::Plan& plan,
+          const Outputs& outputs) {
+  if (!session.callbacks.written) return;
+  const std::string& path = outputs.path(task.file);
+  if (task.item)
+    session.callbacks.written(
+        {path, task.item->number, plan.objects[task.file].n_items, task.item->out_bytes});
+  if (outputs.is_done(task.file)) session.callbacks.written({path, 0, 0, outputs.bytes(task.file)});
+}
+
 Result<void> copy_file(Session& session, uint64_t file, Outputs& outputs) {
   const base::Block piece(session.memory, session.window_bytes());
   if (!piece.data) return Error{XD_NO_MEMORY, "expected room to copy a file: raise --memory"};
@@ -73,8 +84,8 @@ Result<void> copy_file(Session& session, uint64_t file, Outputs& outputs) {
 }  // namespace
 
 Result<void> execute(Session& session, const Prepared& prepared, const Planned& planned,
-                     std::span<const Task> tasks, Outputs& outputs, TensorDigests& digests,
-                     const Progress& progress) {
+                     std::span<const Task> tasks, uint64_t before, Outputs& outputs,
+                     TensorDigests& digests) {
   TensorService service(*prepared.tensors, digests, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
   const size_t n_objects = planned.plan.objects.size();
@@ -90,14 +101,24 @@ Result<void> execute(Session& session, const Prepared& prepared, const Planned& 
   }
   schedule.run = [&](size_t i) -> Result<void> {
     const Task& task = tasks[i];
-    if (task.item) return run_item(service, *task.item, outputs);
-    return task.file < n_objects ? outputs.seal(task.file) : copy_file(session, task.file, outputs);
+    XD_TRY(task.item               ? run_item(service, *task.item, outputs)
+           : task.file < n_objects ? outputs.seal(task.file)
+                                   : copy_file(session, task.file, outputs));
+    tell(session, task, planned.plan, outputs);
+    return {};
   };
+  schedule.activities = &session.activities;
+  schedule.name = [&](size_t i) {
+    const std::string& path = outputs.path(tasks[i].file);
+    return tasks[i].item ? cat(path, " ", tasks[i].item->number) : path;
+  };
+  const auto& progress = session.callbacks.progress;
   schedule.on_tick = [&] {
-    if (progress) progress(std::min(session.host.done_bytes(), total), total);
+    if (progress)
+      progress(before + std::min(session.host.done_bytes(), total), before + total, before);
   };
   XD_TRY(run_schedule(schedule, session.memory, session.cancelled));
-  if (progress) progress(total, total);
+  if (progress) progress(before + total, before + total, before);
   return {};
 }
 

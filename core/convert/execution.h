@@ -5,14 +5,10 @@
 #include "core/convert/tensor_digests.h"
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
 namespace crossdock::convert {
-
-// Bytes of output, about five times a second, on the calling thread.
-using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
 // What can be done by itself: an item; or a file that needs no item any more: the writer makes, or
 // ends, it when it is sealed, and the source's files are copied.
@@ -28,9 +24,10 @@ std::vector<Task> tasks_of(const plugin::Plan& plan, const Outputs& outputs,
 
 // Runs any of a plan's tasks, each once; an object is sealed when its last item is done. What items
 // read is added to `digests`. After an error, or a cancel, what is done is in the journal.
+// `before`: bytes of output that were there already, for the progress.
 Result<void> execute(Session& session, const Prepared& prepared, const Planned& planned,
-                     std::span<const Task> tasks, Outputs& outputs, TensorDigests& digests,
-                     const Progress& progress);
+                     std::span<const Task> tasks, uint64_t before, Outputs& outputs,
+                     TensorDigests& digests);
 
 // Reads what is missing in the digests: tensors that no item needs, and leaves that none read
 // whole.

@@ -21,7 +21,6 @@ struct PlanSummary {
   uint64_t apparent_bytes = 0;  // the sum of file sizes
   uint64_t stored_bytes = 0;    // about what they take on disk
   uint64_t peak_memory = 0;     // of buffers: within the budget
-  uint64_t free_bytes = 0;      // at the destination
   std::vector<std::string> notes;
 };
 

@@ -42,6 +42,8 @@ struct Request {
   bool allow_case_collisions = false;  // of names in the destination (plan_check.h)
   bool sync = true;
   bool dry_run = false;
+  bool force = false;  // though the forecast says that it cannot fit
+  bool trace = false;  // what happened when is kept, for the outcome
   Resume resume = Resume::kGoOn;
   double keep_after_seconds = 10;  // of work, which is kept then when the run fails or is cancelled
   Part part;                       // of the files, that this process makes

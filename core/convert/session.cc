@@ -28,14 +28,17 @@ std::vector<std::string> Notes::list() const {
 }
 
 Session::Session(const Request& asked, const plugin::Registry& plugins, io::Os& os,
-                 const std::atomic<bool>& cancel)
+                 const std::atomic<bool>& cancel, const Callbacks& told)
     : request(asked),
       registry(plugins),
       cancelled(cancel),
+      callbacks(told),
+      activities(asked.trace),
       memory(asked.memory),
       host(os, memory, cancel) {
   host.log = [this](int32_t level, const std::string& message) {
     if (level >= XD_LOG_WARN) notes.add(message);
+    if (callbacks.log) callbacks.log(level, message);
   };
 }
 

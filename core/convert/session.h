@@ -2,6 +2,7 @@
 // for the user.
 #pragma once
 
+#include "core/base/activity.h"
 #include "core/base/memory.h"
 #include "core/convert/request.h"
 #include "core/plugin/host.h"
@@ -9,6 +10,7 @@
 #include "core/rules/rule_set.h"
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -37,11 +39,31 @@ class Notes {
   std::vector<std::string> texts_;
 };
 
+struct Forecast;
+
+struct Written {
+  std::string path;           // of the file
+  uint64_t item = 0, of = 0;  // the item's number among the file's; none: the file is finished
+  uint64_t bytes = 0;
+};
+
+// What the caller of a conversion is told while it runs. All may be empty.
+struct Callbacks {
+  std::function<void(const Forecast&)> planned;  // before the first file
+  // Bytes of output, about five times a second, on the calling thread; `before` of `done` were
+  // there when this run began.
+  std::function<void(uint64_t done, uint64_t total, uint64_t before)> progress;
+  std::function<void(const char* phase)> phase;  // "write", "digest", "sync", on the calling thread
+  // An item or a file is written. [any]
+  std::function<void(const Written&)> written;
+  std::function<void(int32_t level, const std::string&)> log;  // plugins' messages [any]
+};
+
 // Outlives everything that the stages make, for plugins hold the host's table. `registry`, `os` and
 // `cancelled` outlive it.
 struct Session {
   Session(const Request& request, const plugin::Registry& registry, io::Os& os,
-          const std::atomic<bool>& cancelled);
+          const std::atomic<bool>& cancelled, const Callbacks& callbacks = {});
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -52,6 +74,8 @@ struct Session {
   const Request& request;
   const plugin::Registry& registry;
   const std::atomic<bool>& cancelled;
+  const Callbacks callbacks;
+  base::Activities activities;
   base::Memory memory;
   plugin::Host host;
   rules::RuleSet rules;  // set by prepare()

@@ -1,5 +1,7 @@
 #include "core/io/staged_object.h"
 
+#include "core/base/activity.h"
+
 #include <algorithm>
 #include <iterator>
 
@@ -71,7 +73,10 @@ Result<void> StagedObject::add(uint64_t offset, uint64_t n, std::vector<ByteRang
   }
   auto run = take_run(offset);
   lock.unlock();
-  add(*run);
+  {
+    const base::Span span(base::Activity::kDigest);
+    add(*run);
+  }
   lock.lock();
   give_back(std::move(run));
   return {};
@@ -80,6 +85,7 @@ Result<void> StagedObject::add(uint64_t offset, uint64_t n, std::vector<ByteRang
 Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> bytes,
                                  std::vector<ByteRange>* written) {
   XD_TRY(add(offset, bytes.size(), written, [&](Run& run) { run.add(bytes); }));
+  const base::Span span(base::Activity::kWrite);
   if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r)
     return std::move(r).error().in(name_);
   return {};

@@ -78,6 +78,8 @@ class Staging {
   Result<std::map<std::string, uint64_t>> placed();
 
   Journal& journal() { return *journal_; }
+  // A name that no other process uses, on the disk of OUT.
+  fs::path probe() const { return own_ / "probe"; }
   // What is done now stays, whatever happens to the machine.
   Result<void> sync();
 

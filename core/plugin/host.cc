@@ -1,5 +1,7 @@
 #include "core/plugin/host.h"
 
+#include "core/base/activity.h"
+
 #include <new>
 
 namespace crossdock::plugin {
@@ -236,6 +238,7 @@ Result<xd_source*> Host::open_source(const xd_input& input, const std::string& n
 
 Result<void> Host::read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out) {
   XD_TRY_SET(const auto fd, descriptor_of(source));
+  const base::Span span(base::Activity::kRead);
   auto done = io::read_exact(os_, fd->get(), offset, out);
   return done ? std::move(done) : std::move(done).error().in(source.entry->name);
 }
