@@ -259,15 +259,20 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
       outcome.published = true;
       return outcome;
     }
+    // Or while it begins and works; then what it works in is gone.
+    const auto may_try_again = [&](const Error& error) {
+      return request.shared && left > 0 &&
+             (error.code == XD_NOT_FOUND || is_made_by(plan.id, prepared.destination));
+    };
     auto staging = io::Staging::open(os, prepared.destination, options);
-    if (!staging && request.shared && staging.error().code == XD_NOT_FOUND && left > 0) continue;
+    if (!staging && may_try_again(staging.error())) continue;
     if (!staging) return staging.error();
     Run run(session, prepared, planned, **staging, plan.id, outcome);
     auto done = run.run(planned_after);
     if (!done && (*staging)->is_published_by_others()) {
       outcome.published = true;
       outcome.report.clear();
-    } else if (!done && request.shared && done.error().code == XD_NOT_FOUND && left > 0) {
+    } else if (!done && !(*staging)->has_published() && may_try_again(done.error())) {
       continue;
     } else if (!done) {
       return run.leave(std::move(done).error());

@@ -86,6 +86,7 @@ class Staging {
   // The report is put into the tree, and the tree becomes OUT, after a sync. After it nothing can
   // be created.
   Result<void> publish(const std::string& report);
+  bool has_published() const { return published_; }
   // Whether the tree is OUT now, and that not by us.
   bool is_published_by_others() const;
   // Whether what is there stays when the staging ends; without a word what an earlier run left

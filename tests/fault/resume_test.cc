@@ -306,7 +306,11 @@ TEST_CASE("processes that are killed at any moment lose nothing, and the end is 
         for (uint32_t i = 0; i < n; ++i) {
           const pid_t child = fork();
           REQUIRE(child >= 0);
-          if (child == 0) _exit(job.run(io::Os::real(), {i, n}, true) ? 0 : 1);
+          if (child == 0) {
+            const auto outcome = job.run(io::Os::real(), {i, n}, true);
+            if (!outcome) std::fprintf(stderr, "part: %s\n", outcome.error().message.c_str());
+            _exit(outcome ? 0 : 1);
+          }
           children.push_back(child);
         }
         usleep(static_cast<useconds_t>(random() % 12'000));
