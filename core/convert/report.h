@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/convert/outputs.h"
+#include "core/convert/source_proof.h"
 #include "core/report/report.h"
 
 #include <string>
@@ -10,9 +11,9 @@
 
 namespace crossdock::convert {
 
-// `digests`: of the source's tensors, by index.
+// `digests`: of the source's tensors, by index; `proof`: of the rest of it.
 report::Report make_report(const Session& session, const Prepared& prepared, const Planned& planned,
                            const Outputs& outputs, std::vector<std::string> digests,
-                           std::vector<std::pair<std::string, double>> timings);
+                           SourceProof proof, std::vector<std::pair<std::string, double>> timings);
 
 }  // namespace crossdock::convert

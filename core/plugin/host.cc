@@ -229,9 +229,24 @@ Result<xd_source*> Host::open_source(const xd_input& input, const std::string& n
   {
     const std::lock_guard lock(mutex_);
     source = &sources_.emplace(entry, xd_source{input.input, entry}).first->second;
+    opened_.insert(entry);
   }
   XD_TRY(descriptor_of(*source));  // so that what cannot be opened fails here
   return source;
+}
+
+std::vector<std::string> Host::opened(const io::Input& input) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> out;
+  for (const io::InputEntry* entry : opened_) {
+    if (input.find(entry->name) == entry) out.push_back(entry->name);
+  }
+  return out;
+}
+
+void Host::forget_opened() {
+  const std::lock_guard lock(mutex_);
+  opened_.clear();
 }
 
 Result<void> Host::read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out) {
