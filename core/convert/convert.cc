@@ -73,14 +73,15 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
                  callbacks.progress));
   XD_TRY(digest_others(session, prepared, digests));
   XD_TRY(copy_aux_files(session, prepared, planned, outputs));
+  XD_TRY_SET(SourceProof proof, prove_source(session, prepared));
   const double written_after = writing.seconds();
   XD_TRY(check_source_unchanged(prepared));
   XD_TRY(planned.writer.commit());
 
   outcome.plan.notes = session.notes.list();
-  outcome.report =
-      report::to_json(make_report(session, prepared, planned, outputs, digests.texts(),
-                                  {{"plan", planned_after}, {"write", written_after}}));
+  outcome.report = report::to_json(
+      make_report(session, prepared, planned, outputs, digests.texts(), std::move(proof),
+                  {{"plan", planned_after}, {"write", written_after}}));
   if (callbacks.phase && request.sync) callbacks.phase("sync");
   if (cancelled) return Error{XD_CANCELLED, "cancelled"};
   XD_TRY(staging->commit(outcome.report, request.sync));
