@@ -21,6 +21,7 @@ constexpr char kHelp[] = R"(crossdock: converts model checkpoints between format
   crossdock convert SRC DST --to FORMAT   convert a checkpoint; DST appears whole or not at all
   crossdock inspect SRC                   what a checkpoint holds; digests to compare two
   crossdock verify DST                    whether a folder is as it was written; --against SRC compares values
+  crossdock diff A B                      how two checkpoints differ, of any two formats
   crossdock plugins [ID]                  the formats that can be read and written
 
 SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
@@ -60,6 +61,7 @@ int run(const std::vector<std::string>& words) {
   if (verb == "convert") return convert(args);
   if (verb == "inspect") return inspect(args);
   if (verb == "verify") return verify(args);
+  if (verb == "diff") return diff(args);
   if (verb == "plugins") return plugins(args);
   if (verb == "--help" || verb == "-h" || verb == "help") {
     fmt::print("{}", kHelp);
@@ -69,7 +71,7 @@ int run(const std::vector<std::string>& words) {
     fmt::print("crossdock {}\n", CROSSDOCK_VERSION);
     return kDone;
   }
-  return usage_error("expected convert, inspect, verify or plugins, found " + verb, "");
+  return usage_error("expected convert, inspect, verify, diff or plugins, found " + verb, "");
 }
 
 }  // namespace

@@ -45,7 +45,6 @@ struct Request {
   bool quick = false;
   uint64_t memory = 0;
   unsigned threads = 1;
-  rules::RuleFiles rules;
 };
 
 std::string counts_text(const verify::Verdict& v) {
@@ -80,11 +79,22 @@ uint64_t caps_of(const plugin::Registry& registry, const report::Report& report)
   return 0;
 }
 
+// The rules that made it.
+rules::RuleFiles rules_of(const report::Report& report) {
+  constexpr std::string_view kFlag = "--rules=";
+  rules::RuleFiles out;
+  out.folders = plugin::rule_folders();
+  for (const std::string& word : report.arguments) {
+    if (word.starts_with(kFlag)) out.files.push_back(word.substr(kFlag.size()));
+  }
+  return out;
+}
+
 Result<int> check_alone(const Request& request, const Session& session,
                         const report::Report& report, Progress& progress) {
   base::Memory memory(request.memory);
   verify::OpenOptions open;
-  open.rules = request.rules;
+  open.rules = rules_of(report);
   open.writer_caps = caps_of(session.registry(), report);
   const auto depth = request.quick ? verify::Depth::kQuick : verify::Depth::kFull;
   XD_TRY_SET(const auto verdict,
@@ -146,7 +156,7 @@ Result<int> run(const Request& request, const Session& session, Progress& progre
                                  : check_against(request, session, report, progress);
 }
 
-void add_options(po::options_description& options, Request& request, bool& keep_unmatched) {
+void add_options(po::options_description& options, Request& request) {
   options.add_options()("help,h", "print this")  //
       ("against", po::value(&request.against)->value_name("SRC"),
        "compare every value with the source: a folder, a file, or org/name of the cache")  //
@@ -160,16 +170,14 @@ void add_options(po::options_description& options, Request& request, bool& keep_
        "auto, bar, plain, json or none")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
-  add_rule_flags(options, request.rules, keep_unmatched);
 }
 
 }  // namespace
 
 int verify(const std::vector<std::string>& args) {
   Request request;
-  bool keep_unmatched = false;
   po::options_description options("Options", kHelpWidth);
-  add_options(options, request, keep_unmatched);
+  add_options(options, request);
   Progress::Style style{};
   try {
     const po::variables_map values = parse(args, options, {"folder"});

@@ -2,6 +2,7 @@
 
 #include "core/convert/plain_weights.h"
 #include "core/convert/session.h"
+#include "core/convert/training_state.h"
 #include "core/rules/class_names.h"
 
 namespace crossdock::verify {
@@ -13,6 +14,7 @@ namespace {
 // As a conversion with --names gives them.
 Result<void> give_names(const rules::RuleSet& rules, rules::Names names, Opened& out) {
   Manifest m = out.manifest();
+  convert::hide_optimizer_state(m);  // which no rule speaks of
   XD_TRY_SET(const auto rule, rules::ModuleRule::find(rules, m));
   if (!rule) {
     out.notes.push_back(

@@ -19,7 +19,8 @@ struct OpenOptions {
   bool keep_unmatched = false;
   std::string dequant_dtype = "auto";
   uint64_t writer_caps = 0;  // of the writer that made it; 0: unknown
-  // The names and shapes of the running class, or of Hugging Face's files; unset: as they are.
+  // The names and shapes of the running class, or of Hugging Face's files, which an optimizer's
+  // state has not: it becomes excluded; unset: as they are.
   std::optional<rules::Names> names;
 };
 

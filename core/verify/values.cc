@@ -67,7 +67,7 @@ class Comparison {
       const uint64_t n = model::element_count(tensor_of(pairs_[i]));
       for (uint64_t begin = 0; begin == 0 || begin < n; begin += kTaskElems)
         tasks_.push_back({i, begin, std::min(n, begin + kTaskElems)});
-      total += n;
+      total += model::value_bytes(tensor_of(pairs_[i]));
     }
     const uint64_t memory = 3 * piece_bytes() + source_.scratch_bytes() + written_.scratch_bytes();
     schedule.memory.assign(tasks_.size(), memory);
@@ -161,7 +161,7 @@ class Comparison {
       if (session_.cancelled) return Error{XD_CANCELLED, "cancelled"};
       const uint64_t n = std::min(step, task.end - at);
       XD_TRY(compare(pair, at, n, from.data, cast.data, found.data, digest));
-      done_ += n;
+      done_ += bytes_of(tensor_of(pair).dtype, n);
     }
     if (digest) digest->hand_in();
     return {};
