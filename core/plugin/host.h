@@ -20,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -79,6 +80,9 @@ class Host {
   // The names of an input's files that were opened since forget_opened().
   std::vector<std::string> opened(const io::Input& input) const;
   void forget_opened();
+  // The first error of the system in reading a source. A plugin's probe that cannot read a file
+  // only takes it for none of its own; who must know that all was read asks here.
+  std::optional<Error> failed_read() const;
 
   // Dense values of a range in the wanted type; set by the conversion.
   std::function<Result<void>(const xd_range&, std::span<std::byte>)> tensor_read;
@@ -104,6 +108,8 @@ class Host {
   mutable std::mutex mutex_;
   std::map<const io::InputEntry*, xd_source> sources_;  // a map: handles stay where they are
   std::set<const io::InputEntry*> opened_;
+  std::optional<Error> failed_read_;
+  Error noticed(Error error);
   std::list<OpenFile> open_files_;  // the one that was read last is the first
   std::unordered_map<const io::InputEntry*, std::list<OpenFile>::iterator> open_by_entry_;
 };

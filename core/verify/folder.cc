@@ -80,6 +80,11 @@ Result<std::optional<Opened>> open_written(const Reading& reading, const plugin:
   return std::optional<Opened>();
 }
 
+// What a reader may have passed over.
+void check_reads(const plugin::Host& host, Findings& findings) {
+  if (const auto error = host.failed_read()) findings.problem(error->message);
+}
+
 Verdict finished(const Findings& findings, const report::Report& report, uint64_t n_tensors) {
   Verdict out = findings.verdict();
   out.n_files = report.files.size();
@@ -104,7 +109,10 @@ Result<Verdict> verify_folder(const Reading& reading, const plugin::Registry& re
   XD_TRY(check_listed(reading, folder, report, depth, findings));
   note_others(folder, report, findings);
   XD_TRY_SET(const auto written, open_written(reading, registry, open, folder, findings));
-  if (written) check_tensors(*written, report, findings);
+  if (written) {
+    check_tensors(*written, report, findings);
+    check_reads(*written->host, findings);
+  }
   return finished(findings, report, report.tensors.size());
 }
 
@@ -122,8 +130,10 @@ Result<Verdict> verify_against(const Reading& reading, const Made& made, const f
   uint64_t n_tensors = 0;
   if (written) {
     XD_TRY_SET(n_tensors, compare_values(made, *written, reading.progress, findings));
+    check_reads(*written->host, findings);
   }
   XD_TRY(compare_source(made, findings));
+  check_reads(made.session.host, findings);
   return finished(findings, made.report, n_tensors);
 }
 
