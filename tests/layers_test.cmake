@@ -1,12 +1,12 @@
 # cmake -DSOURCE=<project root> -P layers_test.cmake
 #
 # Includes go one way: sdk < core/base < report < io < transform < model < rules < quantised < plugin < convert <
-# apps. Plugins see the sdk, plugins/common, plugins/torch and plugins/deepspeed; plugins/torch/read and
+# verify < apps. Plugins see the sdk, plugins/common, plugins/torch and plugins/deepspeed; plugins/torch/read and
 # plugins/torch/write see the sdk and plugins/common, and not each other; plugins/deepspeed sees
 # plugins/torch/read; examples see the sdk as installed; nothing outside the tests sees tests. A file of ours is included by its path from the
 # root, so the path says the layer; files of the sdk as <crossdock/...>.
 cmake_minimum_required(VERSION 3.22)
-set(core_layers base report io transform model rules quantised plugin convert)  # each may see those before it and itself
+set(core_layers base report io transform model rules quantised plugin convert verify)  # each may see those before it and itself
 set(test_file "(_test\\.(cc|h|c)|_for_test\\.(h|cc))$")
 set(sdk_or_standard "^crossdock/[a-z_]+\\.(h|hpp)$|^[a-z_]+$|^std(def|int)\\.h$")  # the sdk depends on nothing
 set(problems)

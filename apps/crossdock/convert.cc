@@ -3,6 +3,7 @@
 #include "apps/crossdock/run_convert.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
+#include "core/verify/folder.h"
 
 #include <fmt/format.h>
 
@@ -64,6 +65,21 @@ std::string part_text(const convert::Request& request) {
              : fmt::format("part {}/{}", request.part.index, request.part.count);
 }
 
+// What --verify does: nothing that was written is believed.
+Result<void> check_made(const convert::Unpublished& made, Progress& progress) {
+  const verify::Reading reading{
+      io::Os::real(), made.session.memory, made.session.request.threads, cancelled,
+      [&progress](uint64_t done, uint64_t total) { progress.update(done, total); }};
+  XD_TRY_SET(
+      const verify::Verdict verdict,
+      verify::verify_against(reading, {made.session, made.prepared, made.planned, made.report},
+                             made.folder, verify::Depth::kFull));
+  if (verdict.is_good()) return {};
+  return corrupt(cat("--verify: expected what was written to be what was read, found ",
+                     verdict.n_problems, " problems, the first: ", verdict.problems.front(),
+                     ": nothing is published; look at the memory and disks of this machine"));
+}
+
 // Of a run that found that others have still to make some files.
 int tell_of_missing(const convert::Outcome& outcome, const convert::Request& request) {
   const size_t all = outcome.plan.files - 1;  // the report comes when all are there
@@ -102,6 +118,9 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   callbacks.log = [&](int32_t level, const std::string& text) {
     if (level < XD_LOG_WARN) show_log(level, text);
   };
+  if (args.verify) {
+    callbacks.check = [&](const convert::Unpublished& made) { return check_made(made, progress); };
+  }
   const auto outcome =
       convert::convert(request, session.registry(), io::Os::real(), cancelled, callbacks);
   if (!outcome) {

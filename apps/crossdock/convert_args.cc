@@ -75,6 +75,9 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "messages to show while it runs: debug, info, warn (default) or error")  //
       ("trace", po::value<std::string>()->value_name("FILE"),
        "write what each thread did when, for ui.perfetto.dev or chrome://tracing")  //
+      ("verify", po::bool_switch(),
+       "read all that was written, and the source once more, and compare digests and every value "
+       "before DST appears")  //
       ("force", po::bool_switch(&r.force),
        "begin though disk, inodes or memory will not be enough")  //
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"),
@@ -289,6 +292,7 @@ Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
       request.reader_options.merge(given_options(values, reader->desc.options));
     XD_TRY(check_options(*writer, readers, request));
     request.arguments = arguments(values, flags.result(), file_flags(*writer, readers));
+    out.verify = values["verify"].as<bool>();
     if (values.count("trace")) out.trace = values["trace"].as<std::string>();
     request.trace = !out.trace.empty();
     if (values.count("report")) out.report_copy = values["report"].as<std::string>();

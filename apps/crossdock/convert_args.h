@@ -15,6 +15,7 @@ struct ConvertArgs {
   convert::Request request;
   Progress::Style progress = Progress::Style::kNone;
   std::string report_copy;  // where the report is written too; empty: nowhere
+  bool verify = false;      // what was written is read again, before it appears
   std::string trace;        // where the trace is written; empty: nowhere
   std::string help;         // what --help prints; the rest is then not set
 };

@@ -37,7 +37,7 @@ Result<void> write_manifest(const Manifest& m, const std::string& path) {
 
 struct Request {
   std::string source, from, manifest_path, digest, dequant_dtype;
-  bool json = false, tensors = false;
+  bool json = false, tensors = false, stats = false;
   unsigned threads = 1;
   plugin::GivenOptions reader_options;
   rules::RuleFiles rules;
@@ -64,21 +64,30 @@ Result<void> run(Session& session, const Request& request, Progress& progress) {
     fmt::print(stderr, "note: {}\n", base::printable(plain.error().message));
   convert::TensorSource tensors(*model, std::move(m), std::move(made.expressions),
                                 std::move(made.stored));
-  std::vector<std::string> digests;
+  Values values;
   if (request.digest != "none") {
     const auto kind =
         request.digest == "sha256" ? convert::DigestKind::kSha256 : convert::DigestKind::kTree;
-    XD_TRY_SET(digests, convert::digest_tensors(
-                            tensors, kind, request.threads, cancelled,
-                            [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
+    XD_TRY_SET(values.digests, convert::digest_tensors(tensors, kind, request.threads, cancelled,
+                                                       [&](uint64_t done, uint64_t total) {
+                                                         progress.update(done, total);
+                                                       }));
+    progress.clear();
+  }
+  if (request.stats) {
+    XD_TRY_SET(values.statistics,
+               verify::take_statistics(
+                   {session.host().memory(), request.threads, cancelled,
+                    [&](uint64_t done, uint64_t total) { progress.update(done, total); }},
+                   tensors));
     progress.clear();
   }
   if (!request.manifest_path.empty())
     XD_TRY(write_manifest(tensors.manifest(), request.manifest_path));
   if (request.json) {
-    print_json(tensors, digests);
-  } else if (request.tensors || !digests.empty()) {
-    print_tensors(tensors.manifest(), digests);
+    print_json(tensors, values);
+  } else if (request.tensors || request.stats || !values.digests.empty()) {
+    print_tensors(tensors.manifest(), values);
   } else {
     print_summary(tensors);
   }
@@ -94,6 +103,9 @@ void add_common(po::options_description& options, Request& request) {
        "tensors with sha256 digests of their values, as JSON")  //
       ("digest", po::value(&request.digest)->value_name("tree|sha256|none"),
        "digest of every tensor's values (reads them all)")  //
+      ("stats", po::bool_switch(&request.stats),
+       "minimum, maximum and mean of every tensor's values, NaN, Inf, and what is constant; a line "
+       "at the end says what is suspicious")  //
       ("manifest", po::value(&request.manifest_path)->value_name("FILE"),
        "write the manifest: protobuf, or its JSON form to FILE.json")  //
       ("threads", po::value(&request.threads)->value_name("N")->default_value(default_threads()),
@@ -135,7 +147,7 @@ int inspect(const std::vector<std::string>& args) {
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
     request.dequant_dtype = given_dequant_dtype(values);
     request.source = values["source"].as<std::string>();
-    if (request.digest.empty()) request.digest = request.json ? "sha256" : "none";
+    if (request.digest.empty()) request.digest = request.json && !request.stats ? "sha256" : "none";
     if (request.digest != "none" && request.digest != "tree" && request.digest != "sha256")
       return usage_error("--digest: expected tree, sha256 or none", "inspect");
     if (request.threads == 0 || request.threads > 1024)

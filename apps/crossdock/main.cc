@@ -20,6 +20,8 @@ constexpr char kHelp[] = R"(crossdock: converts model checkpoints between format
 
   crossdock convert SRC DST --to FORMAT   convert a checkpoint; DST appears whole or not at all
   crossdock inspect SRC                   what a checkpoint holds; digests to compare two
+  crossdock verify DST                    whether a folder is as it was written; --against SRC compares values
+  crossdock diff A B                      how two checkpoints differ, of any two formats
   crossdock commit DST                    publish what several processes made (convert --part)
   crossdock clean DST                     remove the work of a run that did not finish
   crossdock plugins [ID]                  the formats that can be read and written
@@ -60,6 +62,8 @@ int run(const std::vector<std::string>& words) {
   const std::vector<std::string> args(words.begin() + 1, words.end());
   if (verb == "convert") return convert(args);
   if (verb == "inspect") return inspect(args);
+  if (verb == "verify") return verify(args);
+  if (verb == "diff") return diff(args);
   if (verb == "commit") return commit(args);
   if (verb == "clean") return clean(args);
   if (verb == "plugins") return plugins(args);
@@ -71,7 +75,8 @@ int run(const std::vector<std::string>& words) {
     fmt::print("crossdock {}\n", CROSSDOCK_VERSION);
     return kDone;
   }
-  return usage_error("expected convert, inspect, commit, clean or plugins, found " + verb, "");
+  return usage_error(
+      "expected convert, inspect, verify, diff, commit, clean or plugins, found " + verb, "");
 }
 
 }  // namespace

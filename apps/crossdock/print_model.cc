@@ -112,6 +112,36 @@ void write_training(base::JsonWriter& json, const Manifest& m) {
   json.end_object();
 }
 
+// "  min -0.5, max 0.75, mean 0.01, 3 NaN".
+std::string statistics_text(const verify::Statistics& s) {
+  if (!s.has_numbers) return "  no numbers to tell of";
+  const std::string odd = s.oddity();
+  return fmt::format("  min {:.6g}, max {:.6g}, mean {:.6g}{}{}", s.min, s.max, s.mean,
+                     odd.empty() ? "" : ", ", odd);
+}
+
+void print_oddities(const Manifest& m, const std::vector<verify::Statistics>& statistics) {
+  std::vector<std::string> odd;
+  for (size_t i = 0; i < statistics.size(); ++i) {
+    if (const std::string text = statistics[i].oddity(); !text.empty())
+      odd.push_back(cat(m.tensors[i].target(), " (", text, ")"));
+  }
+  if (odd.empty()) {
+    fmt::print("{} tensors: no NaN, no Inf, none constant\n", statistics.size());
+  } else {
+    fmt::print("suspicious: {} of {} tensors: {}\n", odd.size(), statistics.size(),
+               base::listed(odd, 10));
+  }
+}
+
+void write_statistics(base::JsonWriter& json, const verify::Statistics& s) {
+  if (!s.has_numbers) return;
+  json.key("statistics").begin_object();
+  json.member("nan", s.n_nan).member("inf", s.n_inf).member("zero", s.n_zero);
+  json.member("min", s.min).member("max", s.max).member("mean", s.mean);
+  json.member("constant", s.is_constant).end_object();
+}
+
 }  // namespace
 
 void print_summary(const convert::TensorSource& tensors) {
@@ -135,18 +165,20 @@ void print_summary(const convert::TensorSource& tensors) {
   for (const auto& file : m.aux_files) fmt::print("beside      {}\n", base::printable(file.name));
 }
 
-void print_tensors(const Manifest& m, const std::vector<std::string>& digests) {
+void print_tensors(const Manifest& m, const Values& values) {
   for (size_t i = 0; i < m.tensors.size(); ++i) {
     const auto& t = m.tensors[i];
     fmt::print("{}  {}  {}", base::printable(t.target()), manifest::name(t.dtype),
                base::list_text(t.shape));
-    if (!digests.empty()) fmt::print("  {}", digests[i]);
+    if (!values.digests.empty()) fmt::print("  {}", values.digests[i]);
+    if (!values.statistics.empty()) fmt::print("{}", statistics_text(values.statistics[i]));
     if (!t.expression.empty()) fmt::print("  = {}", base::printable(t.expression));
     fmt::print("\n");
   }
+  if (!values.statistics.empty()) print_oddities(m, values.statistics);
 }
 
-void print_json(const convert::TensorSource& tensors, const std::vector<std::string>& digests) {
+void print_json(const convert::TensorSource& tensors, const Values& values) {
   const convert::OpenModel& model = tensors.model();
   const Manifest& m = tensors.manifest();
   base::JsonWriter json;
@@ -170,7 +202,8 @@ void print_json(const convert::TensorSource& tensors, const std::vector<std::str
         .member("shape", t.shape);
     if (!t.target_name.empty()) json.member("source", t.name);
     if (!t.expression.empty()) json.member("expression", t.expression);
-    if (!digests.empty()) json.member("digest", digests[i]);
+    if (!values.digests.empty()) json.member("digest", values.digests[i]);
+    if (!values.statistics.empty()) write_statistics(json, values.statistics[i]);
     json.end_object();
   }
   json.end_array().end_object();

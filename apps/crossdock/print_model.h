@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/convert/tensor_source.h"
+#include "core/verify/statistics.h"
 
 #include <string>
 #include <vector>
@@ -10,8 +11,14 @@ namespace crossdock::app {
 
 void print_summary(const convert::TensorSource& tensors);
 
-// A line for each tensor. `digests`: of each tensor, or empty.
-void print_tensors(const manifest::Manifest& m, const std::vector<std::string>& digests);
-void print_json(const convert::TensorSource& tensors, const std::vector<std::string>& digests);
+// What was read of each tensor's values; either may be empty.
+struct Values {
+  std::vector<std::string> digests;
+  std::vector<verify::Statistics> statistics;
+};
+
+// A line for each tensor; with statistics, one more on what is odd.
+void print_tensors(const manifest::Manifest& m, const Values& values);
+void print_json(const convert::TensorSource& tensors, const Values& values);
 
 }  // namespace crossdock::app

@@ -20,6 +20,8 @@ int convert(const std::vector<std::string>& args);
 int inspect(const std::vector<std::string>& args);
 int commit(const std::vector<std::string>& args);
 int clean(const std::vector<std::string>& args);
+int diff(const std::vector<std::string>& args);
+int verify(const std::vector<std::string>& args);
 int plugins(const std::vector<std::string>& args);
 
 // The verbs' own flags, which no plugin's option can have.

@@ -179,13 +179,19 @@ Result<void> Run::publish(double planned_after) {
   XD_TRY(check_complete(staging_, outputs_));
   tell_phase("digest");
   XD_TRY(digest_others(session_, prepared_, digests_));
+  XD_TRY_SET(SourceProof proof, prove_source(session_, prepared_));
   const double written_after = writing_.seconds();
   XD_TRY(check_source_unchanged(prepared_));
   XD_TRY(planned_.writer.commit());
   outcome_.plan.notes = all_notes(session_, outputs_);
-  outcome_.report = report::to_json(
+  const report::Report report =
       make_report(session_, prepared_, planned_, outputs_, plan_id_, digests_.texts(),
-                  {{"plan", planned_after}, {"write", written_after}}));
+                  std::move(proof), {{"plan", planned_after}, {"write", written_after}});
+  outcome_.report = report::to_json(report);
+  if (session_.callbacks.check) {
+    tell_phase("verify");
+    XD_TRY(session_.callbacks.check({session_, prepared_, planned_, report, staging_.tree()}));
+  }
   if (session_.cancelled) return Error{XD_CANCELLED, "cancelled"};
   if (request.sync) tell_phase("sync");
   const base::Activities::OnThread counted(session_.activities, "sync", base::Activity::kSync);

@@ -71,6 +71,7 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
                                                    uint64_t writer_caps) {
   std::unique_ptr<OpenModel> self(new OpenModel(host, std::move(input)));
   XD_TRY(self->choose_reader(registry, from, writer_caps));
+  host.forget_opened();
   XD_TRY(check_taken(registry, *self->reader_, given));
   XD_TRY_SET(self->options_, plugin::CheckedOptions::check(self->reader_->desc.options, given));
   const auto opened = host.call([&](xd_error* err) {

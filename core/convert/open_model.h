@@ -32,6 +32,8 @@ class OpenModel {
   const plugin::Plugin& reader() const { return *reader_; }
   const plugin::CheckedOptions& reader_options() const { return options_; }
   plugin::Host& host() { return host_; }
+  // Names of the source's files that were read since the reader was chosen.
+  std::vector<std::string> read_files() const { return host_.opened(input_); }
   // For the user: what of the source is not read.
   const std::vector<std::string>& notes() const { return notes_; }
 

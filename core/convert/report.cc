@@ -6,13 +6,16 @@ namespace crossdock::convert {
 
 namespace {
 
-report::Source source_of(const Prepared& prepared) {
+report::Source source_of(const Prepared& prepared, SourceProof proof) {
   report::Source out;
   out.given = prepared.source->input().given();
   out.path = prepared.source->input().root().string();
   out.format = prepared.target.source.format;
   for (const auto& file : prepared.target.source.files)
-    out.files.push_back({file.name, file.size, file.digest});
+    out.files.push_back({file.name, file.size, file.digest, ""});
+  for (size_t i = 0; i < proof.rests.size(); ++i)
+    out.files[i].rest_digest = std::move(proof.rests[i]);
+  out.beside = std::move(proof.beside);
   return out;
 }
 
@@ -72,13 +75,13 @@ std::vector<std::string> all_notes(const Session& session, const Outputs& output
 
 report::Report make_report(const Session& session, const Prepared& prepared, const Planned& planned,
                            const Outputs& outputs, const std::string& plan_id,
-                           std::vector<std::string> digests,
+                           std::vector<std::string> digests, SourceProof proof,
                            std::vector<std::pair<std::string, double>> timings) {
   report::Report out;
   out.crossdock = CROSSDOCK_VERSION;
   out.plan = plan_id;
   out.arguments = session.request.arguments;
-  out.source = source_of(prepared);
+  out.source = source_of(prepared, std::move(proof));
   out.reader = plugin_of(prepared.source->reader(), prepared.source->reader_options());
   out.writer = plugin_of(*prepared.writer, prepared.options);
   out.notes = all_notes(session, outputs);

@@ -5,8 +5,10 @@
 #include "core/base/activity.h"
 #include "core/base/memory.h"
 #include "core/convert/request.h"
+#include "core/io/paths.h"
 #include "core/plugin/host.h"
 #include "core/plugin/registry.h"
+#include "core/report/report.h"
 #include "core/rules/rule_set.h"
 
 #include <atomic>
@@ -40,6 +42,18 @@ class Notes {
 };
 
 struct Forecast;
+struct Prepared;
+struct Planned;
+struct Session;
+
+// All of a conversion is written, and not yet where the user looks for it.
+struct Unpublished {
+  Session& session;
+  const Prepared& prepared;
+  const Planned& planned;
+  const report::Report& report;
+  const io::fs::path& folder;
+};
 
 struct Written {
   std::string path;           // of the file
@@ -57,6 +71,8 @@ struct Callbacks {
   // An item or a file is written. [any]
   std::function<void(const Written&)> written;
   std::function<void(int32_t level, const std::string&)> log;  // plugins' messages [any]
+  // A last check, on the calling thread: after an error nothing is published.
+  std::function<Result<void>(const Unpublished&)> check;
 };
 
 // Outlives everything that the stages make, for plugins hold the host's table. `registry`, `os` and

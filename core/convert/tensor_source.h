@@ -27,6 +27,12 @@ class TensorSource {
   const manifest::Manifest& manifest() const { return manifest_; }
   plugin::Host& host() { return model_.host(); }
   const OpenModel& model() const { return model_; }
+  // The reader's own tensors, and how those of the manifest are made of them: none when they are
+  // these, under the same indexes.
+  std::span<const manifest::Tensor> stored() const {
+    return stored_.empty() ? manifest_.tensors : stored_;
+  }
+  const std::vector<transform::Expression>& expressions() const { return expressions_; }
 
   // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);

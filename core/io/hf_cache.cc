@@ -47,9 +47,10 @@ bool is_revision(const std::string& text) {
   return true;
 }
 
-bool is_sha256(const std::string& text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+bool is_hex(const std::string& text, size_t n) {
+  return text.size() == n && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
+bool is_sha256(const std::string& text) { return is_hex(text, 64); }
 
 bool is_repository(const fs::path& folder) {
   return folder.filename().string().starts_with(kModelsPrefix);
@@ -97,6 +98,8 @@ std::optional<CommitFiles> read_tree(const fs::path& path, const fs::path& below
     if (!info["lfs_sha256"].get(digest) && is_sha256(std::string(digest))) {
       file.digest = cat("sha256:", digest);
       if (info["lfs_size"].get(file.size)) return std::nullopt;
+    } else if (!info["blob_id"].get(digest) && is_hex(std::string(digest), 40)) {
+      file.git = cat("git:", digest);
     }
     out.emplace(name.substr(prefix.size()), std::move(file));
   }
@@ -210,6 +213,18 @@ std::string digest_of_link(const fs::path& link) {
   const std::string name = target.filename().string();
   if (ec || target.parent_path().filename() != "blobs" || !is_sha256(name)) return {};
   return "sha256:" + name;
+}
+
+std::string proof_of_etag(const std::string& etag) {
+  if (is_sha256(etag)) return "sha256:" + etag;
+  return is_hex(etag, 40) ? "git:" + etag : "";
+}
+
+std::string proof_of_link(const fs::path& link) {
+  boost::system::error_code ec;
+  const fs::path target = fs::read_symlink(link, ec);
+  if (ec || target.parent_path().filename() != "blobs") return {};
+  return proof_of_etag(target.filename().string());
 }
 
 std::string name_of_blob(const fs::path& file) {

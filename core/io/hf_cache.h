@@ -63,6 +63,12 @@ bool is_in_cache_of(const fs::path& repository, const fs::path& resolved);
 // another hash.
 std::string digest_of_link(const fs::path& link);
 
+// The same, or "git:<hex>" of a small file: all that its blob's name proves.
+std::string proof_of_link(const fs::path& link);
+
+// What an etag proves: "sha256:<hex>", "git:<hex>"; empty: nothing.
+std::string proof_of_etag(const std::string& etag);
+
 // The name that a snapshot has for a blob of its repository; empty when the file is none, or no
 // snapshot has it.
 std::string name_of_blob(const fs::path& file);
@@ -71,6 +77,7 @@ std::string name_of_blob(const fs::path& file);
 struct CommitFile {
   uint64_t size = 0;
   std::string digest;  // "sha256:<hex>" of a large file; else empty
+  std::string git;     // "git:<hex>" of a small one (git_blob.h); else empty
 };
 using CommitFiles = std::map<std::string, CommitFile>;  // by path
 

@@ -86,7 +86,8 @@ std::vector<fs::path> being_removed(const fs::path& destination) {
        !ec && it != fs::directory_iterator(); it.increment(ec)) {
     const std::string name = it->path().filename().string();
     if (name.starts_with(beginning) && name.ends_with(kRemoved) &&
-        fs::is_directory(it->symlink_status(ec)) && fs::exists(it->path() / kMarker, ec))
+        fs::is_directory(it->symlink_status(ec)) &&
+        (fs::exists(it->path() / kMarker, ec) || fs::is_empty(it->path(), ec)))
       out.push_back(it->path());
   }
   return out;

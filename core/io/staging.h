@@ -95,6 +95,7 @@ class Staging {
 
   const fs::path& destination() const { return destination_; }
   const fs::path& partial() const { return partial_; }
+  const fs::path& tree() const { return tree_; }
 
  private:
   Staging(Os& os, fs::path destination, StagingOptions options);

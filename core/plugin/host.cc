@@ -231,16 +231,44 @@ Result<xd_source*> Host::open_source(const xd_input& input, const std::string& n
   {
     const std::lock_guard lock(mutex_);
     source = &sources_.emplace(entry, xd_source{input.input, entry}).first->second;
+    opened_.insert(entry);
   }
-  XD_TRY(descriptor_of(*source));  // so that what cannot be opened fails here
+  // So that what cannot be opened fails here.
+  if (auto opened = descriptor_of(*source); !opened) return noticed(std::move(opened).error());
   return source;
 }
 
+Error Host::noticed(Error error) {
+  const std::lock_guard lock(mutex_);
+  if (!failed_read_ && (error.code == XD_IO || error.code == XD_NOT_FOUND)) failed_read_ = error;
+  return error;
+}
+
+std::optional<Error> Host::failed_read() const {
+  const std::lock_guard lock(mutex_);
+  return failed_read_;
+}
+
+std::vector<std::string> Host::opened(const io::Input& input) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> out;
+  for (const io::InputEntry* entry : opened_) {
+    if (input.find(entry->name) == entry) out.push_back(entry->name);
+  }
+  return out;
+}
+
+void Host::forget_opened() {
+  const std::lock_guard lock(mutex_);
+  opened_.clear();
+}
+
 Result<void> Host::read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out) {
-  XD_TRY_SET(const auto fd, descriptor_of(source));
+  auto fd = descriptor_of(source);
+  if (!fd) return noticed(std::move(fd).error());
   const base::Span span(base::Activity::kRead);
-  auto done = io::read_exact(os_, fd->get(), offset, out);
-  return done ? std::move(done) : std::move(done).error().in(source.entry->name);
+  auto done = io::read_exact(os_, (*fd)->get(), offset, out);
+  return done ? std::move(done) : noticed(std::move(done).error().in(source.entry->name));
 }
 
 Result<std::shared_ptr<const io::Fd>> Host::descriptor_of(const xd_source& source) {

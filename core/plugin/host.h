@@ -20,6 +20,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -76,6 +78,12 @@ class Host {
   // Any thread. The input outlives the host's use of the source.
   Result<xd_source*> open_source(const xd_input& input, const std::string& name);
   Result<void> read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out);
+  // The names of an input's files that were opened since forget_opened().
+  std::vector<std::string> opened(const io::Input& input) const;
+  void forget_opened();
+  // The first error of the system in reading a source. A plugin's probe that cannot read a file
+  // only takes it for none of its own; who must know that all was read asks here.
+  std::optional<Error> failed_read() const;
 
   // Dense values of a range in the wanted type; set by the conversion.
   std::function<Result<void>(const xd_range&, std::span<std::byte>)> tensor_read;
@@ -98,9 +106,12 @@ class Host {
   };
   Result<std::shared_ptr<const io::Fd>> descriptor_of(const xd_source& source);
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<const io::InputEntry*, xd_source> sources_;  // a map: handles stay where they are
-  std::list<OpenFile> open_files_;                      // the one that was read last is the first
+  std::set<const io::InputEntry*> opened_;
+  std::optional<Error> failed_read_;
+  Error noticed(Error error);
+  std::list<OpenFile> open_files_;  // the one that was read last is the first
   std::unordered_map<const io::InputEntry*, std::list<OpenFile>::iterator> open_by_entry_;
 };
 

@@ -1,4 +1,5 @@
 #include "core/report/report.h"
+#include "core/report/self_digest.h"
 
 #include <simdjson.h>
 
@@ -131,6 +132,16 @@ Result<void> read_source(element value, Source& out) {
                        .read("name", one.name)
                        .read("size", one.size)
                        .may_read("hub_digest", one.hub_digest)
+                       .may_read("rest_digest", one.rest_digest)
+                       .done();
+                 })
+      .read_list("beside",
+                 [&](element file, const std::string& at) {
+                   SourceFile& one = out.beside.emplace_back();
+                   return Members(file, at)
+                       .read("name", one.name)
+                       .read("size", one.size)
+                       .read("rest_digest", one.rest_digest)
                        .done();
                  })
       .done();
@@ -180,12 +191,15 @@ Result<Report> from_json(std::string_view text) {
   if (schema != kSchema)
     return unsupported(cat("expected a report of schema ", kSchema, ", found one of ", schema,
                            ", which crossdock ", out.crossdock, " wrote"));
+  if (!proves_itself(text))
+    return corrupt(
+        "expected a report that is as crossdock wrote it, found that its text does not fit the "
+        "digest at its end: it was changed or damaged");
   XD_TRY(Members(root, "")
              .read("plan", out.plan)
-             .read_list("arguments",
-                        [&](element v, const std::string& at) {
-                          return add_text(v, at, out.arguments);
-                        })
+             .read_list(
+                 "arguments",
+                 [&](element v, const std::string& at) { return add_text(v, at, out.arguments); })
              .read_with("source",
                         [&](element v, const std::string&) { return read_source(v, out.source); })
              .read_with(
@@ -206,6 +220,7 @@ Result<Report> from_json(std::string_view text) {
                         })
              .read_object("timings",
                           [&](const std::string& name, element v, const std::string& at) {
+                            if (name == "report_digest") return Result<void>();
                             auto& one = out.timings.emplace_back(name, 0);
                             if (v.get(one.second) == simdjson::SUCCESS) return Result<void>();
                             return Result<void>(corrupt(cat(at, ": expected a number")));

@@ -20,13 +20,17 @@ struct SourceFile {
   std::string name;  // relative to the source's folder
   uint64_t size = 0;
   std::string hub_digest;  // "sha256:...", by the Hub's cache; empty: it does not say
+  // Of the file's bytes that no tensor's digest proves: headers, padding, codes (convert's
+  // source_proof.h). Empty: nobody took it.
+  std::string rest_digest;
 };
 
 struct Source {
   std::string given;   // as the user named it
   std::string path;    // where that is
   std::string format;  // "safetensors", "gguf/3"
-  std::vector<SourceFile> files;
+  std::vector<SourceFile> files;   // of weights
+  std::vector<SourceFile> beside;  // config.json, the tokenizer; their digest is of all bytes
 };
 
 struct Plugin {
@@ -66,10 +70,11 @@ struct Report {
   std::vector<std::pair<std::string, double>> timings;  // seconds
 };
 
+// The text ends with a digest of itself (self_digest.h).
 std::string to_json(const Report& report);
 
 // What to_json() wrote. Errors: text that is no JSON, another schema, a field that is missing or of
-// another type.
+// another type, and a text of which any bit is not as it was written.
 Result<Report> from_json(std::string_view text);
 
 }  // namespace crossdock::report

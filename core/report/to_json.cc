@@ -1,5 +1,6 @@
 #include "core/base/json_writer.h"
 #include "core/report/report.h"
+#include "core/report/self_digest.h"
 
 namespace crossdock::report {
 
@@ -14,7 +15,14 @@ void add_source(JsonWriter& json, const Source& source) {
   for (const SourceFile& file : source.files) {
     json.begin_object().member("name", file.name).member("size", file.size);
     if (!file.hub_digest.empty()) json.member("hub_digest", file.hub_digest);
+    if (!file.rest_digest.empty()) json.member("rest_digest", file.rest_digest);
     json.end_object();
+  }
+  json.end_array();
+  json.key("beside").begin_array();
+  for (const SourceFile& file : source.beside) {
+    json.begin_object().member("name", file.name).member("size", file.size);
+    json.member("rest_digest", file.rest_digest).end_object();
   }
   json.end_array().end_object();
 }
@@ -77,7 +85,7 @@ std::string to_json(const Report& r) {
   for (const auto& [name, seconds] : r.timings) json.member(name, seconds);
   json.end_object();
   json.end_object();
-  return std::move(json).take();
+  return with_digest(std::move(json).take());
 }
 
 }  // namespace crossdock::report

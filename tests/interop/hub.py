@@ -46,7 +46,7 @@ def handler(files):
                 tag = etag(name, files[name])
                 return self.answer(files[name], ETag=f'"{tag}"', X_Linked_ETag=f'"{tag}"', X_Repo_Commit=COMMIT, X_Linked_Size=str(len(files[name])))
             if "/tree/" in path:
-                tree = [{"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest(),
+                tree = [{"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
                          **({"lfs": {"oid": sha256(data), "size": len(data), "pointerSize": 130}} if name.endswith(LARGE) else {})}
                         for name, data in sorted(files.items())]
                 return self.answer(json.dumps(tree).encode(), Content_Type="application/json")

@@ -2,6 +2,7 @@
 
 #include "core/io/paths.h"
 #include "core/report/report.h"
+#include "core/report/self_digest.h"
 #include "tests/unit/core_test_support.h"
 
 #include <simdjson.h>
@@ -16,8 +17,11 @@ report::Report made() {
   r.crossdock = "0.1.0";
   r.arguments = {"--to=fake", "--rename=\"a\"=b"};
   r.plan = "0123";
-  r.source = {
-      "org/name", "/models/name", "gguf/3", {{"a.gguf", 22, ""}, {"b.gguf", 3, "sha256:1"}}};
+  r.source = {"org/name",
+              "/models/name",
+              "gguf/3",
+              {{"a.gguf", 22, "", "tree:0a"}, {"b.gguf", 3, "sha256:1", "tree:0b"}},
+              {{"config.json", 7, "", "tree:0c"}}};
   r.reader = {"org.example.reader.fake", "1.0", {{"verify", {"true"}}}};
   r.writer = {"org.example.writer.fake", "2.0", {{"pattern", {"a"}}, {"frozen", {"a", "b"}}}};
   r.notes = {"first note", "second \"note\""};
@@ -51,7 +55,9 @@ TEST_CASE("the report says what went where") {
   CHECK(simdjson::minify(root["arguments"]) == R"(["--to=fake","--rename=\"a\"=b"])");
   CHECK(simdjson::minify(root["source"]) ==
         R"({"given":"org/name","path":"/models/name","format":"gguf/3","files":[)"
-        R"({"name":"a.gguf","size":22},{"name":"b.gguf","size":3,"hub_digest":"sha256:1"}]})");
+        R"({"name":"a.gguf","size":22,"rest_digest":"tree:0a"},)"
+        R"({"name":"b.gguf","size":3,"hub_digest":"sha256:1","rest_digest":"tree:0b"}],)"
+        R"("beside":[{"name":"config.json","size":7,"rest_digest":"tree:0c"}]})");
   CHECK(simdjson::minify(root["reader"]) ==
         R"({"id":"org.example.reader.fake","version":"1.0","options":{"verify":"true"}})");
   CHECK(simdjson::minify(root["writer"]) ==
@@ -88,9 +94,12 @@ TEST_CASE("a report that is read again is the same") {
 TEST_CASE("a report that lacks something is refused by what it lacks") {
   const auto refusal = [](const std::string& from, const std::string& to) {
     std::string text = report::to_json(made());
+    const size_t digest = text.rfind(",\n    \"report_digest\"");
+    text.replace(digest, text.npos, "\n  }\n}\n");
     const size_t at = text.rfind(from);
     REQUIRE(at != std::string::npos);
-    const auto read = report::from_json(text.replace(at, from.size(), to));
+    text.replace(at, from.size(), to);
+    const auto read = report::from_json(text.ends_with("\n}\n") ? report::with_digest(text) : text);
     return read ? "read" : read.error().message;
   };
   CHECK(refusal("\"digest\": \"tree:01\"", "\"other\": 1") ==
@@ -108,6 +117,22 @@ TEST_CASE("a report that lacks something is refused by what it lacks") {
   CHECK(contains(refusal("}", "]"), "expected JSON"));
   for (const char* text : {"", "{", "[]", "3", "{}", R"({"crossdock": "1", "schema": 3})"})
     CHECK_FALSE(report::from_json(text));
+}
+
+TEST_CASE("a report knows each of its bits") {
+  const std::string text = report::to_json(made());
+  CHECK(report::proves_itself(text));
+  for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
+    std::string flipped = text;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << bit % 8));
+    INFO("bit " << bit);
+    CHECK_FALSE(report::from_json(flipped));
+  }
+  CHECK_FALSE(report::from_json(text + "\n"));
+  CHECK_FALSE(report::from_json(text.substr(0, text.size() - 1)));
+  std::string other = text;
+  other.replace(other.find("first note"), 10, "other note");
+  CHECK(contains(report::from_json(other).error().message, "was changed or damaged"));
 }
 
 TEST_CASE("the report makes its folder one that may be replaced") {

@@ -1,0 +1,34 @@
+#include "core/verify/verdict.h"
+
+#include <algorithm>
+
+namespace crossdock::verify {
+
+void Findings::problem(std::string text) {
+  const std::lock_guard lock(mutex_);
+  ++n_problems_;
+  if (problems_.size() < kMostListed) problems_.push_back(std::move(text));
+}
+
+void Findings::note(std::string text) {
+  const std::lock_guard lock(mutex_);
+  if (std::find(notes_.begin(), notes_.end(), text) == notes_.end())
+    notes_.push_back(std::move(text));
+}
+
+bool Findings::has_problems() const {
+  const std::lock_guard lock(mutex_);
+  return n_problems_ > 0;
+}
+
+Verdict Findings::verdict() const {
+  const std::lock_guard lock(mutex_);
+  Verdict out;
+  out.problems = problems_;
+  std::sort(out.problems.begin(), out.problems.end());
+  out.n_problems = n_problems_;
+  out.notes = notes_;
+  return out;
+}
+
+}  // namespace crossdock::verify
