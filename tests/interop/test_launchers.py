@@ -50,7 +50,8 @@ def assert_same(out, whole):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """300 MB in eight tensors, which become eight large files: enough to be stopped half way."""
-    return write_model(tmp_path_factory.mktemp("large"), {f"w{i}.weight": ("BF16", [2304, 8192]) for i in range(2 * PARTS)})
+    tensors = {f"w{i}.weight": ("BF16", [2304, 8192]) for i in range(2 * PARTS)}
+    return write_model(tmp_path_factory.mktemp("large"), tensors)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,8 @@ def slurm(environment):
         pytest.skip("Slurm's daemons need root")
     root = Path(tempfile.mkdtemp(prefix="slurm-"))  # the path of a socket must be short
     try:
-        command = [LAUNCHERS / "slurm_start.sh", root / "run"]
-        started = subprocess.run(command, env={**environment, "CPUS": "8"}, text=True, capture_output=True, timeout=SECONDS)
+        command, env = [LAUNCHERS / "slurm_start.sh", root / "run"], {**environment, "CPUS": "8"}
+        started = subprocess.run(command, env=env, text=True, capture_output=True, timeout=SECONDS)
         if started.returncode == 3:
             pytest.skip(started.stderr.strip())
         assert started.returncode == 0, started.stderr
@@ -119,8 +120,8 @@ class SlurmArray:
 
     def submit(self, command, env):
         log = Path(f"{command[2]}-%a.log")  # beside DST
-        submit = ["sbatch", "--parsable", f"--array=0-{PARTS - 1}", "--open-mode=append", "-o", log, "--wrap", shlex.join(command)]
-        return run(submit, env).strip()
+        flags = [f"--array=0-{PARTS - 1}", "--open-mode=append", "-o", log]
+        return run(["sbatch", "--parsable", *flags, "--wrap", shlex.join(command)], env).strip()
 
     def wait(self, job, env):
         """{task: (state, exit code)} when all of them have ended."""
@@ -168,8 +169,8 @@ class Kubernetes:
 
     def start(self, command, env, index):
         pod = {**env, "JOB_COMPLETION_INDEX": str(index), "CROSSDOCK_PARTS": str(PARTS)}
-        return subprocess.Popen(["timeout", "-k", "5", str(SECONDS), *command], env=pod, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(["timeout", "-k", "5", str(SECONDS), *command], env=pod, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def __call__(self, command, env, indexes=range(PARTS)):
         pods = [self.start(command, env, index) for index in indexes]
@@ -212,7 +213,7 @@ def writing(crossdock, out, rank, index):
                     continue
                 if f"{rank}={index}".encode() not in (process / "environ").read_bytes().split(b"\0"):
                     continue
-                if any(os.readlink(fd).startswith(f"{out}.partial/") and is_written(process, fd) for fd in (process / "fd").iterdir()):
+                if any(is_written(process, fd, f"{out}.partial/") for fd in (process / "fd").iterdir()):
                     return int(process.name)
             except OSError:
                 continue  # it has ended, or closed that file
@@ -220,8 +221,10 @@ def writing(crossdock, out, rank, index):
     raise AssertionError(f"no process of {rank}={index} wrote below {out}.partial")
 
 
-def is_written(process, fd):
+def is_written(process, fd, below):
     """A regular file with bytes on the disk, open for writing."""
+    if not os.readlink(fd).startswith(below):
+        return False
     flags = int((process / "fdinfo" / fd.name).read_text().split("flags:")[1].split()[0], 8)
     return flags & os.O_ACCMODE != os.O_RDONLY and fd.is_file() and fd.stat().st_blocks > 0
 
@@ -231,7 +234,7 @@ def kill(crossdock, out, rank, index):
 
 
 def in_background(launch, *args):
-    """Starts a launcher in a thread and returns a function that waits for it and hands on what it returned or raised."""
+    """Starts a launcher in a thread; returns a function that waits for it and hands on what it returned or raised."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(launch, *args)
     pool.shutdown(wait=False)
