@@ -3,6 +3,7 @@ Kubernetes starts the pods of an indexed job. Whoever takes part, and whoever di
 one process would have written."""
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,7 +21,7 @@ from recipes import PLAIN, write_model
 LAUNCHERS = Path(__file__).parents[1] / "launchers"
 FORMATS = {
     "universal": (),
-    "zero3": ("--world-size", 4, "--lr", 1e-3, "--weight-decay", 0.01),
+    "zero3": ("--world-size", 4, "--lr", 0.001, "--weight-decay", 0.01),
     "safetensors": ("--shard-size", "16KiB"),
 }
 PARTS = 4
@@ -360,3 +361,38 @@ def test_a_batch_script_is_one_process(crossdock, source, slurm, tmp_path):
     run(["sbatch", "--wait", "-n", PARTS, "-o", tmp_path / "log", "--wrap", command], slurm, code=None)
     assert "start the command with srun" in (tmp_path / "log").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+# ---- docs/scale.md
+
+# What is another there: its scripts are for 16 nodes, ours for four processes.
+HERE = {
+    "/lustre/models/in": "{source}", "/lustre/models/out": "{out}", "2GB": "16KiB",
+    "--world-size 64 --ds-config ds.json": "--world-size 4 --lr 0.001 --weight-decay 0.01",
+    "--nodes=16 --ntasks-per-node=1 --cpus-per-task=16": "--ntasks=4 --cpus-per-task=2",
+    "--array=0-15 --cpus-per-task=16": "--array=0-3 --cpus-per-task=2",
+    "-n 16 --map-by ppr:1:node": "-n 4 --allow-run-as-root --oversubscribe --mca oob_tcp_if_include lo",
+    "--hostfile hosts ": "", "--nnodes 16 --nproc-per-node 1": "--nnodes 1 --nproc-per-node 4",
+    "--rdzv-backend c10d --rdzv-endpoint node0:29400": "--standalone --local-addr 127.0.0.1",
+}
+
+
+@pytest.mark.parametrize("index,to", enumerate(["zero3", "universal", "safetensors", "universal"]))
+def test_scripts_of_the_document(crossdock, source, whole, slurm, tmp_path, index, to):
+    document = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    text = re.findall(r"(?ms)^```bash\n(.*?)^```$", document)[index]
+    for there, here in HERE.items():
+        text = text.replace(there, here.format(source=source(PLAIN), out=tmp_path / "out"))
+    (tmp_path / "job.sh").write_text(text)
+    path = os.pathsep.join([str(Path(crossdock.path).parent), str(Path(sys.executable).parent), slurm["PATH"]])
+    # The first is a job itself, as its #SBATCH lines say; the others submit one, or are none.
+    start = ["sbatch", "--wait", "-o", tmp_path / "log"] if "#SBATCH" in text else ["bash"]
+    env = {**slurm, "PATH": path, "TMPDIR": str(tmp_path)}
+    output = run(["env", "-C", tmp_path, *start, tmp_path / "job.sh"], env, None)
+    deadline = time.monotonic() + SECONDS
+    while run(["squeue", "-h"], slurm):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    logs = "".join(log.read_text() for log in [*tmp_path.glob("*.out"), *tmp_path.glob("log")])
+    assert (tmp_path / "out").exists(), f"{text}{output}{logs}"
+    assert_same(tmp_path / "out", whole(to))
