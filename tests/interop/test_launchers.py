@@ -3,6 +3,7 @@ Kubernetes starts the pods of an indexed job. Whoever takes part, and whoever di
 one process would have written."""
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,7 +21,7 @@ from recipes import PLAIN, write_model
 LAUNCHERS = Path(__file__).parents[1] / "launchers"
 FORMATS = {
     "universal": (),
-    "zero3": ("--world-size", 4, "--lr", 1e-3, "--weight-decay", 0.01),
+    "zero3": ("--world-size", 4, "--lr", 0.001, "--weight-decay", 0.01),
     "safetensors": ("--shard-size", "16KiB"),
 }
 PARTS = 4
@@ -50,7 +51,8 @@ def assert_same(out, whole):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """300 MB in eight tensors, which become eight large files: enough to be stopped half way."""
-    return write_model(tmp_path_factory.mktemp("large"), {f"w{i}.weight": ("BF16", [2304, 8192]) for i in range(2 * PARTS)})
+    tensors = {f"w{i}.weight": ("BF16", [2304, 8192]) for i in range(2 * PARTS)}
+    return write_model(tmp_path_factory.mktemp("large"), tensors)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ def slurm(environment):
         pytest.skip("Slurm's daemons need root")
     root = Path(tempfile.mkdtemp(prefix="slurm-"))  # the path of a socket must be short
     try:
-        command = [LAUNCHERS / "slurm_start.sh", root / "run"]
-        started = subprocess.run(command, env={**environment, "CPUS": "8"}, text=True, capture_output=True, timeout=SECONDS)
+        command, env = [LAUNCHERS / "slurm_start.sh", root / "run"], {**environment, "CPUS": "8"}
+        started = subprocess.run(command, env=env, text=True, capture_output=True, timeout=SECONDS)
         if started.returncode == 3:
             pytest.skip(started.stderr.strip())
         assert started.returncode == 0, started.stderr
@@ -119,8 +121,8 @@ class SlurmArray:
 
     def submit(self, command, env):
         log = Path(f"{command[2]}-%a.log")  # beside DST
-        submit = ["sbatch", "--parsable", f"--array=0-{PARTS - 1}", "--open-mode=append", "-o", log, "--wrap", shlex.join(command)]
-        return run(submit, env).strip()
+        flags = [f"--array=0-{PARTS - 1}", "--open-mode=append", "-o", log]
+        return run(["sbatch", "--parsable", *flags, "--wrap", shlex.join(command)], env).strip()
 
     def wait(self, job, env):
         """{task: (state, exit code)} when all of them have ended."""
@@ -168,8 +170,8 @@ class Kubernetes:
 
     def start(self, command, env, index):
         pod = {**env, "JOB_COMPLETION_INDEX": str(index), "CROSSDOCK_PARTS": str(PARTS)}
-        return subprocess.Popen(["timeout", "-k", "5", str(SECONDS), *command], env=pod, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(["timeout", "-k", "5", str(SECONDS), *command], env=pod, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def __call__(self, command, env, indexes=range(PARTS)):
         pods = [self.start(command, env, index) for index in indexes]
@@ -212,7 +214,7 @@ def writing(crossdock, out, rank, index):
                     continue
                 if f"{rank}={index}".encode() not in (process / "environ").read_bytes().split(b"\0"):
                     continue
-                if any(os.readlink(fd).startswith(f"{out}.partial/") and is_written(process, fd) for fd in (process / "fd").iterdir()):
+                if any(is_written(process, fd, f"{out}.partial/") for fd in (process / "fd").iterdir()):
                     return int(process.name)
             except OSError:
                 continue  # it has ended, or closed that file
@@ -220,8 +222,10 @@ def writing(crossdock, out, rank, index):
     raise AssertionError(f"no process of {rank}={index} wrote below {out}.partial")
 
 
-def is_written(process, fd):
+def is_written(process, fd, below):
     """A regular file with bytes on the disk, open for writing."""
+    if not os.readlink(fd).startswith(below):
+        return False
     flags = int((process / "fdinfo" / fd.name).read_text().split("flags:")[1].split()[0], 8)
     return flags & os.O_ACCMODE != os.O_RDONLY and fd.is_file() and fd.stat().st_blocks > 0
 
@@ -231,7 +235,7 @@ def kill(crossdock, out, rank, index):
 
 
 def in_background(launch, *args):
-    """Starts a launcher in a thread and returns a function that waits for it and hands on what it returned or raised."""
+    """Starts a launcher in a thread; returns a function that waits for it and hands on what it returned or raised."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(launch, *args)
     pool.shutdown(wait=False)
@@ -357,3 +361,38 @@ def test_a_batch_script_is_one_process(crossdock, source, slurm, tmp_path):
     run(["sbatch", "--wait", "-n", PARTS, "-o", tmp_path / "log", "--wrap", command], slurm, code=None)
     assert "start the command with srun" in (tmp_path / "log").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+# ---- docs/scale.md
+
+# What is another there: its scripts are for 16 nodes, ours for four processes.
+HERE = {
+    "/lustre/models/in": "{source}", "/lustre/models/out": "{out}", "2GB": "16KiB",
+    "--world-size 64 --ds-config ds.json": "--world-size 4 --lr 0.001 --weight-decay 0.01",
+    "--nodes=16 --ntasks-per-node=1 --cpus-per-task=16": "--ntasks=4 --cpus-per-task=2",
+    "--array=0-15 --cpus-per-task=16": "--array=0-3 --cpus-per-task=2",
+    "-n 16 --map-by ppr:1:node": "-n 4 --allow-run-as-root --oversubscribe --mca oob_tcp_if_include lo",
+    "--hostfile hosts ": "", "--nnodes 16 --nproc-per-node 1": "--nnodes 1 --nproc-per-node 4",
+    "--rdzv-backend c10d --rdzv-endpoint node0:29400": "--standalone --local-addr 127.0.0.1",
+}
+
+
+@pytest.mark.parametrize("index,to", enumerate(["zero3", "universal", "safetensors", "universal"]))
+def test_scripts_of_the_document(crossdock, source, whole, slurm, tmp_path, index, to):
+    document = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    text = re.findall(r"(?ms)^```bash\n(.*?)^```$", document)[index]
+    for there, here in HERE.items():
+        text = text.replace(there, here.format(source=source(PLAIN), out=tmp_path / "out"))
+    (tmp_path / "job.sh").write_text(text)
+    path = os.pathsep.join([str(Path(crossdock.path).parent), str(Path(sys.executable).parent), slurm["PATH"]])
+    # The first is a job itself, as its #SBATCH lines say; the others submit one, or are none.
+    start = ["sbatch", "--wait", "-o", tmp_path / "log"] if "#SBATCH" in text else ["bash"]
+    env = {**slurm, "PATH": path, "TMPDIR": str(tmp_path)}
+    output = run(["env", "-C", tmp_path, *start, tmp_path / "job.sh"], env, None)
+    deadline = time.monotonic() + SECONDS
+    while run(["squeue", "-h"], slurm):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    logs = "".join(log.read_text() for log in [*tmp_path.glob("*.out"), *tmp_path.glob("log")])
+    assert (tmp_path / "out").exists(), f"{text}{output}{logs}"
+    assert_same(tmp_path / "out", whole(to))
