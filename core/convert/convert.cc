@@ -98,7 +98,8 @@ class Run {
         outcome_(outcome),
         digests_(prepared.tensors->manifest(),
                  std::min(kMaxSeamBytes, session.request.memory / 16)),
-        outputs_(staging, prepared, planned, digests_) {}
+        prover_(session, prepared),
+        outputs_(staging, prepared, planned, digests_, prover_) {}
 
   // Writes what is to be written, and publishes if all is there then.
   Result<void> run(double planned_after);
@@ -122,6 +123,7 @@ class Run {
   const std::string plan_id_;
   Outcome& outcome_;
   TensorDigests digests_;
+  SourceProver prover_;
   Outputs outputs_;
 };
 
@@ -179,7 +181,7 @@ Result<void> Run::publish(double planned_after) {
   XD_TRY(check_complete(staging_, outputs_));
   tell_phase("digest");
   XD_TRY(digest_others(session_, prepared_, digests_));
-  XD_TRY_SET(SourceProof proof, prove_source(session_, prepared_));
+  XD_TRY_SET(SourceProof proof, prover_.finish());
   const double written_after = writing_.seconds();
   XD_TRY(check_source_unchanged(prepared_));
   XD_TRY(planned_.writer.commit());

@@ -56,12 +56,12 @@ std::vector<Task> tasks_of(const plugin::Plan& plan, const Outputs& outputs,
 namespace {
 
 Result<void> run_item(TensorService& service, const plugin::PlanItem& item, Outputs& outputs) {
-  Record record;
+  Outputs::Item done;
   {
     const TensorService::ItemScope scope(service, item);
-    XD_TRY_SET(record, outputs.write(item));
+    XD_TRY_SET(done, outputs.write(item));
   }
-  return outputs.finish(item, std::move(record));
+  return outputs.finish(item, std::move(done));
 }
 
 // What the caller is told once a task is done.

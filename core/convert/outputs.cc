@@ -8,11 +8,12 @@
 namespace crossdock::convert {
 
 Outputs::Outputs(io::Staging& staging, const Prepared& prepared, const Planned& planned,
-                 TensorDigests& digests)
+                 TensorDigests& digests, SourceProver& prover)
     : staging_(staging),
       prepared_(prepared),
       planned_(planned),
       digests_(digests),
+      prover_(prover),
       files_(planned.plan.objects.size() + planned.plan.aux.size()) {
   for (size_t i = 0; i < planned.plan.objects.size(); ++i) {
     const uint32_t n = planned.plan.objects[i].n_items;
@@ -58,35 +59,59 @@ Result<xd_object> Outputs::stage(uint64_t file) {
   return xd_object{f.staged.get()};
 }
 
-Result<Record> Outputs::write(const plugin::PlanItem& item) {
+Result<Outputs::Item> Outputs::write(const plugin::PlanItem& item) {
   XD_TRY_SET(xd_object handle, stage(item.object));
   File& file = files_[item.object];
-  Record record;
-  record.file = item.object;
-  record.item = item.number;
-  handle.written = &record.bytes;
-  const Notes::Capture capture(record.notes);
+  Item out;
+  out.record.file = item.object;
+  out.record.item = item.number;
+  handle.written = &out.record.bytes;
+  const Notes::Capture notes(out.record.notes);
+  const SourceProver::Capture read(out.read);
   XD_TRY(planned_.writer.write_item(item, path(item.object), handle, file.results[item.number]));
-  return record;
+  return out;
 }
 
+namespace {
 // With a merged parent a node may say more than what the item saw, which is as true.
-std::vector<SeenTensor> Outputs::seen_by(const plugin::PlanItem& item) {
-  std::vector<SeenTensor> out;
+Seen seen_of(uint64_t index, const io::TreeDigest& digest, io::ByteRange range) {
+  return {index, digest.nodes(range), digest.parts(range)};
+}
+
+void add_to(io::TreeDigest& digest, const Seen& seen) {
+  std::vector<io::TreeNode> nodes = seen.nodes;
+  std::erase_if(nodes, [&digest](const io::TreeNode& node) { return !digest.can_have(node); });
+  digest.add(nodes);
+  for (const auto& part : seen.parts) {
+    if (digest.can_have(part)) digest.add(part);
+  }
+}
+}  // namespace
+
+std::vector<Seen> Outputs::tensors_seen(const plugin::PlanItem& item) {
+  std::vector<Seen> out;
   for (const plugin::PlanNeed& need : item.needs) {
     const manifest::DType dtype = prepared_.tensors->manifest().tensors[need.tensor].dtype;
     const auto begin = manifest::dense_bytes(dtype, need.begin);
     const auto end = manifest::dense_bytes(dtype, need.begin + need.count);
     if (!begin || !end) continue;  // within a byte: its leaf is read again
-    const io::TreeDigest& digest = digests_[need.tensor];
-    out.push_back({need.tensor, digest.nodes({*begin, *end}), digest.parts({*begin, *end})});
+    out.push_back(seen_of(need.tensor, digests_[need.tensor], {*begin, *end}));
   }
   return out;
 }
 
-Result<void> Outputs::finish(const plugin::PlanItem& item, Record record) {
+std::vector<Seen> Outputs::rests_seen(const std::vector<SourceProver::Range>& read) {
+  std::vector<Seen> out;
+  for (const auto& range : read)
+    out.push_back(seen_of(range.file, *prover_.rest(range.file), range.bytes));
+  return out;
+}
+
+Result<void> Outputs::finish(const plugin::PlanItem& item, Item done) {
   File& file = files_[item.object];
-  record.seen = seen_by(item);
+  Record& record = done.record;
+  record.tensors = tensors_seen(item);
+  record.rests = rests_seen(done.read);
   file.notes[item.number] = record.notes;
   bool is_last = false;
   {
@@ -119,7 +144,8 @@ Result<void> Outputs::place(uint64_t file, Record record) {
   Record finished;
   finished.file = file;
   finished.digest = f.digest;
-  finished.seen = std::move(record.seen);
+  finished.tensors = std::move(record.tensors);
+  finished.rests = std::move(record.rests);
   for (const auto& notes : f.notes)
     finished.notes.insert(finished.notes.end(), notes.begin(), notes.end());
   XD_TRY(staging_.journal().append(encode(finished)));
@@ -153,15 +179,11 @@ bool Outputs::fits(const Record& record) const {
 }
 
 void Outputs::add_seen(const Record& record) {
-  for (const SeenTensor& seen : record.seen) {
-    if (seen.tensor >= digests_.size()) continue;
-    io::TreeDigest& digest = digests_[seen.tensor];
-    std::vector<io::TreeNode> nodes = seen.nodes;
-    std::erase_if(nodes, [&digest](const io::TreeNode& node) { return !digest.can_have(node); });
-    digest.add(nodes);
-    for (const auto& part : seen.parts) {
-      if (digest.can_have(part)) digest.add(part);
-    }
+  for (const Seen& seen : record.tensors) {
+    if (seen.index < digests_.size()) add_to(digests_[seen.index], seen);
+  }
+  for (const Seen& seen : record.rests) {
+    if (io::TreeDigest* rest = prover_.rest(seen.index)) add_to(*rest, seen);
   }
 }
 

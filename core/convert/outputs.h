@@ -6,6 +6,7 @@
 #include "core/convert/planning.h"
 #include "core/convert/record.h"
 #include "core/convert/session.h"
+#include "core/convert/source_proof.h"
 #include "core/convert/tensor_digests.h"
 #include "core/io/staging.h"
 #include "core/report/report.h"
@@ -24,7 +25,7 @@ class Outputs {
  public:
   // All outlive it. `digests`: of the source's tensors.
   Outputs(io::Staging& staging, const Prepared& prepared, const Planned& planned,
-          TensorDigests& digests);
+          TensorDigests& digests, SourceProver& prover);
 
   size_t size() const { return files_.size(); }
   const std::string& path(uint64_t file) const;
@@ -37,11 +38,16 @@ class Outputs {
   // that may be taken over. [one thread, before or after all writing]
   Result<void> take(std::span<const io::Attempt> attempts, const std::vector<bool>& wanted);
 
+  // What an item has done, before it is noted.
+  struct Item {
+    Record record;
+    std::vector<SourceProver::Range> read;
+  };
   // Runs an item, whose tensors the calling thread may read now (tensor_service.h). [any]
-  Result<Record> write(const plugin::PlanItem& item);
+  Result<Item> write(const plugin::PlanItem& item);
   // Notes it, once all that it read has been handed in to the digests; the last one of an object
   // seals it. [any]
-  Result<void> finish(const plugin::PlanItem& item, Record record);
+  Result<void> finish(const plugin::PlanItem& item, Item done);
   // An object without items: the writer makes all of it when it is sealed. [any]
   Result<void> seal(uint64_t file, Record record = {});
   // One of the source's files, through a buffer of these bytes. [any]
@@ -73,12 +79,14 @@ class Outputs {
   Result<void> take_begun(const io::Attempt& attempt, uint64_t file, std::vector<Record> records);
   bool fits(const Record& record) const;
   void add_seen(const Record& record);
-  std::vector<SeenTensor> seen_by(const plugin::PlanItem& item);
+  std::vector<Seen> tensors_seen(const plugin::PlanItem& item);
+  std::vector<Seen> rests_seen(const std::vector<SourceProver::Range>& read);
 
   io::Staging& staging_;
   const Prepared& prepared_;
   const Planned& planned_;
   TensorDigests& digests_;
+  SourceProver& prover_;
   std::vector<File> files_;
 };
 

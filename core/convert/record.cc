@@ -26,6 +26,19 @@ void put_nodes(std::string& out, const std::vector<io::TreeNode>& nodes) {
   }
 }
 
+void put_seen(std::string& out, const std::vector<Seen>& list) {
+  put_varint(out, list.size());
+  for (const Seen& seen : list) {
+    put_varint(out, seen.index);
+    put_nodes(out, seen.nodes);
+    put_varint(out, seen.parts.size());
+    for (const auto& part : seen.parts) {
+      put_varint(out, part.offset);
+      put_text(out, part.bytes);
+    }
+  }
+}
+
 std::string take_text(Cursor& cursor) { return std::string(as_text(cursor.take(cursor.varint()))); }
 
 // Calls `each` as often as the count that comes next says, or until the bytes end.
@@ -48,9 +61,9 @@ std::vector<io::TreeNode> take_nodes(Cursor& cursor) {
   return out;
 }
 
-SeenTensor take_seen(Cursor& cursor) {
-  SeenTensor out;
-  out.tensor = cursor.varint();
+Seen take_seen(Cursor& cursor) {
+  Seen out;
+  out.index = cursor.varint();
   out.nodes = take_nodes(cursor);
   take_list(cursor, [&] {
     const uint64_t offset = cursor.varint();
@@ -73,16 +86,8 @@ std::string encode(const Record& record) {
     put_varint(out, range.end);
   }
   put_nodes(out, record.nodes);
-  put_varint(out, record.seen.size());
-  for (const SeenTensor& seen : record.seen) {
-    put_varint(out, seen.tensor);
-    put_nodes(out, seen.nodes);
-    put_varint(out, seen.parts.size());
-    for (const auto& part : seen.parts) {
-      put_varint(out, part.offset);
-      put_text(out, part.bytes);
-    }
-  }
+  put_seen(out, record.tensors);
+  put_seen(out, record.rests);
   put_varint(out, record.notes.size());
   for (const std::string& note : record.notes) put_text(out, note);
   return out;
@@ -102,7 +107,8 @@ Result<Record> decode_record(std::string_view bytes) {
     out.bytes.push_back({begin, cursor.varint()});
   });
   out.nodes = take_nodes(cursor);
-  take_list(cursor, [&] { out.seen.push_back(take_seen(cursor)); });
+  take_list(cursor, [&] { out.tensors.push_back(take_seen(cursor)); });
+  take_list(cursor, [&] { out.rests.push_back(take_seen(cursor)); });
   take_list(cursor, [&] { out.notes.push_back(take_text(cursor)); });
   if (cursor.failed() || cursor.left() != 0) return corrupt("expected a journal's record");
   return out;

@@ -14,9 +14,10 @@
 
 namespace crossdock::convert {
 
-// What was seen of a tensor's values, for its digest.
-struct SeenTensor {
-  uint64_t tensor = 0;
+// What was seen of the bytes of a digest: of a tensor's values, or of a source file's rest
+// (source_proof.h).
+struct Seen {
+  uint64_t index = 0;  // the tensor's or the file's
   std::vector<io::TreeNode> nodes;
   std::vector<io::TreeDigest::Part> parts;
 };
@@ -28,7 +29,7 @@ struct Record {
   std::string result;                // of an item, what the writer's seal() is given
   std::vector<io::ByteRange> bytes;  // of the file, that an item has written
   std::vector<io::TreeNode> nodes;   // of the file's digest, among these bytes
-  std::vector<SeenTensor> seen;
+  std::vector<Seen> tensors, rests;
   std::vector<std::string> notes;  // what the writer had to say meanwhile
 };
 

@@ -268,7 +268,9 @@ Result<void> Host::read_source(const xd_source& source, uint64_t offset, std::sp
   if (!fd) return noticed(std::move(fd).error());
   const base::Span span(base::Activity::kRead);
   auto done = io::read_exact(os_, (*fd)->get(), offset, out);
-  return done ? std::move(done) : noticed(std::move(done).error().in(source.entry->name));
+  if (!done) return noticed(std::move(done).error().in(source.entry->name));
+  if (source_seen) source_seen(*source.entry, offset, out);
+  return {};
 }
 
 Result<std::shared_ptr<const io::Fd>> Host::descriptor_of(const xd_source& source) {
