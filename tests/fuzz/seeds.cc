@@ -4,6 +4,8 @@
 #include <fstream>
 #include <iostream>
 
+#include "core/convert/record.h"
+#include "core/io/journal.h"
 #include "core/report/report.h"
 #include "plugins/reader_dcp/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
@@ -357,7 +359,42 @@ std::vector<std::string> reports() {
                {"t", "t", "parameter", "BF16", {}, "tree:cc", "", {}, "tied to w"}};
   r.files = {{"w.pt", 24, "tree:01"}};
   r.timings = {{"plan", 0.25}};
-  return {crossdock::report::to_json(r)};
+  // Without the digest at its end, which the fuzzer appends.
+  const std::string text = crossdock::report::to_json(r);
+  return {text.substr(0, text.rfind(",\n    \"report_digest\"")) + "\n  }\n}\n"};
+}
+
+std::vector<std::string> journals() {
+  namespace convert = crossdock::convert;
+  convert::Record item;
+  item.file = 3;
+  item.item = 1;
+  item.result = "crc";
+  item.bytes = {{64, 4160}};
+  item.nodes = {{0, 1, {1, 2}}};
+  item.tensors = {{2, {{1, 0, {3, 4}}}, {{8192, "part"}}}};
+  item.notes = {"a note"};
+  convert::Record file;
+  file.file = 4;
+  file.digest = "tree:0";
+  file.rests = item.tensors;
+  const auto path = std::filesystem::temp_directory_path() / "crossdock-seed.journal";
+  std::filesystem::remove(path);
+  {
+    auto journal = crossdock::io::Journal::create(crossdock::io::Os::real(), path.string());
+    if (!journal || !(*journal)->append(convert::encode(item)) || !(*journal)->mark(60) ||
+        !(*journal)->append(convert::encode(file)))
+      std::abort();
+  }
+  std::ifstream in(path, std::ios::binary);
+  const std::string journal{std::istreambuf_iterator<char>(in), {}};
+  std::filesystem::remove(path);
+  const std::string plan =
+      R"({"crossdock plan": 1, "id": "tree:9", "source": "/s", "arguments": ["--to=y"], )"
+      R"("same": {"crossdock": "0.1.0", "reader": {"id": "r", "version": "1", "options": {}}, )"
+      R"("writer": {"id": "w", "version": "1", "options": {"dtype": ["fp16"], "x": ["1", "2"]}}, )"
+      R"("files": {"a": {"size": 1, "modified": 3}}, "model": "tree:2", "plan": "tree:3"}})";
+  return {"J" + journal, "R" + convert::encode(item), "R" + convert::encode(file), "P" + plan};
 }
 
 }  // namespace
@@ -377,6 +414,7 @@ int main(int argc, char** argv) {
   if (name == "shards") seeds = shard_indexes();
   if (name == "manifest") seeds = manifests();
   if (name == "report") seeds = reports();
+  if (name == "journal") seeds = journals();
   for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));
