@@ -99,7 +99,8 @@ class Run {
         digests_(prepared.tensors->manifest(),
                  std::min(kMaxSeamBytes, session.request.memory / 16)),
         prover_(session, prepared),
-        outputs_(staging, prepared, planned, digests_, prover_) {}
+        outputs_(staging, prepared, planned, digests_, prover_,
+                 session.request.resume != Resume::kOff) {}
 
   // Writes what is to be written, and publishes if all is there then.
   Result<void> run(double planned_after);

@@ -8,12 +8,13 @@
 namespace crossdock::convert {
 
 Outputs::Outputs(io::Staging& staging, const Prepared& prepared, const Planned& planned,
-                 TensorDigests& digests, SourceProver& prover)
+                 TensorDigests& digests, SourceProver& prover, bool is_noted)
     : staging_(staging),
       prepared_(prepared),
       planned_(planned),
       digests_(digests),
       prover_(prover),
+      is_noted_(is_noted),
       files_(planned.plan.objects.size() + planned.plan.aux.size()) {
   for (size_t i = 0; i < planned.plan.objects.size(); ++i) {
     const uint32_t n = planned.plan.objects[i].n_items;
@@ -107,11 +108,17 @@ std::vector<Seen> Outputs::rests_seen(const std::vector<SourceProver::Range>& re
   return out;
 }
 
+Result<void> Outputs::note(const Record& record) {
+  return is_noted_ ? staging_.journal().append(encode(record)) : Result<void>();
+}
+
 Result<void> Outputs::finish(const plugin::PlanItem& item, Item done) {
   File& file = files_[item.object];
   Record& record = done.record;
-  record.tensors = tensors_seen(item);
-  record.rests = rests_seen(done.read);
+  if (is_noted_) {
+    record.tensors = tensors_seen(item);
+    record.rests = rests_seen(done.read);
+  }
   file.notes[item.number] = record.notes;
   bool is_last = false;
   {
@@ -121,9 +128,10 @@ Result<void> Outputs::finish(const plugin::PlanItem& item, Item done) {
   }
   // Whoever finishes the last item seals: by then all results are there.
   if (is_last) return seal(item.object, std::move(record));
+  if (!is_noted_) return {};
   record.result = file.results[item.number].data;
   record.nodes = file.staged->nodes_of(record.bytes);
-  return staging_.journal().append(encode(record));
+  return note(record);
 }
 
 Result<void> Outputs::seal(uint64_t file, Record record) {
@@ -148,7 +156,7 @@ Result<void> Outputs::place(uint64_t file, Record record) {
   finished.rests = std::move(record.rests);
   for (const auto& notes : f.notes)
     finished.notes.insert(finished.notes.end(), notes.begin(), notes.end());
-  XD_TRY(staging_.journal().append(encode(finished)));
+  XD_TRY(note(finished));
   f.results.clear();
   f.is_done = true;
   return {};
@@ -214,7 +222,7 @@ Result<void> Outputs::take_begun(const io::Attempt& attempt, uint64_t number,
     file.notes[*record.item] = record.notes;
     --file.items_left;
     add_seen(record);
-    XD_TRY(staging_.journal().append(encode(record)));
+    XD_TRY(note(record));
   }
   file.staged = std::move(staged);
   return {};

@@ -23,9 +23,9 @@ namespace crossdock::convert {
 // Files have numbers: the plan's objects in its order, then the source's files that are copied.
 class Outputs {
  public:
-  // All outlive it. `digests`: of the source's tensors.
+  // All outlive it. `digests`: of the source's tensors. `is_noted`: in the journal.
   Outputs(io::Staging& staging, const Prepared& prepared, const Planned& planned,
-          TensorDigests& digests, SourceProver& prover);
+          TensorDigests& digests, SourceProver& prover, bool is_noted);
 
   size_t size() const { return files_.size(); }
   const std::string& path(uint64_t file) const;
@@ -75,6 +75,7 @@ class Outputs {
   bool is_aux(uint64_t file) const { return file >= planned_.plan.objects.size(); }
   Result<xd_object> stage(uint64_t file);
   Result<void> place(uint64_t file, Record record);
+  Result<void> note(const Record& record);
   void take_finished(const Record& record);
   Result<void> take_begun(const io::Attempt& attempt, uint64_t file, std::vector<Record> records);
   bool fits(const Record& record) const;
@@ -87,6 +88,7 @@ class Outputs {
   const Planned& planned_;
   TensorDigests& digests_;
   SourceProver& prover_;
+  const bool is_noted_;
   std::vector<File> files_;
 };
 
