@@ -123,6 +123,7 @@ class Run {
   io::Staging& staging_;
   const std::string plan_id_;
   Outcome& outcome_;
+  bool goes_on_ = true;  // with work of an earlier run, or another process
   TensorDigests digests_;
   SourceProver prover_;
   Outputs outputs_;
@@ -148,6 +149,7 @@ Result<void> Run::write() {
   const std::vector<bool> wanted =
       request.publish_only ? none : share_of(planned_.plan, request.part);
   XD_TRY_SET(const auto earlier, staging_.attempts());
+  goes_on_ = !earlier.empty();  // as far as is known yet
   XD_TRY(outputs_.take(earlier, wanted));
   outcome_.files_found = outputs_.size() - outputs_.missing().size();
   if (outcome_.files_found > 0 && session_.callbacks.log)
@@ -157,8 +159,9 @@ Result<void> Run::write() {
   const auto tasks = tasks_of(planned_.plan, outputs_, wanted);
   XD_TRY(look_ahead(tasks));
   tell_phase("write");
-  XD_TRY(execute(session_, prepared_, planned_, tasks, bytes_done(planned_.plan, outputs_, wanted),
-                 outputs_, digests_));
+  const uint64_t before = bytes_done(planned_.plan, outputs_, wanted);
+  goes_on_ = outcome_.files_found > 0 || before > 0;
+  XD_TRY(execute(session_, prepared_, planned_, tasks, before, outputs_, digests_));
   outcome_.files_done = outputs_.size() - outputs_.missing().size() - outcome_.files_found;
   if (auto r = check_source_unchanged(prepared_); !r) {
     XD_TRY(staging_.journal().withdraw());
@@ -216,14 +219,27 @@ Error Run::leave(Error error) {
   const Request& request = session_.request;
   const bool may_pass = error.code == XD_IO || error.code == XD_CANCELLED ||
                         error.code == XD_NO_MEMORY || error.code == XD_NOT_FOUND;
-  const bool is_worth_it =
-      writing_.seconds() >= request.keep_after_seconds || outcome_.files_found > 0;
+  const bool is_worth_it = writing_.seconds() >= request.keep_after_seconds || goes_on_;
   const bool stays = request.resume != Resume::kOff && may_pass && is_worth_it;
   staging_.keep(stays);
   if (stays && !request.publish_only)
     error.message += cat("; what is done is kept in ", staging_.partial().string(),
                          ": the same command goes on with it, crossdock clean removes it");
   return error;
+}
+
+// Parts share whole files, so few large ones keep some of them idle.
+void warn_of_uneven_parts(const Session& session, const Planned& planned) {
+  constexpr double kUneven = 1.25;
+  const Part& part = session.request.part;
+  const double found = unevenness(planned.plan, part.count);
+  if (part.index != 0 || found < kUneven || !session.callbacks.log) return;
+  session.callbacks.log(
+      XD_LOG_WARN,
+      cat("the largest of ", part.count, " parts has ", static_cast<int>(found * 100 + 0.5),
+          " % of an even share, for parts share whole files, of which there are ",
+          planned.plan.objects.size(),
+          ": more and smaller ones (--shard-size, --dcp-shards) or fewer parts are even"));
 }
 
 // Whether a folder is one that this plan made.
@@ -254,6 +270,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
     return outcome;
   }
 
+  warn_of_uneven_parts(session, planned);
   const io::StagingOptions options{
       .overwrite = request.overwrite,
       .shared = request.shared,
