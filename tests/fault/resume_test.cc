@@ -310,6 +310,7 @@ TEST_CASE("file systems without locks, renames with flags, or links") {
     if (replaces) {  // what another conversion made
       Job other("safetensors");
       other.request.destination = job.request.destination;
+      other.request.overwrite = true;
       check(other.run());
     }
     check(job.run(os, {0, 2}, true));
