@@ -4,6 +4,7 @@
 #include "core/convert/plan_text.h"
 #include "core/convert/report.h"
 #include "core/convert/share.h"
+#include "core/io/leftovers.h"
 #include "core/io/publish.h"
 #include "core/io/small_file.h"
 
@@ -281,7 +282,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   for (int left = kMaxTries;; --left) {
     // Another process of ours may have found all files there before this one began.
     if (request.shared && is_made_by(plan.id, prepared.destination)) {
-      io::clear_leftovers(os, prepared.destination, options);
+      io::clear_leftovers(os, prepared.destination, options.difference);
       outcome.published = true;
       return outcome;
     }
