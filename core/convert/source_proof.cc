@@ -5,6 +5,7 @@
 #include "core/model/check.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <variant>
 
@@ -91,29 +92,46 @@ bool is_stored_as_it_is(const Tensor& t) {
   return t.encoding.empty() && t.strides.empty() && n_bytes == model::value_bytes(t);
 }
 
-// Of a file's bytes those in these ranges, one after the other.
-Result<std::string> digest_of(OpenModel& source, const std::string& name,
-                              const std::vector<ByteRange>& ranges, base::Memory& memory,
-                              const std::atomic<bool>& cancelled) {
+// Of a task: many for several threads, however few files there are.
+constexpr uint64_t kTaskBytes = 32 << 20;
+static_assert(kTaskBytes % io::kLeafBytes == 0);
+
+uint64_t size_of(const std::vector<ByteRange>& ranges) {
   uint64_t total = 0;
   for (const ByteRange& range : ranges) total += range.end - range.begin;
-  const base::Block piece(memory, kDigestMemory);
+  return total;
+}
+
+// Of one file the bytes in some ranges, one after the other, and their digest.
+struct Rest {
+  Rest(std::string of, std::vector<ByteRange> in)
+      : name(std::move(of)), ranges(std::move(in)), digest(size_of(ranges)) {}
+  const std::string name;
+  const std::vector<ByteRange> ranges;
+  io::TreeDigest digest;
+};
+
+// Reads bytes [begin, end) of these into the digest.
+Result<void> read_rest(OpenModel& source, Rest& rest, ByteRange wanted,
+                       const std::atomic<bool>& cancelled) {
+  const base::Block piece(source.host().memory(), kDigestMemory);
   if (!piece.data)
     return Error{XD_NO_MEMORY, "expected room for a piece of a file: raise --memory"};
-  const manifest::AuxFile file{{}, name, name};
-  io::TreeDigest digest(total);
-  io::TreeDigest::Run run(digest, 0);
-  for (const ByteRange& range : ranges) {
-    for (uint64_t at = range.begin; at < range.end;) {
+  const manifest::AuxFile file{{}, rest.name, rest.name};
+  io::TreeDigest::Run run(rest.digest, wanted.begin);
+  uint64_t before = 0;  // bytes of the ranges before
+  for (const ByteRange& range : rest.ranges) {
+    const uint64_t behind = before + (range.end - range.begin);
+    while (run.position() < std::min(behind, wanted.end) && run.position() >= before) {
       if (cancelled) return Error{XD_CANCELLED, "cancelled"};
-      const uint64_t n = std::min(kDigestMemory, range.end - at);
-      XD_TRY(source.read_aux(file, at, {piece.data, n}));
+      const uint64_t n = std::min(kDigestMemory, std::min(behind, wanted.end) - run.position());
+      XD_TRY(source.read_aux(file, range.begin + (run.position() - before), {piece.data, n}));
       run.add({piece.data, n});
-      at += n;
     }
+    before = behind;
   }
   run.hand_in();
-  return digest.text();
+  return {};
 }
 
 // The files that were read and hold no tensor.
@@ -162,27 +180,29 @@ std::vector<std::vector<ByteRange>> unproved_ranges(const TensorSource& model) {
 Result<SourceProof> prove_source(Session& session, const Prepared& prepared) {
   OpenModel& source = *prepared.source;
   const auto& files = prepared.tensors->manifest().source.files;
-  const auto ranges = unproved_ranges(*prepared.tensors);
+  auto ranges = unproved_ranges(*prepared.tensors);
+  std::deque<Rest> rests;
+  for (size_t i = 0; i < files.size(); ++i) rests.emplace_back(files[i].name, std::move(ranges[i]));
   SourceProof out;
-  out.rests.resize(files.size());
-  for (const std::string& name : names_beside(prepared))
+  for (const std::string& name : names_beside(prepared)) {
     out.beside.push_back({name, source.aux_size({{}, name, name}), "", ""});
+    rests.emplace_back(name, std::vector<ByteRange>{{0, out.beside.back().size}});
+  }
+  std::vector<std::pair<size_t, ByteRange>> tasks;
+  for (size_t i = 0; i < rests.size(); ++i) {
+    for (uint64_t at = 0; at < rests[i].digest.size(); at += kTaskBytes)
+      tasks.push_back({i, {at, std::min(at + kTaskBytes, rests[i].digest.size())}});
+  }
   Schedule schedule;
   schedule.threads = session.request.threads;
-  schedule.memory.assign(files.size() + out.beside.size(), kDigestMemory);
-  schedule.run = [&](size_t i) -> Result<void> {
-    const bool is_weights = i < files.size();
-    report::SourceFile* other = is_weights ? nullptr : &out.beside[i - files.size()];
-    // A reader may name files that the host cannot see, such as parts of an archive.
-    const std::string& name = is_weights ? files[i].name : other->name;
-    if (!source.input().find(name)) return {};
-    XD_TRY_SET(
-        (is_weights ? out.rests[i] : other->rest_digest),
-        digest_of(source, name, is_weights ? ranges[i] : std::vector<ByteRange>{{0, other->size}},
-                  session.memory, session.cancelled));
-    return {};
+  schedule.memory.assign(tasks.size(), kDigestMemory);
+  schedule.run = [&](size_t i) {
+    return read_rest(source, rests[tasks[i].first], tasks[i].second, session.cancelled);
   };
   XD_TRY(run_schedule(schedule, session.memory, session.cancelled));
+  for (size_t i = 0; i < files.size(); ++i) out.rests.push_back(rests[i].digest.text());
+  for (size_t i = 0; i < out.beside.size(); ++i)
+    out.beside[i].rest_digest = rests[files.size() + i].digest.text();
   return out;
 }
 

@@ -102,10 +102,17 @@ class Comparison {
       pair.source = i;
       pair.digest =
           std::make_unique<io::TreeDigest>(model::value_bytes(source_.manifest().tensors[i]));
-      const auto it = by_name.find(target_[i].target());
-      if (it != by_name.end()) is_met[it->second] = true;
-      pair_with(pair, it == by_name.end() ? nullptr : &m.tensors[it->second],
-                it == by_name.end() ? 0 : it->second);
+    }
+    // What was left out may still be there, as a second name of what was not.
+    for (const bool excluded : {false, true}) {
+      for (uint64_t i = 0; i < target_.size(); ++i) {
+        if (is_excluded_[i] != excluded) continue;
+        const auto it = by_name.find(target_[i].target());
+        const bool is_there = it != by_name.end() && !is_met[it->second];
+        pair_with(pairs_[i], is_there ? &m.tensors[it->second] : nullptr,
+                  is_there ? it->second : 0);
+        if (is_there) is_met[it->second] = true;
+      }
     }
     for (const manifest::AliasGroup& group : m.alias_groups) {
       const auto is_known = [&](uint64_t j) { return is_met[j]; };

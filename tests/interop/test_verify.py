@@ -106,6 +106,25 @@ def test_a_value_that_the_format_s_own_library_changed(crossdock, models, made, 
     assert "model.safetensors: expected tree:" in crossdock("verify", folder, code=1).stdout
 
 
+def test_values_that_torch_changed_in_a_universal_folder(crossdock, models, made, tmp_path):
+    """The sizes stay, so that only the values tell."""
+    folder = shutil.copytree(made("tied", "universal"), tmp_path / "out")
+    for file, index in (("fp32.pt", (2, 3)), ("exp_avg.pt", (1, 4))):
+        path = next(folder.rglob("model.layers.0.mlp.up_proj.weight/" + file))
+        state = torch.load(path, weights_only=True)
+        values = state["param"].contiguous().numpy().tobytes()
+        bytes_ = bytearray(path.read_bytes())
+        at = bytes_.index(values) + 4 * (index[0] * state["param"].shape[1] + index[1])
+        bytes_[at:at + 4] = torch.tensor([1.25]).numpy().tobytes()
+        path.write_bytes(bytes_)
+        assert torch.load(path, weights_only=True)["param"][index] == 1.25
+    told = crossdock("verify", folder, "--quick", "--against", models["tied"], code=1).stdout
+    assert 'tensor "model.layers.0.mlp.up_proj.weight" [2, 3]: source ' in told and ", destination 1.25\n" in told
+    assert ('tensor "exp_avg/model.layers.0.mlp.up_proj.weight" [1, 4]: expected 0 of a moment that the source has not, '
+            "found 1.25") in told
+    assert "2 problems" in told
+
+
 def test_a_source_that_went_on(crossdock, models, made, tmp_path):
     source = shutil.copytree(models["experts"], tmp_path / "src")
     tensors = load_file(source / "model.safetensors")
