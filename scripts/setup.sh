@@ -12,7 +12,10 @@ packages=(g++ cmake ninja-build ccache libboost-dev libboost-program-options-dev
           libxxhash-dev libssl-dev)
 with_python=yes
 case "${1:-}" in
-  "") packages+=(clang libclang-rt-dev python3 python3-venv python3-dev) ;;  # clang for sanitizers and fuzzers
+  "")
+    packages+=(clang libclang-rt-dev python3 python3-venv python3-dev)  # clang for sanitizers and fuzzers
+    packages+=(slurm-wlm munge openmpi-bin)  # the launchers of tests/interop/test_launchers.py
+    ;;
   --no-python) with_python=no ;;
   *) echo "usage: scripts/setup.sh [--no-python]" >&2; exit 2 ;;
 esac
@@ -35,8 +38,21 @@ if ((${#missing[@]})); then
     exit 1
   fi
   echo "setup: installing ${missing[*]}"
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  # Debian starts the services of a package that it installs, now and at every boot. Slurm and munge are wanted as
+  # programs only: tests/launchers starts its own, with its own settings.
+  (
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+      trap '"${sudo[@]}" rm -f "$policy"' EXIT
+      printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" install -m 755 /dev/stdin "$policy"
+    fi
+    "${sudo[@]}" apt-get update -qq
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  )
+  if [[ -d /run/systemd/system ]]; then
+    [[ " ${missing[*]} " != *" slurm-wlm "* ]] || "${sudo[@]}" systemctl disable --quiet slurmctld slurmd
+    [[ " ${missing[*]} " != *" munge "* ]] || "${sudo[@]}" systemctl disable --quiet munge
+  fi
 fi
 [[ $with_python == yes ]] || exit 0
 

@@ -5,6 +5,7 @@
 
 #include <boost/filesystem/operations.hpp>
 
+#include <cstdlib>
 #include <set>
 #include <sstream>
 
@@ -56,12 +57,29 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "budget for all buffers")  //
       ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()),
        "worker threads")  //
+      ("part", po::value<std::string>()->value_name("i/n|auto"),
+       "make a share of the files only, with other processes that make the others, on one file "
+       "system: part i of n, from 0; auto: as Slurm, Open MPI, PMI, torchrun or Kubernetes say. "
+       "Who "
+       "finds all files there publishes; so does crossdock commit DST")  //
+      ("restart", po::bool_switch(),
+       "clear what an earlier run left in DST.partial, whatever it is, and begin anew")   //
+      ("no-resume", po::bool_switch(), "the same, and leave nothing when the run fails")  //
       ("no-sync",
        "do not wait for the disk at the end: after a power cut DST may be incomplete")  //
       ("report", po::value<std::string>()->value_name("FILE"),
        "write the report here too (it is always DST/crossdock.json)")  //
       ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
+       "auto, bar, plain, json (a line for each event, on stderr) or none")  //
+      ("log-level", po::value<std::string>()->value_name("LEVEL")->notifier(set_log_level),
+       "messages to show while it runs: debug, info, warn (default) or error")  //
+      ("trace", po::value<std::string>()->value_name("FILE"),
+       "write what each thread did when, for ui.perfetto.dev or chrome://tracing")  //
+      ("verify", po::bool_switch(),
+       "read all that was written, and the source once more, and compare digests and every value "
+       "before DST appears")  //
+      ("force", po::bool_switch(&r.force),
+       "begin though disk, inodes or memory will not be enough")  //
       ("plugin-path", po::value<Words>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
   add_rule_flags(flags.target, r.rules, r.keep_unmatched);
@@ -172,6 +190,25 @@ Result<void> check_words(const po::variables_map& values, const convert::Request
   return {};
 }
 
+Result<void> read_resume(const po::variables_map& values, convert::Request& request) {
+  const bool restarts = values["restart"].as<bool>(), is_off = values["no-resume"].as<bool>();
+  if (is_off || restarts)
+    request.resume = is_off ? convert::Resume::kOff : convert::Resume::kRestart;
+  if (!values.count("part")) return {};
+  if (is_off || restarts)
+    return invalid(
+        cat(is_off ? "--no-resume" : "--restart",
+            ": expected to be the only process, found --part: what other parts have done "
+            "would be cleared; crossdock clean DST does it before they begin"));
+  request.shared = true;
+  const std::string part = values["part"].as<std::string>();
+  XD_TRY_SET(request.part, part == "auto" ? convert::find_part([](const char* name) {
+               return static_cast<const char*>(std::getenv(name));
+             })
+                                          : convert::parse_part(part));
+  return {};
+}
+
 // Flags whose values are paths, or may be.
 std::set<std::string> file_flags(const plugin::Plugin& writer,
                                  std::vector<const plugin::Plugin*> plugins) {
@@ -215,6 +252,13 @@ std::vector<std::string> convert_flags() {
   return names(flags.all());
 }
 
+Words run_flags() {
+  Flags flags;
+  convert::Request request;
+  add_common(flags, plugin::Registry(), request);
+  return names(flags.run);
+}
+
 Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
   const plugin::Registry& registry = session.registry();
   ConvertArgs out;
@@ -242,11 +286,15 @@ Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
     request.memory = values["memory"].as<Size>().bytes;
     request.dequant_dtype = given_dequant_dtype(values);
     request.sync = !values.count("no-sync");
+    XD_TRY(read_resume(values, request));
     request.writer_options = given_options(values, writer->desc.options);
     for (const plugin::Plugin* reader : readers)
       request.reader_options.merge(given_options(values, reader->desc.options));
     XD_TRY(check_options(*writer, readers, request));
     request.arguments = arguments(values, flags.result(), file_flags(*writer, readers));
+    out.verify = values["verify"].as<bool>();
+    if (values.count("trace")) out.trace = values["trace"].as<std::string>();
+    request.trace = !out.trace.empty();
     if (values.count("report")) out.report_copy = values["report"].as<std::string>();
   } catch (const po::error& e) {
     return invalid(e.what());

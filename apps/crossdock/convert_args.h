@@ -15,8 +15,13 @@ struct ConvertArgs {
   convert::Request request;
   Progress::Style progress = Progress::Style::kNone;
   std::string report_copy;  // where the report is written too; empty: nowhere
+  bool verify = false;      // what was written is read again, before it appears
+  std::string trace;        // where the trace is written; empty: nowhere
   std::string help;         // what --help prints; the rest is then not set
 };
+
+// The names of the flags that make no difference to the result, and are not in a report.
+std::vector<std::string> run_flags();
 
 // Errors: what is wrong with the words, as usage_error() prints it.
 Result<ConvertArgs> parse_convert(const std::vector<std::string>& args, const Session& session);

@@ -22,6 +22,8 @@ constexpr char kHelp[] = R"(crossdock: converts model checkpoints between format
   crossdock inspect SRC                   what a checkpoint holds; digests to compare two
   crossdock verify DST                    whether a folder is as it was written; --against SRC compares values
   crossdock diff A B                      how two checkpoints differ, of any two formats
+  crossdock commit DST                    publish what several processes made (convert --part)
+  crossdock clean DST                     remove the work of a run that did not finish
   crossdock plugins [ID]                  the formats that can be read and written
 
 SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
@@ -62,6 +64,8 @@ int run(const std::vector<std::string>& words) {
   if (verb == "inspect") return inspect(args);
   if (verb == "verify") return verify(args);
   if (verb == "diff") return diff(args);
+  if (verb == "commit") return commit(args);
+  if (verb == "clean") return clean(args);
   if (verb == "plugins") return plugins(args);
   if (verb == "--help" || verb == "-h" || verb == "help") {
     fmt::print("{}", kHelp);
@@ -71,7 +75,8 @@ int run(const std::vector<std::string>& words) {
     fmt::print("crossdock {}\n", CROSSDOCK_VERSION);
     return kDone;
   }
-  return usage_error("expected convert, inspect, verify, diff or plugins, found " + verb, "");
+  return usage_error(
+      "expected convert, inspect, verify, diff, commit, clean or plugins, found " + verb, "");
 }
 
 }  // namespace
@@ -83,7 +88,9 @@ void say(const std::string& text) {
 
 int fail(const Error& error) {
   if (error.code == XD_CANCELLED) {
-    say("crossdock: cancelled; nothing was left behind\n");
+    const bool is_kept = error.message != "cancelled";
+    say(fmt::format("crossdock: {}\n", is_kept ? base::printable(error.message)
+                                               : "cancelled; nothing was left behind"));
     return kCancelled;
   }
   say(fmt::format("crossdock: error: {}\n", base::printable(error.message)));

@@ -1,10 +1,23 @@
 // Progress of a long job on stderr: a bar on a terminal, a line now and then elsewhere, JSON lines
-// for programs.
+// for programs:
+//
+//   {"event": "plan", "files": 325, "stored_bytes": ..., "inodes": ..., "memory": ...,
+//   "seconds": 9.1}
+//   {"event": "phase", "phase": "write"}                       then "digest", "sync"
+//   {"event": "progress", "done": ..., "total": ..., "bytes_per_second": ..., "seconds": 1.2}
+//   {"event": "item", "file": "...", "item": 3, "of": 8, "bytes": ...}
+//   {"event": "file", "file": "...", "bytes": ...}
+//   {"event": "note", "text": "..."}
+//   {"event": "end", "status": "done", "seconds": 3.1}         or "failed", "cancelled", with
+//   "text"
 #pragma once
+
+#include "core/convert/forecast.h"
 
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace crossdock::app {
 
@@ -15,15 +28,21 @@ class Progress {
   explicit Progress(Style style) : style_(style) {}
   ~Progress() { clear(); }
 
-  void update(uint64_t done, uint64_t total);
-  void phase(const char* name);  // work whose length is not known: "sync"
-  void clear();                  // takes the bar off the terminal
+  // `before` of `done` were there when the job began.
+  void update(uint64_t done, uint64_t total, uint64_t before = 0);
+  void planned(const convert::Forecast& forecast);
+  void phase(const char* name);                   // work whose length is not known: "sync"
+  void written(const convert::Written& written);  // [any thread]
+  void end(const char* status, const std::string& text, const std::vector<std::string>& notes);
+  void clear();  // takes the bar off the terminal
 
   // auto, bar, plain, json or none; auto is a bar on a terminal and plain elsewhere.
   static bool parse(const std::string& text, Style& out);
 
  private:
   using Clock = std::chrono::steady_clock;
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
   const Style style_;
   const Clock::time_point start_ = Clock::now();
   Clock::time_point last_line_ = start_;

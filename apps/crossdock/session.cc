@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 
 namespace crossdock::app {
@@ -59,8 +60,22 @@ void Session::warn_of_refusals() const {
     show_log(XD_LOG_WARN, cat("plugin not used: ", r.path.string(), ": ", r.reason));
 }
 
+namespace {
+std::atomic<int32_t> log_level{XD_LOG_WARN};
+constexpr std::array<const char*, 4> kLogLevels{"debug", "info", "warn", "error"};
+}  // namespace
+
 void show_log(int32_t level, const std::string& message) {
-  if (level >= XD_LOG_WARN) say(fmt::format("crossdock: warning: {}\n", base::printable(message)));
+  if (level < log_level) return;
+  const char* what = level == XD_LOG_DEBUG ? "debug" : level == XD_LOG_INFO ? "info" : "warning";
+  say(fmt::format("crossdock: {}: {}\n", what, base::printable(message)));
+}
+
+void set_log_level(const std::string& level) {
+  const auto it = std::find(kLogLevels.begin(), kLogLevels.end(), level);
+  if (it == kLogLevels.end())
+    throw po::error("--log-level: expected debug, info, warn or error, found " + level);
+  log_level = static_cast<int32_t>(it - kLogLevels.begin());
 }
 
 void add_flags(po::options_description& description, const xd_option_desc* const* options,

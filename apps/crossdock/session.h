@@ -76,7 +76,9 @@ inline std::ostream& operator<<(std::ostream& out, const Size& size) {
 
 unsigned default_threads();
 
-// Warnings of plugins and of the host, on stderr.
+// Messages of plugins and of the host, on stderr: warnings, or from the level that was set on.
 void show_log(int32_t level, const std::string& message);
+// debug, info, warn or error. Throws po::error for another word.
+void set_log_level(const std::string& level);
 
 }  // namespace crossdock::app

@@ -18,6 +18,8 @@ extern std::atomic<bool> cancelled;
 
 int convert(const std::vector<std::string>& args);
 int inspect(const std::vector<std::string>& args);
+int commit(const std::vector<std::string>& args);
+int clean(const std::vector<std::string>& args);
 int diff(const std::vector<std::string>& args);
 int verify(const std::vector<std::string>& args);
 int plugins(const std::vector<std::string>& args);

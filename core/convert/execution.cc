@@ -4,6 +4,7 @@
 #include "core/convert/tensor_service.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace crossdock::convert {
 
@@ -33,43 +34,91 @@ class ServiceInUse {
 
 }  // namespace
 
-std::vector<Task> all_tasks(const plugin::Plan& plan) {
+std::vector<Task> tasks_of(const plugin::Plan& plan, const Outputs& outputs,
+                           const std::vector<bool>& wanted) {
   std::vector<Task> tasks;
-  for (const plugin::PlanItem& item : plan.items) tasks.push_back({item.object, &item});
+  std::vector<bool> has_items(outputs.size());
+  for (const plugin::PlanItem& item : plan.items) {
+    if (!wanted[item.object] || outputs.is_done(item)) continue;
+    tasks.push_back({item.object, &item});
+    has_items[item.object] = true;
+  }
   std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) {
     return a.item->out_bytes > b.item->out_bytes;
   });
-  for (uint32_t i = 0; i < plan.objects.size(); ++i) {
-    if (plan.objects[i].n_items == 0) tasks.push_back({i, nullptr});
+  for (uint64_t file = 0; file < outputs.size(); ++file) {
+    if (wanted[file] && !has_items[file] && !outputs.is_done(file))
+      tasks.push_back({file, nullptr});
   }
   return tasks;
 }
 
+namespace {
+
+Result<void> run_item(TensorService& service, const plugin::PlanItem& item, Outputs& outputs) {
+  Outputs::Item done;
+  {
+    const TensorService::ItemScope scope(service, item);
+    XD_TRY_SET(done, outputs.write(item));
+  }
+  return outputs.finish(item, std::move(done));
+}
+
+// What the caller is told once a task is done.
+void tell(const Session& session, const Task& task, const plugin::Plan& plan,
+          const Outputs& outputs) {
+  if (!session.callbacks.written) return;
+  const std::string& path = outputs.path(task.file);
+  if (task.item)
+    session.callbacks.written(
+        {path, task.item->number, plan.objects[task.file].n_items, task.item->out_bytes});
+  if (outputs.is_done(task.file)) session.callbacks.written({path, 0, 0, outputs.bytes(task.file)});
+}
+
+Result<void> copy_file(Session& session, uint64_t file, Outputs& outputs) {
+  const base::Block piece(session.memory, session.window_bytes());
+  if (!piece.data) return Error{XD_NO_MEMORY, "expected room to copy a file: raise --memory"};
+  return outputs.copy(file, {piece.data, session.window_bytes()}, session.cancelled);
+}
+
+}  // namespace
+
 Result<void> execute(Session& session, const Prepared& prepared, const Planned& planned,
-                     std::span<const Task> tasks, Outputs& outputs, TensorDigests& digests,
-                     const Progress& progress) {
+                     std::span<const Task> tasks, uint64_t before, Outputs& outputs,
+                     TensorDigests& digests) {
   TensorService service(*prepared.tensors, digests, session.window_bytes());
   const ServiceInUse in_use(session.host, service);
+  const size_t n_objects = planned.plan.objects.size();
 
   // Beside its own buffers an item takes the window that it reads through, and scratch.
   Schedule schedule;
   schedule.threads = session.request.threads;
   uint64_t total = 0;
   for (const Task& task : tasks) {
-    schedule.memory.push_back(task.item ? task.item->memory + planned.reading_bytes : 0);
+    const uint64_t copying = task.file >= n_objects ? session.window_bytes() : 0;
+    schedule.memory.push_back(task.item ? task.item->memory + planned.reading_bytes : copying);
     total += task.item ? task.item->out_bytes : 0;
   }
   schedule.run = [&](size_t i) -> Result<void> {
     const Task& task = tasks[i];
-    if (!task.item) return outputs.seal(task.object);
-    const TensorService::ItemScope scope(service, *task.item);
-    return outputs.write(*task.item);
+    XD_TRY(task.item               ? run_item(service, *task.item, outputs)
+           : task.file < n_objects ? outputs.seal(task.file)
+                                   : copy_file(session, task.file, outputs));
+    tell(session, task, planned.plan, outputs);
+    return {};
   };
+  schedule.activities = &session.activities;
+  schedule.name = [&](size_t i) {
+    const std::string& path = outputs.path(tasks[i].file);
+    return tasks[i].item ? cat(path, " ", tasks[i].item->number) : path;
+  };
+  const auto& progress = session.callbacks.progress;
   schedule.on_tick = [&] {
-    if (progress) progress(std::min(session.host.done_bytes(), total), total);
+    if (progress)
+      progress(before + std::min(session.host.done_bytes(), total), before + total, before);
   };
   XD_TRY(run_schedule(schedule, session.memory, session.cancelled));
-  if (progress) progress(total, total);
+  if (progress) progress(before + total, before + total, before);
   return {};
 }
 
@@ -85,27 +134,6 @@ Result<void> digest_others(Session& session, const Prepared& prepared, TensorDig
     return read_missing(*prepared.tensors, others[task], digests[others[task]], session.cancelled);
   };
   return run_schedule(schedule, session.memory, session.cancelled);
-}
-
-Result<void> copy_aux_files(Session& session, const Prepared& prepared, const Planned& planned,
-                            Outputs& outputs) {
-  const base::Block piece(session.memory, session.window_bytes());
-  if (!piece.data) return Error{XD_NO_MEMORY, "expected room to copy a file: raise --memory"};
-  for (const auto& [path, aux] : planned.plan.aux) {
-    const manifest::AuxFile& file = prepared.target.aux_files[aux];
-    const uint64_t size = prepared.source->aux_size(file);
-    XD_TRY(outputs.add_file(path, size, [&](io::StagedObject& object) -> Result<void> {
-      for (uint64_t at = 0; at < size;) {
-        const uint64_t n = std::min(session.window_bytes(), size - at);
-        XD_TRY(prepared.source->read_aux(file, at, {piece.data, n}));
-        XD_TRY(object.write(at, {piece.data, n}));
-        at += n;
-        if (session.cancelled) return Error{XD_CANCELLED, "cancelled"};
-      }
-      return {};
-    }));
-  }
-  return {};
 }
 
 }  // namespace crossdock::convert

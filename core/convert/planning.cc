@@ -1,18 +1,14 @@
 #include "core/convert/planning.h"
 
 #include "core/convert/plan_check.h"
+#include "core/io/tree_digest.h"
 #include "core/model/check.h"
 
-#include <boost/filesystem/operations.hpp>
-
 #include <algorithm>
-#include <limits>
 #include <span>
 #include <utility>
 
 namespace crossdock::convert {
-
-namespace fs = boost::filesystem;
 
 namespace {
 
@@ -73,15 +69,6 @@ void count_bytes(const Prepared& prepared, const plugin::Plan& plan, PlanSummary
   }
 }
 
-// Where the destination will be, or unlimited when the file system does not say.
-uint64_t free_bytes_at(const fs::path& destination) {
-  boost::system::error_code ec;
-  fs::path existing = destination.parent_path();
-  while (!fs::exists(existing, ec) && existing.has_parent_path()) existing = existing.parent_path();
-  const uint64_t available = fs::space(existing, ec).available;
-  return ec ? std::numeric_limits<uint64_t>::max() : available;
-}
-
 PlanSummary summarise(const Session& session, const Prepared& prepared, const Planned& planned) {
   const Request& request = session.request;
   PlanSummary s;
@@ -92,7 +79,6 @@ PlanSummary summarise(const Session& session, const Prepared& prepared, const Pl
   for (const plugin::PlanItem& item : planned.plan.items)
     largest = std::max(largest, item.memory + planned.reading_bytes);
   s.peak_memory = std::min(largest * request.threads, request.memory);
-  s.free_bytes = free_bytes_at(prepared.destination);
   s.notes = session.notes.list();
   return s;
 }
@@ -109,7 +95,8 @@ Result<Planned> make_plan(Session& session, Prepared& prepared) {
   Planned out{std::move(writer),
               std::move(plan),
               session.window_bytes() + prepared.tensors->scratch_bytes(),
-              {}};
+              {},
+              io::tree_digest_of(model)};
   std::vector<std::string> notes;
   const Request& request = session.request;
   XD_TRY(check_plan(out.plan, prepared.target,

@@ -21,7 +21,6 @@ struct PlanSummary {
   uint64_t apparent_bytes = 0;  // the sum of file sizes
   uint64_t stored_bytes = 0;    // about what they take on disk
   uint64_t peak_memory = 0;     // of buffers: within the budget
-  uint64_t free_bytes = 0;      // at the destination
   std::vector<std::string> notes;
 };
 
@@ -30,6 +29,7 @@ struct Planned {
   plugin::Plan plan;           // that passed the checks
   uint64_t reading_bytes = 0;  // what reading takes of the budget beside an item's own memory
   PlanSummary summary;
+  std::string model_digest;  // of the manifest as the writer was given it
 };
 
 // `prepared`: its metadata are gone after it. Errors: a model that the writer does not take, a plan

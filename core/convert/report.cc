@@ -65,16 +65,26 @@ std::vector<report::Tensor> tensors_of(const Prepared& prepared, const plugin::P
 
 }  // namespace
 
+std::vector<std::string> all_notes(const Session& session, const Outputs& outputs) {
+  std::vector<std::string> out = session.notes.list();
+  for (std::string& note : outputs.notes()) {
+    if (std::find(out.begin(), out.end(), note) == out.end()) out.push_back(std::move(note));
+  }
+  return out;
+}
+
 report::Report make_report(const Session& session, const Prepared& prepared, const Planned& planned,
-                           const Outputs& outputs, std::vector<std::string> digests,
-                           SourceProof proof, std::vector<std::pair<std::string, double>> timings) {
+                           const Outputs& outputs, const std::string& plan_id,
+                           std::vector<std::string> digests, SourceProof proof,
+                           std::vector<std::pair<std::string, double>> timings) {
   report::Report out;
   out.crossdock = CROSSDOCK_VERSION;
+  out.plan = plan_id;
   out.arguments = session.request.arguments;
   out.source = source_of(prepared, std::move(proof));
   out.reader = plugin_of(prepared.source->reader(), prepared.source->reader_options());
   out.writer = plugin_of(*prepared.writer, prepared.options);
-  out.notes = session.notes.list();
+  out.notes = all_notes(session, outputs);
   out.tensors = tensors_of(prepared, planned.plan, std::move(digests));
   out.files = outputs.files();
   out.timings = std::move(timings);

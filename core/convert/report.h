@@ -11,9 +11,14 @@
 
 namespace crossdock::convert {
 
-// `digests`: of the source's tensors, by index; `proof`: of the rest of it.
+// The stages' notes, then what the writer had to say of the files, each once.
+std::vector<std::string> all_notes(const Session& session, const Outputs& outputs);
+
+// `plan_id`: plan_text.h's. `digests`: of the source's tensors, by index; `proof`: of the rest of
+// it.
 report::Report make_report(const Session& session, const Prepared& prepared, const Planned& planned,
-                           const Outputs& outputs, std::vector<std::string> digests,
-                           SourceProof proof, std::vector<std::pair<std::string, double>> timings);
+                           const Outputs& outputs, const std::string& plan_id,
+                           std::vector<std::string> digests, SourceProof proof,
+                           std::vector<std::pair<std::string, double>> timings);
 
 }  // namespace crossdock::convert

@@ -49,6 +49,19 @@ struct Run {
     }
   }
 
+  bool reserve(uint64_t bytes, const std::function<bool()>& stopped) {
+    std::optional<base::Activities::OnThread> counted;
+    if (schedule.activities) counted.emplace(*schedule.activities, "wait", base::Activity::kWait);
+    return memory.reserve(bytes, stopped);
+  }
+
+  Result<void> run_one(size_t task) {
+    std::optional<base::Activities::OnThread> counted;
+    if (schedule.activities)
+      counted.emplace(*schedule.activities, schedule.name ? schedule.name(task) : "task");
+    return schedule.run(task);
+  }
+
   // Takes tasks in order until none is left. A task waits until the budget has room for it, so that
   // many small ones run at once and a large one alone.
   void work() {
@@ -57,14 +70,14 @@ struct Run {
       const size_t task = next++;
       if (task >= schedule.memory.size()) break;
       const uint64_t bytes = schedule.memory[task];
-      if (!memory.reserve(bytes, stopped)) {
+      if (!reserve(bytes, stopped)) {
         if (!stopped())
           fail({XD_NO_MEMORY,
                 cat("expected at most ", memory.limit(), " bytes for one item of work, found ",
                     bytes, ": raise --memory")});
         break;
       }
-      auto result = guarded([&] { return schedule.run(task); });
+      auto result = guarded([&] { return run_one(task); });
       memory.unreserve(bytes);
       if (!result) fail(std::move(result).error());
     }

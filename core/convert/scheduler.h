@@ -2,12 +2,14 @@
 // what has not started.
 #pragma once
 
+#include "core/base/activity.h"
 #include "core/base/memory.h"
 
 #include <crossdock/result.hpp>
 
 #include <atomic>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace crossdock::convert {
@@ -17,6 +19,9 @@ struct Schedule {
   // Bytes that task i holds at most while it runs; it starts when the budget has room for them.
   std::vector<uint64_t> memory;
   std::function<Result<void>(size_t task)> run;
+  // Where the threads' time is counted, and what a task is called there; may be null and empty.
+  base::Activities* activities = nullptr;
+  std::function<std::string(size_t task)> name;
   // Called on the calling thread about five times a second while tasks run; may be empty.
   std::function<void()> on_tick;
 };

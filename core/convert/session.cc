@@ -4,7 +4,15 @@
 
 namespace crossdock::convert {
 
+namespace {
+thread_local std::vector<std::string>* captured = nullptr;
+}  // namespace
+
+Notes::Capture::Capture(std::vector<std::string>& out) { captured = &out; }
+Notes::Capture::~Capture() { captured = nullptr; }
+
 void Notes::add(std::string text) {
+  if (captured) return captured->push_back(std::move(text));
   const std::lock_guard lock(mutex_);
   if (std::find(texts_.begin(), texts_.end(), text) == texts_.end())
     texts_.push_back(std::move(text));
@@ -20,14 +28,17 @@ std::vector<std::string> Notes::list() const {
 }
 
 Session::Session(const Request& asked, const plugin::Registry& plugins, io::Os& os,
-                 const std::atomic<bool>& cancel)
+                 const std::atomic<bool>& cancel, const Callbacks& told)
     : request(asked),
       registry(plugins),
       cancelled(cancel),
+      callbacks(told),
+      activities(asked.trace),
       memory(asked.memory),
       host(os, memory, cancel) {
   host.log = [this](int32_t level, const std::string& message) {
     if (level >= XD_LOG_WARN) notes.add(message);
+    if (callbacks.log) callbacks.log(level, message);
   };
 }
 

@@ -1,11 +1,11 @@
 #include "core/convert/source_proof.h"
 
+#include "core/base/activity.h"
 #include "core/convert/scheduler.h"
 #include "core/convert/tensor_digests.h"
 #include "core/model/check.h"
 
 #include <algorithm>
-#include <deque>
 #include <map>
 #include <variant>
 
@@ -17,6 +17,9 @@ using transform::Factor;
 using transform::Node;
 
 namespace {
+
+// Of leaves where two reads of a file meet.
+constexpr uint64_t kMaxSeamBytes = 16 << 20;
 
 // Sorted, those that meet as one.
 std::vector<ByteRange> merged(std::vector<ByteRange> ranges) {
@@ -92,48 +95,6 @@ bool is_stored_as_it_is(const Tensor& t) {
   return t.encoding.empty() && t.strides.empty() && n_bytes == model::value_bytes(t);
 }
 
-// Of a task: many for several threads, however few files there are.
-constexpr uint64_t kTaskBytes = 32 << 20;
-static_assert(kTaskBytes % io::kLeafBytes == 0);
-
-uint64_t size_of(const std::vector<ByteRange>& ranges) {
-  uint64_t total = 0;
-  for (const ByteRange& range : ranges) total += range.end - range.begin;
-  return total;
-}
-
-// Of one file the bytes in some ranges, one after the other, and their digest.
-struct Rest {
-  Rest(std::string of, std::vector<ByteRange> in)
-      : name(std::move(of)), ranges(std::move(in)), digest(size_of(ranges)) {}
-  const std::string name;
-  const std::vector<ByteRange> ranges;
-  io::TreeDigest digest;
-};
-
-// Reads bytes [begin, end) of these into the digest.
-Result<void> read_rest(OpenModel& source, Rest& rest, ByteRange wanted,
-                       const std::atomic<bool>& cancelled) {
-  const base::Block piece(source.host().memory(), kDigestMemory);
-  if (!piece.data)
-    return Error{XD_NO_MEMORY, "expected room for a piece of a file: raise --memory"};
-  const manifest::AuxFile file{{}, rest.name, rest.name};
-  io::TreeDigest::Run run(rest.digest, wanted.begin);
-  uint64_t before = 0;  // bytes of the ranges before
-  for (const ByteRange& range : rest.ranges) {
-    const uint64_t behind = before + (range.end - range.begin);
-    while (run.position() < std::min(behind, wanted.end) && run.position() >= before) {
-      if (cancelled) return Error{XD_CANCELLED, "cancelled"};
-      const uint64_t n = std::min(kDigestMemory, std::min(behind, wanted.end) - run.position());
-      XD_TRY(source.read_aux(file, range.begin + (run.position() - before), {piece.data, n}));
-      run.add({piece.data, n});
-    }
-    before = behind;
-  }
-  run.hand_in();
-  return {};
-}
-
 // The files that were read and hold no tensor.
 std::vector<std::string> names_beside(const Prepared& prepared) {
   const manifest::Manifest& m = prepared.target;
@@ -177,32 +138,123 @@ std::vector<std::vector<ByteRange>> unproved_ranges(const TensorSource& model) {
   return out;
 }
 
-Result<SourceProof> prove_source(Session& session, const Prepared& prepared) {
-  OpenModel& source = *prepared.source;
+namespace {
+thread_local std::vector<SourceProver::Range>* captured = nullptr;
+
+void capture(uint64_t file, ByteRange bytes) {
+  if (!captured) return;
+  if (!captured->empty() && captured->back().file == file &&
+      captured->back().bytes.end == bytes.begin) {
+    captured->back().bytes.end = bytes.end;
+  } else {
+    captured->push_back({file, bytes});
+  }
+}
+}  // namespace
+
+SourceProver::Capture::Capture(std::vector<Range>& out) { captured = &out; }
+SourceProver::Capture::~Capture() { captured = nullptr; }
+
+SourceProver::Rest SourceProver::make_rest(std::vector<ByteRange> ranges,
+                                           std::atomic<int64_t>* seam_room) {
+  Rest out;
+  uint64_t total = 0;
+  for (const ByteRange& range : ranges) {
+    out.begins.push_back(total);
+    total += range.end - range.begin;
+  }
+  out.ranges = std::move(ranges);
+  out.digest = std::make_unique<io::TreeDigest>(total, seam_room);
+  return out;
+}
+
+SourceProver::SourceProver(Session& session, const Prepared& prepared)
+    : session_(session),
+      prepared_(prepared),
+      seam_room_(static_cast<int64_t>(std::min(kMaxSeamBytes, session.request.memory / 16))) {
   const auto& files = prepared.tensors->manifest().source.files;
   auto ranges = unproved_ranges(*prepared.tensors);
-  std::deque<Rest> rests;
-  for (size_t i = 0; i < files.size(); ++i) rests.emplace_back(files[i].name, std::move(ranges[i]));
-  SourceProof out;
-  for (const std::string& name : names_beside(prepared)) {
-    out.beside.push_back({name, source.aux_size({{}, name, name}), "", ""});
-    rests.emplace_back(name, std::vector<ByteRange>{{0, out.beside.back().size}});
+  for (size_t i = 0; i < files.size(); ++i) {
+    rests_.push_back(make_rest(std::move(ranges[i]), &seam_room_));
+    // A reader may name files that the host cannot see, such as parts of an archive.
+    if (const io::InputEntry* entry = prepared.source->input().find(files[i].name))
+      index_[entry] = i;
   }
-  std::vector<std::pair<size_t, ByteRange>> tasks;
-  for (size_t i = 0; i < rests.size(); ++i) {
-    for (uint64_t at = 0; at < rests[i].digest.size(); at += kTaskBytes)
-      tasks.push_back({i, {at, std::min(at + kTaskBytes, rests[i].digest.size())}});
+  session.host.source_seen = [this](const io::InputEntry& entry, uint64_t offset,
+                                    std::span<const std::byte> bytes) {
+    see(entry, offset, bytes);
+  };
+}
+
+SourceProver::~SourceProver() { session_.host.source_seen = nullptr; }
+
+void SourceProver::see(const io::InputEntry& entry, uint64_t offset,
+                       std::span<const std::byte> bytes) {
+  const auto it = index_.find(&entry);
+  if (it == index_.end()) return;
+  Rest& rest = rests_[it->second];
+  const uint64_t end = offset + bytes.size();
+  const base::Span span(base::Activity::kDigest);
+  auto range = std::partition_point(rest.ranges.begin(), rest.ranges.end(),
+                                    [offset](const ByteRange& r) { return r.end <= offset; });
+  for (; range != rest.ranges.end() && range->begin < end; ++range) {
+    const uint64_t from = std::max(range->begin, offset), to = std::min(range->end, end);
+    const size_t i = static_cast<size_t>(range - rest.ranges.begin());
+    io::TreeDigest::Run run(*rest.digest, rest.begins[i] + (from - range->begin));
+    run.add(bytes.subspan(from - offset, to - from));
+    run.hand_in();
+    capture(it->second, {run.position() - (to - from), run.position()});
+  }
+}
+
+Result<void> SourceProver::read_missing(const std::string& name, Rest& rest) {
+  const base::Block piece(session_.memory, kDigestMemory);
+  if (!piece.data)
+    return Error{XD_NO_MEMORY, "expected room for a piece of a file: raise --memory"};
+  const manifest::AuxFile file{{}, name, name};
+  for (const ByteRange& missing : rest.digest->missing()) {
+    io::TreeDigest::Run run(*rest.digest, missing.begin);
+    while (run.position() < missing.end) {
+      if (session_.cancelled) return Error{XD_CANCELLED, "cancelled"};
+      // The range of the file that this byte of the digest is in.
+      const auto next = std::upper_bound(rest.begins.begin(), rest.begins.end(), run.position());
+      const size_t i = static_cast<size_t>(next - rest.begins.begin()) - 1;
+      const uint64_t at = rest.ranges[i].begin + (run.position() - rest.begins[i]);
+      const uint64_t n =
+          std::min({kDigestMemory, rest.ranges[i].end - at, missing.end - run.position()});
+      XD_TRY(prepared_.source->read_aux(file, at, {piece.data, n}));
+      run.add({piece.data, n});
+    }
+    run.hand_in();
+  }
+  return {};
+}
+
+Result<SourceProof> SourceProver::finish() {
+  session_.host.source_seen = nullptr;
+  OpenModel& source = *prepared_.source;
+  const auto& files = prepared_.tensors->manifest().source.files;
+  SourceProof out;
+  out.rests.resize(files.size());
+  std::vector<Rest> beside;
+  for (const std::string& name : names_beside(prepared_)) {
+    const uint64_t size = source.aux_size({{}, name, name});
+    out.beside.push_back({name, size, "", ""});
+    beside.push_back(make_rest({{0, size}}, nullptr));
   }
   Schedule schedule;
-  schedule.threads = session.request.threads;
-  schedule.memory.assign(tasks.size(), kDigestMemory);
-  schedule.run = [&](size_t i) {
-    return read_rest(source, rests[tasks[i].first], tasks[i].second, session.cancelled);
+  schedule.threads = session_.request.threads;
+  schedule.memory.assign(files.size() + beside.size(), kDigestMemory);
+  schedule.run = [&](size_t i) -> Result<void> {
+    const bool is_weights = i < files.size();
+    const std::string& name = is_weights ? files[i].name : out.beside[i - files.size()].name;
+    if (!source.input().find(name)) return {};
+    Rest& rest = is_weights ? rests_[i] : beside[i - files.size()];
+    XD_TRY(read_missing(name, rest));
+    (is_weights ? out.rests[i] : out.beside[i - files.size()].rest_digest) = rest.digest->text();
+    return {};
   };
-  XD_TRY(run_schedule(schedule, session.memory, session.cancelled));
-  for (size_t i = 0; i < files.size(); ++i) out.rests.push_back(rests[i].digest.text());
-  for (size_t i = 0; i < out.beside.size(); ++i)
-    out.beside[i].rest_digest = rests[files.size() + i].digest.text();
+  XD_TRY(run_schedule(schedule, session_.memory, session_.cancelled));
   return out;
 }
 

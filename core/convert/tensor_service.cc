@@ -1,5 +1,6 @@
 #include "core/convert/tensor_service.h"
 
+#include "core/base/activity.h"
 #include "core/model/check.h"
 #include "core/transform/cast.h"
 
@@ -120,6 +121,7 @@ void TensorService::digest(ItemScope& scope, uint64_t tensor, uint64_t begin,
   const auto offset = manifest::dense_bytes(model_.manifest().tensors[tensor].dtype, begin);
   if (!offset) return;  // sub-byte elements that begin within a byte
   // Ranges that follow each other are one run, which hashes in place; any other begins a new one.
+  const base::Span span(base::Activity::kDigest);
   io::TreeDigest& digest = digests_[tensor];
   if (!scope.run_ || &scope.run_->digest() != &digest || scope.run_->position() != *offset) {
     if (scope.run_) scope.run_->hand_in();

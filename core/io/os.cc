@@ -21,6 +21,7 @@ int Os::openat(int dir, const char* path, int flags, mode_t mode) {
 }
 int Os::mkdirat(int dir, const char* path, mode_t mode) { return ::mkdirat(dir, path, mode); }
 int Os::unlinkat(int dir, const char* path, int flags) { return ::unlinkat(dir, path, flags); }
+int Os::link(const char* from, const char* to) { return ::link(from, to); }
 int Os::renameat2(const char* from, const char* to, unsigned flags) {
   return ::renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
 }
@@ -44,6 +45,10 @@ std::string errno_text() { return std::strerror(errno); }
 Error os_error(std::string what) {
   const int code = errno == ENOENT ? XD_NOT_FOUND : XD_IO;
   return {code, what + ": " + errno_text()};
+}
+
+bool lacks_locks(int error) {
+  return error == ENOSYS || error == EOPNOTSUPP || error == ENOLCK || error == EINVAL;
 }
 
 Fd::~Fd() {

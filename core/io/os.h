@@ -27,6 +27,7 @@ class Os {
   virtual int openat(int dir, const char* path, int flags, mode_t mode);
   virtual int mkdirat(int dir, const char* path, mode_t mode);
   virtual int unlinkat(int dir, const char* path, int flags);
+  virtual int link(const char* from, const char* to);
   virtual int renameat2(const char* from, const char* to, unsigned flags);
   virtual int fstat(int fd, struct stat* out);
   virtual int ftruncate(int fd, uint64_t size);
@@ -40,6 +41,9 @@ class Os {
 // What errno says: "No space left on device".
 std::string errno_text();
 Error os_error(std::string what);  // "what: No such file or directory"
+
+// Whether flock's errno says that the file system has no locks, as some network ones.
+bool lacks_locks(int error);
 
 // An open file descriptor, closed with the object.
 class Fd {

@@ -1,5 +1,7 @@
 #include "core/io/staged_object.h"
 
+#include "core/base/activity.h"
+
 #include <algorithm>
 #include <iterator>
 
@@ -57,27 +59,63 @@ void StagedObject::give_back(std::unique_ptr<Run> run) {
 
 // `add`: adds the n bytes to a run.
 template <class Add>
-Result<void> StagedObject::add(uint64_t offset, uint64_t n, Add&& add) {
+Result<void> StagedObject::add(uint64_t offset, uint64_t n, std::vector<ByteRange>* written,
+                               Add&& add) {
   std::unique_lock lock(mutex_);
   XD_TRY(claim(offset, n));
   if (n == 0) return {};
+  if (written) {
+    if (!written->empty() && written->back().end == offset) {
+      written->back().end += n;
+    } else {
+      written->push_back({offset, offset + n});
+    }
+  }
   auto run = take_run(offset);
   lock.unlock();
-  add(*run);
+  {
+    const base::Span span(base::Activity::kDigest);
+    add(*run);
+  }
   lock.lock();
   give_back(std::move(run));
   return {};
 }
 
-Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> bytes) {
-  XD_TRY(add(offset, bytes.size(), [&](Run& run) { run.add(bytes); }));
+Result<void> StagedObject::write(uint64_t offset, std::span<const std::byte> bytes,
+                                 std::vector<ByteRange>* written) {
+  XD_TRY(add(offset, bytes.size(), written, [&](Run& run) { run.add(bytes); }));
+  const base::Span span(base::Activity::kWrite);
   if (auto r = write_exact(os_, fd_.get(), offset, bytes); !r)
     return std::move(r).error().in(name_);
   return {};
 }
 
-Result<void> StagedObject::zero(uint64_t offset, uint64_t n) {
-  return add(offset, n, [&](Run& run) { run.add_zeros(n); });
+Result<void> StagedObject::zero(uint64_t offset, uint64_t n, std::vector<ByteRange>* written) {
+  return add(offset, n, written, [&](Run& run) { run.add_zeros(n); });
+}
+
+Result<void> StagedObject::take_as_written(std::span<const ByteRange> ranges,
+                                           std::span<const TreeNode> nodes) {
+  const std::lock_guard lock(mutex_);
+  for (const ByteRange& range : ranges) {
+    if (range.end < range.begin) return corrupt(cat(name_, ": expected ranges of bytes"));
+    XD_TRY(claim(range.begin, range.end - range.begin));
+  }
+  digest_.add(nodes);
+  return {};
+}
+
+std::vector<TreeNode> StagedObject::nodes_of(std::span<const ByteRange> ranges) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& run : runs_) run->hand_in();
+  std::vector<TreeNode> out;
+  for (const ByteRange& range : ranges) {
+    for (const TreeNode& node : digest_.nodes(range)) {
+      if (out.empty() || out.back().end() <= node.first) out.push_back(node);
+    }
+  }
+  return out;
 }
 
 Result<void> StagedObject::read_back(ByteRange range) {

@@ -29,8 +29,17 @@ class StagedObject {
   const std::string& name() const { return name_; }
   uint64_t size() const { return size_; }
 
-  Result<void> write(uint64_t offset, std::span<const std::byte> bytes);
-  Result<void> zero(uint64_t offset, uint64_t n);  // a hole where the file system has them
+  // `written`: where the caller keeps what it has written, one range for what is adjacent; only
+  // changed under this object's lock.
+  Result<void> write(uint64_t offset, std::span<const std::byte> bytes,
+                     std::vector<ByteRange>* written = nullptr);
+  // A hole where the file system has them.
+  Result<void> zero(uint64_t offset, uint64_t n, std::vector<ByteRange>* written = nullptr);
+  // What an earlier run wrote into the file counts as written, and has these subtrees. [one thread]
+  Result<void> take_as_written(std::span<const ByteRange> ranges, std::span<const TreeNode> nodes);
+  bool can_have(const TreeNode& node) const { return digest_.can_have(node); }
+  // The subtrees that are known of these ranges, and maybe of more. [any]
+  std::vector<TreeNode> nodes_of(std::span<const ByteRange> ranges);
   // Checks that nothing is missing, and gives the file's digest, "tree:...". Closes the file.
   Result<std::string> seal();
 
@@ -46,7 +55,7 @@ class StagedObject {
   void give_back(std::unique_ptr<Run> run);
 
   template <class Add>
-  Result<void> add(uint64_t offset, uint64_t n, Add&& add);
+  Result<void> add(uint64_t offset, uint64_t n, std::vector<ByteRange>* written, Add&& add);
   Result<void> read_back(ByteRange range);
 
   Os& os_;

@@ -1,5 +1,7 @@
 #include "core/io/tree_digest.h"
 
+#include <crossdock/bytes.hpp>
+
 #include <fmt/format.h>
 #include <xxhash.h>
 #if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
@@ -135,6 +137,42 @@ std::vector<ByteRange> TreeDigest::missing() const {
 std::vector<TreeNode> TreeDigest::nodes() const {
   const std::lock_guard lock(mutex_);
   return nodes_;
+}
+
+std::vector<TreeNode> TreeDigest::nodes(ByteRange range) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<TreeNode> out;
+  const uint64_t begin = range.begin / kLeafBytes;
+  auto at = std::partition_point(nodes_.begin(), nodes_.end(),
+                                 [begin](const TreeNode& n) { return n.end() <= begin; });
+  for (; at != nodes_.end() && at->first * kLeafBytes < range.end; ++at) out.push_back(*at);
+  return out;
+}
+
+std::vector<TreeDigest::Part> TreeDigest::parts(ByteRange range) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Part> out;
+  for (auto seam = seams_.lower_bound(range.begin / kLeafBytes);
+       seam != seams_.end() && seam->first * kLeafBytes < range.end; ++seam) {
+    for (const auto& [begin, bytes] : seam->second.pieces)
+      out.push_back({seam->first * kLeafBytes + begin, bytes});
+  }
+  return out;
+}
+
+void TreeDigest::add(const Part& part) {
+  add_part(part.offset / kLeafBytes, part.offset % kLeafBytes, as_bytes(part.bytes));
+}
+
+bool TreeDigest::can_have(const TreeNode& node) const {
+  return node.level < 52 && node.first % (uint64_t{1} << node.level) == 0 &&
+         node.first < n_leaves_ && (uint64_t{1} << node.level) <= n_leaves_ - node.first;
+}
+
+bool TreeDigest::can_have(const Part& part) const {
+  const uint64_t leaf = part.offset / kLeafBytes, begin = part.offset % kLeafBytes;
+  return leaf < n_leaves_ && !part.bytes.empty() && begin < leaf_bytes(leaf) &&
+         part.bytes.size() <= leaf_bytes(leaf) - begin;
 }
 
 void TreeDigest::add(std::span<const TreeNode> nodes) {
@@ -274,6 +312,12 @@ void TreeDigest::Run::hand_in() {
     digest_.add_part(position_ / kLeafBytes, part_begin_,
                      {part_.data() + part_begin_, at - part_begin_});
   part_begin_ = at;
+}
+
+std::string tree_digest_of(std::string_view bytes) {
+  TreeDigest digest(bytes.size());
+  TreeDigest::Run(digest, 0).add(as_bytes(bytes));
+  return digest.text();
 }
 
 }  // namespace crossdock::io

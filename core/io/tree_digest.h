@@ -26,6 +26,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace crossdock::io {
@@ -69,7 +70,19 @@ class TreeDigest {
   std::vector<ByteRange> missing() const;
   // All that is known, in order and disjoint: what another process would hand in. [any]
   std::vector<TreeNode> nodes() const;
-  void add(std::span<const TreeNode> nodes);  // [any]
+  std::vector<TreeNode> nodes(ByteRange range) const;  // those that have some of its bytes [any]
+  // Nodes of a tree of this size only. [any]
+  void add(std::span<const TreeNode> nodes);
+  // The bytes that are kept, in a range, of leaves that no run saw whole. [any]
+  struct Part {
+    uint64_t offset = 0;
+    std::string bytes;
+  };
+  std::vector<Part> parts(ByteRange range) const;
+  void add(const Part& part);  // bytes of one leaf [any]
+  // Whether it is one that a tree of this size can have. [any]
+  bool can_have(const TreeNode& node) const;
+  bool can_have(const Part& part) const;
 
  private:
   struct Seam {  // a leaf's bytes so far: disjoint pieces, by where they begin in it
@@ -91,6 +104,9 @@ class TreeDigest {
   uint64_t known_ = 0;           // leaves in nodes_
   std::map<uint64_t, Seam> seams_;
 };
+
+// Of bytes that are all there.
+std::string tree_digest_of(std::string_view bytes);
 
 class TreeDigest::Run {
  public:

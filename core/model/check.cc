@@ -102,12 +102,37 @@ Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& fi
   }
   XD_TRY(check_text(t.encoding, "an encoding"));
   XD_TRY(check_text(t.expression, "an expression"));
+  XD_TRY(check_text(t.excluded, "a reason to exclude it"));
   if (!t.strides.empty()) return check_strides(t, extent_bytes);
   if (t.storage_offset != 0 || t.storage_elements != 0)
     return corrupt("expected a storage's offset and elements with strides only, found them alone");
   // What is made of others may repeat values of theirs.
   if (t.encoding.empty() && t.expression.empty() && *n_bytes > extent_bytes)
     return corrupt(cat("expected ", *n_bytes, " bytes of values, found ", extent_bytes));
+  return {};
+}
+
+// All text but that of tensors, the module and the training state.
+Result<void> check_texts(const Manifest& m) {
+  for (const auto& file : m.source.files) {
+    XD_TRY(check_text(file.name, "a file's name"));
+    XD_TRY(check_text(file.digest, "a file's digest"));
+  }
+  for (const auto& entry : m.source.metadata) {
+    XD_TRY(check_text(entry.key, "a metadata key"));
+    XD_TRY(check_value(entry.value, 1));
+  }
+  XD_TRY(check_value(m.source.config, 1));
+  XD_TRY(check_text(m.source.format, "the format"));
+  for (const auto& file : m.aux_files) {
+    XD_TRY(check_text(file.name, "an auxiliary file's name"));
+    if (const auto* input = std::get_if<std::string>(&file.content))
+      XD_TRY(check_text(*input, "the name of an auxiliary file's content"));
+  }
+  for (const auto& step : m.provenance) {
+    for (const auto& text : {step.tool, step.plugin, step.input})
+      XD_TRY(check_text(text, "the provenance"));
+  }
   return {};
 }
 
@@ -136,14 +161,7 @@ Result<void> check(const Manifest& m) {
   }
   if (m.tensors.size() > kMaxTensors)
     return corrupt(cat("expected at most ", kMaxTensors, " tensors, found ", m.tensors.size()));
-  for (const auto& file : m.source.files) XD_TRY(check_text(file.name, "a file's name"));
-  for (const auto& entry : m.source.metadata) {
-    XD_TRY(check_text(entry.key, "a metadata key"));
-    XD_TRY(check_value(entry.value, 1));
-  }
-  XD_TRY(check_value(m.source.config, 1));
-  XD_TRY(check_text(m.source.format, "the format"));
-  for (const auto& file : m.aux_files) XD_TRY(check_text(file.name, "an auxiliary file's name"));
+  XD_TRY(check_texts(m));
   std::unordered_set<std::string_view> names;
   names.reserve(m.tensors.size());
   uint64_t n_elems = 0;
@@ -168,6 +186,7 @@ Result<void> check(const Manifest& m) {
     XD_TRY(check_text(entry.name, "a name of the module"));
     XD_TRY(check_index(entry.tensor, m.tensors.size(), "a tensor of the module"));
   }
+  XD_TRY(check_text(m.training.optimizer, "the optimizer's name"));
   for (const auto& group : m.training.groups) {
     for (const uint64_t i : group.tensors)
       XD_TRY(check_index(i, m.tensors.size(), "a tensor of a parameter group"));
@@ -177,6 +196,7 @@ Result<void> check(const Manifest& m) {
     }
   }
   for (const auto& moment : m.training.moments) {
+    XD_TRY(check_text(moment.kind, "a moment's kind"));
     XD_TRY(check_index(std::max(moment.parameter, moment.state), m.tensors.size(),
                        "a tensor of a moment"));
   }

@@ -1,5 +1,7 @@
 #include "core/plugin/host.h"
 
+#include "core/base/activity.h"
+
 #include <new>
 
 namespace crossdock::plugin {
@@ -164,13 +166,13 @@ struct HostCalls {
   static xd_status object_write(void* ctx, xd_object* o, uint64_t offset, const void* data,
                                 uint64_t n, xd_error* err) {
     return shielded(err, [&] {
-      const auto r = o->staged->write(offset, {static_cast<const std::byte*>(data), n});
+      const auto r = o->staged->write(offset, {static_cast<const std::byte*>(data), n}, o->written);
       if (r) host(ctx).done_bytes_ += n;
       return report(err, r);
     });
   }
   static xd_status object_zero(void*, xd_object* o, uint64_t offset, uint64_t n, xd_error* err) {
-    return shielded(err, [&] { return report(err, o->staged->zero(offset, n)); });
+    return shielded(err, [&] { return report(err, o->staged->zero(offset, n, o->written)); });
   }
 };
 
@@ -264,8 +266,11 @@ void Host::forget_opened() {
 Result<void> Host::read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out) {
   auto fd = descriptor_of(source);
   if (!fd) return noticed(std::move(fd).error());
+  const base::Span span(base::Activity::kRead);
   auto done = io::read_exact(os_, (*fd)->get(), offset, out);
-  return done ? std::move(done) : noticed(std::move(done).error().in(source.entry->name));
+  if (!done) return noticed(std::move(done).error().in(source.entry->name));
+  if (source_seen) source_seen(*source.entry, offset, out);
+  return {};
 }
 
 Result<std::shared_ptr<const io::Fd>> Host::descriptor_of(const xd_source& source) {

@@ -42,6 +42,7 @@ struct xd_source {
 };
 struct xd_object {
   crossdock::io::StagedObject* staged;
+  std::vector<crossdock::io::ByteRange>* written = nullptr;  // what one item writes, if it is asked
 };
 struct xd_plan {
   crossdock::plugin::Plan plan;
@@ -87,6 +88,9 @@ class Host {
   // Dense values of a range in the wanted type; set by the conversion.
   std::function<Result<void>(const xd_range&, std::span<std::byte>)> tensor_read;
   std::function<xd_status(const xd_range&, xd_view*, xd_error*)> tensor_view;
+  // What was read of a source; set by whoever takes its digest. [any]
+  std::function<void(const io::InputEntry&, uint64_t offset, std::span<const std::byte>)>
+      source_seen;
   // Messages of plugins at XD_LOG_WARN and above; set by whoever wants to show them.
   std::function<void(int32_t level, const std::string&)> log;
 

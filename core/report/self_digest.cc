@@ -9,19 +9,22 @@ namespace crossdock::report {
 
 namespace {
 
-constexpr std::string_view kEnd = "\n}\n";
+constexpr std::string_view kEnd = "\n  }\n}\n", kEmptyEnd = "}\n}\n";
 
 // All that stands behind `text`.
 std::string ending_of(std::string_view text) {
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
-  return fmt::format(",\n  \"digest\": \"xxh3:{:016x}{:016x}\"{}", hash.high64, hash.low64, kEnd);
+  return fmt::format("\n    \"report_digest\": \"xxh3:{:016x}{:016x}\"{}", hash.high64, hash.low64,
+                     kEnd);
 }
 
 }  // namespace
 
 std::string with_digest(std::string text) {
-  assert(text.ends_with(kEnd));
-  text.resize(text.size() - kEnd.size());
+  const std::string_view end = text.ends_with(kEnd) ? kEnd : kEmptyEnd;
+  assert(text.ends_with(end));
+  text.resize(text.size() - end.size());
+  if (!text.ends_with('{')) text += ',';
   return text + ending_of(text);
 }
 

@@ -127,13 +127,10 @@ Result<Verdict> verify_folder(const Reading& reading, const plugin::Registry& re
 Result<void> check_written(const Reading& reading, const Made& made, const fs::path& folder) {
   XD_TRY_SET(const Verdict verdict, verify_against(reading, made, folder, Depth::kFull));
   if (verdict.is_good()) return {};
-  std::string found;
-  for (const std::string& problem : verdict.problems) found += "; " + problem;
-  if (verdict.n_problems > verdict.problems.size())
-    found += cat("; and ", verdict.n_problems - verdict.problems.size(), " more");
-  return corrupt(cat("expected that what was written is what was read, found ", verdict.n_problems,
-                     verdict.n_problems == 1 ? " problem" : " problems", base::printable(found),
-                     ": check the disk, and convert again"));
+  return corrupt(cat(
+      "expected what was written to be what was read, found ", verdict.n_problems,
+      verdict.n_problems == 1 ? " problem: " : " problems, the first: ", verdict.problems.front(),
+      ": nothing is published; look at the memory and disks of this machine"));
 }
 
 Result<Verdict> verify_against(const Reading& reading, const Made& made, const fs::path& folder,

@@ -108,7 +108,7 @@ void compare_copies(const Made& made, const Files& beside, Findings& findings) {
 
 Result<void> compare_source(const Made& made, Findings& findings) {
   compare_tensors(made, findings);
-  XD_TRY_SET(convert::SourceProof proof, convert::prove_source(made.session, made.prepared));
+  XD_TRY_SET(convert::SourceProof proof, convert::SourceProver(made.session, made.prepared).finish());
   std::vector<report::SourceFile> weights;
   const auto& files = made.prepared.target.source.files;
   for (size_t i = 0; i < files.size(); ++i)

@@ -6,6 +6,7 @@
 Needs nothing but Python. README.md beside this file says what the lines mean. It never fails because of a time.
 """
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MiB = 1 << 20
 GB = 10**9
 DEFAULT = ["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf",
-           "dequantise", "ways_back", "verify"]
+           "dequantise", "ways_back", "resume", "verify"]
 
 
 class Done(typing.NamedTuple):
@@ -71,6 +72,30 @@ class Bench:
         os.sync()
         return path
 
+    def rest_after_half(self, source):
+        """Seconds of the run that goes on with one that was killed when half was written."""
+        out = self.out("converted")
+        command = [self.crossdock, "convert", source, out, "--to", "universal", "--no-sync", "--progress", "json"]
+        job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for line in job.stderr:
+            event = json.loads(line)
+            if event["event"] == "progress" and 2 * event["done"] >= event["total"]:
+                break
+        job.kill()
+        job.wait()
+        os.sync()  # a whole run begins without dirty pages too
+        return self.run([*command[:-1], "none"]).seconds
+
+    def parts(self, source, n):
+        """Seconds until all parts are through, that begin at once with a thread each."""
+        out = self.out("converted")
+        begin = time.perf_counter()
+        running = [subprocess.Popen([self.crossdock, "convert", source, out, "--to", "universal", "--no-sync", "--progress", "none",
+                                     "--threads", "1", "--part", f"{i}/{n}"], stdout=subprocess.DEVNULL) for i in range(n)]
+        if any([child.wait() for child in running]) or not out.exists():
+            sys.exit("a part failed")
+        return time.perf_counter() - begin
+
     # ---- what a conversion is compared with
     def cat(self, files):
         with open(self.out("cat"), "wb") as out:
@@ -109,6 +134,19 @@ class Bench:
         self.line(what, ratio, limit, "x", note)
 
     # ---- the measurements
+    def resume(self):
+        source, files = self.llama()
+        self.cat_to_nothing(files)  # into the cache
+        times = self.paired({
+            "whole": lambda: self.convert(source, "--threads", "2").seconds,
+            "no journal": lambda: self.convert(source, "--threads", "2", "--no-resume").seconds,
+            "rest": lambda: self.rest_after_half(source),
+            "four parts": lambda: self.parts(source, 4),
+        })
+        self.ratio("going on after half / a whole run", times, "rest", "whole", 0.60)
+        self.ratio("with a journal / without", times, "whole", "no journal", 1.01)
+        self.ratio("four parts at once / one process with two threads", times, "four parts", "whole", 1.15)
+
     def speed(self):
         source, files = self.llama()
         need = 3 * sum(f.stat().st_size for f in files)

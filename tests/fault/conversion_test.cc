@@ -126,6 +126,17 @@ bool is_one_sentence(const std::string& text) {
   return !text.empty() && text.find('\n') == text.npos && text.back() != '.' && text.back() != ' ';
 }
 
+// Whether the message says which file it was. Files that are being written have numbers on the
+// disk, and are told by their names in DST.
+bool names_the_file(const std::string& text, const std::string& path, const Tree& made) {
+  if (contains(text, fs::path(path).filename().string())) return true;
+  if (!contains(path, "/parts/")) return false;
+  const std::string out = "parent/deep/out/";
+  return std::any_of(made.begin(), made.end(), [&](const auto& file) {
+    return file.first.starts_with(out) && contains(text, file.first.substr(out.size()));
+  });
+}
+
 // One run with one fault, judged.
 void check_fault(Job& job, const FaultyOs::Fault& fault, const Tree& made, unsigned threads = 1) {
   job.reset();
@@ -137,11 +148,16 @@ void check_fault(Job& job, const FaultyOs::Fault& fault, const Tree& made, unsig
                   << (outcome ? "no error" : outcome.error().message));
   if (threads > 1 && !os.struck()) return;
   REQUIRE(os.struck());
+  if (contains(os.path(), ".removed.partial")) {  // a step that can be left out
+    CHECK(outcome.has_value());
+    CHECK(without_report(job.around()) == made);
+    return;
+  }
   REQUIRE_FALSE(outcome);
   const std::string text = outcome.error().message;
   const Tree after = job.around();
   CHECK(is_one_sentence(text));
-  CHECK(contains(text, fs::path(os.path()).filename().string()));
+  CHECK(names_the_file(text, os.path(), made));
   CHECK(contains(text, std::strerror(fault.error)));
   if (contains(text, "is in place")) {  // what fails after the rename cannot undo it
     CHECK(fault.kind == "fsync");
@@ -173,7 +189,7 @@ TEST_CASE("whatever system call fails, DST is what it was and nothing is left be
     }
     // All kinds that a conversion needs were tried.
     for (const char* kind : {"openat", "mkdirat", "unlinkat", "renameat2", "fstat", "ftruncate",
-                             "pread", "pwrite", "syncfs", "fsync", "flock"}) {
+                             "pread", "pwrite", "syncfs", "fsync", "flock", "link"}) {
       INFO(kind);
       CHECK(sound.counts().count(kind));
     }
@@ -271,7 +287,7 @@ TEST_CASE("a run after any failure succeeds") {
   const Tree made = without_report(job.around());
   for (const auto& [kind, count] : sound.counts()) {
     job.reset();
-    FaultyOs os({kind, count, EIO});
+    FaultyOs os({kind, kind == "renameat2" ? count - 1 : count, EIO});
     REQUIRE_FALSE(job.run(os));
     FaultyOs again;
     const auto outcome = job.run(again);

@@ -46,6 +46,9 @@ int FaultyOs::mkdirat(int dir, const char* path, mode_t mode) {
 int FaultyOs::unlinkat(int dir, const char* path, int flags) {
   return fails("unlinkat", path) ? -1 : Os::unlinkat(dir, path, flags);
 }
+int FaultyOs::link(const char* from, const char* to) {
+  return fails("link", to) ? -1 : Os::link(from, to);
+}
 int FaultyOs::renameat2(const char* from, const char* to, unsigned flags) {
   if (no_rename_flags && flags != 0) return errno = EINVAL, -1;
   return fails("renameat2", to) ? -1 : Os::renameat2(from, to, flags);

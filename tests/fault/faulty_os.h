@@ -36,6 +36,7 @@ class FaultyOs : public io::Os {
   int openat(int dir, const char* path, int flags, mode_t mode) override;
   int mkdirat(int dir, const char* path, mode_t mode) override;
   int unlinkat(int dir, const char* path, int flags) override;
+  int link(const char* from, const char* to) override;
   int renameat2(const char* from, const char* to, unsigned flags) override;
   int fstat(int fd, struct stat* out) override;
   int ftruncate(int fd, uint64_t size) override;

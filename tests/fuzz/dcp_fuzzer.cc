@@ -24,8 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::vector<std::byte> out(count * t.elem_bytes());
     for (const uint64_t begin : {uint64_t{0}, t.n_elems() - count}) {
       // The boxes tile the tensor, and their archives have been found.
-      if (!common::read_boxes(t.shape, t.boxes, t.elem_bytes(), begin, count, out, read))
-        abort();
+      if (!common::read_boxes(t.shape, t.boxes, t.elem_bytes(), begin, count, out, read)) abort();
     }
   }
   return 0;

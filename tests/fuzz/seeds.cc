@@ -4,11 +4,16 @@
 #include <fstream>
 #include <iostream>
 
+#include "core/convert/record.h"
+#include "core/io/journal.h"
+#include "core/report/report.h"
 #include "plugins/reader_dcp/recipes_for_test.h"
 #include "plugins/reader_gguf/recipes_for_test.h"
+#include "plugins/reader_safetensors/recipes_for_test.h"
 #include "plugins/reader_universal/recipes_for_test.h"
 #include "plugins/reader_zero/parallel_recipes_for_test.h"
 #include "plugins/torch/read/recipes_for_test.h"
+#include "tests/fuzz/cut.h"
 #include "tests/fuzz/quantised_input.h"
 #include "tests/support/compose_rule.h"
 
@@ -274,6 +279,124 @@ std::vector<std::string> quantised_models() {
   return out;
 }
 
+// Headers with their data, of one file and of two ranks.
+std::vector<std::string> safetensors_files() {
+  using crossdock::reader_safetensors::entry;
+  const std::string between(crossdock::fuzz::kBetween);
+  const auto rank = [](const std::string& begin, const std::string& row) {
+    return R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": [)" + begin +
+           R"(, 0]}}"},)" + entry("w", "U8", "[1, 3]", 0, 3) + "}" + row;
+  };
+  return {R"({"__metadata__":{"format":"pt"},)" + entry("a", "F32", "[2, 1]", 0, 8) + "," +
+              entry("b", "F4", "[3,2]", 8, 11) + "," + entry("none", "I64", "[0]", 11, 11) +
+              "}   01234567abc",
+          crossdock::reader_safetensors::bytes_file({"a", "b"}),
+          rank("0", "abc") + between + rank("1", "def"),
+          "{" + entry("w", "BF16", "[1]", 0, 2) + "}hi" + between + rank("0", "abc")};
+}
+
+// Indexes, names beside them, the one that SRC names.
+std::vector<std::string> shard_indexes() {
+  const std::string between(crossdock::fuzz::kBetween);
+  const std::string parts = "model-00001-of-00002.safetensors\nmodel-00002-of-00002.safetensors";
+  const std::string index =
+      R"({"metadata":{"total_size":7},"weight_map":{"a":"model-00001-of-00002.safetensors",)"
+      R"("b":"model-00002-of-00002.safetensors"}})";
+  return {index + between + parts,
+          index + between + parts + "\nmodel.safetensors\nadapter_model.safetensors",
+          R"({"weight_map":{"a":"x.safetensors"}})" + between + parts,
+          index + between + "mp_rank_00_model_states.pt\nconsolidated.00.safetensors" + between +
+              "model-00002-of-00002.safetensors",
+          index + between + "tp_rank_1.pt\nm_1.pt" + between + "m_0.pt",
+          index + between + "model.fp16.safetensors\nmodel.safetensors.index.fp16.json" + between +
+              between};
+}
+
+std::vector<std::string> manifests() {
+  using namespace crossdock::manifest;
+  Manifest m;
+  m.source = {"f", {{"x", 64, "sha256:1"}}, {{"k", {1.5}}}, {}};
+  ValueMap config;
+  config.entries = {{"s", {std::string("v")}},
+                    {"l", {ValueList{{{Null{}}, {true}, {int64_t{-2}}, {uint64_t{3}}}}}},
+                    {"b", {Bytes{"\xff"}}}};
+  m.source.config.kind = config;
+  Tensor plain, view;
+  plain.name = "a";
+  plain.dtype = DType::BF16;
+  plain.shape = {2, 3};
+  plain.extents = {{0, 0, 12}};
+  plain.role = Role::kParameter;
+  plain.target_name = "m.a";
+  plain.parallel.sub_sizes = {1, 2};
+  view = plain;
+  view.name = "b";
+  view.strides = {1, 2};
+  view.storage_offset = 1;
+  view.storage_elements = 7;
+  view.extents = {{0, 12, 14}};
+  m.tensors = {plain, view};
+  m.alias_groups = {{{0, 1}}};
+  m.training.step = 3;
+  m.training.optimizer = "adam";
+  m.training.groups = {{{0}, {{"lr", {0.1}}}}};
+  m.training.moments = {{"exp_avg", 0, 1}};
+  m.aux_files = {{AuxKind::kUnspecified, "c.json", Bytes{"{}"}},
+                 {AuxKind::kUnspecified, "t.json", std::string("t.json")}};
+  m.provenance = {{"t", "p", "i"}};
+  m.module = {{"m.a", 0}};
+  return {encode(m), encode(Manifest())};
+}
+
+std::vector<std::string> reports() {
+  crossdock::report::Report r;
+  r.crossdock = "0.1.0";
+  r.source = {"org/name", "/m/name", "gguf/3", {{"a.gguf", 22, ""}, {"b.gguf", 3, "sha256:1"}}};
+  r.reader = {"reader", "1.0", {{"verify", {"true"}}}};
+  r.writer = {"writer", "2.0", {{"pattern", {"a"}}, {"frozen", {"a", "b"}}}};
+  r.notes = {"a \"note\""};
+  r.tensors = {{"w", "m.w", "parameter", "BF16", {2, 3}, "tree:aa", "transpose(w)", {"w.pt"}, ""},
+               {"t", "t", "parameter", "BF16", {}, "tree:cc", "", {}, "tied to w"}};
+  r.files = {{"w.pt", 24, "tree:01"}};
+  r.timings = {{"plan", 0.25}};
+  // Without the digest at its end, which the fuzzer appends.
+  const std::string text = crossdock::report::to_json(r);
+  return {text.substr(0, text.rfind(",\n    \"report_digest\"")) + "\n  }\n}\n"};
+}
+
+std::vector<std::string> journals() {
+  namespace convert = crossdock::convert;
+  convert::Record item;
+  item.file = 3;
+  item.item = 1;
+  item.result = "crc";
+  item.bytes = {{64, 4160}};
+  item.nodes = {{0, 1, {1, 2}}};
+  item.tensors = {{2, {{1, 0, {3, 4}}}, {{8192, "part"}}}};
+  item.notes = {"a note"};
+  convert::Record file;
+  file.file = 4;
+  file.digest = "tree:0";
+  file.rests = item.tensors;
+  const auto path = std::filesystem::temp_directory_path() / "crossdock-seed.journal";
+  std::filesystem::remove(path);
+  {
+    auto journal = crossdock::io::Journal::create(crossdock::io::Os::real(), path.string());
+    if (!journal || !(*journal)->append(convert::encode(item)) || !(*journal)->mark(60) ||
+        !(*journal)->append(convert::encode(file)))
+      std::abort();
+  }
+  std::ifstream in(path, std::ios::binary);
+  const std::string journal{std::istreambuf_iterator<char>(in), {}};
+  std::filesystem::remove(path);
+  const std::string plan =
+      R"({"crossdock plan": 1, "id": "tree:9", "source": "/s", "arguments": ["--to=y"], )"
+      R"("same": {"crossdock": "0.1.0", "reader": {"id": "r", "version": "1", "options": {}}, )"
+      R"("writer": {"id": "w", "version": "1", "options": {"dtype": ["fp16"], "x": ["1", "2"]}}, )"
+      R"("files": {"a": {"size": 1, "modified": 3}}, "model": "tree:2", "plan": "tree:3"}})";
+  return {"J" + journal, "R" + convert::encode(item), "R" + convert::encode(file), "P" + plan};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -287,6 +410,11 @@ int main(int argc, char** argv) {
   if (name == "dcp") seeds = dcp_metadata();
   if (name == "zero") seeds = zero_checkpoints();
   if (name == "universal") seeds = universal_checkpoints();
+  if (name == "safetensors") seeds = safetensors_files();
+  if (name == "shards") seeds = shard_indexes();
+  if (name == "manifest") seeds = manifests();
+  if (name == "report") seeds = reports();
+  if (name == "journal") seeds = journals();
   for (const std::string& value : is_torch ? values() : std::vector<std::string>()) {
     if (name == "pickle") {
       seeds.push_back(pickle(value));

@@ -5,12 +5,12 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from recipes import PLAIN, layout, tensor_bytes, write_holes, write_model, write_raw_safetensors, write_safetensors, write_shards
+from running import start_and_wait_until_it_writes
 
 SMALL = {"a.weight": ("BF16", [3, 5]), "b.weight": ("BF16", [7])}
 
@@ -149,17 +149,6 @@ def large(tmp_path_factory):
     return folder
 
 
-def start_and_wait_until_it_writes(crossdock, *args):
-    """Starts a conversion and returns when at least 1 MiB of a tensor is on its way to the disk."""
-    partial, job = Path(f"{args[1]}.partial"), crossdock.start("convert", *args, "--to", "universal", "--no-sync", "--compact")
-    deadline = time.monotonic() + 120
-    while not any(file.stat().st_blocks * 512 > 1 << 20 for file in partial.glob("*/zero/*/fp32.pt")):
-        assert job.poll() is None, "it ended before it could be stopped"
-        assert time.monotonic() < deadline, "it writes nothing"
-        time.sleep(0.002)
-    return job
-
-
 @pytest.mark.parametrize("old", [False, True], ids=["new", "overwrite"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_cancel(crossdock, model, large, big_tmp_path, number, old):
@@ -167,7 +156,7 @@ def test_cancel(crossdock, model, large, big_tmp_path, number, old):
     if old:
         crossdock.convert(model, out)
     before = contents(big_tmp_path)
-    job = start_and_wait_until_it_writes(crossdock, large, out, *flags)
+    job = start_and_wait_until_it_writes(crossdock, large, out, "--to", "universal", "--no-sync", "--compact", *flags)
     job.send_signal(number)
     assert job.wait(60) == 130
     assert contents(big_tmp_path) == before
@@ -179,7 +168,7 @@ def test_killed_then_run_again(crossdock, model, large, big_tmp_path, old):
     if old:
         crossdock.convert(model, out)
     before = contents(out) if old else None
-    job = start_and_wait_until_it_writes(crossdock, large, out, *flags)
+    job = start_and_wait_until_it_writes(crossdock, large, out, "--to", "universal", "--no-sync", "--compact", *flags)
     job.kill()
     assert job.wait(60) == -signal.SIGKILL
     assert (contents(out) if out.exists() else None) == before, "a reader of DST sees the old state"

@@ -62,6 +62,25 @@ TEST_CASE("text must be UTF-8 wherever it stands") {
                  }),
                  "an auxiliary file's name"));
   CHECK(contains(verdict([&](Manifest& m) {
+                   m.aux_files.push_back({{}, "a", bad});
+                 }),
+                 "the name of an auxiliary file's content"));
+  CHECK(contains(verdict_of_tensor([&](Tensor& t) { t.excluded = bad; }),
+                 "expected UTF-8 in a reason to exclude it"));
+  CHECK(contains(verdict([&](Manifest& m) { m.source.files[0].digest = bad; }),
+                 "expected UTF-8 in a file's digest"));
+  for (const manifest::Provenance& step :
+       {manifest::Provenance{bad, "", ""}, {"", bad, ""}, {"", "", bad}}) {
+    CHECK(contains(verdict([&](Manifest& m) { m.provenance = {step}; }),
+                   "expected UTF-8 in the provenance"));
+  }
+  CHECK(contains(verdict([&](Manifest& m) { m.training.optimizer = bad; }),
+                 "expected UTF-8 in the optimizer's name"));
+  CHECK(contains(verdict([&](Manifest& m) {
+                   m.training.moments = {{bad, 0, 0}};
+                 }),
+                 "expected UTF-8 in a moment's kind"));
+  CHECK(contains(verdict([&](Manifest& m) {
                    m.source.metadata.push_back({bad, {}});
                  }),
                  "expected UTF-8 in a metadata key"));

@@ -74,8 +74,8 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
       {manifest::AuxKind::kConfig, "config.json", std::string("config.json")});
   uint64_t done = 0, total = 0;
   size_t planned = 0;
-  f.callbacks.progress = [&](uint64_t d, uint64_t t) { done = d, total = t; };
-  f.callbacks.planned = [&](const convert::PlanSummary& s) { planned = s.parameters; };
+  f.callbacks.progress = [&](uint64_t d, uint64_t t, uint64_t) { done = d, total = t; };
+  f.callbacks.planned = [&](const convert::Forecast& forecast) { planned = forecast.files; };
   const auto outcome = f.run();
   INFO((outcome ? "" : outcome.error().message));
   REQUIRE(outcome);
@@ -87,7 +87,7 @@ TEST_CASE("values are cast, items' results reach the seal, and the report tells 
   CHECK(made.size() == 5);
   CHECK(done == total);
   CHECK(total == 20);
-  CHECK(planned == 2);
+  CHECK(planned == 3);
 
   simdjson::dom::parser parser;
   simdjson::dom::element root;
@@ -195,7 +195,9 @@ TEST_CASE("a dry run writes nothing, and says what would be") {
   CHECK(s.files == 3);    // with the report
   CHECK(s.apparent_bytes == 4 * 5 + 2 * 2);
   CHECK(s.source_bytes == 6 + 8 + 8);
-  CHECK(s.free_bytes > 0);
+  CHECK(outcome->forecast.free_bytes > 0);
+  CHECK(outcome->forecast.free_memory > 0);
+  CHECK(outcome->forecast.inodes == 3);  // t/w and t/v in their folder
   CHECK(s.notes == std::vector<std::string>{"a note of the writer"});
   CHECK(outcome->report.empty());
 }

@@ -170,8 +170,8 @@ TEST_CASE("a plan is gathered; what refers to nothing is refused") {
 
 TEST_CASE("what is written counts as progress, and refusals reach the plugin") {
   Fixture f;
-  const auto staging = *io::Staging::open(io::Os::real(), f.dir / "out", false);
-  const auto staged = *staging->create("f", 10);
+  const auto staging = *io::Staging::open(io::Os::real(), f.dir / "out", {});
+  const auto staged = *staging->create(0, "f", 10);
   xd_object object{staged.get()};
   xd_error slot;
   CHECK(f.table.object_write(f.table.ctx, &object, 0, "abcd", 4, &slot) == XD_OK);

@@ -94,8 +94,8 @@ TEST_CASE("a report that is read again is the same") {
 TEST_CASE("a report that lacks something is refused by what it lacks") {
   const auto refusal = [](const std::string& from, const std::string& to) {
     std::string text = report::to_json(made());
-    const size_t digest = text.rfind(",\n  \"digest\"");
-    text.replace(digest, text.npos, "\n}\n");
+    const size_t digest = text.rfind(",\n    \"report_digest\"");
+    text.replace(digest, text.npos, "\n  }\n}\n");
     const size_t at = text.rfind(from);
     REQUIRE(at != std::string::npos);
     text.replace(at, from.size(), to);

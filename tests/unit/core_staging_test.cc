@@ -19,30 +19,51 @@ using crossdock::Result;
 
 namespace {
 
-std::unique_ptr<Staging> opened(const fs::path& out, bool overwrite = false) {
-  auto staging = Staging::open(Os::real(), out, overwrite);
+std::unique_ptr<Staging> opened(const fs::path& out, StagingOptions options) {
+  auto staging = Staging::open(Os::real(), out, std::move(options));
   INFO((staging ? "" : staging.error().message));
   REQUIRE(staging);
   return *std::move(staging);
 }
+std::unique_ptr<Staging> opened(const fs::path& out, bool overwrite = false) {
+  return opened(out, {.overwrite = overwrite, .sync = false});
+}
 std::string refusal(const fs::path& out, bool overwrite = false) {
-  return message(Staging::open(Os::real(), out, overwrite));
+  return message(Staging::open(Os::real(), out, {.overwrite = overwrite}));
+}
+
+std::atomic<uint64_t> next_number{0};
+Result<std::unique_ptr<StagedObject>> create(Staging& staging, const std::string& name,
+                                             uint64_t size) {
+  return staging.create(next_number++, name, size);
+}
+
+// Where the file that was created last is worked on.
+fs::path worked_on(const fs::path& partial) {
+  for (const fs::path& entry : fs::directory_iterator(partial / "parts")) {
+    const fs::path file = entry / std::to_string(next_number - 1);
+    if (fs::exists(file)) return file;
+  }
+  FAIL("no such file in " << partial);
+  return {};
 }
 
 void add(Staging& staging, const std::string& name, const std::string& bytes) {
-  const auto object = staging.create(name, bytes.size());
+  const uint64_t number = next_number++;
+  const auto object = staging.create(number, name, bytes.size());
   INFO((object ? "" : object.error().message));
   REQUIRE(object);
   REQUIRE((*object)->write(0, as_bytes(bytes)));
   CHECK(*(*object)->seal() == tree_digest_of(bytes));
+  REQUIRE(staging.place(number, name));
 }
 
 // One whole run that makes OUT of one file.
 void make_out(const fs::path& out, const std::string& name, const std::string& bytes,
               bool overwrite = false) {
-  const auto staging = opened(out, overwrite);
+  const auto staging = opened(out, {.overwrite = overwrite, .restart = true});
   add(*staging, name, bytes);
-  const auto done = staging->commit(report_of({name.c_str()}), false);
+  const auto done = staging->publish(report_of({name.c_str()}));
   INFO((done ? "" : done.error().message));
   REQUIRE(done);
 }
@@ -61,7 +82,7 @@ TEST_CASE("nothing is at OUT until the commit, then all of it") {
     add(*staging, "a/b/two", "22");
     add(*staging, "empty", "");
     CHECK_FALSE(fs::exists(out));
-    REQUIRE(staging->commit("{}", true));
+    REQUIRE(staging->publish("{}"));
     CHECK(tree(out) == Tree{{"a", ""},
                             {"a/b", ""},
                             {"a/b/one", "1"},
@@ -118,7 +139,7 @@ TEST_CASE("what is at DST is replaced only when asked, and only when it is all o
       add(*staging, "new", "22");
       CHECK(tree(out) ==
             Tree{{"crossdock.json", report_of({"old"})}, {"old", "1"}});  // until the very end
-      REQUIRE(staging->commit(report_of({"new"}), true));
+      REQUIRE(staging->publish(report_of({"new"})));
     }
     CHECK(tree(dir.path()) ==
           Tree{{"out", ""}, {"out/crossdock.json", report_of({"new"})}, {"out/new", "22"}});
@@ -161,24 +182,147 @@ TEST_CASE("DST may not be a file, a link or a mount point") {
   }
 }
 
-TEST_CASE("a rest of a killed run is taken over") {
+TEST_CASE("a rest of a killed run is cleared when it tells nothing, or when that is asked") {
   const TempDir dir;
   const fs::path partial = dir / "out.partial";
-  SECTION("killed in mid-run") {
+  StagingOptions options;
+  SECTION("killed before its first file") { fs::create_directory(partial); }
+  SECTION("killed before its plan") {
+    put(partial / ".crossdock-partial", "");
+    put(partial / "parts/host-1-1/plan", "half");
+  }
+  SECTION("of another version, which does not say what it was making") {
     put(partial / ".crossdock-partial", "");
     put(partial / "zero/half", "ha");
   }
-  SECTION("killed before its first file") { fs::create_directory(partial); }
-  SECTION("killed between the marker's removal and the rename") {
-    put(partial / "zero/half", "ha");
-    put(partial / "crossdock.json", report_of({"zero/half"}));
+  SECTION("with a plan, when a restart is asked for") {
+    opened(dir / "out", {.plan = "other"})->keep(true);
+    REQUIRE(fs::exists(partial / "parts/plan"));
+    options.restart = true;
   }
-  SECTION("killed while the old OUT was removed: only its report is left") {
-    put(partial / "crossdock.json", report_of({"zero/half"}));
+  {
+    const auto staging = opened(dir / "out", options);
+    add(*staging, "new", "1");
+    REQUIRE(staging->publish(report_of({"new"})));
   }
-  make_out(dir / "out", "new", "1");
   CHECK(tree(dir.path()) ==
         Tree{{"out", ""}, {"out/new", "1"}, {"out/crossdock.json", report_of({"new"})}});
+}
+
+TEST_CASE("what an earlier run left is there for the next one, and kept when that one fails") {
+  const TempDir dir;
+  {
+    const auto first = opened(dir / "out", {.plan = "p"});
+    add(*first, "a/done", "1");
+    REQUIRE(first->journal().append("a/done is there"));
+    first->keep(true);
+  }
+  for (int round = 0; round < 2; ++round) {
+    const auto next = opened(dir / "out", {.plan = "p"});
+    const auto attempts = next->attempts();
+    REQUIRE(attempts);
+    REQUIRE(attempts->size() == 1u + round);
+    size_t n_records = 0;
+    for (const Attempt& attempt : *attempts) n_records += attempt.records.size();
+    CHECK(n_records == 1);
+    CHECK(*next->placed() == std::map<std::string, uint64_t>{{"a/done", 1}});
+  }
+  const auto last = opened(dir / "out", {.plan = "p"});
+  REQUIRE(last->publish(report_of({"a/done"})));
+  CHECK(names(dir.path()) == Names{"out"});
+}
+
+TEST_CASE("an unfinished file is taken over once its run is dead, and only then") {
+  const TempDir dir;
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    auto staging = Staging::open(Os::real(), dir / "out", {.shared = true});
+    auto object = staging ? (*staging)->create(7, "f", 8)
+                          : Result<std::unique_ptr<StagedObject>>(staging.error());
+    if (!object || !(*object)->write(0, as_bytes("half"))) _exit(1);
+    if (!(*staging)->journal().append("half of it")) _exit(2);
+    pause();
+    _exit(0);
+  }
+  const auto staging = opened(dir / "out", {.shared = true});
+  std::vector<Attempt> found;
+  for (int i = 0; i < 2000 && (found.empty() || found[0].records.empty()); ++i) {
+    usleep(1000);
+    found = *staging->attempts();
+  }
+  REQUIRE(found.size() == 1);
+  REQUIRE(found[0].records.size() == 1);
+  CHECK_FALSE(found[0].is_over);
+  CHECK(*staging->take_over(found[0], 7, "f", 8) == nullptr);
+  kill(child, SIGKILL);
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  found = *staging->attempts();
+  REQUIRE(found[0].is_over);
+  CHECK(*staging->take_over(found[0], 8, "g", 8) == nullptr);
+  auto object = staging->take_over(found[0], 7, "f", 8);
+  REQUIRE(object);
+  REQUIRE(*object);
+  const ByteRange half{0, 4};
+  REQUIRE((*object)->take_as_written({&half, 1}, {}));
+  REQUIRE((*object)->write(4, as_bytes("more")));
+  CHECK(*(*object)->seal() == tree_digest_of("halfmore"));
+  CHECK(*staging->take_over(found[0], 7, "f", 8) == nullptr);  // it is ours now
+}
+
+TEST_CASE("a run that would make something else says so, and leaves what is there") {
+  const TempDir dir;
+  opened(dir / "out", {.plan = "theirs"})->keep(true);
+  const Tree before = tree(dir.path());
+  const auto refused = Staging::open(
+      Os::real(), dir / "out",
+      {.plan = "ours", .difference = [](const std::string& theirs) { return theirs + " differ"; }});
+  CHECK(
+      contains(message(refused), "found that theirs differ: give the same as then, or --restart"));
+  CHECK(tree(dir.path()) == before);
+}
+
+TEST_CASE("several runs share a folder, and whoever is last publishes it") {
+  const TempDir dir;
+  const StagingOptions shared{.shared = true, .plan = "p"};
+  const auto first = opened(dir / "out", shared), second = opened(dir / "out", shared);
+  add(*first, "one", "1");
+  add(*second, "two", "22");
+  CHECK(contains(refusal(dir / "out"), "found another crossdock at work"));
+  const std::string report = report_of({"one", "two"});
+  REQUIRE(second->publish(report));
+  CHECK_FALSE(second->is_published_by_others());
+  CHECK(first->is_published_by_others());
+  CHECK(message(first->publish(report)).find("No such file") != std::string::npos);
+  CHECK(tree(dir.path()) ==
+        Tree{{"out", ""}, {"out/one", "1"}, {"out/two", "22"}, {"out/crossdock.json", report}});
+}
+
+TEST_CASE("clean removes unfinished work, and nothing else") {
+  const TempDir dir;
+  opened(dir / "out", {.plan = "p"})->keep(true);
+  put(dir / "out.x.removed.partial/.crossdock-partial", "");
+  put(dir / "out.other.partial/.crossdock-partial", "");  // of another DST
+  put(dir / "out/mine");
+  {
+    const auto live = opened(dir / "out2");
+    CHECK(contains(message(clear_staging(Os::real(), dir / "out2")), "another crossdock at work"));
+  }
+  CHECK(*clear_staging(Os::real(), dir / "out"));
+  CHECK_FALSE(*clear_staging(Os::real(), dir / "out"));
+  CHECK(names(dir.path()) == Names{"out", "out.other.partial"});
+  put(dir / "foreign.partial/notes", "mine");
+  CHECK(contains(message(clear_staging(Os::real(), dir / "foreign")), "is not crossdock's"));
+}
+
+TEST_CASE("an old OUT that was moved aside comes back when the rest is cleared") {
+  const TempDir dir;
+  opened(dir / "out", {.plan = "p"})->keep(true);
+  put(dir / "out.partial/parts/replaced/old", "1");
+  SECTION("by clean") { CHECK(*clear_staging(Os::real(), dir / "out")); }
+  SECTION("by a restart") { (void)opened(dir / "out", {.restart = true}); }
+  CHECK(tree(dir.path()) == Tree{{"out", ""}, {"out/old", "1"}});
 }
 
 TEST_CASE("an OUT.partial that is not ours is refused and kept") {
@@ -215,8 +359,8 @@ TEST_CASE("a live run's staging is left alone") {
   add(*first, "one", "1");
   CHECK(contains(refusal(dir / "out"),
                  "found another crossdock at work in " + (dir / "out.partial").string()));
-  CHECK(tree(dir / "out.partial").at("one") == "1");
-  REQUIRE(first->commit("{}", false));
+  CHECK(tree(dir / "out.partial/tree").at("one") == "1");
+  REQUIRE(first->publish("{}"));
   CHECK(tree(dir / "out").at("one") == "1");
 }
 
@@ -226,8 +370,8 @@ TEST_CASE("a DST that appears during the run is not replaced") {
     const auto staging = opened(dir / "out");
     add(*staging, "one", "1");
     put(dir / "out/mine", "x");
-    CHECK(contains(message(staging->commit("{}", false)),
-                   "expected " + (dir / "out").string() + " to stay free"));
+    CHECK(contains(message(staging->publish("{}")),
+                   "expected DST to be new or empty, found files in " + (dir / "out").string()));
   }
   CHECK(tree(dir.path()) == Tree{{"out", ""}, {"out/mine", "x"}});
 }
@@ -238,7 +382,7 @@ TEST_CASE("a DST that an overwriting run finds changed at its end is not lost") 
   const auto staging = opened(dir / "out", true);
   add(*staging, "new", "2");
   put(dir / "out/thesis.txt", "put there meanwhile");
-  CHECK(contains(message(staging->commit(report_of({"new"}), false)), "found also thesis.txt"));
+  CHECK(contains(message(staging->publish(report_of({"new"}))), "found also thesis.txt"));
   CHECK(get(dir / "out/thesis.txt") == "put there meanwhile");
 }
 
@@ -247,12 +391,13 @@ TEST_CASE("names that would leave the folder, or are the host's own, are refused
   const auto staging = opened(dir / "out");
   for (const char* name : {"../x", "/x", "a/../../x", "", "crossdock.json", ".crossdock-partial"}) {
     INFO(name);
-    CHECK(contains(message(staging->create(name, 1)), "expected a plain relative name"));
+    CHECK(contains(message(create(*staging, name, 1)), "expected a plain relative name"));
   }
   add(*staging, "one", "1");
-  CHECK(contains(message(staging->create("one", 1)),
-                 (dir / "out.partial/one").string() + ": File exists"));
-  CHECK(contains(message(staging->create("big", UINT64_MAX)), (dir / "out.partial/big").string()));
+  const uint64_t number = next_number++;
+  REQUIRE(staging->create(number, "two", 1));
+  CHECK(contains(message(staging->create(number, "two", 1)), "for two: File exists"));
+  CHECK(contains(message(create(*staging, "big", UINT64_MAX)), "bytes for big"));
 }
 
 TEST_CASE("the digest is the file's, whatever the order of the writes") {
@@ -271,7 +416,7 @@ TEST_CASE("the digest is the file's, whatever the order of the writes") {
   SECTION("backwards") { std::reverse(pieces.begin(), pieces.end()); }
   SECTION("at random") { std::shuffle(pieces.begin(), pieces.end(), random); }
   SECTION("the first one last") { std::rotate(pieces.begin(), pieces.begin() + 1, pieces.end()); }
-  const auto object = staging->create("f", bytes.size());
+  const auto object = create(*staging, "f", bytes.size());
   REQUIRE(object);
   for (const Piece& p : pieces) {
     const bool hole = p.begin >= 200'000 && p.begin < 450'000;
@@ -279,14 +424,14 @@ TEST_CASE("the digest is the file's, whatever the order of the writes") {
                   : (*object)->write(p.begin, as_bytes(bytes).subspan(p.begin, p.n))));
   }
   CHECK(*(*object)->seal() == tree_digest_of(bytes));
-  CHECK(get(dir / "out.partial/f") == bytes);
+  CHECK(get(worked_on(dir / "out.partial")) == bytes);
 }
 
 TEST_CASE("several threads may write one object") {
   const TempDir dir;
   const auto staging = opened(dir / "out");
   const std::string bytes(1 << 20, 'x');
-  const auto object = *staging->create("f", bytes.size());
+  const auto object = *create(*staging, "f", bytes.size());
   std::atomic<int> failures{0};
   std::vector<std::thread> threads;
   for (size_t t = 0; t < 4; ++t) {
@@ -300,26 +445,31 @@ TEST_CASE("several threads may write one object") {
   CHECK(*object->seal() == tree_digest_of(bytes));
 }
 
-TEST_CASE("several threads may make objects, in the same new folders") {
+TEST_CASE("several threads may make files, in the same new folders") {
   const TempDir dir;
   const auto staging = opened(dir / "out");
   std::atomic<int> failures{0};
   std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t) {
+  for (uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      for (int i = 0; i < 50; ++i)
-        failures += !staging->create(cat("zero/", i, "/", t), 1).has_value();
+      for (uint64_t i = 0; i < 50; ++i) {
+        const uint64_t number = 1000 + i * 4 + t;
+        const std::string name = cat("zero/", i, "/", t);
+        auto object = staging->create(number, name, 1);
+        failures += !object || !(*object)->zero(0, 1) || !(*object)->seal() ||
+                    !staging->place(number, name);
+      }
     });
   }
   for (auto& t : threads) t.join();
   CHECK(failures == 0);
-  CHECK(tree(dir / "out.partial/zero").size() == 50 * 5);
+  CHECK(tree(dir / "out.partial/tree/zero").size() == 50 * 5);
 }
 
 TEST_CASE("a byte is written once and never outside") {
   const TempDir dir;
   const auto staging = opened(dir / "out");
-  const auto object = *staging->create("f", 10);
+  const auto object = *create(*staging, "f", 10);
   REQUIRE(object->write(2, as_bytes("abcd")));  // [2, 6)
   for (const uint64_t at : {0, 1, 2, 3, 5}) {
     INFO(at);
@@ -340,14 +490,14 @@ TEST_CASE("an object with bytes missing is not sealed") {
   const TempDir dir;
   const auto staging = opened(dir / "out");
   const auto gap_of = [&](const std::string& name, uint64_t begin, uint64_t n) {
-    const auto object = *staging->create(name, 10);
+    const auto object = *create(*staging, name, 10);
     REQUIRE(object->zero(begin, n));
     return message(object->seal());
   };
   CHECK(gap_of("end", 0, 9) == "end: expected all of 10 bytes to be written, found none at 9");
   CHECK(gap_of("begin", 1, 9) == "begin: expected all of 10 bytes to be written, found none at 0");
   CHECK(gap_of("all", 0, 0) == "all: expected all of 10 bytes to be written, found none at 0");
-  const auto object = *staging->create("middle", 10);
+  const auto object = *create(*staging, "middle", 10);
   REQUIRE(object->zero(6, 4));
   REQUIRE(object->zero(0, 5));
   CHECK(message(object->seal()) ==
@@ -358,13 +508,13 @@ TEST_CASE("declared zeros take no room on disk") {
   const TempDir dir;
   const auto staging = opened(dir / "out");
   constexpr uint64_t kSize = 64 << 20;
-  const auto object = *staging->create("f", kSize);
+  const auto object = *create(*staging, "f", kSize);
   REQUIRE(object->write(0, as_bytes("head")));
   REQUIRE(object->zero(4, kSize - 8));
   REQUIRE(object->write(kSize - 4, as_bytes("tail")));
   REQUIRE(object->seal());
   struct stat st {};
-  REQUIRE(::stat((dir / "out.partial/f").c_str(), &st) == 0);
+  REQUIRE(::stat(worked_on(dir / "out.partial").c_str(), &st) == 0);
   CHECK(static_cast<uint64_t>(st.st_size) == kSize);
   CHECK(st.st_blocks * 512 < 1 << 20);
 }
@@ -382,13 +532,15 @@ TEST_CASE(
     const pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {  // nothing of the test framework from here on
-      auto staging = Staging::open(Os::real(), out, true);
+      auto staging = Staging::open(Os::real(), out, {.overwrite = true, .restart = true});
       if (!staging) _exit(1);
+      uint64_t number = 0;
       for (const char* name : {"a/one", "a/b/two", "c/three"}) {
-        auto object = (*staging)->create(name, new_bytes.size());
+        auto object = (*staging)->create(number, name, new_bytes.size());
         if (!object || !(*object)->write(0, as_bytes(new_bytes)) || !(*object)->seal()) _exit(2);
+        if (!(*staging)->place(number++, name)) _exit(2);
       }
-      _exit((*staging)->commit(report_of({"a/one", "a/b/two", "c/three"}), true) ? 0 : 3);
+      _exit((*staging)->publish(report_of({"a/one", "a/b/two", "c/three"})) ? 0 : 3);
     }
     usleep(static_cast<useconds_t>(random() % 4000));
     kill(child, SIGKILL);

@@ -90,12 +90,7 @@ std::string message(const Result<T>& result) {
   return result.error().message;
 }
 
-// Of bytes that are added whole.
-inline std::string tree_digest_of(const std::string& bytes) {
-  io::TreeDigest digest(bytes.size());
-  io::TreeDigest::Run(digest, 0).add(as_bytes(bytes));
-  return digest.text();
-}
+using io::tree_digest_of;
 
 inline bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;

@@ -3,7 +3,7 @@
 set(core_tests ${PROJECT_SOURCE_DIR}/tests/unit)
 find_package(simdjson REQUIRED)
 
-foreach(name text sha256 os hf_cache input paths check target refusals config_check describe rules compose options registry rank_memory cast decoder gather transform dequantise dequantise_views quantised quantised_errors plan_check)
+foreach(name text sha256 os hf_cache input paths check target refusals config_check describe rules compose options registry rank_memory part journal cast decoder gather transform dequantise dequantise_views quantised quantised_errors plan_check)
   crossdock_test(core_${name}_test unit ${core_tests}/core_${name}_test.cc LIBS crossdock::core)
 endforeach()
 foreach(name json_writer report value_text)

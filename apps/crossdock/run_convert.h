@@ -1,0 +1,10 @@
+// Runs a conversion that was parsed, and prints what came of it.
+#pragma once
+
+#include "apps/crossdock/convert_args.h"
+
+namespace crossdock::app {
+
+int run_convert(const ConvertArgs& args, const Session& session);
+
+}  // namespace crossdock::app
