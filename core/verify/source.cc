@@ -55,6 +55,7 @@ void compare_tensors(const Made& made, Findings& findings) {
   }
   for (const auto& [name, t] : known)
     findings.problem(cat(quoted(t->name), ": expected it in the source, found none"));
+  findings.settle();
 }
 
 using Files = std::map<std::string, report::SourceFile>;
@@ -108,7 +109,8 @@ void compare_copies(const Made& made, const Files& beside, Findings& findings) {
 
 Result<void> compare_source(const Made& made, Findings& findings) {
   compare_tensors(made, findings);
-  XD_TRY_SET(convert::SourceProof proof, convert::SourceProver(made.session, made.prepared).finish());
+  XD_TRY_SET(convert::SourceProof proof,
+             convert::SourceProver(made.session, made.prepared).finish());
   std::vector<report::SourceFile> weights;
   const auto& files = made.prepared.target.source.files;
   for (size_t i = 0; i < files.size(); ++i)

@@ -153,9 +153,8 @@ TEST_CASE("what was written is checked before it is published") {
     const auto found = job.written();
     REQUIRE_FALSE(found);
     CHECK(found.error().code == XD_CORRUPT);
-    CHECK(
-        contains(found.error().message, "expected that what was written is what was read, found "));
-    CHECK(contains(found.error().message, cat("; ", name, ": expected tree:")));
+    CHECK(contains(found.error().message, "expected what was written to be what was read, found "));
+    CHECK(contains(found.error().message, cat(": ", name, ": expected tree:")));
   }
 }
 

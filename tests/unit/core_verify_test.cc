@@ -136,6 +136,7 @@ TEST_CASE("only the first problems are kept, and all are counted") {
   verify::Findings findings;
   CHECK(findings.verdict().is_good());
   for (int i = 0; i < 50; ++i) findings.problem(cat("p", 100 - i));
+  findings.settle();
   findings.note("once");
   findings.note("once");
   const auto verdict = findings.verdict();
