@@ -71,14 +71,9 @@ Result<void> check_made(const convert::Unpublished& made, Progress& progress) {
   const verify::Reading reading{
       io::Os::real(), made.session.memory, made.session.request.threads, cancelled,
       [&progress](uint64_t done, uint64_t total) { progress.update(done, total); }};
-  XD_TRY_SET(
-      const verify::Verdict verdict,
-      verify::verify_against(reading, {made.session, made.prepared, made.planned, made.report},
-                             made.folder, verify::Depth::kFull));
-  if (verdict.is_good()) return {};
-  return corrupt(cat("--verify: expected what was written to be what was read, found ",
-                     verdict.n_problems, " problems, the first: ", verdict.problems.front(),
-                     ": nothing is published; look at the memory and disks of this machine"));
+  auto checked = verify::check_written(
+      reading, {made.session, made.prepared, made.planned, made.report}, made.folder);
+  return checked ? std::move(checked) : std::move(checked).error().in("--verify");
 }
 
 // Of a run that found that others have still to make some files.

@@ -22,17 +22,18 @@ using verify::TensorDifference;
 constexpr char kHelp[] =
     R"(crossdock diff A B: how two checkpoints differ, of any two formats that can be read
 
-Tensors are the same when their names are, as `inspect --tensors` shows them; --names gives both the names of
-the running class or of Hugging Face's files, so that experts stacked meet experts one by one. An optimizer's
-state is compared where both have one, and no --names is given. Values of one
-type are the same when their bits are, NaN too. Others are compared as numbers:
+Tensors are the same when their names are, as `inspect --tensors` shows them; --names gives both
+the names of the running class or of Hugging Face's files, so that experts stacked meet experts
+one by one. An optimizer's state is compared where both have one, and no --names is given. Values
+of one type are the same when their bits are, NaN too. Others are compared as numbers:
 
-  max abs    the largest difference of two elements; inf where one of them is Inf or NaN
-  max ulp    the same in steps between neighbours of the coarser type, which has fewer bits of mantissa; values
-             of the finer one are rounded to it first. For BF16, F16, F32 and F64
   differ     elements that differ, -0 from 0 too, though by 0
+  max abs    the largest difference of two elements; inf where one of them is Inf or NaN
+  max ulp    the same in steps between neighbours of the coarser type, which has fewer bits of
+             mantissa; values of the finer one are rounded to it first. For BF16, F16, F32, F64
 
-Exit code: 0 the same names, shapes, types and values; 1 others, or one cannot be read; 2 wrong use.
+Exit code: 0 the same names, shapes, types and values; 1 others, or one cannot be read;
+2 wrong use.
 
 )";
 

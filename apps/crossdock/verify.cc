@@ -21,20 +21,23 @@ namespace {
 namespace fs = boost::filesystem;
 
 constexpr char kHelp[] =
-    R"(crossdock verify DST [--quick]            a folder that crossdock wrote, against its report
-crossdock verify DST --against SRC        and every value against the source
-crossdock verify org/name                 a download of the Hub, against its own records; offline
+    R"(crossdock verify DST [--quick]         a folder that crossdock wrote, against its report
+crossdock verify DST --against SRC     and every value against the source
+crossdock verify org/name              a download of the Hub, against its own records; offline
 
-DST: every file has the size and the digest that DST/crossdock.json tells, the report the digest at its
-own end, and the format's reader finds the report's tensors. A file that is missing, cut off or changed in
-one bit is named. Files that the report does not list are told, and are no error.
---against SRC: what DST's reader gives must be, element by element, what SRC gives under the conversion's
-own flags (names, composed tensors, casts, moments). The first element that differs is named. What of SRC
-the values cannot tell (headers, files beside) is held against the report's digests.
-org/name, a snapshot's or models--org--name folder, or one of `hf download --local-dir`: each file has the
-size that the commit's list tells, and the SHA-256 (large files) or git's SHA-1 (small ones) that the cache
-knows it by. Files that were never downloaded are told, and are an error only where an index of shards that
-is there names them.
+DST: every file has the size and the digest that DST/crossdock.json tells, the report the digest
+at its own end, and the format's reader finds the report's tensors. A file that is missing, cut
+off or changed in one bit is named. Files that the report does not list are told, and are no error.
+
+--against SRC: what DST's reader gives must be, element by element, what SRC gives under the
+conversion's own flags (names, composed tensors, casts, moments). The first element that differs
+is named. What of SRC the values cannot tell (headers, codes, config.json) is held against the
+report's digests. Files of SRC that were not read are not looked at.
+
+org/name, a snapshot's or a models--org--name folder, or one of `hf download --local-dir`: each
+file has the size that the commit's list tells, and the SHA-256 (large files) or git's SHA-1
+(small ones) that the cache knows it by. Files that were never downloaded are told, and are an
+error only where an index of shards that is there names them.
 
 Exit code: 0 all is as it should be, 1 something is not or cannot be read, 2 wrong use.
 

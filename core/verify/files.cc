@@ -193,7 +193,9 @@ class Check {
 
 Result<void> check_files(const Reading& reading, std::span<const ExpectedFile> files,
                          Findings& findings) {
-  return Check(reading, files, findings).run();
+  auto looked = Check(reading, files, findings).run();
+  findings.settle();
+  return looked;
 }
 
 Result<std::string> read_file(io::Os& os, const fs::path& path, uint64_t most) {

@@ -80,6 +80,14 @@ Result<std::optional<Opened>> open_written(const Reading& reading, const plugin:
   return std::optional<Opened>();
 }
 
+// Of a run that goes on.
+void check_step(const manifest::Manifest& target, const manifest::Manifest& written,
+                Findings& findings) {
+  if (target.training.moments.empty() || target.training.step == written.training.step) return;
+  findings.problem(cat("expected the state of step ", target.training.step, ", found that of step ",
+                       written.training.step));
+}
+
 // What a reader may have passed over.
 void check_reads(const plugin::Host& host, Findings& findings) {
   if (const auto error = host.failed_read()) findings.problem(error->message);
@@ -116,6 +124,15 @@ Result<Verdict> verify_folder(const Reading& reading, const plugin::Registry& re
   return finished(findings, report, report.tensors.size());
 }
 
+Result<void> check_written(const Reading& reading, const Made& made, const fs::path& folder) {
+  XD_TRY_SET(const Verdict verdict, verify_against(reading, made, folder, Depth::kFull));
+  if (verdict.is_good()) return {};
+  return corrupt(cat(
+      "expected what was written to be what was read, found ", verdict.n_problems,
+      verdict.n_problems == 1 ? " problem: " : " problems, the first: ", verdict.problems.front(),
+      ": nothing is published; look at the memory and disks of this machine"));
+}
+
 Result<Verdict> verify_against(const Reading& reading, const Made& made, const fs::path& folder,
                                Depth depth) {
   Findings findings;
@@ -129,6 +146,7 @@ Result<Verdict> verify_against(const Reading& reading, const Made& made, const f
              open_written(reading, made.session.registry, open, folder, findings));
   uint64_t n_tensors = 0;
   if (written) {
+    check_step(made.prepared.target, written->manifest(), findings);
     XD_TRY_SET(n_tensors, compare_values(made, *written, reading.progress, findings));
     check_reads(*written->host, findings);
   }

@@ -28,4 +28,8 @@ Result<Verdict> verify_folder(const Reading& reading, const plugin::Registry& re
 Result<Verdict> verify_against(const Reading& reading, const Made& made, const fs::path& folder,
                                Depth depth);
 
+// The same of all that a conversion has just written, as one error: for convert --verify, before
+// the folder appears. `made.report` is what will be its report.
+Result<void> check_written(const Reading& reading, const Made& made, const fs::path& folder);
+
 }  // namespace crossdock::verify

@@ -14,7 +14,8 @@ namespace {
 // As a conversion with --names gives them.
 Result<void> give_names(const rules::RuleSet& rules, rules::Names names, Opened& out) {
   Manifest m = out.manifest();
-  convert::hide_optimizer_state(m);  // which no rule speaks of
+  std::vector<std::string> unsaid;
+  convert::leave_training_out(m, unsaid);  // no rule speaks of moments
   XD_TRY_SET(const auto rule, rules::ModuleRule::find(rules, m));
   if (!rule) {
     out.notes.push_back(
@@ -22,10 +23,7 @@ Result<void> give_names(const rules::RuleSet& rules, rules::Names names, Opened&
     return {};
   }
   XD_TRY_SET(auto composed, out.tensors->compose(*rule, names, m));
-  if (names == rules::Names::kModule) {
-    std::vector<std::string> notes;
-    XD_TRY(rules::give_class_names(*rule, m, notes));
-  }
+  if (names == rules::Names::kModule) XD_TRY(rules::give_class_names(*rule, m, unsaid));
   if (composed.expressions.empty()) {  // all tensors as they are, under other names perhaps
     composed.expressions = out.tensors->expressions();
     if (composed.expressions.empty()) {

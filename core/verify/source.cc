@@ -15,7 +15,7 @@ using manifest::Tensor;
 std::string quoted(const std::string& name) { return cat("tensor \"", base::printable(name), '"'); }
 
 // What differs between a tensor of the source and the report's word on it; empty: nothing.
-std::string difference(const Tensor& t, const report::Tensor& known) {
+std::string difference(const Tensor& t, bool is_excluded, const report::Tensor& known) {
   const auto text = [](const auto& expected, const auto& found, const char* what) {
     return cat("expected ", what, " ", expected, " as converted, found ", found);
   };
@@ -24,6 +24,9 @@ std::string difference(const Tensor& t, const report::Tensor& known) {
   if (t.shape != known.shape)
     return text(base::list_text(known.shape), base::list_text(t.shape), "the shape");
   if (t.target() != known.target) return text(known.target, t.target(), "the job's name");
+  if (is_excluded != !known.excluded.empty())
+    return is_excluded ? "expected it written, as the report says, found that it is left out now"
+                       : "expected it left out, as the report says, found that it is written now";
   if (t.expression != known.expression)
     return text(known.expression.empty() ? "its own values" : known.expression,
                 t.expression.empty() ? "its own values" : t.expression, "it made of");
@@ -33,7 +36,11 @@ std::string difference(const Tensor& t, const report::Tensor& known) {
 void compare_tensors(const Made& made, Findings& findings) {
   std::unordered_map<std::string_view, const report::Tensor*> known;
   for (const report::Tensor& t : made.report.tensors) known.emplace(t.name, &t);
-  for (const Tensor& t : made.prepared.target.tensors) {
+  const auto& tensors = made.prepared.target.tensors;
+  std::vector<bool> is_excluded(tensors.size());
+  for (const auto& [tensor, reason] : made.planned.plan.excluded) is_excluded[tensor] = true;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& t = tensors[i];
     const auto it = known.find(t.name);
     if (it == known.end()) {
       findings.problem(cat(quoted(t.name),
@@ -41,12 +48,14 @@ void compare_tensors(const Made& made, Findings& findings) {
                            "this one in the source too"));
       continue;
     }
-    if (const std::string text = difference(t, *it->second); !text.empty())
+    if (const std::string text = difference(t, is_excluded[i] || !t.excluded.empty(), *it->second);
+        !text.empty())
       findings.problem(cat(quoted(t.name), " of the source: ", base::printable(text)));
     known.erase(it);
   }
   for (const auto& [name, t] : known)
     findings.problem(cat(quoted(t->name), ": expected it in the source, found none"));
+  findings.settle();
 }
 
 using Files = std::map<std::string, report::SourceFile>;
@@ -100,7 +109,8 @@ void compare_copies(const Made& made, const Files& beside, Findings& findings) {
 
 Result<void> compare_source(const Made& made, Findings& findings) {
   compare_tensors(made, findings);
-  XD_TRY_SET(convert::SourceProof proof, convert::SourceProver(made.session, made.prepared).finish());
+  XD_TRY_SET(convert::SourceProof proof,
+             convert::SourceProver(made.session, made.prepared).finish());
   std::vector<report::SourceFile> weights;
   const auto& files = made.prepared.target.source.files;
   for (size_t i = 0; i < files.size(); ++i)

@@ -22,7 +22,7 @@ using manifest::Tensor;
 
 namespace {
 
-constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr uint64_t kPieceBytes = 256 << 10;  // three of them fit a processor's cache
 // Of a task: the elements of some tens of MiB. Their bytes end on a leaf's edge, whatever the type.
 constexpr uint64_t kTaskElems = uint64_t{4} << 20;
 static_assert(kTaskElems % (8 * io::kLeafBytes) == 0);
@@ -69,8 +69,9 @@ class Comparison {
         tasks_.push_back({i, begin, std::min(n, begin + kTaskElems)});
       total += model::value_bytes(tensor_of(pairs_[i]));
     }
-    const uint64_t memory = 3 * piece_bytes() + source_.scratch_bytes() + written_.scratch_bytes();
-    schedule.memory.assign(tasks_.size(), memory);
+    const uint64_t scratch = source_.scratch_bytes() + written_.scratch_bytes();
+    for (const Task& task : tasks_)
+      schedule.memory.push_back(3 * piece_bytes(pairs_[task.pair]) + scratch);
     schedule.run = [this](size_t i) { return run(tasks_[i]); };
     schedule.on_tick = [&] {
       if (progress) progress(done_, total);
@@ -101,10 +102,17 @@ class Comparison {
       pair.source = i;
       pair.digest =
           std::make_unique<io::TreeDigest>(model::value_bytes(source_.manifest().tensors[i]));
-      const auto it = by_name.find(target_[i].target());
-      if (it != by_name.end()) is_met[it->second] = true;
-      pair_with(pair, it == by_name.end() ? nullptr : &m.tensors[it->second],
-                it == by_name.end() ? 0 : it->second);
+    }
+    // What was left out may still be there, as a second name of what was not.
+    for (const bool excluded : {false, true}) {
+      for (uint64_t i = 0; i < target_.size(); ++i) {
+        if (is_excluded_[i] != excluded) continue;
+        const auto it = by_name.find(target_[i].target());
+        const bool is_there = it != by_name.end() && !is_met[it->second];
+        pair_with(pairs_[i], is_there ? &m.tensors[it->second] : nullptr,
+                  is_there ? it->second : 0);
+        if (is_there) is_met[it->second] = true;
+      }
     }
     for (const manifest::AliasGroup& group : m.alias_groups) {
       const auto is_known = [&](uint64_t j) { return is_met[j]; };
@@ -141,19 +149,24 @@ class Comparison {
   }
 
   // ---- reading
-  uint64_t piece_bytes() const { return std::min(kPieceBytes, session_.window_bytes()); }
+  uint64_t piece_bytes(const Pair& pair) const {
+    const bool is_large = (pair.source && source_.likes_large_reads(*pair.source)) ||
+                          (pair.written && written_.likes_large_reads(*pair.written));
+    return is_large ? session_.window_bytes() : std::min(kPieceBytes, session_.window_bytes());
+  }
 
   Result<void> run(const Task& task) {
     Pair& pair = pairs_[task.pair];
-    const base::Block from(session_.memory, piece_bytes()), cast(session_.memory, piece_bytes()),
-        found(session_.memory, piece_bytes());
+    const uint64_t n_bytes = piece_bytes(pair);
+    const base::Block from(session_.memory, n_bytes), cast(session_.memory, n_bytes),
+        found(session_.memory, n_bytes);
     if (!from.data || !cast.data || !found.data)
       return Error{XD_NO_MEMORY, "expected room to compare two tensors: raise --memory"};
     uint32_t bits = 0;
     if (pair.source) bits = manifest::info(target_[*pair.source].dtype).bits;
     if (pair.written)
       bits = std::max(bits, manifest::info(written_.manifest().tensors[*pair.written].dtype).bits);
-    const uint64_t step = piece_bytes() / bits * 8;
+    const uint64_t step = n_bytes / bits * 8;
     std::optional<io::TreeDigest::Run> digest;
     if (pair.source)
       digest.emplace(*pair.digest, bytes_of(target_[*pair.source].dtype, task.begin));

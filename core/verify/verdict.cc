@@ -16,16 +16,16 @@ void Findings::note(std::string text) {
     notes_.push_back(std::move(text));
 }
 
-bool Findings::has_problems() const {
+void Findings::settle() {
   const std::lock_guard lock(mutex_);
-  return n_problems_ > 0;
+  std::sort(problems_.begin() + static_cast<std::ptrdiff_t>(n_settled_), problems_.end());
+  n_settled_ = problems_.size();
 }
 
 Verdict Findings::verdict() const {
   const std::lock_guard lock(mutex_);
   Verdict out;
   out.problems = problems_;
-  std::sort(out.problems.begin(), out.problems.end());
   out.n_problems = n_problems_;
   out.notes = notes_;
   return out;

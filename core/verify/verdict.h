@@ -11,7 +11,7 @@
 namespace crossdock::verify {
 
 struct Verdict {
-  std::vector<std::string> problems;  // the first few, sorted
+  std::vector<std::string> problems;  // the first few
   uint64_t n_problems = 0;            // all
   std::vector<std::string> notes;
   uint64_t n_files = 0, n_bytes = 0;  // that were read, or looked at
@@ -27,13 +27,15 @@ class Findings {
 
   void problem(std::string text);
   void note(std::string text);
-  bool has_problems() const;
+  // Puts into order what threads have found since the last call, so that runs tell the same.
+  void settle();
   // With the counts of what was checked still to be filled in.
   Verdict verdict() const;
 
  private:
   mutable std::mutex mutex_;
   std::vector<std::string> problems_, notes_;
+  size_t n_settled_ = 0;  // of problems_
   uint64_t n_problems_ = 0;
 };
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MiB = 1 << 20
 GB = 10**9
 DEFAULT = ["start", "index", "dry_run", "memory", "speed", "zero3", "safetensors", "experts", "bin", "gguf",
-           "dequantise", "ways_back", "resume"]
+           "dequantise", "ways_back", "resume", "verify"]
 
 
 class Done(typing.NamedTuple):
@@ -361,6 +361,27 @@ class Bench:
             verdict = "OK" if ratio >= least else "UNDER"
             print(f"  to {to}: {name} {theirs.seconds:.1f} s, {theirs.peak / GB:.1f} GB of memory; crossdock {ours:.2f} s: "
                   f"{ratio:.1f} x, at least {least} {verdict}")
+
+    def verify(self):
+        """Files against their digests, and values against the source, beside reading the same files and no more."""
+        source, files = self.llama()
+        folder = self.work / "llama-verified"
+        if not folder.exists():
+            self.run([self.crossdock, "convert", source, folder, "--to", "safetensors", "--shard-size", "50GB", "--progress", "none"])
+        written = sorted(folder.glob("*.safetensors"))
+        self.cat_to_nothing([*files, *written])
+        verify = lambda *flags: self.run([self.crossdock, "verify", folder, "--progress", "none", *flags])
+        times = self.paired({
+            "verify": lambda: verify().seconds,
+            "cat": lambda: self.run(["cat", *written]).seconds,
+        })
+        self.ratio("verify / cat to nothing of the same file", times, "verify", "cat", 1.25)
+        times = self.paired({
+            "against": lambda: verify("--quick", "--against", source).seconds,
+            "cat": lambda: self.run(["cat", *files, *written]).seconds,
+        })
+        self.ratio("verify --quick --against / cat to nothing of both", times, "against", "cat", 2.0)
+        self.memory_line("verify", verify("--memory", "256MiB", "--against", source).peak)
 
     # ---- helpers
     def rates(self, tool, package, *peers):

@@ -137,6 +137,27 @@ TEST_CASE("a file that is missing, cut off, of other bytes or put there is told 
   }
 }
 
+TEST_CASE("what was written is checked before it is published") {
+  for (const CheckedFormat& format : checked_formats()) {
+    INFO(format.to);
+    CheckedJob job(format);
+    const auto sound = job.written();
+    INFO((sound ? "" : sound.error().message));
+    CHECK(sound);
+    const auto report = verify::read_report(io::Os::real(), job.out());
+    const std::string name = report->files[0].path;
+    const std::string was = get(job.out() / name);
+    std::string changed = was;
+    changed[was.size() / 2] = static_cast<char>(changed[was.size() / 2] ^ 16);
+    put(job.out() / name, changed);
+    const auto found = job.written();
+    REQUIRE_FALSE(found);
+    CHECK(found.error().code == XD_CORRUPT);
+    CHECK(contains(found.error().message, "expected what was written to be what was read, found "));
+    CHECK(contains(found.error().message, cat(": ", name, ": expected tree:")));
+  }
+}
+
 TEST_CASE("the first element that differs from the source is told with both values") {
   for (const CheckedFormat& format : checked_formats()) {
     INFO(format.to);

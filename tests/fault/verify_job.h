@@ -112,21 +112,40 @@ class CheckedJob {
                                  report, depth);
   }
 
-  Result<verify::Verdict> against(io::Os& os = io::Os::real()) {
-    XD_TRY_SET(const auto report, verify::read_report(os, out()));
-    request_.threads = threads;
-    convert::Session session(request_, registry(), os, cancelled);
-    XD_TRY_SET(convert::Prepared prepared, convert::prepare(session));
-    XD_TRY_SET(const convert::Planned planned, convert::make_plan(session, prepared));
-    return verify::verify_against({os, session.memory, threads, cancelled, {}},
-                                  {session, prepared, planned, report}, out(),
-                                  verify::Depth::kFull);
+  Result<verify::Verdict> against(io::Os& os = io::Os::real(),
+                                  verify::Depth depth = verify::Depth::kFull) {
+    return with_source(os, [&](const verify::Reading& reading, const verify::Made& made) {
+      return verify::verify_against(reading, made, out(), depth);
+    });
+  }
+  // As convert --verify does of a folder that is not published yet.
+  Result<void> written() {
+    const auto checked = with_source(
+        io::Os::real(),
+        [&](const verify::Reading& reading, const verify::Made& made) -> Result<verify::Verdict> {
+          XD_TRY(verify::check_written(reading, made, out()));
+          return verify::Verdict{};
+        });
+    return checked ? Result<void>() : Result<void>(checked.error());
   }
 
   std::atomic<bool> cancelled{false};
   unsigned threads = 1;
 
  private:
+  Result<verify::Verdict> with_source(
+      io::Os& os,
+      const std::function<Result<verify::Verdict>(const verify::Reading&, const verify::Made&)>&
+          check) {
+    XD_TRY_SET(const auto report, verify::read_report(os, out()));
+    request_.threads = threads;
+    convert::Session session(request_, registry(), os, cancelled);
+    XD_TRY_SET(convert::Prepared prepared, convert::prepare(session));
+    XD_TRY_SET(const convert::Planned planned, convert::make_plan(session, prepared));
+    return check({os, session.memory, threads, cancelled, {}},
+                 {session, prepared, planned, report});
+  }
+
   const TempDir dir_;
   convert::Request request_;
 };
