@@ -196,10 +196,12 @@ Staging::~Staging() {
   syncing_ = {};
   boost::system::error_code ec;
   if (open_ && !kept_) {
-    if (options_.shared) {
-      fs::remove_all(own_, ec);  // the journal tells what is in the tree
-    } else {
+    if (!options_.shared) {
       (void)remove_tree(partial_, kMarker);
+    } else if (is_alone()) {
+      (void)remove_renamed();
+    } else {
+      fs::remove_all(own_, ec);  // the journal tells what is in the tree
     }
   } else if (made_ && !open_) {
     (void)os_.unlinkat(AT_FDCWD, partial_.c_str(), AT_REMOVEDIR);
@@ -209,6 +211,24 @@ Staging::~Staging() {
     fs::remove(p, ec);  // empty ones only
     if (ec) break;
   }
+}
+
+// Whether nobody has worked here but us, who have finished nothing. One that begins just now finds
+// its folder gone, and begins again.
+bool Staging::is_alone() const {
+  boost::system::error_code ec;
+  for (fs::directory_iterator it(parts_, ec); !ec && it != fs::directory_iterator();
+       it.increment(ec)) {
+    if (it->path().extension() == ".journal" && it->path().stem() != name_) return false;
+  }
+  return !ec && fs::is_empty(tree_, ec) && !ec;
+}
+
+// Under another name first: who comes late must not find half of it.
+Result<void> Staging::remove_renamed() {
+  const fs::path away = cat(destination_.string(), ".", name_, kRemoved);
+  const bool moved = os_.renameat2(partial_.c_str(), away.c_str(), 0) == 0;
+  return remove_tree(moved ? away : partial_, kMarker);
 }
 
 Result<std::vector<Attempt>> Staging::attempts() {
@@ -345,11 +365,8 @@ Result<void> Staging::publish(const std::string& report) {
   std::optional<Error> error;
   if (options_.sync && os_.fsync(parent_fd.get()) != 0)
     error = os_error(cat(destination_.string(), " is in place, but sync ", parent));
-  // Under another name first: who comes late must not find half of it.
-  const fs::path away = cat(destination_.string(), ".", name_, kRemoved);
-  const bool moved = os_.renameat2(partial_.c_str(), away.c_str(), 0) == 0;
   made_ = open_ = false;
-  if (auto r = remove_tree(moved ? away : partial_, kMarker); !r && !error)
+  if (auto r = remove_renamed(); !r && !error)
     error = std::move(r).error().in(
         cat(destination_.string(), " is in place, but what it was made in is not gone"));
   return error ? Result<void>(*std::move(error)) : Result<void>();

@@ -109,6 +109,8 @@ class Staging {
   Result<Fd> open_file(uint64_t number, const std::string& name, int flags);
   fs::path file(uint64_t number) const { return own_ / std::to_string(number); }
   Result<void> find_tree();
+  bool is_alone() const;
+  Result<void> remove_renamed();
   void sync_now_and_then(const std::stop_token& stop);
 
   Os& os_;

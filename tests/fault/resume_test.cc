@@ -325,6 +325,20 @@ TEST_CASE("file systems without locks, renames with flags, or links") {
   CHECK(contains(message(job.run(os, {0, 2}, true)), "link"));
 }
 
+TEST_CASE(
+    "a part that fails before anything is done leaves nothing, nor does it take from others") {
+  Job job("universal");
+  job.request.keep_after_seconds = 1000;
+  FaultyOs os({"pwrite", 4, ENOSPC});
+  REQUIRE_FALSE(job.run(os, {0, 2}, true));
+  CHECK(tree(job.dir / "out").empty());
+  check(job.run(io::Os::real(), {1, 2}, true));
+  const size_t n_files = tree(job.dir / "out").size();
+  FaultyOs again({"pwrite", 4, ENOSPC});
+  REQUIRE_FALSE(job.run(again, {0, 2}, true));
+  CHECK(tree(job.dir / "out").size() >= n_files);
+}
+
 TEST_CASE("a run that fails early deletes nothing of an earlier one") {
   Job job("universal");
   const Tree expected = job.expected();
