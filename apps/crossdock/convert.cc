@@ -24,8 +24,9 @@ void print_plan(const convert::Outcome& outcome, const convert::Request& r) {
   fmt::print("{}: {} in {} tensors, {} parameters ({} elements), {} buffers{}, {} left out\n",
              s.format, human_bytes(s.source_bytes), s.tensors, s.parameters,
              base::human_count(s.parameter_elems), s.buffers, moments_text(s), s.excluded);
-  fmt::print("{}: {} files, about {} on disk ({} apparent), {} free\n", r.to, s.files,
-             human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes), human_bytes(f.free_bytes));
+  fmt::print("{}: {} files, about {} on disk ({} apparent), {} free; {} inodes\n", r.to, s.files,
+             human_bytes(s.stored_bytes), human_bytes(s.apparent_bytes), human_bytes(f.free_bytes),
+             f.inodes + 1);  // the report's
   fmt::print("memory: buffers of at most {} within the budget of {}, {} threads\n",
              base::human_memory(s.peak_memory), base::human_memory(r.memory), r.threads);
   if (f.seconds > 0)
@@ -110,9 +111,8 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   callbacks.phase = [&](const char* name) { progress.phase(name); };
   callbacks.planned = [&](const convert::Forecast& f) { progress.planned(f); };
   callbacks.written = [&](const convert::Written& w) { progress.written(w); };
-  callbacks.log = [&](int32_t level, const std::string& text) {
-    if (level < XD_LOG_WARN) show_log(level, text);
-  };
+  // A plugin's warnings are notes, which are printed in the end.
+  callbacks.log = [&](int32_t level, const std::string& text) { progress.log(level, text); };
   if (args.verify) {
     callbacks.check = [&](const convert::Unpublished& made) { return check_made(made, progress); };
   }
@@ -121,6 +121,7 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   if (!outcome) {
     const bool is_cancelled = outcome.error().code == XD_CANCELLED;
     progress.end(is_cancelled ? "cancelled" : "failed", outcome.error().message, {});
+    if (args.progress == Progress::Style::kJson) return is_cancelled ? kCancelled : kFailed;
     return fail(outcome.error());
   }
   progress.end("done", outcome->published || request.dry_run ? "" : "not published yet",

@@ -1,5 +1,6 @@
 #include "apps/crossdock/progress.h"
 
+#include "apps/crossdock/session.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/json_writer.h"
 #include "core/base/text.h"
@@ -116,6 +117,15 @@ void Progress::written(const convert::Written& w) {
     if (w.of > 0) json.member("item", w.item).member("of", w.of);
     json.member("bytes", w.bytes);
   });
+}
+
+void Progress::log(int32_t level, const std::string& text) {
+  if (style_ != Style::kJson) return show_log(level, text);
+  if (const char* name = shown_level(level)) {
+    say_json([&](base::JsonWriter& json) {
+      json.member("event", "log").member("level", name).member("text", text);
+    });
+  }
 }
 
 void Progress::end(const char* status, const std::string& text,

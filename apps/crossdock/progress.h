@@ -7,6 +7,7 @@
 //   {"event": "progress", "done": ..., "total": ..., "bytes_per_second": ..., "seconds": 1.2}
 //   {"event": "item", "file": "...", "item": 3, "of": 8, "bytes": ...}
 //   {"event": "file", "file": "...", "bytes": ...}
+//   {"event": "log", "level": "info", "text": "..."}           as --log-level allows
 //   {"event": "note", "text": "..."}
 //   {"event": "end", "status": "done", "seconds": 3.1}         or "failed", "cancelled", with
 //   "text"
@@ -31,8 +32,9 @@ class Progress {
   // `before` of `done` were there when the job began.
   void update(uint64_t done, uint64_t total, uint64_t before = 0);
   void planned(const convert::Forecast& forecast);
-  void phase(const char* name);                   // work whose length is not known: "sync"
-  void written(const convert::Written& written);  // [any thread]
+  void phase(const char* name);                      // work whose length is not known: "sync"
+  void written(const convert::Written& written);     // [any thread]
+  void log(int32_t level, const std::string& text);  // [any thread]
   void end(const char* status, const std::string& text, const std::vector<std::string>& notes);
   void clear();  // takes the bar off the terminal
 

@@ -65,10 +65,14 @@ std::atomic<int32_t> log_level{XD_LOG_WARN};
 constexpr std::array<const char*, 4> kLogLevels{"debug", "info", "warn", "error"};
 }  // namespace
 
+const char* shown_level(int32_t level) {
+  if (level < log_level) return nullptr;
+  return level == XD_LOG_DEBUG ? "debug" : level == XD_LOG_INFO ? "info" : "warning";
+}
+
 void show_log(int32_t level, const std::string& message) {
-  if (level < log_level) return;
-  const char* what = level == XD_LOG_DEBUG ? "debug" : level == XD_LOG_INFO ? "info" : "warning";
-  say(fmt::format("crossdock: {}: {}\n", what, base::printable(message)));
+  if (const char* name = shown_level(level))
+    say(fmt::format("crossdock: {}: {}\n", name, base::printable(message)));
 }
 
 void set_log_level(const std::string& level) {

@@ -78,6 +78,8 @@ unsigned default_threads();
 
 // Messages of plugins and of the host, on stderr: warnings, or from the level that was set on.
 void show_log(int32_t level, const std::string& message);
+// Its name, if messages of this level are shown; else null.
+const char* shown_level(int32_t level);
 // debug, info, warn or error. Throws po::error for another word.
 void set_log_level(const std::string& level);
 

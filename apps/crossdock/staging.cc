@@ -1,11 +1,12 @@
 // `crossdock commit` and `crossdock clean`: what becomes of a staging folder.
-#include "core/io/staging.h"
+#include "core/io/leftovers.h"
 
 #include "apps/crossdock/convert_args.h"
 #include "apps/crossdock/run_convert.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/convert/plan_text.h"
+#include "core/io/paths.h"
 #include "core/io/small_file.h"
 
 #include <fmt/format.h>

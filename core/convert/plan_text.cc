@@ -5,6 +5,7 @@
 #include "core/io/tree_digest.h"
 
 #include <simdjson.h>
+#include <boost/filesystem/operations.hpp>
 
 #include <array>
 #include <map>
@@ -143,6 +144,13 @@ std::string first_difference(element theirs, element ours, const char* pointer,
   return "";
 }
 
+// As it can be named again from any folder.
+std::string named_source(const io::Input& input) {
+  boost::system::error_code ec;
+  const bool is_index = !input.named().empty() && io::fs::is_directory(input.root(), ec);
+  return (is_index ? input.root() / input.named() : input.root()).string();
+}
+
 }  // namespace
 
 Result<std::string> plan_text(const Session& session, Prepared& prepared, const Planned& planned) {
@@ -150,7 +158,7 @@ Result<std::string> plan_text(const Session& session, Prepared& prepared, const 
   JsonWriter json;
   json.begin_object().member("crossdock plan", kVersion);
   json.member("id", io::tree_digest_of(same));
-  json.member("source", prepared.source->input().root().string());
+  json.member("source", named_source(prepared.source->input()));
   json.member("arguments", session.request.arguments);
   json.end_object();
   std::string text = std::move(json).take();

@@ -37,8 +37,11 @@ Session::Session(const Request& asked, const plugin::Registry& plugins, io::Os& 
       memory(asked.memory),
       host(os, memory, cancel) {
   host.log = [this](int32_t level, const std::string& message) {
-    if (level >= XD_LOG_WARN) notes.add(message);
-    if (callbacks.log) callbacks.log(level, message);
+    if (level >= XD_LOG_WARN) {
+      notes.add(message);
+    } else if (callbacks.log) {
+      callbacks.log(level, message);
+    }
   };
 }
 

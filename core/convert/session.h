@@ -70,7 +70,8 @@ struct Callbacks {
   std::function<void(const char* phase)> phase;  // "write", "digest", "sync", on the calling thread
   // An item or a file is written. [any]
   std::function<void(const Written&)> written;
-  std::function<void(int32_t level, const std::string&)> log;  // plugins' messages [any]
+  std::function<void(int32_t level, const std::string&)>
+      log;  // below warnings, which are notes [any]
   // A last check, on the calling thread: after an error nothing is published.
   std::function<Result<void>(const Unpublished&)> check;
 };

@@ -19,7 +19,7 @@ using transform::Node;
 namespace {
 
 // Of leaves where two reads of a file meet.
-constexpr uint64_t kMaxSeamBytes = 16 << 20;
+constexpr uint64_t kMaxRestSeamBytes = 16 << 20;
 
 // Sorted, those that meet as one.
 std::vector<ByteRange> merged(std::vector<ByteRange> ranges) {
@@ -171,7 +171,7 @@ SourceProver::Rest SourceProver::make_rest(std::vector<ByteRange> ranges,
 SourceProver::SourceProver(Session& session, const Prepared& prepared)
     : session_(session),
       prepared_(prepared),
-      seam_room_(static_cast<int64_t>(std::min(kMaxSeamBytes, session.request.memory / 16))) {
+      seam_room_(static_cast<int64_t>(std::min(kMaxRestSeamBytes, session.request.memory / 16))) {
   const auto& files = prepared.tensors->manifest().source.files;
   auto ranges = unproved_ranges(*prepared.tensors);
   for (size_t i = 0; i < files.size(); ++i) {

@@ -1,5 +1,6 @@
 #include "core/io/staging.h"
 
+#include "core/io/leftovers.h"
 #include "core/io/publish.h"
 
 #include <fcntl.h>
@@ -15,46 +16,15 @@ namespace crossdock::io {
 
 namespace {
 
-// Marks an OUT.partial as ours from its first moment on, so that a later run may clear it.
-constexpr char kMarker[] = ".crossdock-partial";
-// How the name of one ends that is being removed.
-constexpr char kRemoved[] = ".removed.partial";
 // A machine that goes down loses the work since the last sync.
 constexpr auto kSyncInterval = std::chrono::seconds(10);
 // A folder that somebody publishes, and so removes, meanwhile is looked for again.
 constexpr int kMaxTries = 20;
 
-fs::path partial_of(const fs::path& destination) { return destination.string() + ".partial"; }
-
-// Whether a folder that stands in OUT.partial's place is ours: empty, marked, or an OUT. In this
-// order, for another process may be making it now, and the marker is what it makes first.
-bool is_ours(const fs::path& folder) {
-  boost::system::error_code ec;
-  return fs::is_empty(folder, ec) || fs::exists(folder / kMarker, ec) ||
-         check_is_all_ours(folder).has_value();
-}
-
-Error not_ours(const fs::path& partial) {
-  return invalid(
-      cat("expected ", partial.string(),
-          " to be free for staging, found a folder that is not crossdock's there: move it away"));
-}
-
 Result<uint64_t> inode_of(const fs::path& path) {
   struct stat st {};
   if (::lstat(path.c_str(), &st) != 0) return os_error(path.string());
   return st.st_ino;
-}
-
-Result<std::string> read_text(Os& os, const fs::path& path) {
-  const Fd fd(os.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0));
-  if (!fd.valid()) return os_error(path.string());
-  struct stat st {};
-  if (os.fstat(fd.get(), &st) != 0) return os_error(path.string());
-  std::string text(static_cast<size_t>(st.st_size), '\0');
-  if (auto r = read_exact(os, fd.get(), 0, std::as_writable_bytes(std::span(text))); !r)
-    return std::move(r).error().in(path.string());
-  return text;
 }
 
 Result<void> write_text(Os& os, const fs::path& path, const std::string& text) {
@@ -65,32 +35,6 @@ Result<void> write_text(Os& os, const fs::path& path, const std::string& text) {
     return std::move(r).error().in(path.string());
   if (os.close(fd.release()) != 0) return os_error(path.string());
   return {};
-}
-
-// What a publication that was cut short moved aside comes back before the rest is removed.
-Result<void> bring_back(Os& os, const fs::path& partial, const fs::path& destination) {
-  const fs::path old = partial / "parts" / "replaced";
-  boost::system::error_code ec;
-  if (!fs::exists(old, ec) || fs::exists(destination, ec)) return {};
-  if (os.renameat2(old.c_str(), destination.c_str(), 0) != 0)
-    return os_error(cat("rename ", old.string(), " to ", destination.string()));
-  return {};
-}
-
-// What publications that were killed had no time to remove.
-std::vector<fs::path> being_removed(const fs::path& destination) {
-  std::vector<fs::path> out;
-  boost::system::error_code ec;
-  const std::string beginning = destination.filename().string() + ".";
-  for (fs::directory_iterator it(destination.parent_path(), ec);
-       !ec && it != fs::directory_iterator(); it.increment(ec)) {
-    const std::string name = it->path().filename().string();
-    if (name.starts_with(beginning) && name.ends_with(kRemoved) &&
-        fs::is_directory(it->symlink_status(ec)) &&
-        (fs::exists(it->path() / kMarker, ec) || fs::is_empty(it->path(), ec)))
-      out.push_back(it->path());
-  }
-  return out;
 }
 
 }  // namespace
@@ -409,35 +353,6 @@ Result<void> Staging::publish(const std::string& report) {
     error = std::move(r).error().in(
         cat(destination_.string(), " is in place, but what it was made in is not gone"));
   return error ? Result<void>(*std::move(error)) : Result<void>();
-}
-
-void clear_leftovers(Os& os, const fs::path& destination, const StagingOptions& options) {
-  const fs::path plan = partial_of(destination) / "parts" / "plan";
-  boost::system::error_code ec;
-  if (fs::exists(plan, ec)) {
-    const auto theirs = read_text(os, plan);
-    if (!theirs || !options.difference(*theirs).empty()) return;
-  }
-  (void)clear_staging(os, destination);
-}
-
-Result<bool> clear_staging(Os& os, const fs::path& destination) {
-  boost::system::error_code ec;
-  std::vector<fs::path> folders = being_removed(destination);
-  if (fs::is_directory(fs::symlink_status(partial_of(destination), ec)))
-    folders.push_back(partial_of(destination));
-  for (const fs::path& folder : folders) {
-    if (!is_ours(folder)) return not_ours(folder);
-    const Fd dir(
-        os.openat(AT_FDCWD, folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
-    if (!dir.valid()) return os_error(folder.string());
-    if (os.flock(dir.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-      return Error{XD_IO, cat("expected nobody to write ", destination.string(),
-                              ", found another crossdock at work in ", folder.string())};
-    XD_TRY(bring_back(os, folder, destination));
-    XD_TRY(remove_tree(folder, kMarker));
-  }
-  return !folders.empty();
 }
 
 }  // namespace crossdock::io

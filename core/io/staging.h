@@ -118,8 +118,8 @@ class Staging {
   const fs::path own_;       // its folder
   uint64_t tree_inode_ = 0;  // by which the tree is known, wherever it is moved to
   fs::path made_parent_;     // the first folder above OUT that we had to make, or empty
-  bool made_ = false;  // OUT.partial, empty
-  bool open_ = false;  // it is there to be filled, and to be removed
+  bool made_ = false;        // OUT.partial, empty
+  bool open_ = false;        // it is there to be filled, and to be removed
   bool kept_ = false;
   bool published_ = false;
   Fd dir_;  // holds the lock
@@ -130,12 +130,5 @@ class Staging {
   std::optional<Error> sync_error_;  // what the thread met
   std::jthread syncing_;
 };
-
-// Removes what is left beside a published OUT of runs that make the same, if none of them works.
-void clear_leftovers(Os& os, const fs::path& destination, const StagingOptions& options);
-
-// What `crossdock clean DST` does: removes OUT.partial, and what a publication could not remove.
-// Errors: one that is not ours, or that a live run of this machine holds. False: there was nothing.
-Result<bool> clear_staging(Os& os, const fs::path& destination);
 
 }  // namespace crossdock::io

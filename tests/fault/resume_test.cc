@@ -293,6 +293,52 @@ TEST_CASE("parts at once, shares done twice, one publishes") {
   }
 }
 
+TEST_CASE("file systems without locks, renames with flags, or links") {
+  struct PoorOs : FaultyOs {
+    bool has_links = true;
+    int flock(int, int) override { return errno = ENOSYS, -1; }
+    int link(const char* from, const char* to) override {
+      return has_links ? FaultyOs::link(from, to) : (errno = EPERM, -1);
+    }
+  };
+  PoorOs os;
+  os.no_rename_flags = true;
+  Job job("universal");
+  const Tree expected = job.expected();
+  for (const bool replaces : {false, true}) {
+    job.request.overwrite = replaces;
+    if (replaces) {  // what another conversion made
+      Job other("safetensors");
+      other.request.destination = job.request.destination;
+      other.request.overwrite = true;
+      check(other.run());
+    }
+    check(job.run(os, {0, 2}, true));
+    check(job.run(os, {1, 2}, true));
+    CHECK(job.made() == expected);
+  }
+  fs::remove_all(job.dir / "out");
+  os.has_links = false;
+  check(job.run(os));
+  CHECK(job.made() == expected);
+  fs::remove_all(job.dir / "out");
+  CHECK(contains(message(job.run(os, {0, 2}, true)), "link"));
+}
+
+TEST_CASE("a run that fails early deletes nothing of an earlier one") {
+  Job job("universal");
+  const Tree expected = job.expected();
+  FaultyOs broken({"pwrite", 60, ENOSPC});
+  REQUIRE_FALSE(job.run(broken));
+  const size_t n_files = tree(job.dir / "out").size();
+  job.request.keep_after_seconds = 1000;
+  FaultyOs os({"pread", 4, EIO});  // a header of the source, or a journal
+  REQUIRE_FALSE(job.run(os));
+  CHECK(tree(job.dir / "out").size() >= n_files);
+  check(job.run());
+  CHECK(job.made() == expected);
+}
+
 TEST_CASE("processes that are killed at any moment lose nothing, and the end is the same") {
   std::mt19937 random(3);
   for (const char* format : {"universal", "zero3", "safetensors"}) {

@@ -283,16 +283,24 @@ std::vector<std::string> quantised_models() {
 std::vector<std::string> safetensors_files() {
   using crossdock::reader_safetensors::entry;
   const std::string between(crossdock::fuzz::kBetween);
-  const auto rank = [](const std::string& begin, const std::string& row) {
-    return R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": [)" + begin +
-           R"(, 0]}}"},)" + entry("w", "U8", "[1, 3]", 0, 3) + "}" + row;
+  // The header of a rank that has one box of w.
+  const auto rank = [](const std::string& begin, const std::string& shape, uint64_t n_bytes,
+                       const std::string& dtype = "U8") {
+    return R"({"__metadata__":{"DCP_SHARDING_INFO":"{\"w\": {\"saved_offsets\": )" + begin +
+           R"(}}"},)" + entry("w", dtype, shape, 0, n_bytes) + "}";
   };
+  const std::string rows = rank("[0, 0]", "[1, 3]", 3) + "abc";
   return {R"({"__metadata__":{"format":"pt"},)" + entry("a", "F32", "[2, 1]", 0, 8) + "," +
               entry("b", "F4", "[3,2]", 8, 11) + "," + entry("none", "I64", "[0]", 11, 11) +
               "}   01234567abc",
           crossdock::reader_safetensors::bytes_file({"a", "b"}),
-          rank("0", "abc") + between + rank("1", "def"),
-          "{" + entry("w", "BF16", "[1]", 0, 2) + "}hi" + between + rank("0", "abc")};
+          rows + between + rank("[1, 0]", "[1, 3]", 3) + "def",
+          "{" + entry("w", "BF16", "[1]", 0, 2) + "}hi" + between + rows,
+          rank("[0, 0]", "[2, 1]", 4, "BF16") + "abcd" + between +
+              rank("[0, 1]", "[1, 2]", 4, "BF16") + "efgh" + between +
+              rank("[1, 1]", "[1, 2]", 4, "BF16") + "ijkl" + between + "{}",
+          rank("[0, 0, 0]", "[2, 2, 1]", 16, "F32") + "0123456789abcdef" + between +
+              rank("[0, 0, 1]", "[2, 2, 2]", 32, "F32") + std::string(32, 'v')};
 }
 
 // Indexes, names beside them, the one that SRC names.

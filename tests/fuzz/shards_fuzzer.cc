@@ -1,5 +1,6 @@
 // Any bytes as the index of shards, and any names beside it: which files are the model, and whether
-// they hold what the index lists. The input: the index, names a line each, the one that SRC names.
+// they hold what the index lists. The input: the index, which is config.json too, names a line
+// each, the one that SRC names.
 #include "plugins/common/hf_weights.h"
 #include "tests/fuzz/cut.h"
 #include "tests/support/memory_host.h"
@@ -27,11 +28,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   if (parts.size() > 2) host.named = name_of(parts[2]);
   if (!host.named.empty()) host.inputs[host.named] = "";
-  // Last, so that a name that is the index's does not empty it.
-  host.inputs["model.safetensors.index.json"] = parts[0];
+  // Last, so that a name that is theirs does not empty them.
+  host.inputs["config.json"] = host.inputs["model.safetensors.index.json"] = parts[0];
   for (const auto& [name, content] : host.inputs) names.push_back(name);
   const int score = common::score(names, kNames);
   if (score < 0 || score > kNames.standard_score) __builtin_trap();
+
+  (void)common::read_config(host.api(), Input(host.input()), names);
 
   const auto index = common::parse_shard_index(parts[0]);
   const std::string variant = parts.size() > 3 ? "fp16" : "";

@@ -22,11 +22,11 @@ ended() {  # ended SECONDS PID
 begun() {
   local folder
   for folder in /proc/[0-9]*; do
-    { tr '\0' '\n' <"$folder/environ"; } 2>/dev/null | grep -qxF "SLURM_CONF=$SLURM_CONF" || continue
-    if grep -qx slurmstepd "$folder/comm" || { tr '\0' '\n' <"$folder/environ"; } | grep -q '^SLURM_TASK_PID='; then
+    grep -zqxF "SLURM_CONF=$SLURM_CONF" "$folder/environ" || continue
+    if grep -qx slurmstepd "$folder/comm" || grep -zq '^SLURM_TASK_PID=' "$folder/environ"; then
       echo "${folder#/proc/}"
-    fi 2>/dev/null
-  done
+    fi
+  done 2>/dev/null
 }
 no_jobs_in() {  # no_jobs_in SECONDS
   local end=$((SECONDS + $1))
@@ -51,7 +51,7 @@ failed=0
 for name in slurmd slurmctld munged; do
   pid=$(cat "$work/$name.pid" 2>/dev/null) || continue
   # The number may be another process's by now.
-  tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "^[^ ]*$name " || continue
+  grep -qx "$name" "/proc/$pid/comm" 2>/dev/null || continue
   kill -TERM "$pid"
   ended 20 "$pid" || { kill -KILL "$pid"; ended 5 "$pid"; } || failed=1
 done

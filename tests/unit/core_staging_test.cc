@@ -9,6 +9,7 @@
 #include <random>
 #include <thread>
 
+#include "core/io/leftovers.h"
 #include "tests/unit/core_test_support.h"
 
 using namespace crossdock::io;
