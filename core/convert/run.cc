@@ -45,9 +45,8 @@ Result<void> check_source_unchanged(const Prepared& prepared) {
 Result<void> check_complete(io::Staging& staging, const Outputs& outputs) {
   XD_TRY_SET(auto placed, staging.placed());
   const auto lost = [&](const std::string& path, const std::string& found) {
-    return Error{XD_IO, cat("expected ", staging.partial().string(), " to hold ", path,
-                            " as it was written, found ", found,
-                            ": remove it with crossdock clean, and begin anew")};
+    return Error{XD_IO, cat("expected ", staging.tree().string(), " to hold ", path,
+                            " as it was written, found ", found)};
   };
   for (uint64_t file = 0; file < outputs.size(); ++file) {
     const auto it = placed.find(outputs.path(file));
@@ -60,8 +59,10 @@ Result<void> check_complete(io::Staging& staging, const Outputs& outputs) {
   std::erase_if(placed, [](const auto& file) {  // NFS keeps removed files that are open so
     return io::fs::path(file.first).filename().string().starts_with(".nfs");
   });
-  if (!placed.empty()) return lost("files of this conversion only", placed.begin()->first);
-  return {};
+  if (placed.empty()) return {};
+  return Error{XD_IO, cat("expected ", staging.tree().string(),
+                          " to hold files of this conversion only, found ", placed.begin()->first,
+                          ": remove it, or begin anew with --restart")};
 }
 
 }  // namespace
