@@ -88,14 +88,14 @@ int tell_of_missing(const convert::Outcome& outcome, const convert::Request& req
   fmt::print(
       "{}: {} is done, {} files, and {} were there; {} of {} are missing, so it is not "
       "published yet: the last part, or crossdock commit, does it\n",
-      request.destination, part_text(request), outcome.files_done, outcome.files_found,
-      outcome.missing.size(), all);
+      base::printable(request.destination), part_text(request), outcome.files_done,
+      outcome.files_found, outcome.missing.size(), all);
   return kDone;
 }
 
 // Of a run that another process has saved from publishing.
 int tell_of_others(const convert::Request& request) {
-  fmt::print("{}: published by another process\n", request.destination);
+  fmt::print("{}: published by another process\n", base::printable(request.destination));
   return kDone;
 }
 
@@ -126,7 +126,7 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   }
   progress.end("done", outcome->published || request.dry_run ? "" : "not published yet",
                outcome->plan.notes);
-  if (!args.trace.empty()) {
+  if (!args.trace.empty() && !request.dry_run) {
     if (const auto r = write_copy(args.trace, outcome->trace, "trace"); !r) return fail(r.error());
   }
   if (request.dry_run) {
@@ -144,8 +144,8 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   const convert::PlanSummary& s = outcome->plan;
   fmt::print(
       "{}: {} parameters, {} buffers{}, {} left out; {} files, {} on disk ({} apparent) in {}\n",
-      request.destination, s.parameters, s.buffers, moments_text(s), s.excluded, s.files,
-      base::human_bytes(s.stored_bytes), base::human_bytes(s.apparent_bytes),
+      base::printable(request.destination), s.parameters, s.buffers, moments_text(s), s.excluded,
+      s.files, base::human_bytes(s.stored_bytes), base::human_bytes(s.apparent_bytes),
       base::human_seconds(outcome->seconds));
   print_times(*outcome, request.threads);
   print_notes(s);

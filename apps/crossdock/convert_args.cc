@@ -259,6 +259,23 @@ Words run_flags() {
   return names(flags.run);
 }
 
+Result<std::string> parse_run_words(const Words& args) {
+  Flags flags;
+  convert::Request request;
+  add_common(flags, plugin::Registry(), request);
+  try {
+    const po::variables_map values = parse(args, flags.run, {"destination"});
+    if (!values.count("destination")) return invalid("expected DST");
+    for (const char* other : {"part", "restart", "no-resume", "dry-run"}) {
+      if (values.count(other) && !values[other].defaulted())
+        return invalid(cat("--", other, " is for convert"));
+    }
+    return values["destination"].as<std::string>();
+  } catch (const po::error& e) {
+    return invalid(e.what());
+  }
+}
+
 Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
   const plugin::Registry& registry = session.registry();
   ConvertArgs out;

@@ -23,6 +23,9 @@ struct ConvertArgs {
 // The names of the flags that make no difference to the result, and are not in a report.
 std::vector<std::string> run_flags();
 
+// Of another verb that takes DST and flags of a run: DST. Errors: what is wrong with the words.
+Result<std::string> parse_run_words(const std::vector<std::string>& args);
+
 // Errors: what is wrong with the words, as usage_error() prints it.
 Result<ConvertArgs> parse_convert(const std::vector<std::string>& args, const Session& session);
 

@@ -2,6 +2,7 @@
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -36,7 +37,17 @@ void on_signal(int) {
   if (cancelled.exchange(true)) _exit(kCancelled);
 }
 
+// Else the first files that are opened get these numbers, and what is printed goes into them.
+void open_standard_streams() {
+  for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR)) {
+    if (fd <= STDERR_FILENO) continue;
+    close(fd);
+    return;
+  }
+}
+
 void set_up_process() {
+  open_standard_streams();
   struct sigaction action {};
   action.sa_handler = on_signal;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
@@ -111,7 +122,8 @@ int main(int argc, char** argv) {
     set_up_process();
     const int code = run({argv + 1, argv + argc});
     // A full disk under a redirected stdout is a failure too.
-    return std::fflush(stdout) == 0 || code != kDone ? code : kFailed;
+    if (std::fflush(stdout) == 0 || code != kDone) return code;
+    return fail({XD_IO, "expected to print what was done, found that stdout cannot be written"});
   } catch (const std::exception& e) {
     return fail({XD_INTERNAL, e.what()});
   }

@@ -10,6 +10,7 @@
 #include "core/io/small_file.h"
 
 #include <fmt/format.h>
+#include <boost/filesystem/operations.hpp>
 
 #include <algorithm>
 
@@ -23,28 +24,31 @@ constexpr uint64_t kMaxPlanBytes = uint64_t{1} << 30;
 
 constexpr char kCommitHelp[] = R"(crossdock commit DST [options]
 Publishes DST once all parts of `crossdock convert --part` are done, or says which files are missing.
-It is harmless when DST is published already. Options: --overwrite, --memory, --threads, --no-sync,
---report, --progress and --plugin-path, as of convert.
+It is harmless when DST is published already. Options: those of a run of convert, as
+--overwrite, --verify, --memory, --threads, --no-sync, --report and --progress.
 )";
 constexpr char kCleanHelp[] = R"(crossdock clean DST
 Removes DST.partial, the unfinished work of runs that were cancelled, killed or failed. Not while one
 of them works: on this machine that is found out, on others it is not.
 )";
 
-// DST, which is the first word that is no flag.
-std::string destination_of(const Words& args) {
-  const auto it =
-      std::find_if(args.begin(), args.end(), [](const auto& w) { return !w.starts_with('-'); });
-  return it == args.end() ? "" : *it;
-}
-
 bool wants_help(const Words& args) {
   return std::find(args.begin(), args.end(), "--help") != args.end() ||
          std::find(args.begin(), args.end(), "-h") != args.end();
 }
 
-bool is_published(const io::fs::path& destination) {
-  return io::read_small_file((destination / io::kReportName).string(), UINT32_MAX).has_value();
+// Nothing is to be published: it was, or something else is there.
+int tell_published(const std::string& given, const io::fs::path& destination,
+                   const Error& unfinished) {
+  boost::system::error_code ec;
+  if (io::fs::exists(io::partial_of(destination), ec)) return fail(unfinished);
+  const auto report = io::published_report(destination);
+  if (!report) return fail(unfinished);
+  std::string flags;
+  for (const std::string& word : report->arguments) flags += " " + word;
+  fmt::print("{}: published already, of {}{}\n", base::printable(given),
+             base::printable(report->source.given), base::printable(flags));
+  return kDone;
 }
 
 // The command line of the conversion whose parts these are. What it says of the run is not taken
@@ -64,6 +68,8 @@ Result<Words> command_of(const io::fs::path& destination, const Words& args) {
   words.insert(words.end(), args.begin(), args.end());
   const Words of_run = run_flags();
   for (const std::string& word : plan->arguments) {
+    if (!word.starts_with("--"))
+      return invalid(cat(partial.string(), ": expected flags in its plan, found ", word));
     const std::string name = word.substr(2, word.find('=') - 2);
     if (std::find(of_run.begin(), of_run.end(), name) == of_run.end()) words.push_back(word);
   }
@@ -77,18 +83,14 @@ int commit(const Words& args) {
     fmt::print("{}", kCommitHelp);
     return kDone;
   }
-  const std::string given = destination_of(args);
-  if (given.empty()) return usage_error("expected DST", "commit");
-  const auto destination = io::resolve_destination(given);
+  const auto given = parse_run_words(args);
+  if (!given) return usage_error(given.error().message, "commit");
+  const auto destination = io::resolve_destination(*given);
   if (!destination) return usage_error(destination.error().message, "commit");
   const Session session(args, 64 << 20);
   session.warn_of_refusals();
   const auto words = command_of(*destination, args);
-  if (!words) {
-    if (!is_published(*destination)) return fail(words.error());
-    fmt::print("{}: published already\n", given);
-    return kDone;
-  }
+  if (!words) return tell_published(*given, *destination, words.error());
   auto parsed = parse_convert(*words, session);
   if (!parsed) return usage_error(parsed.error().message, "commit");
   parsed->request.shared = parsed->request.publish_only = true;
@@ -100,12 +102,12 @@ int clean(const Words& args) {
     fmt::print("{}", kCleanHelp);
     return kDone;
   }
-  if (args.size() != 1) return usage_error("expected DST", "clean");
+  if (args.size() != 1) return usage_error("expected DST, and nothing else", "clean");
   const auto destination = io::resolve_destination(args[0]);
   if (!destination) return usage_error(destination.error().message, "clean");
   const auto cleared = io::clear_staging(io::Os::real(), *destination);
   if (!cleared) return fail(cleared.error());
-  fmt::print("{}: {}\n", args[0],
+  fmt::print("{}: {}\n", base::printable(args[0]),
              *cleared ? "the unfinished work is removed" : "no unfinished work is there");
   return kDone;
 }

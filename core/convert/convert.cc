@@ -5,8 +5,8 @@
 #include "core/convert/run.h"
 #include "core/convert/share.h"
 #include "core/io/leftovers.h"
+#include "core/io/paths.h"
 #include "core/io/publish.h"
-#include "core/io/small_file.h"
 
 #include <utility>
 
@@ -31,11 +31,9 @@ void warn_of_uneven_parts(const Session& session, const Planned& planned) {
           ": more and smaller ones (--shard-size, --dcp-shards) or fewer parts are even"));
 }
 
-// Whether a folder is one that this plan made.
+// Whether a folder is one that this plan made, and all its files are there.
 bool is_made_by(const std::string& plan_id, const io::fs::path& folder) {
-  const auto text = io::read_small_file((folder / io::kReportName).string(), UINT32_MAX);
-  if (!text) return false;
-  const auto report = report::from_json(*text);
+  const auto report = io::published_report(folder);
   return report && report->plan == plan_id;
 }
 
@@ -63,6 +61,7 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   const io::StagingOptions options{
       .overwrite = request.overwrite,
       .shared = request.shared,
+      .joins = request.publish_only,
       .restart = request.resume != Resume::kGoOn,
       .sync = request.sync,
       .plan = text,
@@ -84,9 +83,13 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
     if (!staging) return staging.error();
     Run run(session, prepared, planned, **staging, plan.id, outcome);
     auto done = run.run(planned_after);
-    if (!done && (*staging)->is_published_by_others()) {
+    const bool has_missing = done && !outcome.published;
+    if ((!done || has_missing) && (*staging)->is_published_by_others()) {
       outcome.published = true;
       outcome.report.clear();
+    } else if (has_missing && request.shared && left > 0 &&
+               is_made_by(plan.id, prepared.destination)) {
+      continue;
     } else if (!done && !(*staging)->has_published() && may_try_again(done.error())) {
       continue;
     } else if (!done) {

@@ -181,6 +181,7 @@ Result<void> Outputs::copy(uint64_t file, std::span<std::byte> buffer,
 // A journal's numbers are checked like any input's.
 bool Outputs::fits(const Record& record) const {
   if (record.file >= files_.size()) return false;
+  if (!record.item && !io::is_tree_digest(record.digest)) return false;
   if (record.item && (is_aux(record.file) || *record.item >= files_[record.file].written.size()))
     return false;
   return true;

@@ -127,6 +127,18 @@ Error nothing_found(const Environment& environment) {
 
 }  // namespace
 
+namespace {
+
+// Beyond it something else is wrong.
+constexpr uint32_t kMaxParts = 1'000'000;
+
+Result<Part> checked(Result<Part> part) {
+  if (!part || part->count <= kMaxParts) return part;
+  return invalid(cat("--part: expected at most ", kMaxParts, " parts, found ", part->count));
+}
+
+}  // namespace
+
 Result<Part> parse_part(const std::string& text) {
   const size_t slash = text.find('/');
   const auto index = number(std::string_view(text).substr(0, slash));
@@ -141,7 +153,7 @@ Result<Part> parse_part(const std::string& text) {
     return invalid(cat("--part ", text, ": parts are counted from 0, so the last of ", *count,
                        " is ", *count - 1, "/", *count));
   }
-  return Part{*index, *count};
+  return checked(Part{*index, *count});
 }
 
 Result<Part> find_part(const Environment& environment) {
@@ -154,10 +166,10 @@ Result<Part> find_part(const Environment& environment) {
   }
   if (set(kArrayTask)) {
     XD_TRY_SET(const Part outer, array_part(environment));
-    return times(outer, inner.value_or(Part{}));
+    return checked(times(outer, inner.value_or(Part{})));
   }
-  if (inner) return *inner;
-  if (set(kJobIndex) && set(kParts)) return pair_of(environment, kJobIndex, kParts);
+  if (inner) return checked(*inner);
+  if (set(kJobIndex) && set(kParts)) return checked(pair_of(environment, kJobIndex, kParts));
   return nothing_found(environment);
 }
 

@@ -20,30 +20,43 @@ using base::JsonWriter;
 using simdjson::dom::element;
 
 constexpr uint64_t kVersion = 1;
-// Files beside the tensors are told by their bytes, for copies of a cache have other times.
-constexpr uint64_t kMaxSmallFile = 64 << 20;
 
+// Its version, and the values of its options. A file's path may be another on each machine, so its
+// text counts.
 void add_plugin(JsonWriter& json, const char* key, const plugin::Plugin& plugin,
                 const plugin::CheckedOptions& options) {
   json.key(key).begin_object();
   json.member("id", plugin.id()).member("version", plugin.version());
-  // A file's path may be another on each machine, so its text counts.
   std::string values;
   for (const xd_option* const* option = options.table(); option && *option; ++option)
     values += cat((*option)->key, '=', (*option)->value, '\n');
-  json.member("values", io::tree_digest_of(values));
-  std::map<std::string, std::vector<std::string>> told;
-  for (const auto& [name, value] : options.pairs()) told[name].push_back(value);
-  json.key("options").begin_object();
-  for (const auto& [name, list] : told) json.member(name, list);
-  json.end_object().end_object();
+  json.member("values", io::tree_digest_of(values)).end_object();
 }
 
+// As the user sees them: for words, not for the comparison.
+void add_options(JsonWriter& json, const char* key, const plugin::CheckedOptions& options) {
+  std::map<std::string, std::vector<std::string>> told;
+  for (const auto& [name, value] : options.pairs()) told[name].push_back(value);
+  json.key(key).begin_object();
+  for (const auto& [name, list] : told) json.member(name, list);
+  json.end_object();
+}
+
+// Files beside the tensors are told by their bytes, for copies of a cache have other times.
 Result<std::string> digest_of_aux(Prepared& prepared, const manifest::AuxFile& file) {
+  constexpr uint64_t kPiece = 1 << 20;
   const uint64_t size = prepared.source->aux_size(file);
-  std::string text(std::min(size, kMaxSmallFile), '\0');
-  XD_TRY(prepared.source->read_aux(file, 0, std::as_writable_bytes(std::span(text))));
-  return io::tree_digest_of(text);
+  std::string piece(std::min(size, kPiece), '\0');
+  io::TreeDigest digest(size);
+  io::TreeDigest::Run run(digest, 0);
+  for (uint64_t at = 0; at < size; at += piece.size()) {
+    piece.resize(std::min(kPiece, size - at));
+    const auto bytes = std::as_writable_bytes(std::span(piece));
+    XD_TRY(prepared.source->read_aux(file, at, bytes));
+    run.add(bytes);
+  }
+  run.hand_in();
+  return digest.text();
 }
 
 Result<void> add_files(JsonWriter& json, Prepared& prepared) {
@@ -160,6 +173,8 @@ Result<std::string> plan_text(const Session& session, Prepared& prepared, const 
   json.member("id", io::tree_digest_of(same));
   json.member("source", named_source(prepared.source->input()));
   json.member("arguments", session.request.arguments);
+  add_options(json, "reader_options", prepared.source->reader_options());
+  add_options(json, "writer_options", prepared.options);
   json.end_object();
   std::string text = std::move(json).take();
   text.erase(text.rfind('\n', text.size() - 2));  // "\n}\n"
@@ -173,7 +188,7 @@ Result<PlanText> parse_plan(const std::string& text) {
   const bool is_plan = parser.parse(text).get(root) == simdjson::SUCCESS &&
                        root["crossdock plan"].get(version) == simdjson::SUCCESS;
   if (!is_plan || version != kVersion)
-    return unsupported("it was begun by another version of crossdock");
+    return unsupported("its plan is damaged, or of another version of crossdock");
   PlanText out{at(root, "/id"), at(root, "/source"), {}};
   simdjson::dom::array list;
   if (root["arguments"].get(list) == simdjson::SUCCESS) {
@@ -189,7 +204,7 @@ std::string plan_difference(const std::string& theirs, const std::string& ours) 
   element then, now;
   if (then_parser.parse(theirs).get(then) != simdjson::SUCCESS ||
       now_parser.parse(ours).get(now) != simdjson::SUCCESS)
-    return "it was begun by another version of crossdock";
+    return "its plan is damaged, or of another version of crossdock";
   if (then_plan->id == at(now, "/id")) return "";
   struct Member {
     const char *pointer, *name;
@@ -203,11 +218,13 @@ std::string plan_difference(const std::string& theirs, const std::string& ours) 
     if (at(then, m.pointer) != at(now, m.pointer))
       return was_and_is(m.name, at(then, m.pointer), at(now, m.pointer));
   }
-  for (const Member& m :
-       {Member{"/same/files", "the source's "}, Member{"/same/reader/options", "--"},
-        Member{"/same/writer/options", "--"}}) {
+  for (const Member& m : {Member{"/same/files", "the source's "}, Member{"/reader_options", "--"},
+                          Member{"/writer_options", "--"}}) {
     if (auto text = first_difference(then, now, m.pointer, m.name); !text.empty()) return text;
   }
+  if (at(then, "/same/reader") != at(now, "/same/reader") ||
+      at(then, "/same/writer") != at(now, "/same/writer"))
+    return "the text of a file that an option names is another now";
   if (at(then, "/arguments") != at(now, "/arguments"))
     return was_and_is("the list of flags", at(then, "/arguments"), at(now, "/arguments"));
   return at(then, "/same/model") != at(now, "/same/model")

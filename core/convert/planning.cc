@@ -26,13 +26,17 @@ Result<void> add_config_text(const Prepared& prepared, std::vector<manifest::Aux
   return {};
 }
 
-// With the source's metadata, which are not kept beyond it: a vocabulary takes tens of megabytes.
+// Without the source's path, for what a writer makes must not depend on how it was spelled. With
+// the source's metadata, which are not kept beyond it: a vocabulary takes tens of megabytes.
 Result<std::string> encode(Prepared& prepared) {
   auto aux_files = prepared.target.aux_files;
   XD_TRY(add_config_text(prepared, aux_files));
   std::swap(prepared.target.aux_files, aux_files);
   prepared.target.source.metadata = std::exchange(prepared.metadata, {});
+  auto provenance = prepared.target.provenance;
+  for (manifest::Provenance& step : prepared.target.provenance) step.input.clear();
   std::string bytes = manifest::encode(prepared.target);
+  prepared.target.provenance = std::move(provenance);
   prepared.target.source.metadata = {};
   std::swap(prepared.target.aux_files, aux_files);
   return bytes;

@@ -157,7 +157,11 @@ Error Run::leave(Error error) {
   const Request& request = session_.request;
   const bool may_pass = error.code == XD_IO || error.code == XD_CANCELLED ||
                         error.code == XD_NO_MEMORY || error.code == XD_NOT_FOUND;
-  const bool is_worth_it = writing_.seconds() >= request.keep_after_seconds || goes_on_;
+  // What a part has finished stays in any case: others may rely on it.
+  const bool is_relied_on =
+      request.shared && outputs_.missing().size() + outcome_.files_found < outputs_.size();
+  const bool is_worth_it =
+      writing_.seconds() >= request.keep_after_seconds || goes_on_ || is_relied_on;
   const bool stays = request.resume != Resume::kOff && may_pass && is_worth_it;
   staging_.keep(stays);
   if (stays && !request.publish_only)

@@ -1,13 +1,13 @@
 #include "core/convert/scheduler.h"
 
-#include <boost/asio/post.hpp>
-#include <boost/asio/thread_pool.hpp>
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 namespace crossdock::convert {
 
@@ -94,8 +94,15 @@ Result<void> run_schedule(const Schedule& schedule, base::Memory& memory,
   const size_t threads =
       std::max<size_t>(1, std::min<size_t>(schedule.threads, schedule.memory.size()));
   Run run{.schedule = schedule, .memory = memory, .cancelled = cancelled, .working = threads};
-  boost::asio::thread_pool pool(threads);
-  for (size_t i = 0; i < threads; ++i) boost::asio::post(pool, [&run] { run.work(); });
+  std::vector<std::jthread> pool;
+  try {
+    for (size_t i = 0; i < threads; ++i) pool.emplace_back([&run] { run.work(); });
+  } catch (const std::system_error& e) {
+    // Fewer do it too.
+    const std::lock_guard lock(run.mutex);
+    run.working -= threads - pool.size();
+    if (pool.empty()) return Error{XD_IO, cat("expected to start a thread, found ", e.what())};
+  }
   {
     std::unique_lock lock(run.mutex);
     while (!run.finished.wait_for(lock, std::chrono::milliseconds(200),
@@ -110,7 +117,7 @@ Result<void> run_schedule(const Schedule& schedule, base::Memory& memory,
       lock.lock();
     }
   }
-  pool.join();
+  pool.clear();
   if (cancelled) return Error{XD_CANCELLED, "cancelled"};
   if (run.error) return *std::move(run.error);
   return {};

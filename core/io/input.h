@@ -45,8 +45,8 @@ class Input {
   // All files of the Hub's commit, where a cache tells them.
   const std::optional<CommitFiles>& commit_files() const { return commit_files_; }
 
-  // Takes config.json, the tokenizer's and the processor's files of `source`, a folder, a file in it
-  // or a Hub name as for open_input, in place of SRC's own.
+  // Takes config.json, the tokenizer's and the processor's files of `source`, a folder, a file in
+  // it or a Hub name as for open_input, in place of SRC's own.
   Result<void> take_config(const std::string& source);
 
   Result<Fd> open(Os& os, const InputEntry& entry) const;

@@ -1,5 +1,7 @@
 #include "core/io/journal.h"
 
+#include "core/io/leftovers.h"
+
 #include <crossdock/bytes.hpp>
 
 #include <fcntl.h>
@@ -100,13 +102,7 @@ JournalRecords parse_journal(std::string_view text) {
 }
 
 Result<JournalRecords> read_journal(Os& os, const fs::path& path) {
-  const Fd fd(os.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0));
-  if (!fd.valid()) return os_error(path.string());
-  struct stat st {};
-  if (os.fstat(fd.get(), &st) != 0) return os_error(path.string());
-  std::string text(static_cast<size_t>(st.st_size), '\0');
-  if (auto r = read_exact(os, fd.get(), 0, std::as_writable_bytes(std::span(text))); !r)
-    return std::move(r).error().in(path.string());
+  XD_TRY_SET(const std::string text, read_text(os, path));
   return parse_journal(text);
 }
 

@@ -2,6 +2,8 @@
 
 #include "core/io/paths.h"
 #include "core/io/publish.h"
+#include "core/io/small_file.h"
+#include "core/report/report.h"
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -12,13 +14,17 @@
 
 namespace crossdock::io {
 
+namespace {
+// Of the journal of a million files, which is much less.
+constexpr uint64_t kMaxTextBytes = uint64_t{1} << 30;
+}  // namespace
+
 fs::path partial_of(const fs::path& destination) { return destination.string() + ".partial"; }
 
 // In this order, for another process may be making it now, and the marker is what it makes first.
 bool is_ours(const fs::path& folder) {
   boost::system::error_code ec;
-  return fs::is_empty(folder, ec) || fs::exists(folder / kMarker, ec) ||
-         check_is_all_ours(folder).has_value();
+  return fs::is_empty(folder, ec) || fs::exists(folder / kMarker, ec);
 }
 
 Error not_ours(const fs::path& partial) {
@@ -34,8 +40,12 @@ std::vector<fs::path> being_removed(const fs::path& destination) {
   for (fs::directory_iterator it(destination.parent_path(), ec);
        !ec && it != fs::directory_iterator(); it.increment(ec)) {
     const std::string name = it->path().filename().string();
-    if (name.starts_with(beginning) && name.ends_with(kRemoved) &&
-        fs::is_directory(it->symlink_status(ec)) &&
+    // Between them stands an attempt's name, which has no dots: else it is another DST's.
+    const bool is_named_so =
+        name.starts_with(beginning) && name.ends_with(kRemoved) &&
+        name.size() > beginning.size() + sizeof kRemoved - 1 &&
+        name.find('.', beginning.size()) == name.size() - (sizeof kRemoved - 1);
+    if (is_named_so && fs::is_directory(it->symlink_status(ec)) &&
         (fs::exists(it->path() / kMarker, ec) || fs::is_empty(it->path(), ec)))
       out.push_back(it->path());
   }
@@ -45,17 +55,32 @@ std::vector<fs::path> being_removed(const fs::path& destination) {
 Result<void> bring_back(Os& os, const fs::path& partial, const fs::path& destination) {
   const fs::path old = partial / "parts" / "replaced";
   boost::system::error_code ec;
-  if (!fs::exists(old, ec) || fs::exists(destination, ec)) return {};
-  if (os.renameat2(old.c_str(), destination.c_str(), 0) != 0)
-    return os_error(cat("rename ", old.string(), " to ", destination.string()));
-  return {};
+  if (!fs::exists(old, ec)) return {};
+  if (!fs::exists(destination, ec) || fs::is_empty(destination, ec)) {
+    if (os.renameat2(old.c_str(), destination.c_str(), 0) != 0)
+      return os_error(cat("rename ", old.string(), " to ", destination.string()));
+    return {};
+  }
+  // It is in the way of nothing where what replaced it is there.
+  XD_TRY_SET(const std::string plan, read_text(os, partial / "parts" / "plan"));
+  const auto text = read_small_file((destination / kReportName).string(), UINT32_MAX);
+  const auto report = text ? report::from_json(*text) : Result<report::Report>(text.error());
+  if (report && !report->plan.empty() && plan.find(cat('"', report->plan, '"')) != plan.npos)
+    return {};
+  return invalid(cat("expected ", destination.string(), " to be free for what was replaced, ",
+                     old.string(), ", found another folder there: move one of the two away"));
 }
 
 Result<std::string> read_text(Os& os, const fs::path& path) {
-  const Fd fd(os.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0));
+  // A pipe in its place would block.
+  const Fd fd(os.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0));
   if (!fd.valid()) return os_error(path.string());
   struct stat st {};
   if (os.fstat(fd.get(), &st) != 0) return os_error(path.string());
+  if (!S_ISREG(st.st_mode) || static_cast<uint64_t>(st.st_size) > kMaxTextBytes)
+    return invalid(cat("expected ", path.string(), " to be a file of at most ", kMaxTextBytes,
+                       " bytes, found another: remove ",
+                       path.parent_path().parent_path().string()));
   std::string text(static_cast<size_t>(st.st_size), '\0');
   if (auto r = read_exact(os, fd.get(), 0, std::as_writable_bytes(std::span(text))); !r)
     return std::move(r).error().in(path.string());
@@ -86,7 +111,7 @@ Result<bool> clear_staging(Os& os, const fs::path& destination) {
     if (os.flock(dir.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
       return Error{XD_IO, cat("expected nobody to write ", destination.string(),
                               ", found another crossdock at work in ", folder.string())};
-    XD_TRY(bring_back(os, folder, destination));
+    if (folder == partial_of(destination)) XD_TRY(bring_back(os, folder, destination));
     XD_TRY(remove_tree(folder, kMarker));
   }
   return !folders.empty();

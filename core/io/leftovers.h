@@ -20,17 +20,18 @@ inline constexpr char kRemoved[] = ".removed.partial";
 
 fs::path partial_of(const fs::path& destination);
 
-// Whether a folder that stands in OUT.partial's place is ours: empty, marked, or an OUT.
+// Whether a folder that stands in OUT.partial's place is ours: empty, or marked.
 bool is_ours(const fs::path& folder);
 Error not_ours(const fs::path& partial);
 
 // What publications that were killed had no time to remove.
 std::vector<fs::path> being_removed(const fs::path& destination);
 
-// What a publication that was cut short moved aside comes back before the rest is removed.
+// What a publication that was cut short moved aside comes back before the rest is removed. Errors:
+// something else is in its place.
 Result<void> bring_back(Os& os, const fs::path& partial, const fs::path& destination);
 
-// All of a file.
+// All of a regular file of some GiB at most.
 Result<std::string> read_text(Os& os, const fs::path& path);
 
 // Removes what is left beside a published OUT by runs of which `difference` says nothing (of their

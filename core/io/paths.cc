@@ -1,5 +1,6 @@
 #include "core/io/paths.h"
 
+#include "core/io/leftovers.h"
 #include "core/io/small_file.h"
 #include "core/report/report.h"
 
@@ -33,6 +34,12 @@ Result<fs::path> resolve_destination(const std::string& destination) {
   }
   boost::system::error_code ec;
   const fs::path path = fs::absolute(text);
+  for (fs::path above = path.parent_path(); above.has_relative_path();
+       above = above.parent_path()) {
+    if (fs::exists(above / kMarker, ec))
+      return invalid(cat("expected DST outside of unfinished work, found ", destination, " in ",
+                         above.string(), ": choose another"));
+  }
   // The folder above as the kernel resolves it: "link/../out" lies beside what the link leads to.
   const fs::path resolved = name == "." ? fs::weakly_canonical(path, ec)
                                         : fs::weakly_canonical(path.parent_path(), ec) / name;
@@ -65,6 +72,21 @@ Result<std::set<std::string>> listed_in_report(const fs::path& folder) {
   std::set<std::string> names{kReportName};
   for (report::File& file : report->files) names.insert(std::move(file.path));
   return names;
+}
+
+Result<report::Report> published_report(const fs::path& folder) {
+  const std::string path = (folder / kReportName).string();
+  XD_TRY_SET(const std::string text, read_small_file(path, kMaxReportBytes));
+  auto report = report::from_json(text);
+  if (!report) return std::move(report).error().in(path);
+  for (const report::File& file : report->files) {
+    boost::system::error_code ec;
+    const uint64_t size = fs::file_size(folder / file.path, ec);
+    if (ec || size != file.size)
+      return corrupt(cat("expected ", (folder / file.path).string(), " of ", file.size,
+                         " bytes, found ", ec ? ec.message() : cat(size, " bytes")));
+  }
+  return report;
 }
 
 Result<std::set<std::string>> names_in(const fs::path& folder) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/io/input.h"
+#include "core/report/report.h"
 
 #include <crossdock/file_name.hpp>
 #include <crossdock/result.hpp>
@@ -24,6 +25,10 @@ Result<void> check_apart(const Input& source, const fs::path& destination);
 // The names that a conversion's own report at `folder` lists, itself included; an error when it has
 // none that can be read.
 Result<std::set<std::string>> listed_in_report(const fs::path& folder);
+
+// The report of a folder that a conversion made, if it can be read, and all files that it lists are
+// there in their sizes.
+Result<report::Report> published_report(const fs::path& folder);
 
 // The names of everything in a folder: files as they are, folders with a '/' at the end, links and
 // others with an '@'.

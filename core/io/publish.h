@@ -16,7 +16,7 @@ Result<bool> check_destination(const fs::path& destination, bool overwrite);
 struct Publication {
   fs::path tree, destination;
   uint64_t tree_inode = 0;  // by which the tree is known: after an exchange the old OUT is there
-  fs::path control;  // a folder of the same file system, for locks and what is replaced
+  fs::path control;         // a folder of the same file system, for locks and what is replaced
   bool overwrite = false;
 };
 

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <system_error>
 
 namespace crossdock::io {
 
@@ -62,10 +63,7 @@ Result<std::unique_ptr<Staging>> Staging::open(Os& os, const fs::path& destinati
   XD_TRY(self->take_partial());
   XD_TRY(self->begin_attempt());
   for (const fs::path& folder : being_removed(destination)) (void)remove_tree(folder, kMarker);
-  if (self->options_.sync) {
-    self->syncing_ = std::jthread(
-        [staging = self.get()](const std::stop_token& stop) { staging->sync_now_and_then(stop); });
-  }
+  if (self->options_.sync) self->start_syncing();
   return self;
 }
 
@@ -91,8 +89,8 @@ Result<void> Staging::lock() {
 
 Result<void> Staging::take_partial() {
   for (int left = kMaxTries;; --left) {
-    made_ = os_.mkdirat(AT_FDCWD, partial_.c_str(), 0777) == 0;
-    if (!made_ && errno != EEXIST) return os_error("make " + partial_.string());
+    made_ = !options_.joins && os_.mkdirat(AT_FDCWD, partial_.c_str(), 0777) == 0;
+    if (!made_ && !options_.joins && errno != EEXIST) return os_error("make " + partial_.string());
     dir_ = Fd(
         os_.openat(AT_FDCWD, partial_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
     const auto taken = dir_.valid() ? lock() : Result<void>(os_error(partial_.string()));
@@ -107,8 +105,8 @@ Result<void> Staging::take_partial() {
   open_ = true;
   kept_ = !is_new;  // whatever happens to this run, unless it says otherwise
   const std::string marker = (partial_ / kMarker).string();
-  const Fd fd(
-      os_.openat(AT_FDCWD, marker.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666));
+  const Fd fd(os_.openat(AT_FDCWD, marker.c_str(),
+                         O_RDONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666));
   if (!fd.valid()) return os_error(marker);
   return look_at_leftovers(is_new);
 }
@@ -151,6 +149,10 @@ Result<void> Staging::look_at_leftovers(bool is_new) {
 Result<void> Staging::find_tree() {
   if (os_.mkdirat(AT_FDCWD, tree_.c_str(), 0777) != 0 && errno != EEXIST)
     return os_error("make " + tree_.string());
+  boost::system::error_code ec;
+  if (fs::symlink_status(tree_, ec).type() != fs::directory_file)
+    return invalid(cat("expected ", tree_.string(), " to be a folder, found another: remove ",
+                       partial_.string()));
   XD_TRY_SET(tree_inode_, inode_of(tree_));
   return {};
 }
@@ -313,8 +315,14 @@ Result<std::map<std::string, uint64_t>> Staging::placed() {
   boost::system::error_code ec;
   fs::recursive_directory_iterator it(tree_, ec);
   for (; !ec && it != fs::recursive_directory_iterator(); it.increment(ec)) {
-    if (fs::symlink_status(it->path(), ec).type() == fs::regular_file)
-      out[it->path().lexically_relative(tree_).string()] = fs::file_size(it->path(), ec);
+    const auto type = fs::symlink_status(it->path(), ec).type();
+    const std::string name = it->path().lexically_relative(tree_).string();
+    if (type == fs::regular_file) {
+      out[name] = fs::file_size(it->path(), ec);
+    } else if (type != fs::directory_file && !ec) {
+      return invalid(cat("expected files and folders in ", tree_.string(), ", found ", name,
+                         ", which is neither: remove it"));
+    }
   }
   if (ec)
     return Error{ec == boost::system::errc::no_such_file_or_directory ? XD_NOT_FOUND : XD_IO,
@@ -333,6 +341,14 @@ Result<void> Staging::sync() {
     sync_error_ = std::move(marked).error();
   }
   return sync_error_ ? Result<void>(*sync_error_) : Result<void>();
+}
+
+void Staging::start_syncing() {
+  try {
+    syncing_ = std::jthread([this](const std::stop_token& stop) { sync_now_and_then(stop); });
+  } catch (const std::system_error&) {
+    // Without it a machine that goes down loses more, and nothing else.
+  }
 }
 
 void Staging::sync_now_and_then(const std::stop_token& stop) {

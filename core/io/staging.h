@@ -47,6 +47,7 @@ namespace crossdock::io {
 struct StagingOptions {
   bool overwrite = false;  // an OUT that crossdock wrote
   bool shared = false;     // other processes work on the same OUT: nothing of theirs is cleared
+  bool joins = false;      // others: what is not there is not made (XD_NOT_FOUND)
   bool restart = false;    // what an earlier run left is cleared, whatever it is
   bool sync = true;        // to the disk, now and then and in the end
   // What is made here. Runs that have the same text make the same files.
@@ -111,6 +112,7 @@ class Staging {
   Result<void> find_tree();
   bool is_alone() const;
   Result<void> remove_renamed();
+  void start_syncing();
   void sync_now_and_then(const std::stop_token& stop);
 
   Os& os_;

@@ -314,6 +314,11 @@ void TreeDigest::Run::hand_in() {
   part_begin_ = at;
 }
 
+bool is_tree_digest(std::string_view text) {
+  return text.size() == 37 && text.starts_with("tree:") &&
+         text.find_first_not_of("0123456789abcdef", 5) == text.npos;
+}
+
 std::string tree_digest_of(std::string_view bytes) {
   TreeDigest digest(bytes.size());
   TreeDigest::Run(digest, 0).add(as_bytes(bytes));

@@ -105,6 +105,9 @@ class TreeDigest {
   std::map<uint64_t, Seam> seams_;
 };
 
+// Whether the text is one: "tree:" and 32 digits.
+bool is_tree_digest(std::string_view text);
+
 // Of bytes that are all there.
 std::string tree_digest_of(std::string_view bytes);
 
