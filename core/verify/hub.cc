@@ -11,6 +11,7 @@
 #include <boost/filesystem/operations.hpp>
 
 #include <algorithm>
+#include <array>
 #include <set>
 #include <sstream>
 
@@ -74,11 +75,28 @@ class Check {
  private:
   bool has_content(const std::string& name) {
     boost::system::error_code ec;
-    if (fs::exists(folder_ / name, ec)) return true;
+    if (fs::exists(folder_ / name, ec)) return leads_into_the_cache(name);
     findings_.problem(cat(base::printable(name),
                           ": expected its blob in the cache, found a link that leads nowhere: "
                           "download it again"));
     return false;
+  }
+
+  bool leads_into_the_cache(const std::string& name) {
+    boost::system::error_code ec;
+    const auto snapshot = io::snapshot_around(folder_);
+    const fs::path resolved = fs::canonical(folder_ / name, ec);
+    if (!snapshot || ec || io::is_in_cache_of(snapshot->repository, resolved)) return true;
+    findings_.problem(cat(base::printable(name), ": expected a file of the cache, found a link to ",
+                          resolved.string()));
+    return false;
+  }
+
+  static bool is_weights(const std::string& name) {
+    constexpr std::array<std::string_view, 5> kEndings{".safetensors", ".bin", ".gguf", ".pt",
+                                                       ".pth"};
+    return std::any_of(kEndings.begin(), kEndings.end(),
+                       [&name](std::string_view ending) { return name.ends_with(ending); });
   }
 
   ExpectedFile expected(const std::string& name) {
@@ -101,7 +119,14 @@ class Check {
   void note_unproved(const std::vector<ExpectedFile>& files) {
     std::vector<std::string> names;
     for (const ExpectedFile& file : files) {
-      if (file.digest.empty()) names.push_back(file.name);
+      if (!file.digest.empty()) continue;
+      if (is_weights(file.name)) {
+        findings_.problem(cat(base::printable(file.name),
+                              ": expected a record of its digest, found none: whether it is whole "
+                              "cannot be told; download it again"));
+      } else {
+        names.push_back(file.name);
+      }
     }
     if (!names.empty())
       findings_.note(cat("No record tells a digest of ", base::listed(names),

@@ -273,3 +273,122 @@ def test_the_time_of_day_does_not_matter(crossdock, large, whole, tmp_path):
         os.utime(path, (future, future))
     crossdock("convert", large, tmp_path / "out", *flags)
     assert result(tmp_path / "out") == whole(large, *flags)
+
+
+# ---- what is in the way, and what is only called so
+
+PARTS = FORMATS["safetensors"]
+
+
+def test_commit_tells_what_is_there_and_never_takes_it_for_what_is_not(crossdock, model, tmp_path):
+    out = tmp_path / "out"
+    crossdock("convert", model, out, *PARTS)
+    said = crossdock("commit", out).stdout
+    assert "published already" in said and str(model) in said and "--dtype=bf16" in said
+    (tmp_path / "out.partial").mkdir()
+    crossdock("commit", out, code=1)
+    (tmp_path / "out.partial").rmdir()
+    crossdock("commit", out, "--bogus", code=2)
+    crossdock("commit", out, "extra", code=2)
+    crossdock("commit", "--memory", "1GiB", out)
+    next(out.glob("model-*")).unlink()
+    crossdock("commit", out, code=1)
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake/crossdock.json").write_text("garbage")
+    crossdock("commit", tmp_path / "fake", code=1)
+
+
+def test_a_damaged_destination_is_not_published(crossdock, model, whole, tmp_path):
+    out = tmp_path / "out"
+    crossdock("convert", model, out, *PARTS)
+    next(out.glob("model-*")).unlink()
+    crossdock("convert", model, out, *PARTS, "--part", "0/1", code=1)
+    crossdock("convert", model, out, *PARTS, "--part", "0/1", "--overwrite")
+    assert result(out) == whole(model, *PARTS)
+
+
+def test_the_spelling_of_the_source_does_not_matter(crossdock, model, whole, tmp_path):
+    (tmp_path / "link").symlink_to(model)
+    flags = ("--to", "safetensors", "--shard-size", "1MB")
+    expected = whole(model, *flags)
+    spellings = [str(model), f"{model}/", os.path.relpath(model, tmp_path), "./link", f"{model}/../{model.name}"]
+    for i, spelling in enumerate(spellings):
+        crossdock("convert", spelling, "out", *flags, "--part", f"{i}/{len(spellings) + 1}", cwd=tmp_path)
+    crossdock("commit", tmp_path / "out", code=1)
+    crossdock("convert", model, tmp_path / "out", *flags, "--part", f"{len(spellings)}/{len(spellings) + 1}")
+    files = result(tmp_path / "out")
+    assert files.pop("crossdock.json")["plan"] == expected["crossdock.json"]["plan"]
+    assert files == {name: text for name, text in expected.items() if name != "crossdock.json"}
+
+
+def test_commit_finds_a_file_that_a_flag_named_by_a_relative_path(crossdock, source, tmp_path):
+    from recipes import PLAIN
+    (tmp_path / "ds.json").write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": {"stage": 3}, "optimizer": {
+        "type": "AdamW", "params": {"lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}}}))
+    crossdock("convert", source(PLAIN), "out", "--to", "zero3", "--world-size", 4, "--ds-config", "ds.json", "--part", "0/2", cwd=tmp_path)
+    assert "missing" in crossdock("commit", tmp_path / "out", code=1).stderr
+    crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "zero3", "--world-size", 4, "--ds-config", tmp_path / "ds.json", "--part", "1/2")
+    assert (tmp_path / "out/crossdock.json").exists()
+
+
+def test_folders_that_only_look_like_unfinished_work(crossdock, model, tmp_path):
+    crossdock("convert", model, tmp_path / "out", *PARTS)
+    (tmp_path / "out").rename(tmp_path / "new.partial")  # somebody's backup
+    before = result(tmp_path / "new.partial")
+    for flags in [[], ["--restart"], ["--part", "0/1"]]:
+        assert "is not crossdock's" in crossdock("convert", model, tmp_path / "new", *PARTS, *flags, code=1).stderr
+    assert "is not crossdock's" in crossdock("clean", tmp_path / "new", code=1).stderr
+    assert result(tmp_path / "new.partial") == before
+    crossdock("convert", model, tmp_path / "work", *PARTS, "--part", "0/3")
+    assert "unfinished work" in crossdock("convert", model, tmp_path / "work.partial/x", *PARTS, code=1).stderr
+
+
+@pytest.mark.parametrize("place", ["parts/plan", "parts/x.journal", ".crossdock-partial", "tree/pipe"])
+def test_a_pipe_in_unfinished_work_is_an_error(crossdock, model, tmp_path, place):
+    crossdock("convert", model, tmp_path / "out", *PARTS, "--part", "0/3")
+    path = tmp_path / "out.partial" / place
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    done = subprocess.run([crossdock.path, "convert", str(model), str(tmp_path / "out"), *PARTS], env=crossdock.env, timeout=60,
+                          capture_output=True, text=True)
+    assert done.returncode == (0 if place == ".crossdock-partial" else 1), done.stderr
+    assert (tmp_path / "out").exists() == (place == ".crossdock-partial")
+
+
+@pytest.mark.parametrize("place", ["parts/plan", "parts/x.journal"])
+def test_a_huge_file_in_unfinished_work_is_an_error(crossdock, model, tmp_path, place):
+    crossdock("convert", model, tmp_path / "out", *PARTS, "--part", "0/3")
+    with (tmp_path / "out.partial" / place).open("ab") as file:
+        file.truncate(100 << 30)
+    said = crossdock("convert", model, tmp_path / "out", *PARTS, code=1).stderr
+    assert Path(place).name in said and "bad_alloc" not in said
+
+
+def test_links_in_place_of_the_tree_are_refused(crossdock, model, tmp_path):
+    crossdock("convert", model, tmp_path / "out", *PARTS, "--part", "0/2")
+    tree = tmp_path / "out.partial/tree"
+    tree.rename(tmp_path / "elsewhere")
+    tree.symlink_to(tmp_path / "elsewhere")
+    assert "to be a folder" in crossdock("convert", model, tmp_path / "out", *PARTS, "--part", "1/2", code=1).stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_large_tokenizer_that_changes_between_parts(crossdock, model, tmp_path):
+    shutil.copytree(model, tmp_path / "in")
+    (tmp_path / "in/config.json").write_text("{}")
+    tokenizer = tmp_path / "in/tokenizer.json"
+    tokenizer.write_bytes(b"{" + b" " * (70 << 20) + b"}")
+    crossdock("convert", tmp_path / "in", tmp_path / "out", *PARTS, "--part", "1/2")
+    with tokenizer.open("r+b") as file:
+        file.seek(68 << 20)
+        file.write(b"\n")
+    assert "tokenizer.json" in crossdock("convert", tmp_path / "in", tmp_path / "out", *PARTS, "--part", "0/2", code=1).stderr
+
+
+def test_closed_standard_streams(crossdock, model, whole, tmp_path):
+    done = subprocess.run(f'"{crossdock.path}" convert "{model}" "{tmp_path}/out" {" ".join(PARTS)} --progress bar <&- 2>&- >/dev/null',
+                          shell=True, env=crossdock.env)
+    assert done.returncode == 0
+    assert result(tmp_path / "out") == whole(model, *PARTS)
+    full = subprocess.run(f'"{crossdock.path}" plugins >/dev/full', shell=True, env=crossdock.env, capture_output=True, text=True)
+    assert full.returncode == 1 and "stdout" in full.stderr

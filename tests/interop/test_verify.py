@@ -311,3 +311,13 @@ def test_a_download_to_a_folder(crossdock, published, tmp_path):
     crossdock("verify", tmp_path / "local")
     (tmp_path / "local/config.json").write_bytes(b" " + published["config.json"])
     assert "config.json: expected git:" in crossdock("verify", tmp_path / "local", code=1).stdout
+
+
+def test_weights_of_a_download_that_no_record_tells_of(crossdock, tmp_path):
+    folder = tmp_path / "local"
+    (folder / ".cache/huggingface").mkdir(parents=True)
+    (folder / "README.md").write_text("not looked at by anybody")
+    assert "No record tells a digest of README.md" in crossdock("verify", folder).stdout
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    said = crossdock("verify", folder, code=1).stdout
+    assert "model.safetensors: expected a record of its digest" in said
