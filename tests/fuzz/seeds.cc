@@ -359,7 +359,8 @@ std::vector<std::string> manifests() {
 std::vector<std::string> reports() {
   crossdock::report::Report r;
   r.crossdock = "0.1.0";
-  r.source = {"org/name", "/m/name", "gguf/3", {{"a.gguf", 22, ""}, {"b.gguf", 3, "sha256:1"}}};
+  r.source = {
+      "org/name", "/m/name", "gguf/3", {{"a.gguf", 22, "", ""}, {"b.gguf", 3, "sha256:1", ""}}, {}};
   r.reader = {"reader", "1.0", {{"verify", {"true"}}}};
   r.writer = {"writer", "2.0", {{"pattern", {"a"}}, {"frozen", {"a", "b"}}}};
   r.notes = {"a \"note\""};
