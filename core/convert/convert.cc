@@ -45,8 +45,6 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
   Session session(request, registry, os, cancelled, callbacks);
   XD_TRY_SET(Prepared prepared, prepare(session));
   XD_TRY_SET(const Planned planned, make_plan(session, prepared));
-  XD_TRY_SET(const std::string text, plan_text(session, prepared, planned));
-  XD_TRY_SET(const PlanText plan, parse_plan(text));
   Outcome outcome;
   outcome.plan = planned.summary;
   const double planned_after = whole.seconds();
@@ -57,6 +55,8 @@ Result<Outcome> convert(const Request& request, const plugin::Registry& registry
     return outcome;
   }
 
+  XD_TRY_SET(const std::string text, plan_text(session, prepared, planned));
+  XD_TRY_SET(const PlanText plan, parse_plan(text));
   warn_of_uneven_parts(session, planned);
   const io::StagingOptions options{
       .overwrite = request.overwrite,
