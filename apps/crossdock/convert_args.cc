@@ -185,8 +185,6 @@ Result<void> check_words(const po::variables_map& values, const convert::Request
   if (!values["param-groups"].defaulted() && !request.target.description.empty())
     return invalid(
         "--param-groups: the file of --target tells the groups: leave one of the two out");
-  if (request.threads == 0 || request.threads > 1024)
-    return invalid("--threads: expected 1 to 1024");
   return {};
 }
 
@@ -296,8 +294,7 @@ Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
       return out;
     }
     XD_TRY(check_words(values, request, registry));
-    if (!Progress::parse(values["progress"].as<std::string>(), out.progress))
-      return invalid("--progress: expected auto, bar, plain, json or none");
+    check_work_flags(values, request.threads, out.progress);
     request.source = values["source"].as<std::string>();
     request.destination = values["destination"].as<std::string>();
     request.memory = values["memory"].as<Size>().bytes;

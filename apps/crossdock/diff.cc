@@ -181,13 +181,8 @@ void add_options(po::options_description& options, Request& r) {
       ("from-b", po::value(&r.open_b.from)->value_name("FORMAT")->default_value("auto"),
        "format to read B in")  //
       ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}),
-       "budget for all buffers")  //
-      ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()),
-       "worker threads")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
-      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
-       "look for plugins here first (repeatable)");
+       "budget for all buffers");
+  add_work_flags(options, r.threads);
   add_rule_flags(options, r.open_a.rules, r.open_a.keep_unmatched);
   add_dequant_flag(options);
 }
@@ -197,13 +192,10 @@ std::string take_values(const po::variables_map& values, Request& r, Progress::S
   if (!values.count("a") || !values.count("b")) return "expected A and B";
   r.a = values["a"].as<std::string>();
   r.b = values["b"].as<std::string>();
-  r.memory = values["memory"].as<Size>().bytes;
-  if (r.memory < convert::kMinMemory) return "--memory: expected at least 8MiB";
-  if (r.threads == 0 || r.threads > 1024) return "--threads: expected 1 to 1024";
+  r.memory = given_memory(values);
+  check_work_flags(values, r.threads, style);
   if (!r.names.empty() && r.names != "module" && r.names != "file")
     return "--names: expected module or file, found " + r.names;
-  if (!Progress::parse(values["progress"].as<std::string>(), style))
-    return "--progress: expected auto, bar, plain, json or none";
   r.open_a.dequant_dtype = given_dequant_dtype(values);
   if (!r.names.empty())
     r.open_a.names = r.names == "file" ? rules::Names::kFile : rules::Names::kModule;

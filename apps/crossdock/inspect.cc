@@ -107,13 +107,8 @@ void add_common(po::options_description& options, Request& request) {
        "minimum, maximum and mean of every tensor's values, NaN, Inf, and what is constant; a line "
        "at the end says what is suspicious")  //
       ("manifest", po::value(&request.manifest_path)->value_name("FILE"),
-       "write the manifest: protobuf, or its JSON form to FILE.json")  //
-      ("threads", po::value(&request.threads)->value_name("N")->default_value(default_threads()),
-       "worker threads")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
-      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
-       "look for plugins here first (repeatable)");
+       "write the manifest: protobuf, or its JSON form to FILE.json");
+  add_work_flags(options, request.threads);
   add_rule_flags(options, request.rules, request.keep_unmatched);
   add_dequant_flag(options);
 }
@@ -150,10 +145,7 @@ int inspect(const std::vector<std::string>& args) {
     if (request.digest.empty()) request.digest = request.json && !request.stats ? "sha256" : "none";
     if (request.digest != "none" && request.digest != "tree" && request.digest != "sha256")
       return usage_error("--digest: expected tree, sha256 or none", "inspect");
-    if (request.threads == 0 || request.threads > 1024)
-      return usage_error("--threads: expected 1 to 1024", "inspect");
-    if (!Progress::parse(values["progress"].as<std::string>(), style))
-      return usage_error("--progress: expected auto, bar, plain, json or none", "inspect");
+    check_work_flags(values, request.threads, style);
     for (const plugin::Plugin& p : session.registry().plugins()) {
       if (p.is_reader()) request.reader_options.merge(given_options(values, p.desc.options));
     }

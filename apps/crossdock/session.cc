@@ -3,6 +3,7 @@
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/convert/plain_weights.h"
+#include "core/convert/request.h"
 
 #include <fmt/format.h>
 
@@ -118,6 +119,28 @@ plugin::GivenOptions given_options(const po::variables_map& values,
     }
   }
   return out;
+}
+
+void add_work_flags(po::options_description& description, unsigned& threads) {
+  description.add_options()  //
+      ("threads", po::value(&threads)->value_name("N")->default_value(default_threads()),
+       "worker threads")  //
+      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
+       "auto, bar, plain, json or none")  //
+      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
+       "look for plugins here first (repeatable)");
+}
+
+void check_work_flags(const po::variables_map& values, unsigned threads, Progress::Style& style) {
+  if (threads == 0 || threads > 1024) throw po::error("--threads: expected 1 to 1024");
+  if (!Progress::parse(values["progress"].as<std::string>(), style))
+    throw po::error("--progress: expected auto, bar, plain, json or none");
+}
+
+uint64_t given_memory(const po::variables_map& values) {
+  const uint64_t bytes = values["memory"].as<Size>().bytes;
+  if (bytes < convert::kMinMemory) throw po::error("--memory: expected at least 8MiB");
+  return bytes;
 }
 
 void add_dequant_flag(po::options_description& description) {

@@ -1,6 +1,7 @@
 // What every verb needs: the loaded plugins, and the options that all verbs share.
 #pragma once
 
+#include "apps/crossdock/progress.h"
 #include "core/base/memory.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
@@ -49,6 +50,13 @@ void add_flags(po::options_description& description, const xd_option_desc* const
 // Those of its options that were given.
 plugin::GivenOptions given_options(const po::variables_map& values,
                                    const xd_option_desc* const* options);
+
+// --threads, --progress and --plugin-path, of every verb that works for long.
+void add_work_flags(po::options_description& description, unsigned& threads);
+// Throws po::error for numbers and words that cannot be.
+void check_work_flags(const po::variables_map& values, unsigned threads, Progress::Style& style);
+// --memory's. Throws po::error where it is too little.
+uint64_t given_memory(const po::variables_map& values);
 
 // --dequant-dtype, of the host and of readers that dequantise on their own.
 void add_dequant_flag(po::options_description& description);

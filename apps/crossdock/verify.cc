@@ -166,13 +166,8 @@ void add_options(po::options_description& options, Request& request) {
       ("quick", po::bool_switch(&request.quick),
        "look at sizes and structure, and read no file for its digest")  //
       ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}),
-       "budget for all buffers")  //
-      ("threads", po::value(&request.threads)->value_name("N")->default_value(default_threads()),
-       "worker threads")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
-      ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
-       "look for plugins here first (repeatable)");
+       "budget for all buffers");
+  add_work_flags(options, request.threads);
 }
 
 }  // namespace
@@ -190,13 +185,8 @@ int verify(const std::vector<std::string>& args) {
     }
     if (!values.count("folder")) return usage_error("expected DST or org/name", "verify");
     request.folder = values["folder"].as<std::string>();
-    request.memory = values["memory"].as<Size>().bytes;
-    if (request.memory < convert::kMinMemory)
-      return usage_error("--memory: expected at least 8MiB", "verify");
-    if (request.threads == 0 || request.threads > 1024)
-      return usage_error("--threads: expected 1 to 1024", "verify");
-    if (!Progress::parse(values["progress"].as<std::string>(), style))
-      return usage_error("--progress: expected auto, bar, plain, json or none", "verify");
+    request.memory = given_memory(values);
+    check_work_flags(values, request.threads, style);
   } catch (const po::error& e) {
     return usage_error(e.what(), "verify");
   }
