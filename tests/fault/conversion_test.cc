@@ -8,6 +8,7 @@
 #include "core/convert/convert.h"
 #include "tests/fault/faulty_os.h"
 #include "tests/fault/real_plugins.h"
+#include "tests/fault/safetensors_file.h"
 #include "tests/unit/core_test_support.h"
 
 using namespace crossdock;
@@ -16,24 +17,6 @@ using namespace crossdock::test;
 namespace {
 
 using Tree = std::map<std::string, std::string>;
-
-// A safetensors file of the tensors given as {name, dtype, shape, bytes}.
-struct Stored {
-  std::string name, dtype, shape, bytes;
-};
-std::string safetensors(const std::vector<Stored>& tensors) {
-  std::string header = "{", data;
-  for (const Stored& t : tensors) {
-    header +=
-        cat(header.size() > 1 ? "," : "", '"', t.name, R"(":{"dtype":")", t.dtype, R"(","shape":)",
-            t.shape, R"(,"data_offsets":[)", data.size(), ",", data.size() + t.bytes.size(), "]}");
-    data += t.bytes;
-  }
-  header += '}';
-  std::string out;
-  put_le(out, uint64_t{header.size()});
-  return out + header + data;
-}
 
 // Two shards, every kind of tensor, and files beside them.
 void make_source(const fs::path& src) {

@@ -13,6 +13,7 @@
 
 #include "tests/fault/faulty_os.h"
 #include "tests/fault/real_plugins.h"
+#include "tests/fault/safetensors_file.h"
 #include "tests/unit/core_test_support.h"
 
 using namespace crossdock;
@@ -34,21 +35,17 @@ std::string random_bytes(size_t n, uint64_t seed) {
 
 // A model of `n` tensors of BF16, and the description of its module.
 void make_source(const fs::path& folder, int n, uint64_t rows) {
-  std::string header, data;
+  std::vector<Stored> tensors;
   manifest::Manifest module;
   for (int i = 0; i < n; ++i) {
     const std::string name = cat("layers.", i, ".w");
-    const std::string bytes = random_bytes(rows * 64 * 2, static_cast<uint64_t>(i));
-    header += cat(header.empty() ? "{" : ",", '"', name, R"(":{"dtype":"BF16","shape":[)", rows,
-                  ",64],\"data_offsets\":[", data.size(), ",", data.size() + bytes.size(), "]}");
-    data += bytes;
+    tensors.push_back({name, "BF16", cat("[", rows, ",64]"),
+                       random_bytes(rows * 64 * 2, static_cast<uint64_t>(i))});
     module.tensors.push_back(tensor(name, manifest::DType::BF16, {rows, 64}));
     module.tensors.back().role = manifest::Role::kParameter;
     module.tensors.back().train = manifest::Training::kTrainable;
   }
-  std::string file;
-  put_le(file, uint64_t{header.size() + 1});
-  put(folder / "src/model.safetensors", file + header + "}" + data);
+  put(folder / "src/model.safetensors", safetensors(tensors));
   put(folder / "src/tokenizer.json", "{}");
   put(folder / "target.pb", manifest::encode(module));
 }

@@ -5,28 +5,10 @@
 #include "core/convert/convert.h"
 #include "core/verify/folder.h"
 #include "tests/fault/real_plugins.h"
+#include "tests/fault/safetensors_file.h"
 #include "tests/unit/core_test_support.h"
 
 namespace crossdock::test {
-
-struct Stored {
-  std::string name, dtype, shape, bytes;
-};
-
-// `padding`: of spaces behind the header, as safetensors writes them.
-inline std::string safetensors(const std::vector<Stored>& tensors, size_t padding = 0) {
-  std::string header = "{", data;
-  for (const Stored& t : tensors) {
-    header +=
-        cat(header.size() > 1 ? "," : "", '"', t.name, R"(":{"dtype":")", t.dtype, R"(","shape":)",
-            t.shape, R"(,"data_offsets":[)", data.size(), ",", data.size() + t.bytes.size(), "]}");
-    data += t.bytes;
-  }
-  header += '}' + std::string(padding, ' ');
-  std::string out;
-  put_le(out, uint64_t{header.size()});
-  return out + header + data;
-}
 
 // Bytes that are small numbers in any float type, and no two alike near each other.
 inline std::string numbers(size_t n, uint8_t seed) {
