@@ -1,5 +1,4 @@
 #include "core/convert/inspect.h"
-#include "core/convert/plain_weights.h"
 
 #include "apps/crossdock/print_model.h"
 #include "apps/crossdock/progress.h"
@@ -7,6 +6,7 @@
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/model/dump.h"
+#include "core/verify/opened.h"
 
 #include <fmt/format.h>
 
@@ -36,34 +36,21 @@ Result<void> write_manifest(const Manifest& m, const std::string& path) {
 }
 
 struct Request {
-  std::string source, from, manifest_path, digest, dequant_dtype;
+  std::string source, manifest_path, digest;
+  verify::OpenOptions open;
   bool json = false, tensors = false, stats = false;
   unsigned threads = 1;
-  plugin::GivenOptions reader_options;
-  rules::RuleFiles rules;
-  bool keep_unmatched = false;
 };
 
 Result<void> run(Session& session, const Request& request, Progress& progress) {
-  const auto loaded = rules::RuleSet::load(request.rules);
-  if (!loaded) fmt::print(stderr, "note: {}\n", loaded.error().message);
-  const rules::RuleSet rules = loaded ? *loaded : rules::RuleSet();
-  XD_TRY_SET(auto input, io::open_input(request.source));
-  XD_TRY_SET(const auto model,
-             convert::OpenModel::open(session.host(), session.registry(), std::move(input),
-                                      request.from, request.reader_options));
-  XD_TRY_SET(Manifest m, model->describe());
-  for (const std::string& note : model->notes())
-    fmt::print(stderr, "note: {}\n", base::printable(note));
+  const auto note = [](const std::string& text) {
+    fmt::print(stderr, "note: {}\n", base::printable(text));
+  };
   // What the file holds is shown under its own names when the rules make no model of it.
-  auto laid_out = rules::lay_out(rules, request.keep_unmatched, convert::reader_of(*model), m);
-  if (!laid_out) fmt::print(stderr, "note: {}\n", laid_out.error().message);
-  rules::LaidOut made = laid_out ? *std::move(laid_out) : rules::LaidOut();
-  const auto dtype = convert::dequant_dtype(request.dequant_dtype);
-  if (const auto plain = convert::make_plain(*model, dtype, made, m); !plain)
-    fmt::print(stderr, "note: {}\n", base::printable(plain.error().message));
-  convert::TensorSource tensors(*model, std::move(m), std::move(made.expressions),
-                                std::move(made.stored));
+  verify::Opened opened;
+  XD_TRY(verify::open_in(session.host(), session.registry(), request.source, request.open, note,
+                         opened));
+  convert::TensorSource& tensors = *opened.tensors;
   Values values;
   if (request.digest != "none") {
     const auto kind =
@@ -96,7 +83,7 @@ Result<void> run(Session& session, const Request& request, Progress& progress) {
 
 void add_common(po::options_description& options, Request& request) {
   options.add_options()("help,h", "print this")  //
-      ("from", po::value(&request.from)->value_name("FORMAT")->default_value("auto"),
+      ("from", po::value(&request.open.from)->value_name("FORMAT")->default_value("auto"),
        "format to read")                                                   //
       ("tensors", po::bool_switch(&request.tensors), "a line per tensor")  //
       ("json", po::bool_switch(&request.json),
@@ -109,7 +96,7 @@ void add_common(po::options_description& options, Request& request) {
       ("manifest", po::value(&request.manifest_path)->value_name("FILE"),
        "write the manifest: protobuf, or its JSON form to FILE.json");
   add_work_flags(options, request.threads);
-  add_rule_flags(options, request.rules, request.keep_unmatched);
+  add_rule_flags(options, request.open.rules, request.open.keep_unmatched);
   add_dequant_flag(options);
 }
 
@@ -140,14 +127,14 @@ int inspect(const std::vector<std::string>& args) {
       return kDone;
     }
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
-    request.dequant_dtype = given_dequant_dtype(values);
+    request.open.dequant_dtype = given_dequant_dtype(values);
     request.source = values["source"].as<std::string>();
     if (request.digest.empty()) request.digest = request.json && !request.stats ? "sha256" : "none";
     if (request.digest != "none" && request.digest != "tree" && request.digest != "sha256")
       return usage_error("--digest: expected tree, sha256 or none", "inspect");
     check_work_flags(values, request.threads, style);
     for (const plugin::Plugin& p : session.registry().plugins()) {
-      if (p.is_reader()) request.reader_options.merge(given_options(values, p.desc.options));
+      if (p.is_reader()) request.open.reader_options.merge(given_options(values, p.desc.options));
     }
   } catch (const po::error& e) {
     return usage_error(e.what(), "inspect");

@@ -37,6 +37,28 @@ Result<void> give_names(const rules::RuleSet& rules, rules::Names names, Opened&
 
 }  // namespace
 
+Result<void> open_in(plugin::Host& host, const plugin::Registry& registry,
+                     const std::string& source, const OpenOptions& options,
+                     const std::function<void(const std::string&)>& note, Opened& out) {
+  const auto loaded = rules::RuleSet::load(options.rules);
+  if (!loaded) note(loaded.error().message);
+  const rules::RuleSet rules = loaded ? *loaded : rules::RuleSet();
+  XD_TRY_SET(auto input, io::open_input(source));
+  XD_TRY_SET(out.model, convert::OpenModel::open(host, registry, std::move(input), options.from,
+                                                 options.reader_options, options.writer_caps));
+  XD_TRY_SET(Manifest m, out.model->describe());
+  for (const std::string& text : out.model->notes()) note(text);
+  auto laid_out = rules::lay_out(rules, options.keep_unmatched, convert::reader_of(*out.model), m);
+  if (!laid_out) note(laid_out.error().message);
+  rules::LaidOut made = laid_out ? *std::move(laid_out) : rules::LaidOut();
+  const auto dtype = convert::dequant_dtype(options.dequant_dtype);
+  if (const auto plain = convert::make_plain(*out.model, dtype, made, m); !plain)
+    note(plain.error().message);
+  out.tensors = std::make_unique<convert::TensorSource>(
+      *out.model, std::move(m), std::move(made.expressions), std::move(made.stored));
+  return options.names ? give_names(rules, *options.names, out) : Result<void>();
+}
+
 Result<Opened> open_checkpoint(const plugin::Registry& registry, io::Os& os, base::Memory& memory,
                                const std::atomic<bool>& cancelled, const std::string& source,
                                const OpenOptions& options) {
@@ -46,24 +68,9 @@ Result<Opened> open_checkpoint(const plugin::Registry& registry, io::Os& os, bas
   out.host->log = [warnings](int32_t level, const std::string& text) {
     if (level >= XD_LOG_WARN) warnings->add(text);
   };
-  const auto loaded = rules::RuleSet::load(options.rules);
-  if (!loaded) out.notes.push_back(loaded.error().message);
-  const rules::RuleSet rules = loaded ? *loaded : rules::RuleSet();
-  XD_TRY_SET(auto input, io::open_input(source));
-  XD_TRY_SET(out.model,
-             convert::OpenModel::open(*out.host, registry, std::move(input), options.from,
-                                      options.reader_options, options.writer_caps));
-  XD_TRY_SET(Manifest m, out.model->describe());
-  for (const std::string& note : out.model->notes()) out.notes.push_back(note);
-  auto laid_out = rules::lay_out(rules, options.keep_unmatched, convert::reader_of(*out.model), m);
-  if (!laid_out) out.notes.push_back(laid_out.error().message);
-  rules::LaidOut made = laid_out ? *std::move(laid_out) : rules::LaidOut();
-  const auto dtype = convert::dequant_dtype(options.dequant_dtype);
-  if (const auto plain = convert::make_plain(*out.model, dtype, made, m); !plain)
-    out.notes.push_back(plain.error().message);
-  out.tensors = std::make_unique<convert::TensorSource>(
-      *out.model, std::move(m), std::move(made.expressions), std::move(made.stored));
-  if (options.names) XD_TRY(give_names(rules, *options.names, out));
+  XD_TRY(open_in(
+      *out.host, registry, source, options,
+      [&out](const std::string& text) { out.notes.push_back(text); }, out));
   for (std::string& text : warnings->list()) out.notes.push_back(std::move(text));
   return out;
 }

@@ -5,6 +5,7 @@
 #include "core/convert/tensor_source.h"
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,8 +35,15 @@ struct Opened {
   const manifest::Manifest& manifest() const { return tensors->manifest(); }
 };
 
-// `registry`, `os`, `memory` and `cancelled` outlive it. A layout or a quantisation that the rules
-// cannot make sense of is a note: then the tensors are those of the file.
+// Opens it in a host of the caller's, which outlives `out` as `registry` does; `note` gets each
+// note when it comes. A layout or a quantisation that the rules cannot make sense of is a note:
+// then the tensors are those of the file.
+Result<void> open_in(plugin::Host& host, const plugin::Registry& registry,
+                     const std::string& source, const OpenOptions& options,
+                     const std::function<void(const std::string&)>& note, Opened& out);
+
+// The same in a host of its own, with its plugins' warnings among the notes. `registry`, `os`,
+// `memory` and `cancelled` outlive it.
 Result<Opened> open_checkpoint(const plugin::Registry& registry, io::Os& os, base::Memory& memory,
                                const std::atomic<bool>& cancelled, const std::string& source,
                                const OpenOptions& options);
