@@ -1,4 +1,5 @@
 // crossdock: converts model checkpoints between formats through plugins.
+#include "apps/crossdock/plugin_faults.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
@@ -35,6 +36,7 @@ SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
 // once.
 void on_signal(int) {
   if (cancelled.exchange(true)) _exit(kCancelled);
+  tell_what_is_waited_for();
 }
 
 // Else the first files that are opened get these numbers, and what is printed goes into them.
@@ -56,6 +58,7 @@ void set_up_process() {
     if (sigaction(signal, nullptr, &old) == 0 && old.sa_handler != SIG_IGN)
       sigaction(signal, &action, nullptr);
   }
+  tell_of_plugin_faults();
   signal(SIGPIPE, SIG_IGN);  // progress that nobody reads must not end a conversion
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {  // hundreds of a source stay open

@@ -52,7 +52,7 @@ Session::Session(const std::vector<std::string>& args, uint64_t memory)
     : memory_(memory),
       host_(io::Os::real(), memory_, cancelled),
       registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)),
-                                       host_.table(), own_flags())) {
+                                       host_, own_flags())) {
   host_.log = show_log;
 }
 

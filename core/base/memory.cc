@@ -12,10 +12,10 @@ constexpr uint64_t kLargestKept = 16u << 20;
 
 Memory::~Memory() {
   drop_kept();
-  for (const auto& [p, size] : used_) std::free(p);
+  for (const auto& [p, buffer] : used_) std::free(p);
 }
 
-void* Memory::alloc(uint64_t size, uint64_t align) {
+void* Memory::alloc(uint64_t size, uint64_t align, const void* owner) {
   size = std::max<uint64_t>(size, 1);
   align = std::max<uint64_t>(align, 64);
   if (size > limit_ || align > 4096 || size > UINT64_MAX - align) return nullptr;
@@ -25,26 +25,45 @@ void* Memory::alloc(uint64_t size, uint64_t align) {
     void* p = it->second;
     kept_.erase(it);
     kept_bytes_ -= size;
-    used_.emplace(p, size);
+    used_.emplace(p, Buffer{size, owner});
     return p;
   }
   if (size > limit_ - held_) drop_kept();
   if (size > limit_ - held_) return nullptr;
   void* p = std::aligned_alloc(align, size);
   if (!p) return nullptr;
-  used_.emplace(p, size);
+  used_.emplace(p, Buffer{size, owner});
   held_ += size;
   peak_ = std::max(peak_, held_);
   return p;
 }
 
-void Memory::dealloc(void* p) {
-  if (!p) return;
+std::optional<uint64_t> Memory::dealloc(void* p, const void* owner) {
   const std::lock_guard lock(mutex_);
   const auto it = used_.find(p);
-  if (it == used_.end()) return;  // a plugin's bug; freeing what is not ours would be worse
-  const uint64_t size = it->second;
-  used_.erase(it);
+  if (it == used_.end() || it->second.owner != owner) return std::nullopt;
+  const uint64_t size = it->second.size;
+  release(it);
+  return size;
+}
+
+size_t Memory::dealloc_all(const void* owner) {
+  const std::lock_guard lock(mutex_);
+  size_t n = 0;
+  for (auto it = used_.begin(); it != used_.end();) {
+    const auto next = std::next(it);
+    if (it->second.owner == owner) {
+      release(it);
+      ++n;
+    }
+    it = next;
+  }
+  return n;
+}
+
+void Memory::release(std::unordered_map<void*, Buffer>::iterator buffer) {
+  const auto [p, size] = std::pair(buffer->first, buffer->second.size);
+  used_.erase(buffer);
   if (size <= kLargestKept) {
     kept_.emplace(size, p);
     kept_bytes_ += size;

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 namespace crossdock::base {
@@ -25,9 +26,14 @@ class Memory {
 
   uint64_t limit() const { return limit_; }
 
-  // A buffer, or nullptr when the limit would be passed. `align` is a power of two.
-  void* alloc(uint64_t size, uint64_t align);
-  void dealloc(void* p);
+  // A buffer, or nullptr when the limit would be passed. `align` is a power of two. `owner` stands
+  // for whoever has to give it back.
+  void* alloc(uint64_t size, uint64_t align, const void* owner = nullptr);
+  // Gives its size. Nothing: it is no buffer of this owner (any more), and is left alone, for it
+  // may be another's by now.
+  std::optional<uint64_t> dealloc(void* p, const void* owner = nullptr);
+  // Takes back what an owner still has: the number of buffers.
+  size_t dealloc_all(const void* owner);
   // The most bytes ever held, kept ones included.
   uint64_t peak() const;
 
@@ -38,12 +44,18 @@ class Memory {
   void wake();  // after stop() changed
 
  private:
-  void drop_kept();  // under mutex_
+  struct Buffer {
+    uint64_t size;
+    const void* owner;
+  };
+  // Under mutex_, both:
+  void drop_kept();
+  void release(std::unordered_map<void*, Buffer>::iterator buffer);
 
   const uint64_t limit_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::unordered_map<void*, uint64_t> used_;
+  std::unordered_map<void*, Buffer> used_;
   std::multimap<uint64_t, void*> kept_;
   uint64_t held_ = 0;  // bytes of used_ and kept_
   uint64_t kept_bytes_ = 0;

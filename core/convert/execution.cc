@@ -4,51 +4,68 @@
 #include "core/convert/tensor_service.h"
 
 #include <algorithm>
+#include <numeric>
+#include <unordered_map>
 #include <utility>
 
 namespace crossdock::convert {
 
 namespace {
 
-// While it lives, plugins read tensors through the service.
-class ServiceInUse {
+// Items that one thread does one after the other: those of an object in order, and those that read
+// a tensor from its start to its end. A union-find over the plan's items.
+class Chains {
  public:
-  ServiceInUse(plugin::Host& host, TensorService& service) : host_(host) {
-    host_.tensor_read = [&service](const xd_range& range, std::span<std::byte> out) {
-      return service.read(range, out);
+  Chains(const plugin::Plan& plan, const TensorSource& tensors) : parents_(plan.items.size()) {
+    std::iota(parents_.begin(), parents_.end(), size_t{0});
+    std::unordered_map<uint64_t, size_t> of_tensor, of_object;
+    const auto join = [this](std::unordered_map<uint64_t, size_t>& firsts, uint64_t key, size_t i) {
+      const auto [it, is_new] = firsts.emplace(key, i);
+      if (!is_new) parents_[root(i)] = root(it->second);
     };
-    host_.tensor_view = [&service](const xd_range& range, xd_view* out, xd_error* err) {
-      return service.view(range, out, err);
-    };
+    for (size_t i = 0; i < plan.items.size(); ++i) {
+      const plugin::PlanItem& item = plan.items[i];
+      if (plan.objects[item.object].is_in_order()) join(of_object, item.object, i);
+      for (const plugin::PlanNeed& need : item.needs) {
+        if (const auto stored = tensors.sequential_of(need.tensor)) join(of_tensor, *stored, i);
+      }
+    }
   }
-  ~ServiceInUse() {
-    host_.tensor_read = nullptr;
-    host_.tensor_view = nullptr;
+  size_t root(size_t i) {
+    while (parents_[i] != i) i = parents_[i] = parents_[parents_[i]];
+    return i;
   }
-  ServiceInUse(const ServiceInUse&) = delete;
-  ServiceInUse& operator=(const ServiceInUse&) = delete;
 
  private:
-  plugin::Host& host_;
+  std::vector<size_t> parents_;
 };
+
+uint64_t out_bytes(const Task& task) {
+  uint64_t sum = 0;
+  for (const plugin::PlanItem* item : task.items) sum += item->out_bytes;
+  return sum;
+}
 
 }  // namespace
 
-std::vector<Task> tasks_of(const plugin::Plan& plan, const Outputs& outputs,
-                           const std::vector<bool>& wanted) {
+std::vector<Task> tasks_of(const plugin::Plan& plan, const TensorSource& tensors,
+                           const Outputs& outputs, const std::vector<bool>& wanted) {
   std::vector<Task> tasks;
   std::vector<bool> has_items(outputs.size());
-  for (const plugin::PlanItem& item : plan.items) {
+  Chains chains(plan, tensors);
+  std::unordered_map<size_t, size_t> by_chain;  // tasks
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    const plugin::PlanItem& item = plan.items[i];
     if (!wanted[item.object] || outputs.is_done(item)) continue;
-    tasks.push_back({item.object, &item});
     has_items[item.object] = true;
+    const auto [it, is_new] = by_chain.emplace(chains.root(i), tasks.size());
+    if (is_new) tasks.push_back({item.object, {}});
+    tasks[it->second].items.push_back(&item);
   }
-  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) {
-    return a.item->out_bytes > b.item->out_bytes;
-  });
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return out_bytes(a) > out_bytes(b); });
   for (uint64_t file = 0; file < outputs.size(); ++file) {
-    if (wanted[file] && !has_items[file] && !outputs.is_done(file))
-      tasks.push_back({file, nullptr});
+    if (wanted[file] && !has_items[file] && !outputs.is_done(file)) tasks.push_back({file, {}});
   }
   return tasks;
 }
@@ -58,21 +75,20 @@ namespace {
 Result<void> run_item(TensorService& service, const plugin::PlanItem& item, Outputs& outputs) {
   Outputs::Item done;
   {
-    const TensorService::ItemScope scope(service, item);
-    XD_TRY_SET(done, outputs.write(item));
+    TensorService::Item tensors(service, item);
+    XD_TRY_SET(done, outputs.write(item, tensors));
   }
   return outputs.finish(item, std::move(done));
 }
 
-// What the caller is told once a task is done.
-void tell(const Session& session, const Task& task, const plugin::Plan& plan,
-          const Outputs& outputs) {
+// What the caller is told once an item, or a file without any, is done.
+void tell(const Session& session, uint64_t file, const plugin::PlanItem* item,
+          const plugin::Plan& plan, const Outputs& outputs) {
   if (!session.callbacks.written) return;
-  const std::string& path = outputs.path(task.file);
-  if (task.item)
-    session.callbacks.written(
-        {path, task.item->number, plan.objects[task.file].n_items, task.item->out_bytes});
-  if (outputs.is_done(task.file)) session.callbacks.written({path, 0, 0, outputs.bytes(task.file)});
+  const std::string& path = outputs.path(file);
+  if (item)
+    session.callbacks.written({path, item->number, plan.objects[file].n_items, item->out_bytes});
+  if (outputs.is_done(file)) session.callbacks.written({path, 0, 0, outputs.bytes(file)});
 }
 
 Result<void> copy_file(Session& session, uint64_t file, Outputs& outputs) {
@@ -87,7 +103,6 @@ Result<void> execute(Session& session, const Prepared& prepared, const Planned& 
                      std::span<const Task> tasks, uint64_t before, Outputs& outputs,
                      TensorDigests& digests) {
   TensorService service(*prepared.tensors, digests, session.window_bytes());
-  const ServiceInUse in_use(session.host, service);
   const size_t n_objects = planned.plan.objects.size();
 
   // Beside its own buffers an item takes the window that it reads through, and scratch.
@@ -95,22 +110,29 @@ Result<void> execute(Session& session, const Prepared& prepared, const Planned& 
   schedule.threads = session.request.threads;
   uint64_t total = 0;
   for (const Task& task : tasks) {
-    const uint64_t copying = task.file >= n_objects ? session.window_bytes() : 0;
-    schedule.memory.push_back(task.item ? task.item->memory + planned.reading_bytes : copying);
-    total += task.item ? task.item->out_bytes : 0;
+    uint64_t memory = task.file >= n_objects ? session.window_bytes() : 0;  // to copy
+    for (const plugin::PlanItem* item : task.items)
+      memory = std::max(memory, item->memory + planned.reading_bytes);
+    schedule.memory.push_back(memory);
+    total += out_bytes(task);
   }
   schedule.run = [&](size_t i) -> Result<void> {
     const Task& task = tasks[i];
-    XD_TRY(task.item               ? run_item(service, *task.item, outputs)
-           : task.file < n_objects ? outputs.seal(task.file)
-                                   : copy_file(session, task.file, outputs));
-    tell(session, task, planned.plan, outputs);
+    for (const plugin::PlanItem* item : task.items) {
+      if (session.cancelled) return Error{XD_CANCELLED, "cancelled"};
+      XD_TRY(run_item(service, *item, outputs));
+      tell(session, item->object, item, planned.plan, outputs);
+    }
+    if (!task.items.empty()) return {};
+    XD_TRY(task.file < n_objects ? outputs.seal(task.file)
+                                 : copy_file(session, task.file, outputs));
+    tell(session, task.file, nullptr, planned.plan, outputs);
     return {};
   };
   schedule.activities = &session.activities;
   schedule.name = [&](size_t i) {
     const std::string& path = outputs.path(tasks[i].file);
-    return tasks[i].item ? cat(path, " ", tasks[i].item->number) : path;
+    return tasks[i].items.empty() ? path : cat(path, " ", tasks[i].items[0]->number);
   };
   const auto& progress = session.callbacks.progress;
   schedule.on_tick = [&] {

@@ -10,17 +10,18 @@
 
 namespace crossdock::convert {
 
-// What can be done by itself: an item; or a file that needs no item any more: the writer makes, or
-// ends, it when it is sealed, and the source's files are copied.
+// What can be done by itself: an item, or several that have to come one after the other; or a file
+// that needs no item any more: the writer makes, or ends, it when it is sealed, and the source's
+// files are copied.
 struct Task {
-  uint64_t file = 0;                       // outputs.h
-  const plugin::PlanItem* item = nullptr;  // of the plan, which outlives the task
+  uint64_t file = 0;                           // outputs.h; of several items, the first one's
+  std::vector<const plugin::PlanItem*> items;  // of the plan, which outlives the task
 };
 
 // The work that is left of the `wanted` files. The largest items come first, so that no thread is
 // left alone with one at the end.
-std::vector<Task> tasks_of(const plugin::Plan& plan, const Outputs& outputs,
-                           const std::vector<bool>& wanted);
+std::vector<Task> tasks_of(const plugin::Plan& plan, const TensorSource& tensors,
+                           const Outputs& outputs, const std::vector<bool>& wanted);
 
 // Runs any of a plan's tasks, each once; an object is sealed when its last item is done. What items
 // read is added to `digests`. After an error, or a cancel, what is done is in the journal.

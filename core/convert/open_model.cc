@@ -62,6 +62,12 @@ Result<void> check_taken(const plugin::Registry& registry, const plugin::Plugin&
   return {};
 }
 
+xd_status no_handle(xd_call* c) {
+  const xd_failure failure{XD_INIT_SIZE(xd_failure), XD_INTERNAL, nullptr,
+                           "it said that it opened, and gave nothing"};
+  return c->host->fail(c, &failure);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
@@ -74,9 +80,11 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
   host.forget_opened();
   XD_TRY(check_taken(registry, *self->reader_, given));
   XD_TRY_SET(self->options_, plugin::CheckedOptions::check(self->reader_->desc.options, given));
-  const auto opened = host.call([&](xd_error* err) {
-    return self->reader_->reader.open(host.table(), &self->handle_, self->options_.table(),
-                                      &self->opened_, err);
+  const xd_reader_open args{XD_INIT_SIZE(xd_reader_open), 0, &self->handle_,
+                            self->options_.table()};
+  const auto opened = host.call(self->spec("open"), [&](xd_call* c) {
+    const xd_status status = self->reader_->reader.open(c, &args, &self->opened_);
+    return status == XD_OK && !self->opened_ ? no_handle(c) : status;
   });
   if (!opened) return self->explain(registry, opened.error());
   self->weight_patterns_ = weight_patterns(registry);
@@ -101,7 +109,26 @@ Error OpenModel::explain(const plugin::Registry& registry, Error error) const {
 }
 
 OpenModel::~OpenModel() {
-  if (opened_) reader_->reader.close(opened_);
+  if (opened_)
+    (void)host_.call(spec("close"),
+                     [&](xd_call* c) { return reader_->reader.close(c, opened_), XD_OK; });
+}
+
+// 0 where the reader has no answer: a plugin that fails at another's files must not keep them from
+// being read.
+int32_t OpenModel::probe(const plugin::Plugin& plugin) {
+  int32_t score = 0;
+  const auto warn = [&](const std::string& text) {
+    if (host_.log) host_.log(XD_LOG_WARN, text);
+    return 0;
+  };
+  const auto asked =
+      host_.call({.plugin = plugin.desc.id, .function = "probe", .frees_all = true},
+                 [&](xd_call* c) { return score = plugin.reader.probe(c, &handle_), XD_OK; });
+  if (!asked) return warn(asked.error().message);
+  if (score < 0 || score > 100)
+    return warn(cat("expected a score of 0 to 100, found ", score, " [", plugin.id(), ": probe]"));
+  return score;
 }
 
 Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const std::string& from,
@@ -118,7 +145,7 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
   std::vector<const plugin::Plugin*> standard;  // that find a model under its standard name
   for (const plugin::Plugin& plugin : registry.plugins()) {
     if (!plugin.is_reader()) continue;
-    const int32_t score = plugin.reader.probe(host_.table(), &handle_);
+    const int32_t score = probe(plugin);
     if (score >= kStandard) standard.push_back(&plugin);
     if (score >= kSure) others_.push_back(&plugin);
     // A checkpoint of a training loop often has the weights alone beside it, as for inference.
@@ -180,24 +207,55 @@ Result<void> OpenModel::check_aux_files(const manifest::Manifest& m) const {
   return {};
 }
 
-Result<manifest::Manifest> OpenModel::describe() {
-  xd_bytes bytes;
-  XD_TRY(host_.call([&](xd_error* err) { return reader_->reader.manifest(opened_, &bytes, err); }));
-  XD_TRY_SET(auto m, manifest::decode<manifest::Manifest>(as_bytes(bytes.data)));
-  if (auto r = model::check(m); !r) return std::move(r).error().in(input_.given());
-  for (const auto& t : m.tensors) {
-    if (!t.expression.empty())
-      return corrupt(
-          cat("expected tensors without expressions, which are the host's, found one in ",
-              base::printable(t.name)));
-  }
-  XD_TRY(check_aux_files(m));
+// They are files of the input, as large as it has them.
+Result<void> OpenModel::check_source_files(manifest::Manifest& m) const {
   for (auto& file : m.source.files) {
     const io::InputEntry* entry = input_.find(file.name);
-    if (!entry) continue;
+    if (!entry)
+      return corrupt(cat("expected files of ", input_.given(), " in the reader's list, found ",
+                         base::printable(file.name)));
+    if (entry->size != file.size)
+      return corrupt(cat("expected ", entry->size, " bytes of ", base::printable(file.name),
+                         " in the reader's list, found ", file.size));
     XD_TRY(input_.check_as_published(*entry));
     if (file.digest.empty()) file.digest = entry->digest;
   }
+  return {};
+}
+
+Result<void> OpenModel::ask_for_hints(const manifest::Manifest& m) {
+  if (!reader_->desc.get_extension) return {};
+  const xd_read_hints* given = nullptr;
+  XD_TRY(host_.call(spec("get_extension"), [&](xd_call*) {
+    given = static_cast<const xd_read_hints*>(reader_->desc.get_extension(XD_EXT_READ_HINTS));
+    return XD_OK;
+  }));
+  xd_read_hints hints{};
+  if (!given || !plugin::copy_known(given, hints) || !hints.tensor) return {};
+  for (uint64_t i = 0; i < m.tensors.size(); ++i) {
+    xd_read_hint hint{.struct_size = XD_INIT_SIZE(xd_read_hint), .access = 0, .scratch = 0};
+    XD_TRY(host_.call(spec("read_hints"),
+                      [&](xd_call* c) { return hints.tensor(c, opened_, i, &hint); }));
+    const bool is_sequential = hint.access == XD_ACCESS_SEQUENTIAL;
+    if (hint.scratch > 0 || is_sequential) hints_[i] = {hint.scratch, is_sequential};
+    has_sequential_ = has_sequential_ || is_sequential;
+    scratch_bytes_ = std::max(scratch_bytes_, hint.scratch);
+  }
+  return {};
+}
+
+const ReadHint& OpenModel::hint(uint64_t tensor) const {
+  static const ReadHint kNone;
+  const auto it = hints_.find(tensor);
+  return it == hints_.end() ? kNone : it->second;
+}
+
+Result<manifest::Manifest> OpenModel::describe() {
+  xd_bytes bytes{.data = {}, .limit = XD_MAX_MANIFEST_BYTES};
+  XD_TRY(host_.call(spec("manifest"),
+                    [&](xd_call* c) { return reader_->reader.manifest(c, opened_, &bytes); }));
+  XD_TRY_SET(auto m, check_manifest(bytes.data));
+  XD_TRY(ask_for_hints(m));
   m.provenance.push_back({"crossdock " CROSSDOCK_VERSION,
                           cat(reader_->id(), " ", reader_->desc.version),
                           base::printable(input_.given())});
@@ -208,21 +266,34 @@ Result<manifest::Manifest> OpenModel::describe() {
   return m;
 }
 
-Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count,
-                             std::span<std::byte> out) {
-  const xd_range range{XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, 0, 0};
-  std::unique_lock lock(serial_, std::defer_lock);
-  if (!reader_->concurrent()) lock.lock();
-  return host_.call([&](xd_error* err) {
-    return reader_->reader.read(opened_, &range, out.data(), out.size(), err);
-  });
+// What a reader's manifest must not say is an error of that reader's.
+Result<manifest::Manifest> OpenModel::check_manifest(const std::string& bytes) const {
+  const auto check = [&]() -> Result<manifest::Manifest> {
+    XD_TRY_SET(auto m, manifest::decode<manifest::Manifest>(as_bytes(bytes)));
+    if (auto r = model::check(m); !r) return std::move(r).error().in(input_.given());
+    for (const auto& t : m.tensors) {
+      if (!t.expression.empty())
+        return corrupt(
+            cat("expected tensors without expressions, which are the host's, found one in ",
+                base::printable(t.name)));
+    }
+    XD_TRY(check_aux_files(m));
+    XD_TRY(check_source_files(m));
+    return m;
+  };
+  auto m = check();
+  if (!m) return plugin::named(std::move(m).error(), spec("manifest"));
+  return m;
 }
 
-xd_status OpenModel::view(const xd_range& range, xd_view* out, xd_error* err) {
-  if (!reader_->reader.view || !(reader_->desc.caps & XD_CAP_VIEW)) return XD_UNIMPLEMENTED;
+Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count,
+                             std::span<std::byte> out) {
+  const xd_range range{XD_INIT_SIZE(xd_range), 0, tensor, begin, count};
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
-  return reader_->reader.view(opened_, &range, out, err);
+  return host_.call(spec("read"), [&](xd_call* c) {
+    return reader_->reader.read(c, opened_, &range, out.data(), out.size());
+  });
 }
 
 uint64_t OpenModel::aux_size(const manifest::AuxFile& file) const {

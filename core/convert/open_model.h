@@ -9,12 +9,19 @@
 
 #include <crossdock/manifest_wire.hpp>
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 namespace crossdock::convert {
+
+// What reading a stored tensor costs (extensions.h).
+struct ReadHint {
+  uint64_t scratch = 0;  // bytes that one read() takes of the budget
+  bool is_sequential = false;
+};
 
 class OpenModel {
  public:
@@ -44,7 +51,12 @@ class OpenModel {
   // Stored elements [begin, begin + count) of a tensor in its own type, as its manifest counts
   // them: those of its storage where it has strides. [any]
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
-  xd_status view(const xd_range& range, xd_view* out, xd_error* err);
+
+  // What the reader says of reading a stored tensor (extensions.h), after describe().
+  const ReadHint& hint(uint64_t tensor) const;
+  bool has_sequential() const { return has_sequential_; }
+  // The most that one read() takes of the budget.
+  uint64_t scratch_bytes() const { return scratch_bytes_; }
 
   // An auxiliary file: bytes that the reader made, or an input object.
   uint64_t aux_size(const manifest::AuxFile& file) const;
@@ -57,7 +69,14 @@ class OpenModel {
                              uint64_t writer_caps);
   Error several_models(const std::vector<const plugin::Plugin*>& readers) const;
   Error explain(const plugin::Registry& registry, Error error) const;
+  int32_t probe(const plugin::Plugin& plugin);
+  plugin::CallSpec spec(const char* function) const {
+    return {.plugin = reader_->desc.id, .function = function, .instance = this};
+  }
+  Result<manifest::Manifest> check_manifest(const std::string& bytes) const;
+  Result<void> check_source_files(manifest::Manifest& m) const;
   Result<void> check_aux_files(const manifest::Manifest& m) const;
+  Result<void> ask_for_hints(const manifest::Manifest& m);
 
   plugin::Host& host_;
   const io::Input input_;
@@ -70,6 +89,9 @@ class OpenModel {
   std::vector<std::string> weight_patterns_;  // of all readers
   std::vector<std::string> notes_;
   xd_reader* opened_ = nullptr;
+  std::map<uint64_t, ReadHint> hints_;  // of the tensors that have one
+  bool has_sequential_ = false;
+  uint64_t scratch_bytes_ = 0;
   std::mutex serial_;  // for readers without XD_CAP_CONCURRENT
 };
 

@@ -32,6 +32,8 @@ const std::string& Outputs::path(uint64_t file) const {
 
 uint64_t Outputs::bytes(uint64_t file) const {
   const plugin::Plan& plan = planned_.plan;
+  if (!is_aux(file) && plan.objects[file].is_sized_at_seal() && is_done(file))
+    return files_[file].size;
   if (!is_aux(file)) return plan.objects[file].size;
   const uint64_t aux = plan.aux[file - plan.objects.size()].second;
   return prepared_.source->aux_size(prepared_.target.aux_files[aux]);
@@ -39,6 +41,11 @@ uint64_t Outputs::bytes(uint64_t file) const {
 
 bool Outputs::is_done(const plugin::PlanItem& item) const {
   return files_[item.object].is_done || files_[item.object].written[item.number];
+}
+
+// Items of other objects stand at places that are known beforehand, whichever run writes them.
+bool Outputs::can_go_on(uint64_t file) const {
+  return !is_aux(file) && planned_.plan.objects[file].flags == 0;
 }
 
 std::vector<uint64_t> Outputs::missing() const {
@@ -55,25 +62,31 @@ Result<xd_object> Outputs::stage(uint64_t file) {
   File& f = files_[file];
   const std::lock_guard lock(f.mutex);
   if (!f.staged) {
-    XD_TRY_SET(f.staged, staging_.create(file, path(file), bytes(file)));
+    const bool is_sized_at_seal = !is_aux(file) && planned_.plan.objects[file].is_sized_at_seal();
+    XD_TRY_SET(f.staged, staging_.create(file, path(file), bytes(file), is_sized_at_seal));
   }
   return xd_object{f.staged.get()};
 }
 
-Result<Outputs::Item> Outputs::write(const plugin::PlanItem& item) {
+Result<Outputs::Item> Outputs::write(const plugin::PlanItem& item, TensorService::Item& tensors) {
   XD_TRY_SET(xd_object handle, stage(item.object));
   File& file = files_[item.object];
   Item out;
   out.record.file = item.object;
   out.record.item = item.number;
   handle.written = &out.record.bytes;
-  const Notes::Capture notes(out.record.notes);
-  const SourceProver::Capture read(out.read);
-  XD_TRY(planned_.writer.write_item(item, path(item.object), handle, file.results[item.number]));
+  XD_TRY(planned_.writer.write_item(item, path(item.object), tensors, handle,
+                                    file.results[item.number]));
+  out.record.notes = tensors.notes().take();
+  out.rests = tensors.take_rests();
   return out;
 }
 
 namespace {
+void move_to(std::vector<Seen>& to, std::vector<Seen>& from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
 // With a merged parent a node may say more than what the item saw, which is as true.
 Seen seen_of(uint64_t index, const io::TreeDigest& digest, io::ByteRange range) {
   return {index, digest.nodes(range), digest.parts(range)};
@@ -117,7 +130,7 @@ Result<void> Outputs::finish(const plugin::PlanItem& item, Item done) {
   Record& record = done.record;
   if (is_noted_) {
     record.tensors = tensors_seen(item);
-    record.rests = rests_seen(done.read);
+    record.rests = rests_seen(done.rests);
   }
   file.notes[item.number] = record.notes;
   bool is_last = false;
@@ -125,9 +138,15 @@ Result<void> Outputs::finish(const plugin::PlanItem& item, Item done) {
     const std::lock_guard lock(file.mutex);
     file.written[item.number] = true;
     is_last = --file.items_left == 0;
+    if (!can_go_on(item.object)) {
+      move_to(file.unnoted.tensors, record.tensors);
+      move_to(file.unnoted.rests, record.rests);
+    }
   }
   // Whoever finishes the last item seals: by then all results are there.
-  if (is_last) return seal(item.object, std::move(record));
+  if (is_last)
+    return seal(item.object, can_go_on(item.object) ? std::move(record) : std::move(file.unnoted));
+  if (!can_go_on(item.object)) return {};
   if (!is_noted_) return {};
   record.result = file.results[item.number].data;
   record.nodes = file.staged->nodes_of(record.bytes);
@@ -138,8 +157,10 @@ Result<void> Outputs::seal(uint64_t file, Record record) {
   XD_TRY_SET(xd_object handle, stage(file));
   File& f = files_[file];
   {
-    const Notes::Capture capture(f.notes.back());
-    XD_TRY(planned_.writer.seal(static_cast<uint32_t>(file), path(file), handle, f.results));
+    plugin::NoteSink notes;
+    handle.is_sealing = true;
+    XD_TRY(planned_.writer.seal(static_cast<uint32_t>(file), path(file), handle, f.results, notes));
+    f.notes.back() = notes.take();
   }
   return place(file, std::move(record));
 }
@@ -147,11 +168,13 @@ Result<void> Outputs::seal(uint64_t file, Record record) {
 Result<void> Outputs::place(uint64_t file, Record record) {
   File& f = files_[file];
   XD_TRY_SET(f.digest, f.staged->seal());
+  f.size = f.staged->size();
   f.staged.reset();
   XD_TRY(staging_.place(file, path(file)));
   Record finished;
   finished.file = file;
   finished.digest = f.digest;
+  finished.size = f.size;
   finished.tensors = std::move(record.tensors);
   finished.rests = std::move(record.rests);
   for (const auto& notes : f.notes)
@@ -182,9 +205,10 @@ Result<void> Outputs::copy(uint64_t file, std::span<std::byte> buffer,
 bool Outputs::fits(const Record& record) const {
   if (record.file >= files_.size()) return false;
   if (!record.item && !io::is_tree_digest(record.digest)) return false;
-  if (record.item && (is_aux(record.file) || *record.item >= files_[record.file].written.size()))
-    return false;
-  return true;
+  const bool is_sized_at_seal =
+      !is_aux(record.file) && planned_.plan.objects[record.file].is_sized_at_seal();
+  if (!record.item) return is_sized_at_seal || record.size == bytes(record.file);
+  return can_go_on(record.file) && *record.item < files_[record.file].written.size();
 }
 
 void Outputs::add_seen(const Record& record) {
@@ -202,6 +226,7 @@ void Outputs::take_finished(const Record& record) {
   if (file.is_done) return;
   file.is_done = true;
   file.digest = record.digest;
+  file.size = record.size;
   file.notes = {record.notes};
   file.written.assign(file.written.size(), true);
 }
@@ -242,7 +267,7 @@ Result<void> Outputs::take(std::span<const io::Attempt> attempts, const std::vec
         continue;
       }
       const auto it = placed.find(path(record->file));
-      if (it != placed.end() && it->second == this->bytes(record->file)) take_finished(*record);
+      if (it != placed.end() && it->second == record->size) take_finished(*record);
     }
   }
   // Of several attempts at one file the one that did most.

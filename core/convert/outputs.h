@@ -8,6 +8,7 @@
 #include "core/convert/session.h"
 #include "core/convert/source_proof.h"
 #include "core/convert/tensor_digests.h"
+#include "core/convert/tensor_service.h"
 #include "core/io/staging.h"
 #include "core/report/report.h"
 
@@ -29,7 +30,7 @@ class Outputs {
 
   size_t size() const { return files_.size(); }
   const std::string& path(uint64_t file) const;
-  uint64_t bytes(uint64_t file) const;  // its size
+  uint64_t bytes(uint64_t file) const;  // its size; the most that it may be until it is known
   bool is_done(uint64_t file) const { return files_[file].is_done; }
   bool is_done(const plugin::PlanItem& item) const;
   std::vector<uint64_t> missing() const;  // files that are not done
@@ -41,10 +42,10 @@ class Outputs {
   // What an item has done, before it is noted.
   struct Item {
     Record record;
-    std::vector<SourceProver::Range> read;
+    std::vector<SourceProver::Range> rests;
   };
-  // Runs an item, whose tensors the calling thread may read now (tensor_service.h). [any]
-  Result<Item> write(const plugin::PlanItem& item);
+  // Runs an item, which may read these tensors. [any]
+  Result<Item> write(const plugin::PlanItem& item, TensorService::Item& tensors);
   // Notes it, once all that it read has been handed in to the digests; the last one of an object
   // seals it. [any]
   Result<void> finish(const plugin::PlanItem& item, Item done);
@@ -67,11 +68,14 @@ class Outputs {
     std::vector<std::vector<std::string>> notes;  // the same
     std::vector<bool> written;                    // the same
     uint32_t items_left = 0;
+    Record unnoted;  // what items saw that cannot be gone on with one by one
     std::string digest;
+    uint64_t size = 0;  // where it is known only when the file is sealed
     bool is_done = false;
   };
   using Begun = std::map<uint64_t, std::vector<Record>>;  // by file
 
+  bool can_go_on(uint64_t file) const;  // with an item after a kill
   bool is_aux(uint64_t file) const { return file >= planned_.plan.objects.size(); }
   Result<xd_object> stage(uint64_t file);
   Result<void> place(uint64_t file, Record record);

@@ -88,7 +88,8 @@ Result<void> add_files(JsonWriter& json, Prepared& prepared) {
 std::string digest_of_plan(const plugin::Plan& plan) {
   std::string text;
   for (const auto& object : plan.objects)
-    text += cat("object ", object.size, ' ', object.n_items, ' ', object.path, '\n');
+    text += cat("object ", object.size, ' ', object.flags, ' ', object.n_items, ' ', object.path,
+                '\n');
   for (const auto& item : plan.items) {
     text += cat("item ", item.object, ' ', item.number, ' ', item.out_bytes);
     for (const auto& need : item.needs)

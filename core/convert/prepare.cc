@@ -38,7 +38,8 @@ Result<void> open_source(Session& session, Prepared& out) {
   XD_TRY_SET(Manifest m, out.source->describe());
   XD_TRY_SET(auto laid_out,
              rules::lay_out(session.rules, request.keep_unmatched, reader_of(*out.source), m));
-  XD_TRY(make_plain(*out.source, dequant_dtype(request.dequant_dtype), laid_out, m));
+  if (!out.takes_codes())
+    XD_TRY(make_plain(*out.source, dequant_dtype(request.dequant_dtype), laid_out, m));
   session.notes.add(out.source->notes());
   session.notes.add(std::move(laid_out.notes));
   out.metadata = std::exchange(m.source.metadata, {});
@@ -83,7 +84,7 @@ Result<Prepared> prepare(Session& session) {
   out.target = out.tensors->manifest();
   if (out.target.tensors.empty())
     return unsupported(cat("expected a model, found no tensors in ", request.source));
-  XD_TRY(refuse_codes(*out.source, out.target, request.source));
+  if (!out.takes_codes()) XD_TRY(refuse_codes(*out.source, out.target, request.source));
   XD_TRY(make_target(session, out));
   return out;
 }

@@ -23,6 +23,9 @@ struct Prepared {
   // metadata, which stand beside it until the writer has them.
   manifest::Manifest target;
   std::vector<manifest::KeyValue> metadata;
+
+  // Whether the writer wants quantised weights as they are stored.
+  bool takes_codes() const { return writer->desc.caps & XD_CAP_QUANTISED; }
 };
 
 // Errors: a request that cannot be met, a source that is no model, or not the one that its

@@ -79,6 +79,7 @@ std::string encode(const Record& record) {
   put_varint(out, record.file);
   put_varint(out, record.item ? uint64_t{*record.item} + 1 : 0);
   put_text(out, record.digest);
+  put_varint(out, record.size);
   put_text(out, record.result);
   put_varint(out, record.bytes.size());
   for (const io::ByteRange& range : record.bytes) {
@@ -101,6 +102,7 @@ Result<Record> decode_record(std::string_view bytes) {
   if (item > UINT32_MAX) cursor.fail();
   if (item != 0) out.item = static_cast<uint32_t>(item - 1);
   out.digest = take_text(cursor);
+  out.size = cursor.varint();
   out.result = take_text(cursor);
   take_list(cursor, [&] {
     const uint64_t begin = cursor.varint();

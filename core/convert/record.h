@@ -26,6 +26,7 @@ struct Record {
   uint64_t file = 0;                 // its number: an object of the plan, or one of its aux files
   std::optional<uint32_t> item;      // of the object; none: the file is finished
   std::string digest;                // of a finished file
+  uint64_t size = 0;                 // the same, in bytes
   std::string result;                // of an item, what the writer's seal() is given
   std::vector<io::ByteRange> bytes;  // of the file, that an item has written
   std::vector<io::TreeNode> nodes;   // of the file's digest, among these bytes

@@ -16,7 +16,10 @@ namespace {
 uint64_t bytes_of(const std::vector<Task>& tasks) {
   constexpr uint64_t kDiskBlock = 4096;
   uint64_t sum = 0;
-  for (const Task& task : tasks) sum += kDiskBlock + (task.item ? task.item->out_bytes : 0);
+  for (const Task& task : tasks) {
+    sum += kDiskBlock;
+    for (const plugin::PlanItem* item : task.items) sum += item->out_bytes;
+  }
   return sum;
 }
 
@@ -94,7 +97,7 @@ Result<void> Run::write() {
     session_.callbacks.log(
         XD_LOG_INFO, cat("goes on with ", staging_.partial().string(), ": ", outcome_.files_found,
                          " of ", outputs_.size(), " files are there"));
-  const auto tasks = tasks_of(planned_.plan, outputs_, wanted);
+  const auto tasks = tasks_of(planned_.plan, *prepared_.tensors, outputs_, wanted);
   XD_TRY(look_ahead(tasks));
   tell_phase("write");
   const uint64_t before = bytes_done(planned_.plan, outputs_, wanted);

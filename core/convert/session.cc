@@ -5,14 +5,14 @@
 namespace crossdock::convert {
 
 namespace {
-thread_local std::vector<std::string>* captured = nullptr;
+thread_local plugin::NoteSink* captured = nullptr;
 }  // namespace
 
-Notes::Capture::Capture(std::vector<std::string>& out) { captured = &out; }
+Notes::Capture::Capture(plugin::NoteSink& out) { captured = &out; }
 Notes::Capture::~Capture() { captured = nullptr; }
 
 void Notes::add(std::string text) {
-  if (captured) return captured->push_back(std::move(text));
+  if (captured) return captured->add(std::move(text));
   const std::lock_guard lock(mutex_);
   if (std::find(texts_.begin(), texts_.end(), text) == texts_.end())
     texts_.push_back(std::move(text));

@@ -30,7 +30,7 @@ class Notes {
   // While it lives, what this thread adds goes to `out` alone: what belongs to one file.
   class Capture {
    public:
-    explicit Capture(std::vector<std::string>& out);
+    explicit Capture(plugin::NoteSink& out);
     ~Capture();
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;

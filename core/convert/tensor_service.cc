@@ -1,6 +1,7 @@
 #include "core/convert/tensor_service.h"
 
 #include "core/base/activity.h"
+#include "core/base/text.h"
 #include "core/model/check.h"
 #include "core/transform/cast.h"
 
@@ -9,27 +10,21 @@
 namespace crossdock::convert {
 
 namespace {
-// The item whose turn it is on this thread: a plugin's reads carry no item of their own.
-thread_local TensorService::ItemScope* current = nullptr;
-
 std::string range_text(const xd_range& r) { return cat("elements ", r.begin, " + ", r.count); }
 }  // namespace
 
-TensorService::ItemScope::ItemScope(TensorService& service, const plugin::PlanItem& item)
-    : service_(service), item_(item) {
-  current = this;
-}
+TensorService::Item::Item(TensorService& service, const plugin::PlanItem& item)
+    : service_(service), item_(item) {}
 
-TensorService::ItemScope::~ItemScope() {
-  current = nullptr;
+TensorService::Item::~Item() {
   if (run_) run_->hand_in();
   service_.model_.host().memory().dealloc(window_);
 }
 
-// How many elements from the range's first on the item may read: reading ahead must not go beyond
-// what it said that it needs, or its digest and memory would be another item's.
-Result<uint64_t> TensorService::readable(const ItemScope& scope, const xd_range& range) const {
-  for (const plugin::PlanNeed& need : scope.item_.needs) {
+// Reading ahead must not go beyond what the item said that it needs, or its digest and memory would
+// be another item's.
+Result<uint64_t> TensorService::Item::readable(const xd_range& range) const {
+  for (const plugin::PlanNeed& need : item_.needs) {
     if (need.tensor != range.tensor || range.begin < need.begin) continue;
     const uint64_t skipped = range.begin - need.begin;
     if (skipped <= need.count && range.count <= need.count - skipped) return need.count - skipped;
@@ -38,17 +33,24 @@ Result<uint64_t> TensorService::readable(const ItemScope& scope, const xd_range&
                cat("expected a read of what the item's plan needs, found ", range_text(range))};
 }
 
-Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out) {
-  if (!current || &current->service_ != this)
-    return Error{XD_INTERNAL, "tensors are read in write_item only"};
-  ItemScope& scope = *current;
-  if (range.tensor >= digests_.size())
-    return Error{XD_OUT_OF_RANGE,
-                 cat("expected a tensor below ", digests_.size(), ", found ", range.tensor)};
-  const manifest::Tensor& t = model_.manifest().tensors[range.tensor];
+Result<void> TensorService::Item::read(const xd_range& range, std::span<std::byte> out) {
+  const std::lock_guard lock(mutex_);
+  // The reader's share of the work belongs to this item, whatever thread it runs on.
+  const Notes::Capture notes(notes_);
+  const SourceProver::Capture rests(rests_);
+  XD_TRY(read_locked(range, out));
+  mark(range);
+  return {};
+}
+
+Result<void> TensorService::Item::read_locked(const xd_range& range, std::span<std::byte> out) {
+  TensorSource& model = service_.model_;
+  if (range.tensor >= service_.digests_.size())
+    return Error{XD_OUT_OF_RANGE, cat("expected a tensor below ", service_.digests_.size(),
+                                      ", found ", range.tensor)};
+  const manifest::Tensor& t = model.manifest().tensors[range.tensor];
   const auto fail = [&t](Error e) { return std::move(e).in(cat("tensor \"", t.name, '"')); };
-  if (range.form != XD_FORM_DENSE) return fail({XD_UNIMPLEMENTED, "only dense values can be read"});
-  const auto room = readable(scope, range);
+  const auto room = readable(range);
   if (!room) return fail(room.error());
   const auto wanted = range.dtype == 0 ? t.dtype : static_cast<manifest::DType>(range.dtype);
   const auto out_bytes = manifest::dense_bytes(wanted, range.count);
@@ -57,10 +59,10 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
                                           out.size(), " bytes")});
   if (range.count == 0) return {};
   // The common case: no cast, so the values go straight into the caller's buffer.
-  if (wanted == t.dtype && !model_.likes_large_reads(range.tensor)) {
-    if (auto r = model_.read(range.tensor, range.begin, range.count, out); !r)
+  if (wanted == t.dtype && !model.likes_large_reads(range.tensor)) {
+    if (auto r = model.read(range.tensor, range.begin, range.count, out); !r)
       return fail(std::move(r).error());
-    digest(scope, range.tensor, range.begin, out);
+    digest(range.tensor, range.begin, out);
     return {};
   }
   const transform::CastFunction cast = transform::find_cast(t.dtype, wanted);
@@ -69,65 +71,91 @@ Result<void> TensorService::read(const xd_range& range, std::span<std::byte> out
                                           ", found ", manifest::name(t.dtype))});
 
   // Others go through a window that is filled ahead, for writers ask for small pieces, and disks
-  // and transposed weights like large ones. It lives as long as the item.
-  if (!scope.window_)
-    scope.window_ = static_cast<std::byte*>(model_.host().memory().alloc(window_bytes_, 64));
-  if (!scope.window_)
-    return fail({XD_NO_MEMORY, cat("expected ", window_bytes_,
-                                   " bytes within the memory budget: raise --memory")});
+  // and transposed weights like large ones.
   const uint64_t elem_bytes = manifest::info(t.dtype).bits / 8;
   const uint64_t out_elem_bytes = manifest::info(wanted).bits / 8;
   for (uint64_t begin = range.begin, end = range.begin + range.count; begin < end;) {
-    const bool inside = scope.window_tensor_ == range.tensor && begin >= scope.window_begin_ &&
-                        begin - scope.window_begin_ < scope.window_count_;
+    const bool inside = window_tensor_ == range.tensor && begin >= window_begin_ &&
+                        begin - window_begin_ < window_count_;
     if (!inside) {
       const uint64_t left = *room - (begin - range.begin);
-      scope.window_count_ = 0;
-      const uint64_t count = std::min(left, window_bytes_ / elem_bytes);
-      if (auto r = model_.read(range.tensor, begin, count, {scope.window_, count * elem_bytes}); !r)
-        return fail(std::move(r).error());
-      scope.window_tensor_ = range.tensor;
-      scope.window_begin_ = begin;
-      scope.window_count_ = count;
+      if (auto r = fill_window(range.tensor, begin, left); !r) return fail(std::move(r).error());
     }
-    const uint64_t skip = begin - scope.window_begin_;
-    const uint64_t count = std::min(end - begin, scope.window_count_ - skip);
-    const std::byte* from = scope.window_ + skip * elem_bytes;
+    const uint64_t skip = begin - window_begin_;
+    const uint64_t count = std::min(end - begin, window_count_ - skip);
+    const std::byte* from = window_ + skip * elem_bytes;
     // Of the values before the cast, so that all formats and precisions give one digest.
-    digest(scope, range.tensor, begin, {from, count * elem_bytes});
+    digest(range.tensor, begin, {from, count * elem_bytes});
     cast(from, out.data() + (begin - range.begin) * out_elem_bytes, count);
     begin += count;
   }
   return {};
 }
 
-xd_status TensorService::view(const xd_range& range, xd_view* out, xd_error* err) {
-  if (!current || range.tensor >= digests_.size() || !readable(*current, range))
-    return XD_OUT_OF_RANGE;
-  const manifest::Tensor& t = model_.manifest().tensors[range.tensor];
-  if (range.dtype != 0 && static_cast<manifest::DType>(range.dtype) != t.dtype)
-    return XD_UNIMPLEMENTED;
-  const xd_status status = model_.view(range, out, err);
-  const bool whole = status == XD_OK && range.form == XD_FORM_DENSE &&
-                     manifest::dense_bytes(t.dtype, range.count) == out->size;
-  if (whole)
-    digest(*current, range.tensor, range.begin,
-           {static_cast<const std::byte*>(out->data), out->size});
-  return status;
+// With elements of a tensor from `begin` on: as many of `count` as it holds.
+Result<void> TensorService::Item::fill_window(uint64_t tensor, uint64_t begin, uint64_t count) {
+  TensorSource& model = service_.model_;
+  const uint64_t n_bytes = service_.window_bytes_;
+  if (!window_) window_ = static_cast<std::byte*>(model.host().memory().alloc(n_bytes, 64));
+  if (!window_)
+    return Error{XD_NO_MEMORY,
+                 cat("expected ", n_bytes, " bytes within the memory budget: raise --memory")};
+  const uint64_t elem_bytes = manifest::info(model.manifest().tensors[tensor].dtype).bits / 8;
+  count = std::min(count, n_bytes / elem_bytes);
+  window_count_ = 0;
+  XD_TRY(model.read(tensor, begin, count, {window_, count * elem_bytes}));
+  window_tensor_ = tensor;
+  window_begin_ = begin;
+  window_count_ = count;
+  return {};
 }
 
-void TensorService::digest(ItemScope& scope, uint64_t tensor, uint64_t begin,
-                           std::span<const std::byte> bytes) {
-  const auto offset = manifest::dense_bytes(model_.manifest().tensors[tensor].dtype, begin);
+void TensorService::Item::digest(uint64_t tensor, uint64_t begin,
+                                 std::span<const std::byte> bytes) {
+  const auto offset =
+      manifest::dense_bytes(service_.model_.manifest().tensors[tensor].dtype, begin);
   if (!offset) return;  // sub-byte elements that begin within a byte
   // Ranges that follow each other are one run, which hashes in place; any other begins a new one.
   const base::Span span(base::Activity::kDigest);
-  io::TreeDigest& digest = digests_[tensor];
-  if (!scope.run_ || &scope.run_->digest() != &digest || scope.run_->position() != *offset) {
-    if (scope.run_) scope.run_->hand_in();
-    scope.run_.emplace(digest, *offset);
+  io::TreeDigest& digest = service_.digests_[tensor];
+  if (!run_ || &run_->digest() != &digest || run_->position() != *offset) {
+    if (run_) run_->hand_in();
+    run_.emplace(digest, *offset);
   }
-  scope.run_->add(bytes);
+  run_->add(bytes);
+}
+
+void TensorService::Item::mark(const xd_range& range) {
+  if (range.count == 0) return;
+  if (!read_.empty() && read_.back().tensor == range.tensor &&
+      read_.back().begin + read_.back().count == range.begin) {
+    read_.back().count += range.count;
+  } else {
+    read_.push_back({range.tensor, range.begin, range.count});
+  }
+}
+
+Result<void> TensorService::Item::check_whole() const {
+  std::vector<plugin::PlanNeed> sorted = read_;
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.tensor, a.begin) < std::pair(b.tensor, b.begin);
+  });
+  for (const plugin::PlanNeed& need : item_.needs) {
+    uint64_t at = need.begin;
+    const uint64_t end = need.begin + need.count;
+    auto range = std::partition_point(sorted.begin(), sorted.end(), [&](const plugin::PlanNeed& r) {
+      return r.tensor < need.tensor;
+    });
+    for (; range != sorted.end() && range->tensor == need.tensor && range->begin <= at; ++range)
+      at = std::max(at, range->begin + range->count);
+    if (at >= end) continue;
+    return Error{XD_INTERNAL,
+                 cat("expected all of tensor \"",
+                     base::printable(service_.model_.manifest().tensors[need.tensor].name),
+                     "\" to be read that the item's plan needs, up to element ", end,
+                     ", found none read from ", at)};
+  }
+  return {};
 }
 
 }  // namespace crossdock::convert

@@ -53,7 +53,8 @@ void TensorSource::take(rules::Composed composed, const manifest::Manifest& m) {
 }
 
 uint64_t TensorSource::scratch_bytes() const {
-  return gathers_ ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;
+  const uint64_t own = gathers_ ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;
+  return own + model_.scratch_bytes();
 }
 
 Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
@@ -63,7 +64,8 @@ Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
   if (const auto* stored = expression.as_stored())
     return model_.read(stored->tensor, begin, count, out);
   if (count == 0) return {};
-  const uint64_t n_scratch = expression.scratch_blocks() > 0 ? scratch_bytes() : 0;
+  const uint64_t n_scratch =
+      expression.scratch_blocks() > 0 ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;
   const base::Block scratch(model_.host().memory(), n_scratch);
   if (n_scratch > 0 && !scratch.data)
     return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};
@@ -74,13 +76,22 @@ Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
       });
 }
 
-xd_status TensorSource::view(const xd_range& range, xd_view* out, xd_error* err) {
-  if (expressions_.empty()) return model_.view(range, out, err);
-  const auto* stored = expressions_[range.tensor].as_stored();
-  if (!stored) return XD_UNIMPLEMENTED;  // there are no such bytes to lend: the writer must read
-  xd_range of_stored = range;
-  of_stored.tensor = stored->tensor;
-  return model_.view(of_stored, out, err);
+bool TensorSource::likes_large_reads(uint64_t tensor) const {
+  if (manifest::info(manifest_.tensors[tensor].dtype).bits % 8 != 0) return false;
+  if (!expressions_.empty() && expressions_[tensor].reorders_values()) return true;
+  return sequential_of(tensor).has_value();
+}
+
+std::optional<uint64_t> TensorSource::sequential_of(uint64_t tensor) const {
+  if (!model_.has_sequential()) return std::nullopt;
+  if (expressions_.empty()) {
+    return model_.hint(tensor).is_sequential ? std::optional(tensor) : std::nullopt;
+  }
+  for (const transform::Node& node : expressions_[tensor].nodes()) {
+    const auto* stored = std::get_if<transform::Node::Stored>(&node.what);
+    if (stored && model_.hint(stored->tensor).is_sequential) return stored->tensor;
+  }
+  return std::nullopt;
 }
 
 rules::ReadTensor reader_of(OpenModel& model) {

@@ -37,12 +37,11 @@ class TensorSource {
   // Dense values of elements [begin, begin + count) in the manifest's own type. [any]
   Result<void> read(uint64_t tensor, uint64_t begin, uint64_t count, std::span<std::byte> out);
   // Whether few large ranges of it cost less than many small ones.
-  bool likes_large_reads(uint64_t tensor) const {
-    return !expressions_.empty() && expressions_[tensor].reorders_values();
-  }
-  // XD_UNIMPLEMENTED where the values are not the reader's own.
-  xd_status view(const xd_range& range, xd_view* out, xd_error* err);
-  // What read() needs of the budget for a moment: none where all tensors are read as they are.
+  bool likes_large_reads(uint64_t tensor) const;
+  // A stored tensor that it is made of and that the reader had better read from its start to its
+  // end, if there is one.
+  std::optional<uint64_t> sequential_of(uint64_t tensor) const;
+  // What read() needs of the budget for a moment, the reader's part among it.
   uint64_t scratch_bytes() const;
 
  private:

@@ -43,7 +43,7 @@ Result<void> StagedObject::claim(uint64_t offset, uint64_t n) {
 std::unique_ptr<TreeDigest::Run> StagedObject::take_run(uint64_t offset) {
   const auto it = std::find_if(runs_.rbegin(), runs_.rend(),
                                [offset](const auto& run) { return run->position() == offset; });
-  if (it == runs_.rend()) return std::make_unique<Run>(digest_, offset);
+  if (it == runs_.rend()) return std::make_unique<Run>(*digest_, offset);
   auto run = std::move(*it);
   runs_.erase(std::next(it).base());
   return run;
@@ -71,6 +71,7 @@ Result<void> StagedObject::add(uint64_t offset, uint64_t n, std::vector<ByteRang
       written->push_back({offset, offset + n});
     }
   }
+  if (!digest_) return {};
   auto run = take_run(offset);
   lock.unlock();
   {
@@ -102,25 +103,55 @@ Result<void> StagedObject::take_as_written(std::span<const ByteRange> ranges,
     if (range.end < range.begin) return corrupt(cat(name_, ": expected ranges of bytes"));
     XD_TRY(claim(range.begin, range.end - range.begin));
   }
-  digest_.add(nodes);
+  if (digest_) digest_->add(nodes);
   return {};
 }
 
 std::vector<TreeNode> StagedObject::nodes_of(std::span<const ByteRange> ranges) {
   const std::lock_guard lock(mutex_);
-  for (const auto& run : runs_) run->hand_in();
   std::vector<TreeNode> out;
+  if (!digest_) return out;
+  for (const auto& run : runs_) run->hand_in();
   for (const ByteRange& range : ranges) {
-    for (const TreeNode& node : digest_.nodes(range)) {
+    for (const TreeNode& node : digest_->nodes(range)) {
       if (out.empty() || out.back().end() <= node.first) out.push_back(node);
     }
   }
   return out;
 }
 
+uint64_t StagedObject::end() const {
+  const std::lock_guard lock(mutex_);
+  return written_.empty() ? 0 : written_.rbegin()->end;
+}
+
+Result<void> StagedObject::read(uint64_t offset, std::span<std::byte> out) const {
+  if (out.empty()) return {};
+  {
+    const std::lock_guard lock(mutex_);
+    auto range = written_.upper_bound({offset, 0});
+    const bool begins_before = range == written_.end() || range->begin > offset;
+    if (begins_before && range != written_.begin()) --range;
+    if (range == written_.end() || range->begin > offset || range->end < offset ||
+        out.size() > range->end - offset)
+      return Error{XD_OUT_OF_RANGE, cat(name_, ": expected bytes that were written, found ",
+                                        out.size(), " at ", offset)};
+  }
+  if (auto r = read_exact(os_, fd_.get(), offset, out); !r) return std::move(r).error().in(name_);
+  return {};
+}
+
+Result<void> StagedObject::cut_to_size() {
+  size_ = written_.empty() ? 0 : written_.rbegin()->end;
+  if (os_.ftruncate(fd_.get(), size_) != 0)
+    return os_error(cat("cut ", name_, " to ", size_, " bytes"));
+  digest_.emplace(size_);
+  return {};
+}
+
 Result<void> StagedObject::read_back(ByteRange range) {
   std::vector<std::byte> buffer(std::min(range.end - range.begin, kReadBackBytes));
-  Run run(digest_, range.begin);
+  Run run(*digest_, range.begin);
   while (run.position() < range.end) {
     const auto piece =
         std::span(buffer).first(std::min<uint64_t>(buffer.size(), range.end - run.position()));
@@ -134,6 +165,7 @@ Result<void> StagedObject::read_back(ByteRange range) {
 
 Result<std::string> StagedObject::seal() {
   const std::lock_guard lock(mutex_);
+  if (!digest_) XD_TRY(cut_to_size());
   const bool whole = size_ == 0 || (written_.size() == 1 && written_.begin()->begin == 0 &&
                                     written_.begin()->end == size_);
   if (!whole) {
@@ -144,10 +176,10 @@ Result<std::string> StagedObject::seal() {
   }
   for (const auto& run : runs_) run->hand_in();
   runs_.clear();
-  for (const ByteRange& range : digest_.missing()) XD_TRY(read_back(range));
+  for (const ByteRange& range : digest_->missing()) XD_TRY(read_back(range));
   // Network file systems and quotas may tell only now that bytes were not taken.
   if (os_.close(fd_.release()) != 0) return os_error(name_);
-  return digest_.text();
+  return digest_->text();
 }
 
 }  // namespace crossdock::io

@@ -1,4 +1,6 @@
-// One output file of a size known beforehand, while it is written under OUT.partial (staging.h).
+// One output file, while it is written under OUT.partial (staging.h). Its size is known beforehand,
+// or only when it is sealed: then it ends where the last byte was written, and its digest is taken
+// from the file.
 //
 // Every byte must be written, or declared zero, exactly once, in any order and by several threads.
 // Its digest is taken on the way: whoever writes on where an earlier write ended goes on with that
@@ -14,6 +16,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,11 +26,19 @@ namespace crossdock::io {
 class StagedObject {
  public:
   // `fd`: of the file, which has its size already, to write and to read. `os` outlives it.
-  StagedObject(Os& os, Fd fd, std::string name, uint64_t size)
-      : os_(os), fd_(std::move(fd)), name_(std::move(name)), size_(size), digest_(size) {}
+  // `is_sized_at_seal`: `size` is the most that it may have.
+  StagedObject(Os& os, Fd fd, std::string name, uint64_t size, bool is_sized_at_seal = false)
+      : os_(os), fd_(std::move(fd)), name_(std::move(name)), size_(size) {
+    if (!is_sized_at_seal) digest_.emplace(size);
+  }
 
   const std::string& name() const { return name_; }
+  // After seal() its size, whatever it was before.
   uint64_t size() const { return size_; }
+  // Where the last byte ends that was written so far. [any]
+  uint64_t end() const;
+  // Bytes that were written. [any]
+  Result<void> read(uint64_t offset, std::span<std::byte> out) const;
 
   // `written`: where the caller keeps what it has written, one range for what is adjacent; only
   // changed under this object's lock.
@@ -37,7 +48,7 @@ class StagedObject {
   Result<void> zero(uint64_t offset, uint64_t n, std::vector<ByteRange>* written = nullptr);
   // What an earlier run wrote into the file counts as written, and has these subtrees. [one thread]
   Result<void> take_as_written(std::span<const ByteRange> ranges, std::span<const TreeNode> nodes);
-  bool can_have(const TreeNode& node) const { return digest_.can_have(node); }
+  bool can_have(const TreeNode& node) const { return digest_ && digest_->can_have(node); }
   // The subtrees that are known of these ranges, and maybe of more. [any]
   std::vector<TreeNode> nodes_of(std::span<const ByteRange> ranges);
   // Checks that nothing is missing, and gives the file's digest, "tree:...". Closes the file.
@@ -56,15 +67,16 @@ class StagedObject {
 
   template <class Add>
   Result<void> add(uint64_t offset, uint64_t n, std::vector<ByteRange>* written, Add&& add);
+  Result<void> cut_to_size();
   Result<void> read_back(ByteRange range);
 
   Os& os_;
   Fd fd_;
   const std::string name_;
-  const uint64_t size_;
-  TreeDigest digest_;
+  uint64_t size_;
+  std::optional<TreeDigest> digest_;  // none while the size is not known
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::set<Written> written_;               // disjoint, adjacent ones merged
   std::vector<std::unique_ptr<Run>> runs_;  // idle, the one used last at the end
 };

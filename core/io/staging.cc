@@ -263,11 +263,11 @@ Result<Fd> Staging::open_file(uint64_t number, const std::string& name, int flag
 }
 
 Result<std::unique_ptr<StagedObject>> Staging::create(uint64_t number, const std::string& name,
-                                                      uint64_t size) {
+                                                      uint64_t size, bool is_sized_at_seal) {
   XD_TRY_SET(Fd fd, open_file(number, name, O_CREAT | O_EXCL));
-  if (os_.ftruncate(fd.get(), size) != 0)
+  if (!is_sized_at_seal && os_.ftruncate(fd.get(), size) != 0)
     return os_error(cat("make ", file(number).string(), " of ", size, " bytes for ", name));
-  return std::make_unique<StagedObject>(os_, std::move(fd), name, size);
+  return std::make_unique<StagedObject>(os_, std::move(fd), name, size, is_sized_at_seal);
 }
 
 Result<std::unique_ptr<StagedObject>> Staging::take_over(const Attempt& from, uint64_t number,

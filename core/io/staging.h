@@ -67,9 +67,9 @@ class Staging {
   // The other attempts at OUT and what they tell that counts, read now.
   Result<std::vector<Attempt>> attempts();
 
-  // A file of the tree, by a number that no other has.
+  // A file of the tree, by a number that no other has; staged_object.h tells the rest.
   Result<std::unique_ptr<StagedObject>> create(uint64_t number, const std::string& name,
-                                               uint64_t size);
+                                               uint64_t size, bool is_sized_at_seal = false);
   // The same file as another attempt left it; nothing where that is not there, or not ours to take.
   Result<std::unique_ptr<StagedObject>> take_over(const Attempt& from, uint64_t number,
                                                   const std::string& name, uint64_t size);

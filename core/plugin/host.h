@@ -1,16 +1,17 @@
 // The host's side of plugin.h: one table of functions per job, and the things behind its opaque
 // handles.
 //
-// The table's functions run on plugin threads and let no exception out. What belongs to higher
-// layers (where a tensor's bytes come from) is a hook that the conversion sets before it runs
-// items. A plugin's message and the places in front of it meet in ErrorSlot.
+// The table's functions run on plugin threads and let no exception out; what a plugin hands them is
+// checked. A plugin's message and the places in front of it meet in its Call (call.h).
 #pragma once
 
 #include "core/base/memory.h"
 #include "core/io/input.h"
 #include "core/io/staging.h"
+#include "core/plugin/call.h"
 #include "core/plugin/plan.h"
 
+#include <crossdock/extensions.h>
 #include <crossdock/plugin.h>
 #include <crossdock/result.hpp>
 
@@ -27,11 +28,9 @@
 #include <unordered_map>
 
 // The C handles. They live at global scope, where plugin.h declares them.
-struct xd_error {
-  std::string message;
-};
 struct xd_bytes {
   std::string data;
+  uint64_t limit = XD_MAX_RESULT_BYTES;
 };
 struct xd_input {
   const crossdock::io::Input* input;
@@ -43,6 +42,7 @@ struct xd_source {
 struct xd_object {
   crossdock::io::StagedObject* staged;
   std::vector<crossdock::io::ByteRange>* written = nullptr;  // what one item writes, if it is asked
+  bool is_sealing = false;
 };
 struct xd_plan {
   crossdock::plugin::Plan plan;
@@ -68,8 +68,9 @@ class Host {
   void set_piece_bytes(uint64_t n) { piece_bytes_ = n; }
   uint64_t piece_bytes() const { return piece_bytes_; }
 
-  // Calls a plugin's function `call(err)` and turns its status and message into a Result.
-  Result<void> call(const std::function<xd_status(xd_error*)>& call) const;
+  // Calls a plugin's function and turns its status and message, or what it throws, into a Result
+  // that names the plugin and the function. [any]
+  Result<void> call(const CallSpec& spec, const std::function<xd_status(xd_call*)>& function);
 
   // A checkpoint may be more files than a process may have open: those that were read last are, and
   // the others are opened again when they are read.
@@ -78,6 +79,13 @@ class Host {
   // Any thread. The input outlives the host's use of the source.
   Result<xd_source*> open_source(const xd_input& input, const std::string& name);
   Result<void> read_source(const xd_source& source, uint64_t offset, std::span<std::byte> out);
+  // Reads that may wait for the disk together.
+  struct SourceRead {
+    const xd_source& source;
+    uint64_t offset;
+    std::span<std::byte> out;
+  };
+  Result<void> read_sources(std::span<const SourceRead> reads);
   // The names of an input's files that were opened since forget_opened().
   std::vector<std::string> opened(const io::Input& input) const;
   void forget_opened();
@@ -85,13 +93,10 @@ class Host {
   // only takes it for none of its own; who must know that all was read asks here.
   std::optional<Error> failed_read() const;
 
-  // Dense values of a range in the wanted type; set by the conversion.
-  std::function<Result<void>(const xd_range&, std::span<std::byte>)> tensor_read;
-  std::function<xd_status(const xd_range&, xd_view*, xd_error*)> tensor_view;
   // What was read of a source; set by whoever takes its digest. [any]
   std::function<void(const io::InputEntry&, uint64_t offset, std::span<const std::byte>)>
       source_seen;
-  // Messages of plugins at XD_LOG_WARN and above; set by whoever wants to show them.
+  // Messages of plugins; set by whoever wants to show them. [any]
   std::function<void(int32_t level, const std::string&)> log;
 
  private:
@@ -108,6 +113,7 @@ class Host {
     std::shared_ptr<const io::Fd> fd;
   };
   Result<std::shared_ptr<const io::Fd>> descriptor_of(const xd_source& source);
+  Result<void> read_unseen(const SourceRead& read);
 
   mutable std::mutex mutex_;
   std::map<const io::InputEntry*, xd_source> sources_;  // a map: handles stay where they are

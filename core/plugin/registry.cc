@@ -1,5 +1,6 @@
 #include "core/plugin/registry.h"
 
+#include "core/base/text.h"
 #include "core/plugin/host.h"
 
 #include <dlfcn.h>
@@ -18,16 +19,38 @@ namespace crossdock::plugin {
 
 namespace {
 
-// As much of a plugin's struct as it and we both know; the rest stays zero.
-template <class T>
-bool copy_known(const T* from, T& to) {
-  if (!from || from->struct_size < offsetof(T, struct_size) + sizeof(uint32_t)) return false;
-  std::memcpy(&to, from, std::min<size_t>(from->struct_size, sizeof(T)));
-  to.struct_size = sizeof(T);
+// What every version of a struct has: its own size.
+constexpr size_t kLeast = sizeof(uint32_t);
+
+bool has_text(const char* text) { return text && *text; }
+
+// One line that a terminal can show.
+bool is_line(const char* text) {
+  constexpr size_t kMax = 400;
+  if (!has_text(text) || strnlen(text, kMax + 1) > kMax) return false;
+  return base::is_utf8(text) && base::printable(text) == text;
+}
+
+// As --from and --to take it, and messages show it.
+bool is_name(const char* text) {
+  constexpr char kAllowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_/+";
+  return is_line(text) && text[std::strspn(text, kAllowed)] == '\0';
+}
+
+// A list of texts that ends in NULL, each as `is_right` wants it.
+bool are_all(const char* const* list, bool (*is_right)(const char*)) {
+  constexpr size_t kMax = 100;
+  size_t n = 0;
+  for (; list && list[n]; ++n) {
+    if (n == kMax || !is_right(list[n])) return false;
+  }
   return true;
 }
 
-bool has_text(const char* text) { return text && *text; }
+bool is_option_type(std::string_view type) {
+  constexpr std::string_view kTypes[] = {"bool", "int", "float", "size", "string", "list", "file"};
+  return base::is_one_of(type, kTypes) || (type.starts_with("enum:") && type.size() > 5);
+}
 
 const char* option_problem(const xd_option_desc* const* options) {
   for (; options && *options; ++options) {
@@ -40,20 +63,28 @@ const char* option_problem(const xd_option_desc* const* options) {
     // As a flag on the command line: a comma or an equals sign would mean something else there.
     if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0')
       return "an option whose name is not of a-z, 0-9 and -";
+    if (!is_option_type(o.type)) return "an option of a type that is not known";
+    if ((o.help && !is_line(o.help)) || (o.fallback && *o.fallback && !is_line(o.fallback)))
+      return "an option whose help or fallback is not one line of UTF-8";
   }
   return nullptr;
 }
 
 // What is wrong with a plugin's description, or nullptr.
 const char* problem(const xd_plugin_desc* given, Plugin& out) {
-  if (!copy_known(given, out.desc)) return "a plugin without a description";
+  if (!copy_known(given, out.desc, kLeast)) return "a plugin without a description";
   if (!has_text(out.desc.id)) return "a plugin without an id";
   if (!has_text(out.desc.version) || !has_text(out.desc.summary))
     return "a plugin without a version or summary";
+  if (!is_name(out.desc.id)) return "a plugin whose id is not of letters, digits and . - _ / +";
+  if (!is_line(out.desc.version) || !is_line(out.desc.summary))
+    return "a plugin whose version or summary is not one line of UTF-8";
   if (out.format().empty()) return "a plugin that names no format";
+  if (!are_all(out.desc.formats, is_name) || !are_all(out.desc.patterns, is_line))
+    return "a plugin with a format or pattern that is not a name, or with more than 100";
   if (const char* text = option_problem(out.desc.options)) return text;
   if (out.desc.kind == XD_READER) {
-    if (out.desc.writer || !copy_known(out.desc.reader, out.reader))
+    if (out.desc.writer || !copy_known(out.desc.reader, out.reader, kLeast))
       return "a reader that does not have just a reader's table";
     const xd_reader_api& r = out.reader;
     return r.probe && r.open && r.manifest && r.read && r.close
@@ -61,7 +92,7 @@ const char* problem(const xd_plugin_desc* given, Plugin& out) {
                : "a reader whose table lacks a function";
   }
   if (out.desc.kind != XD_WRITER) return "a plugin that is neither reader nor writer";
-  if (out.desc.reader || !copy_known(out.desc.writer, out.writer))
+  if (out.desc.reader || !copy_known(out.desc.writer, out.writer, kLeast))
     return "a writer that does not have just a writer's table";
   const xd_writer_api& w = out.writer;
   return w.open && w.plan && w.write_item && w.seal && w.commit && w.close
@@ -77,7 +108,7 @@ std::string without_path(const fs::path& path, std::string message) {
 
 }  // namespace
 
-void Registry::load_library(const fs::path& path, const xd_host* host) {
+void Registry::load_library(const fs::path& path, Host& host) {
   const auto refuse = [&](std::string reason) { refusals_.push_back({path, std::move(reason)}); };
   namespace dll = boost::dll;
   boost::dll::fs::error_code ec;
@@ -95,20 +126,24 @@ void Registry::load_library(const fs::path& path, const xd_host* host) {
   if (!library->has(XD_ENTRY_SYMBOL))
     return refuse("expected the symbol " XD_ENTRY_SYMBOL
                   ", found none: it is not a plugin, or of another ABI");
-  const auto entry =
-      library->get<xd_status(const xd_host*, const xd_library**, xd_error*)>(XD_ENTRY_SYMBOL);
+  const auto entry = library->get<xd_status(xd_call*, const xd_library**)>(XD_ENTRY_SYMBOL);
   const xd_library* given = nullptr;
-  xd_error slot;
-  if (entry(host, &given, &slot) != XD_OK)
-    return refuse(slot.message.empty() ? "it refused to load" : slot.message);
+  const std::string name = path.string();
+  const auto loaded = host.call({.plugin = name.c_str(), .function = XD_ENTRY_SYMBOL},
+                                [&](xd_call* c) { return entry(c, &given); });
+  if (!loaded) return refuse(without_path(path, loaded.error().message));
   xd_library offered{};
-  if (!copy_known(given, offered) || !offered.plugins) return refuse("it describes no plugins");
+  if (!copy_known(given, offered, kLeast) || !offered.plugins)
+    return refuse("it describes no plugins");
   if (offered.needs_minor > XD_ABI_MINOR) {
     return refuse(cat("expected a plugin for ABI 1.", XD_ABI_MINOR,
                       " or lower, found one that needs 1.", offered.needs_minor,
                       ": update crossdock"));
   }
-  for (const xd_plugin_desc* const* p = offered.plugins; *p; ++p) add(path, *p);
+  constexpr size_t kMaxPlugins = 100;
+  size_t n = 0;
+  for (; n < kMaxPlugins && offered.plugins[n]; ++n) add(path, offered.plugins[n]);
+  if (n == 0) refuse("it describes no plugins");
 }
 
 void Registry::add(const fs::path& path, const xd_plugin_desc* desc) {
@@ -143,7 +178,7 @@ std::string Registry::option_clash(const Plugin& plugin) const {
   return "";
 }
 
-Registry Registry::load(const std::vector<fs::path>& folders, const xd_host* host,
+Registry Registry::load(const std::vector<fs::path>& folders, Host& host,
                         std::vector<std::string> reserved) {
   Registry registry(std::move(reserved));
   std::vector<fs::path> seen;

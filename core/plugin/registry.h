@@ -21,6 +21,8 @@ namespace crossdock::plugin {
 
 namespace fs = boost::filesystem;
 
+class Host;
+
 struct Plugin {
   // Our own copies: a plugin of an older minor gives shorter structs, whose missing tail reads as
   // zero.
@@ -46,8 +48,8 @@ class Registry {
   // `reserved`: names that no plugin's option can have, since they are the caller's own flags.
   explicit Registry(std::vector<std::string> reserved = {}) : reserved_(std::move(reserved)) {}
 
-  // `host`: a table for the load calls only.
-  static Registry load(const std::vector<fs::path>& folders, const xd_host* host,
+  // `host`: for the load calls only.
+  static Registry load(const std::vector<fs::path>& folders, Host& host,
                        std::vector<std::string> reserved = {});
 
   // One plugin, as if the library at `path` had offered it. For programs that link their plugins
@@ -64,7 +66,7 @@ class Registry {
  private:
   const Plugin* find(uint32_t kind, const std::string& format) const;
   std::string option_clash(const Plugin& plugin) const;
-  void load_library(const fs::path& path, const xd_host* host);
+  void load_library(const fs::path& path, Host& host);
   std::vector<Plugin> plugins_;
   std::vector<Refusal> refusals_;
   std::vector<std::string> reserved_;

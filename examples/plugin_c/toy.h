@@ -53,6 +53,13 @@ static inline uint64_t toy_mul(uint64_t a, uint64_t b, int* overflow) {
   return *overflow ? 0 : a * b;
 }
 
+/* Tells the host what is wrong, and gives the code to return. A NULL message keeps the host's. */
+static inline xd_status toy_fail(xd_call* c, xd_status code, const char* where,
+                                 const char* message) {
+  const xd_failure failure = {XD_INIT_SIZE(xd_failure), code, where, message};
+  return c->host->fail(c, &failure);
+}
+
 extern const xd_plugin_desc toy_reader;
 extern const xd_plugin_desc toy_writer;
 

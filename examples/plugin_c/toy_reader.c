@@ -1,5 +1,4 @@
-/* Reads the toy format: open() parses the header, manifest() describes it, read() and view() give
- * values. */
+/* Reads the toy format: open() parses the header, manifest() describes it, read() gives values. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,16 +7,11 @@
 #include "toy.h"
 #include "wire.h"
 
-#define KEPT_BYTES 65536u /* of the file: values that lie in them can be viewed */
-
 struct xd_reader {
-  const xd_host* host;
   const xd_source* source;
   char* name; /* of the file */
   char* comment;
   uint64_t file_size;
-  char* head; /* the first bytes of the file */
-  uint64_t head_size;
   toy_tensor* tensors;
   size_t n_tensors;
 };
@@ -28,10 +22,12 @@ static int is_toy(const char* name) {
 }
 
 /* The one toy file of the input, or NULL. */
-static const char* find_file(const xd_host* h, const xd_input* in) {
+static const char* find_file(xd_call* c, const xd_input* in) {
   const char* found = NULL;
-  for (uint64_t i = 0, n = h->input_count(h->ctx, in); i < n; ++i) {
-    const char* name = h->input_name(h->ctx, in, i);
+  for (uint64_t i = 0, n = c->host->input_count(c, in); i < n; ++i) {
+    xd_input_entry entry = {XD_INIT_SIZE(xd_input_entry), 0, NULL, 0};
+    if (c->host->input_entry(c, in, i, &entry) != XD_OK) return NULL;
+    const char* name = entry.name;
     if (!is_toy(name)) continue;
     if (found) return NULL;
     found = name;
@@ -39,19 +35,19 @@ static const char* find_file(const xd_host* h, const xd_input* in) {
   return found;
 }
 
-static int32_t toy_probe(const xd_host* h, const xd_input* in) {
+static int32_t toy_probe(xd_call* c, const xd_input* in) {
   char magic[6];
   xd_source* source = NULL;
-  const char* name = find_file(h, in);
-  if (!name || h->source_open(h->ctx, in, name, &source, NULL) != XD_OK) return 0;
-  if (h->source_read(h->ctx, source, 0, magic, sizeof magic, NULL) != XD_OK) return 0;
+  const char* name = find_file(c, in);
+  if (!name || c->host->source_open(c, in, name, &source) != XD_OK) return 0;
+  if (c->host->source_read(c, source, 0, magic, sizeof magic) != XD_OK) return 0;
   return memcmp(magic, "xdtoy ", 6) == 0 ? 100 : 0;
 }
 
-static xd_status refuse(const struct xd_reader* r, xd_error* err, unsigned line, const char* what) {
+static xd_status refuse(xd_call* c, const xd_reader* r, unsigned line, const char* what) {
   char where[300];
   snprintf(where, sizeof where, "%s: line %u", r->name, line);
-  return r->host->fail(r->host->ctx, err, XD_CORRUPT, where, what);
+  return toy_fail(c, XD_CORRUPT, where, what);
 }
 
 /* "2,3" or "-". */
@@ -95,19 +91,19 @@ static const char* parse_tensor(char* line, toy_tensor* t, uint64_t* offset) {
   return NULL;
 }
 
-static xd_status parse_header(struct xd_reader* r, char* text, uint64_t size, xd_error* err) {
+static xd_status parse_header(xd_call* c, xd_reader* r, char* text, uint64_t size) {
   uint64_t offset = 0, room = 0;
   char* line = text;
   for (unsigned number = 1;; ++number) {
     char* end = (char*)memchr(line, '\n', size - (uint64_t)(line - text));
     if (!end)
       return refuse(
-          r, err, number,
+          c, r, number,
           "expected the line \"data\" within the first megabyte, found no end of the header");
     *end = '\0';
     char* const next = end + 1;
     if (number == 1) {
-      if (strcmp(line, "xdtoy 1") != 0) return refuse(r, err, number, "expected \"xdtoy 1\"");
+      if (strcmp(line, "xdtoy 1") != 0) return refuse(c, r, number, "expected \"xdtoy 1\"");
     } else if (strcmp(line, "data") == 0) {
       line = next;
       break;
@@ -117,13 +113,13 @@ static xd_status parse_header(struct xd_reader* r, char* text, uint64_t size, xd
       if (r->n_tensors == room) {
         room = room * 2 + 16;
         toy_tensor* grown = (toy_tensor*)realloc(r->tensors, room * sizeof *grown);
-        if (!grown) return r->host->fail(r->host->ctx, err, XD_NO_MEMORY, r->name, "out of memory");
+        if (!grown) return toy_fail(c, XD_NO_MEMORY, r->name, "out of memory");
         r->tensors = grown;
       }
       toy_tensor* t = &r->tensors[r->n_tensors++];
       memset(t, 0, sizeof *t);
       const char* problem = parse_tensor(line, t, &offset);
-      if (problem) return refuse(r, err, number, problem);
+      if (problem) return refuse(c, r, number, problem);
     }
     line = next;
   }
@@ -134,17 +130,17 @@ static xd_status parse_header(struct xd_reader* r, char* text, uint64_t size, xd
              "expected %" PRIu64 " bytes of values by the header, found a file of %" PRIu64
              " bytes",
              offset, r->file_size);
-    return r->host->fail(r->host->ctx, err, XD_CORRUPT, r->name, message);
+    return toy_fail(c, XD_CORRUPT, r->name, message);
   }
   for (size_t i = 0; i < r->n_tensors; ++i) r->tensors[i].offset += begin;
   return XD_OK;
 }
 
-static void toy_close(xd_reader* r) {
+static void toy_close(xd_call* c, xd_reader* r) {
+  (void)c;
   free(r->tensors);
   free(r->name);
   free(r->comment);
-  free(r->head);
   free(r);
 }
 
@@ -153,47 +149,39 @@ static char* copy_text(const char* text) {
   return out ? strcpy(out, text) : NULL;
 }
 
-static xd_status load(xd_reader* r, const xd_input* in, xd_error* err) {
-  const xd_host* h = r->host;
+static xd_status load(xd_call* c, xd_reader* r, const xd_input* in) {
   xd_source* source = NULL;
-  xd_status status = h->source_open(h->ctx, in, r->name, &source, err);
-  if (status != XD_OK)
-    return h->fail(h->ctx, err, status, NULL, NULL); /* keeps the host's message */
+  xd_status status = c->host->source_open(c, in, r->name, &source);
+  if (status != XD_OK) return toy_fail(c, status, NULL, NULL); /* keeps the host's message */
   r->source = source;
-  r->file_size = h->source_size(h->ctx, source);
+  r->file_size = c->host->source_size(c, source);
   const uint64_t n = r->file_size < TOY_MAX_HEADER ? r->file_size : TOY_MAX_HEADER;
   char* text = (char*)malloc(n + 1);
-  if (!text) return h->fail(h->ctx, err, XD_NO_MEMORY, r->name, "out of memory");
-  status = h->source_read(h->ctx, source, 0, text, n, err);
-  r->head_size = n < KEPT_BYTES ? n : KEPT_BYTES;
-  r->head = (char*)malloc(r->head_size + 1);
-  if (status == XD_OK && r->head) {
-    memcpy(r->head, text, r->head_size);
-    status = parse_header(r, text, n, err);
+  if (!text) return toy_fail(c, XD_NO_MEMORY, r->name, "out of memory");
+  status = c->host->source_read(c, source, 0, text, n);
+  if (status == XD_OK) {
+    status = parse_header(c, r, text, n);
     r->comment = r->comment ? copy_text(r->comment) : NULL; /* it pointed into the text */
   } else {
-    status = h->fail(h->ctx, err, status != XD_OK ? status : XD_NO_MEMORY, NULL,
-                     status != XD_OK ? NULL : "out of memory");
+    status = toy_fail(c, status, NULL, NULL); /* keeps the host's message */
   }
   free(text);
   return status;
 }
 
-static xd_status toy_open(const xd_host* h, const xd_input* in, const xd_option* const* options,
-                          xd_reader** out, xd_error* err) {
-  (void)options; /* this reader has none */
-  const char* name = find_file(h, in);
+static xd_status toy_open(xd_call* c, const xd_reader_open* args, xd_reader** out) {
+  const xd_input* in = args->input; /* this reader has no options */
+  const char* name = find_file(c, in);
   if (!name)
-    return h->fail(h->ctx, err, XD_NOT_FOUND, NULL,
-                   "expected one .xdtoy file, found none or several: name the file");
+    return toy_fail(c, XD_NOT_FOUND, NULL,
+                    "expected one .xdtoy file, found none or several: name the file");
   xd_reader* r = (xd_reader*)calloc(1, sizeof *r);
-  if (!r) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
-  r->host = h;
+  if (!r) return toy_fail(c, XD_NO_MEMORY, NULL, "out of memory");
   r->name = copy_text(name);
   const xd_status status =
-      r->name ? load(r, in, err) : h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+      r->name ? load(c, r, in) : toy_fail(c, XD_NO_MEMORY, NULL, "out of memory");
   if (status != XD_OK) {
-    toy_close(r);
+    toy_close(c, r);
     return status;
   }
   *out = r;
@@ -201,7 +189,7 @@ static xd_status toy_open(const xd_host* h, const xd_input* in, const xd_option*
 }
 
 /* The numbers are the field numbers of manifest.proto. */
-static xd_status toy_manifest(xd_reader* r, xd_bytes* sink, xd_error* err) {
+static xd_status toy_manifest(xd_call* c, xd_reader* r, xd_bytes* sink) {
   wire_out m = {0}, source = {0}, file = {0}, entry = {0}, value = {0}, tensor = {0}, extent = {0},
            shape = {0};
   put_number(&m, 1, 1); /* schema_version */
@@ -227,26 +215,24 @@ static xd_status toy_manifest(xd_reader* r, xd_bytes* sink, xd_error* err) {
     put_message(&tensor, 4, &extent);
     put_message(&m, 3, &tensor);
   }
-  const xd_host* h = r->host;
-  const xd_status status = m.failed ? h->fail(h->ctx, err, XD_NO_MEMORY, r->name, "out of memory")
-                                    : h->bytes_append(h->ctx, sink, m.data, m.size, err);
+  const xd_status status = m.failed ? toy_fail(c, XD_NO_MEMORY, r->name, "out of memory")
+                                    : c->host->bytes_append(c, sink, m.data, m.size);
   free(m.data);
   return status;
 }
 
 /* Where the range lies in the file; the host asks for elements of the tensor's own type only, but
  * check what it costs nothing to check. */
-static xd_status locate(const xd_reader* r, const xd_range* range, uint64_t* offset, uint64_t* size,
-                        xd_error* err) {
-  const xd_host* h = r->host;
-  if (range->form != XD_FORM_DENSE || range->dtype != 0) return XD_UNIMPLEMENTED;
+static xd_status locate(xd_call* c, const xd_reader* r, const xd_range* range, uint64_t* offset,
+                        uint64_t* size) {
+  if (range->dtype != 0) return XD_UNIMPLEMENTED;
   if (range->tensor >= r->n_tensors)
-    return h->fail(h->ctx, err, XD_OUT_OF_RANGE, r->name,
-                   "expected a tensor of the file, found a higher number");
+    return toy_fail(c, XD_OUT_OF_RANGE, r->name,
+                    "expected a tensor of the file, found a higher number");
   const toy_tensor* t = &r->tensors[range->tensor];
   if (range->begin > t->count || range->count > t->count - range->begin) {
-    return h->fail(h->ctx, err, XD_OUT_OF_RANGE, t->name,
-                   "expected elements inside the tensor, found a range that leaves it");
+    return toy_fail(c, XD_OUT_OF_RANGE, t->name,
+                    "expected elements inside the tensor, found a range that leaves it");
   }
   const uint64_t bytes = toy_find_dtype(t->dtype)->bytes;
   *offset = t->offset + range->begin * bytes;
@@ -254,44 +240,24 @@ static xd_status locate(const xd_reader* r, const xd_range* range, uint64_t* off
   return XD_OK;
 }
 
-static xd_status toy_read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size,
-                          xd_error* err) {
-  const xd_host* h = r->host;
+static xd_status toy_read(xd_call* c, xd_reader* r, const xd_range* range, void* dst,
+                          uint64_t dst_size) {
   uint64_t offset = 0, size = 0;
-  const xd_status status = locate(r, range, &offset, &size, err);
+  const xd_status status = locate(c, r, range, &offset, &size);
   if (status != XD_OK) return status;
   if (size != dst_size)
-    return h->fail(h->ctx, err, XD_INVALID_ARGUMENT, r->name,
-                   "expected a buffer as large as the range");
-  return h->source_read(h->ctx, r->source, offset, dst, size, err);
+    return toy_fail(c, XD_INVALID_ARGUMENT, r->name, "expected a buffer as large as the range");
+  return c->host->source_read(c, r->source, offset, dst, size);
 }
 
-static xd_status toy_view(xd_reader* r, const xd_range* range, xd_view* out, xd_error* err) {
-  uint64_t offset = 0, size = 0;
-  const xd_status status = locate(r, range, &offset, &size, err);
-  if (status != XD_OK) return status;
-  if (offset > r->head_size || size > r->head_size - offset)
-    return XD_UNIMPLEMENTED; /* the host reads it instead */
-  out->data = r->head + offset;
-  out->size = size;
-  out->release = NULL; /* good until the reader closes */
-  return XD_OK;
-}
-
-static const xd_reader_api api = {XD_INIT_SIZE(xd_reader_api),
-                                  0,
-                                  toy_probe,
-                                  toy_open,
-                                  toy_manifest,
-                                  toy_read,
-                                  toy_view,
-                                  toy_close};
+static const xd_reader_api api = {
+    XD_INIT_SIZE(xd_reader_api), 0, toy_probe, toy_open, toy_manifest, toy_read, toy_close};
 static const char* const formats[] = {"toy", NULL};
 static const char* const patterns[] = {"*.xdtoy", NULL};
 
 const xd_plugin_desc toy_reader = {XD_INIT_SIZE(xd_plugin_desc),
                                    XD_READER,
-                                   XD_CAP_CONCURRENT | XD_CAP_VIEW,
+                                   XD_CAP_CONCURRENT,
                                    "org.example.reader.toy",
                                    "1.0.0",
                                    "Reads the toy format of crossdock's examples",
@@ -299,4 +265,5 @@ const xd_plugin_desc toy_reader = {XD_INIT_SIZE(xd_plugin_desc),
                                    patterns,
                                    NULL,
                                    &api,
+                                   NULL,
                                    NULL};

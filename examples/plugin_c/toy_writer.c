@@ -14,7 +14,6 @@ typedef struct {
 } target;
 
 struct xd_writer {
-  const xd_host* host;
   target* targets; /* item i of the file writes targets[i] */
   size_t n_targets;
   wire_out header;
@@ -86,26 +85,26 @@ static int decode_manifest(xd_writer* w, wire_in in) {
 
 static void put_text(wire_out* o, const char* text) { put_raw(o, text, strlen(text)); }
 
-static void toy_close(xd_writer* w) {
+static void toy_close(xd_call* c, xd_writer* w) {
+  (void)c;
   free(w->targets);
   free(w->header.data);
   free(w->aux.data);
   free(w);
 }
 
-static xd_status toy_open(const xd_host* h, const void* manifest, uint64_t size,
-                          const xd_option* const* options, xd_writer** out, xd_error* err) {
+static xd_status toy_open(xd_call* c, const xd_writer_open* args, xd_writer** out) {
   xd_writer* w = (xd_writer*)calloc(1, sizeof *w);
-  if (!w) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
-  w->host = h;
-  const wire_in in = {(const unsigned char*)manifest, (const unsigned char*)manifest + size, 0};
+  if (!w) return toy_fail(c, XD_NO_MEMORY, NULL, "out of memory");
+  const unsigned char* manifest = (const unsigned char*)args->manifest;
+  const wire_in in = {manifest, manifest + args->manifest_size, 0};
   if (!decode_manifest(w, in)) {
-    toy_close(w);
-    return h->fail(h->ctx, err, XD_CORRUPT, NULL,
-                   "expected a manifest, found bytes that are none, or too much for the memory");
+    toy_close(c, w);
+    return toy_fail(c, XD_CORRUPT, NULL,
+                    "expected a manifest, found bytes that are none, or too much for the memory");
   }
   put_text(&w->header, "xdtoy 1\n");
-  for (; *options; ++options) {
+  for (const xd_option* const* options = args->options; *options; ++options) {
     if (strcmp((*options)->key, "comment") != 0 || *(*options)->value == '\0') continue;
     put_text(&w->header, "# ");
     for (const char* c = (*options)->value; *c; ++c) put_raw(&w->header, *c == '\n' ? " " : c, 1);
@@ -139,13 +138,12 @@ static const char* put_line(wire_out* header, const toy_tensor* t) {
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* The buffer that write_item works with: whole elements. */
-static uint64_t piece_bytes(const xd_host* h) {
-  const uint64_t n = h->piece_bytes(h->ctx) / 8 * 8;
+static uint64_t piece_bytes(xd_call* c) {
+  const uint64_t n = c->host->piece_bytes(c) / 8 * 8;
   return n != 0 ? n : 8;
 }
 
-static xd_status toy_plan(xd_writer* w, xd_plan* plan, xd_error* err) {
-  const xd_host* h = w->host;
+static xd_status toy_plan(xd_call* c, xd_writer* w, xd_plan* plan) {
   uint64_t at = 0;
   uint32_t object = 0;
   xd_status status = XD_OK;
@@ -153,28 +151,29 @@ static xd_status toy_plan(xd_writer* w, xd_plan* plan, xd_error* err) {
   for (size_t i = 0; i < w->n_targets; ++i) {
     toy_tensor* t = &w->targets[i].tensor;
     const char* problem = put_line(&w->header, t);
-    if (problem) return h->fail(h->ctx, err, XD_UNSUPPORTED_DATA, t->name, problem);
+    if (problem) return toy_fail(c, XD_UNSUPPORTED_DATA, t->name, problem);
     t->offset = at;
     at += t->count *
           toy_find_dtype(t->dtype)->bytes; /* the host has checked the sizes of the manifest */
   }
   put_text(&w->header, "data\n");
-  if (w->header.failed) return h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory");
+  if (w->header.failed) return toy_fail(c, XD_NO_MEMORY, NULL, "out of memory");
   const uint64_t size = w->header.size + at + w->n_targets * TOY_SUM_BYTES;
-  status = h->plan_object(h->ctx, plan, "model.xdtoy", size, &object, err);
+  const xd_object_desc file = {XD_INIT_SIZE(xd_object_desc), 0, "model.xdtoy", size};
+  status = c->host->plan_object(c, plan, &file, &object);
   for (size_t i = 0; i < w->n_targets && status == XD_OK; ++i) {
     toy_tensor* t = &w->targets[i].tensor;
     const uint64_t n_bytes = t->count * toy_find_dtype(t->dtype)->bytes;
-    const xd_range whole = {
-        XD_INIT_SIZE(xd_range), XD_FORM_DENSE, w->targets[i].index, 0, t->count, 0, 0};
+    const xd_range whole = {XD_INIT_SIZE(xd_range), 0, w->targets[i].index, 0, t->count};
     const xd_range* needs[2] = {&whole, NULL};
     t->offset += w->header.size;
-    status =
-        h->plan_item(h->ctx, plan, object, needs, n_bytes, smaller(n_bytes, piece_bytes(h)), err);
+    const xd_item_desc item = {XD_INIT_SIZE(xd_item_desc), object, needs, n_bytes,
+                               smaller(n_bytes, piece_bytes(c))};
+    status = c->host->plan_item(c, plan, &item);
   }
   const char* name = (const char*)w->aux.data;
   for (size_t i = 0; i < w->n_aux && status == XD_OK; ++i, name += strlen(name) + 1) {
-    status = h->plan_aux(h->ctx, plan, name, i, err);
+    status = c->host->plan_aux(c, plan, name, i);
   }
   return status;
 }
@@ -186,86 +185,59 @@ static uint64_t sum_of(const void* data, uint64_t n) {
   return sum;
 }
 
-/* Through a view, when the host has one: no copy. */
-static xd_status write_view(xd_writer* w, const target* t, xd_object* o, uint64_t* sum,
-                            xd_error* err) {
-  const xd_host* h = w->host;
-  const xd_range whole = {
-      XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, 0, t->tensor.count, 0, 0};
-  xd_view view = {XD_INIT_SIZE(xd_view), 0, NULL, 0, NULL, NULL};
-  xd_status status = h->tensor_view(h->ctx, &whole, &view, err);
-  if (status != XD_OK) return status;
-  *sum = sum_of(view.data, view.size);
-  if (view.size != 0)
-    status = h->object_write(h->ctx, o, t->tensor.offset, view.data, view.size, err);
-  if (view.release) view.release(view.owner);
-  return status;
-}
-
-static xd_status write_pieces(xd_writer* w, const target* t, xd_object* o, uint64_t* sum,
-                              xd_error* err) {
-  const xd_host* h = w->host;
+static xd_status write_pieces(xd_call* c, const target* t, xd_object* o, uint64_t* sum) {
   const uint64_t elem = toy_find_dtype(t->tensor.dtype)->bytes;
-  const uint64_t total = t->tensor.count * elem, piece = smaller(total, piece_bytes(h));
+  const uint64_t total = t->tensor.count * elem, piece = smaller(total, piece_bytes(c));
   void* buffer =
-      piece != 0 ? h->alloc(h->ctx, piece, 64) : NULL; /* a tensor may have no elements */
+      piece != 0 ? c->host->alloc(c, piece, 64) : NULL; /* a tensor may have no elements */
   if (piece != 0 && !buffer)
-    return h->fail(h->ctx, err, XD_NO_MEMORY, t->tensor.name,
-                   "expected a buffer within the memory budget: raise --memory");
+    return toy_fail(c, XD_NO_MEMORY, t->tensor.name,
+                    "expected a buffer within the memory budget: raise --memory");
   xd_status status = XD_OK;
   uint64_t done = 0;
   do {
     const uint64_t n = smaller(piece, total - done);
-    const xd_range range = {
-        XD_INIT_SIZE(xd_range), XD_FORM_DENSE, t->index, done / elem, n / elem, 0, 0};
-    status = h->cancelled(h->ctx) ? XD_CANCELLED : h->tensor_read(h->ctx, &range, buffer, n, err);
+    const xd_range range = {XD_INIT_SIZE(xd_range), 0, t->index, done / elem, n / elem};
+    status = c->host->cancelled(c) ? XD_CANCELLED : c->host->tensor_read(c, &range, buffer, n);
     if (status == XD_OK && n != 0)
-      status = h->object_write(h->ctx, o, t->tensor.offset + done, buffer, n, err);
+      status = c->host->object_write(c, o, t->tensor.offset + done, buffer, n);
     *sum += sum_of(buffer, status == XD_OK ? n : 0);
     done += n;
   } while (status == XD_OK && done < total);
-  if (buffer) h->dealloc(h->ctx, buffer);
+  if (buffer) c->host->dealloc(c, buffer);
   return status;
 }
 
-static xd_status toy_write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o,
-                                xd_bytes* result, xd_error* err) {
-  (void)object; /* there is one */
+static xd_status toy_write_item(xd_call* c, xd_writer* w, const xd_item* item) {
   uint64_t sum = 0;
-  const target* t = &w->targets[item];
-  xd_status status = write_view(w, t, o, &sum, err);
-  if (status == XD_UNIMPLEMENTED) status = write_pieces(w, t, o, &sum, err);
-  return status == XD_OK ? w->host->bytes_append(w->host->ctx, result, &sum, sizeof sum, err)
-                         : status;
+  const xd_status status = write_pieces(c, &w->targets[item->item], item->out, &sum);
+  return status == XD_OK ? c->host->bytes_append(c, item->result, &sum, sizeof sum) : status;
 }
 
-static xd_status toy_seal(xd_writer* w, uint32_t object, xd_object* o,
-                          const xd_view* const* results, xd_error* err) {
-  (void)object;
-  const xd_host* h = w->host;
+static xd_status toy_seal(xd_call* c, xd_writer* w, const xd_seal* seal) {
+  xd_object* o = seal->out;
   wire_out trailer = {0};
   uint64_t end = w->header.size;
   for (size_t i = 0; i < w->n_targets; ++i) {
     uint64_t sum = 0;
     char line[TOY_SUM_BYTES + 1];
-    memcpy(&sum, results[i]->data, sizeof sum);
+    memcpy(&sum, seal->results[i]->data, sizeof sum);
     snprintf(line, sizeof line, "%016" PRIx64 "\n", sum);
     put_text(&trailer, line);
     end = w->targets[i].tensor.offset +
           w->targets[i].tensor.count * toy_find_dtype(w->targets[i].tensor.dtype)->bytes;
   }
-  xd_status status =
-      trailer.failed ? h->fail(h->ctx, err, XD_NO_MEMORY, NULL, "out of memory") : XD_OK;
-  if (status == XD_OK) status = h->object_write(h->ctx, o, 0, w->header.data, w->header.size, err);
+  xd_status status = trailer.failed ? toy_fail(c, XD_NO_MEMORY, NULL, "out of memory") : XD_OK;
+  if (status == XD_OK) status = c->host->object_write(c, o, 0, w->header.data, w->header.size);
   if (status == XD_OK && trailer.size != 0)
-    status = h->object_write(h->ctx, o, end, trailer.data, trailer.size, err);
+    status = c->host->object_write(c, o, end, trailer.data, trailer.size);
   free(trailer.data);
   return status;
 }
 
-static xd_status toy_commit(xd_writer* w, xd_error* err) {
+static xd_status toy_commit(xd_call* c, xd_writer* w) {
+  (void)c;
   (void)w;
-  (void)err;
   return XD_OK;
 }
 
@@ -293,4 +265,5 @@ const xd_plugin_desc toy_writer = {XD_INIT_SIZE(xd_plugin_desc),
                                    patterns,
                                    options,
                                    NULL,
-                                   &api};
+                                   &api,
+                                   NULL};

@@ -161,30 +161,18 @@ class NpyWriter : public Writer {
   std::vector<File> files_;
 };
 
-constexpr xd_writer_api kWriter = writer_api<NpyWriter>();
 constexpr const char* kFormats[] = {"npy", nullptr};
 constexpr const char* kPatterns[] = {"*.npy", nullptr};
 constexpr xd_option_desc kFolder{
     XD_INIT_SIZE(xd_option_desc),          0, "npy-folder", "string", "arrays",
     "the folder inside DST for the arrays"};
 constexpr const xd_option_desc* kOptions[] = {&kFolder, nullptr};
-constexpr xd_plugin_desc kPlugin{XD_INIT_SIZE(xd_plugin_desc),
-                                 XD_WRITER,
-                                 XD_CAP_CONCURRENT,
-                                 "org.example.writer.npy",
-                                 "1.0.0",
-                                 "Writes one numpy .npy file per tensor",
-                                 kFormats,
-                                 kPatterns,
-                                 kOptions,
-                                 nullptr,
-                                 &kWriter};
-constexpr const xd_plugin_desc* kPlugins[] = {&kPlugin, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), 0, kPlugins, nullptr};
 
 }  // namespace
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(writer_plugin<NpyWriter>({.id = "org.example.writer.npy",
+                                            .version = "1.0.0",
+                                            .summary = "Writes one numpy .npy file per tensor",
+                                            .formats = kFormats,
+                                            .patterns = kPatterns,
+                                            .options = kOptions}))

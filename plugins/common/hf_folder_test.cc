@@ -3,7 +3,7 @@
 #include <crossdock/aux_names.hpp>
 
 #include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 using common::ShardIndex;

@@ -1,6 +1,6 @@
 #include "plugins/common/segments.h"
 #include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 using common::Segments;

@@ -86,27 +86,14 @@ constexpr const char* kFormats[] = {"bin", nullptr};
 constexpr const char* kPatterns[] = {
     "*.bin", "*.pt", "*.pth", "*.ckpt", "pytorch_model.bin.index.json", nullptr};
 
-constexpr xd_reader_api kApi = reader_api<BinReader>();
-constexpr xd_plugin_desc kDesc{
-    XD_INIT_SIZE(xd_plugin_desc),
-    XD_READER,
-    XD_CAP_CONCURRENT,
-    "org.crossdock.reader.bin",
-    CROSSDOCK_VERSION,
-    "reads PyTorch checkpoints (.bin, .pt, .pth, .ckpt) without running their pickles",
-    kFormats,
-    kPatterns,
-    kOptions,
-    &kApi,
-    nullptr};
-constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
-
 }  // namespace
 
-}  // namespace crossdock::reader_bin
+XD_EXPORT_PLUGINS(reader_plugin<BinReader>(
+    {.id = "org.crossdock.reader.bin",
+     .version = CROSSDOCK_VERSION,
+     .summary = "reads PyTorch checkpoints (.bin, .pt, .pth, .ckpt) without running their pickles",
+     .formats = kFormats,
+     .patterns = kPatterns,
+     .options = kOptions}))
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::reader_bin::kLibrary;
-  return XD_OK;
-}
+}  // namespace crossdock::reader_bin

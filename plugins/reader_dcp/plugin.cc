@@ -101,26 +101,16 @@ constexpr const xd_option_desc* kOptions[] = {&kPath, &kVerify, nullptr};
 constexpr const char* kFormats[] = {"dcp", nullptr};
 constexpr const char* kPatterns[] = {"*.distcp", nullptr};
 
-constexpr xd_reader_api kApi = reader_api<DcpReader>();
-constexpr xd_plugin_desc kDesc{
-    XD_INIT_SIZE(xd_plugin_desc),
-    XD_READER,
-    XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
-    "org.crossdock.reader.dcp",
-    CROSSDOCK_VERSION,
-    "reads torch Distributed Checkpoints (.metadata and .distcp) without running their pickles",
-    kFormats,
-    kPatterns,
-    kOptions,
-    &kApi,
-    nullptr};
-constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
-
 }  // namespace
-}  // namespace crossdock::reader_dcp
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::reader_dcp::kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(
+    reader_plugin<DcpReader>({.id = "org.crossdock.reader.dcp",
+                              .version = CROSSDOCK_VERSION,
+                              .summary = "reads torch Distributed Checkpoints (.metadata and "
+                                         ".distcp) without running their pickles",
+                              .caps = XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
+                              .formats = kFormats,
+                              .patterns = kPatterns,
+                              .options = kOptions}))
+
+}  // namespace crossdock::reader_dcp

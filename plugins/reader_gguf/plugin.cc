@@ -94,26 +94,14 @@ constexpr const xd_option_desc* kOptions[] = {&kDtype, nullptr};
 constexpr const char* kFormats[] = {"gguf", nullptr};
 constexpr const char* kPatterns[] = {"*.gguf", nullptr};
 
-constexpr xd_reader_api kApi = reader_api<GgufReader>();
-constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
-                               XD_READER,
-                               XD_CAP_CONCURRENT,
-                               "org.crossdock.reader.gguf",
-                               CROSSDOCK_VERSION,
-                               "reads GGUF files of llama.cpp, and dequantises them",
-                               kFormats,
-                               kPatterns,
-                               kOptions,
-                               &kApi,
-                               nullptr};
-constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
-
 }  // namespace
 
-}  // namespace crossdock::reader_gguf
+XD_EXPORT_PLUGINS(
+    reader_plugin<GgufReader>({.id = "org.crossdock.reader.gguf",
+                               .version = CROSSDOCK_VERSION,
+                               .summary = "reads GGUF files of llama.cpp, and dequantises them",
+                               .formats = kFormats,
+                               .patterns = kPatterns,
+                               .options = kOptions}))
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::reader_gguf::kLibrary;
-  return XD_OK;
-}
+}  // namespace crossdock::reader_gguf

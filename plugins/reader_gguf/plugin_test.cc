@@ -34,7 +34,7 @@ std::vector<const GgmlType*> all_types() {
 }  // namespace
 
 TEST_CASE("gguf: who it is, and how sure by names") {
-  const test::MemoryHost host;
+  test::MemoryHost host;
   const xd_plugin_desc& desc = test::linked_plugin(host);
   CHECK(std::string(desc.id) == "org.crossdock.reader.gguf");
   CHECK(desc.caps == XD_CAP_CONCURRENT);

@@ -61,43 +61,35 @@ class SafetensorsReader : public Reader {
 
   Result<void> read_boxes(const Host& host, const HeaderTensor& t, const xd_range& range,
                           std::span<std::byte> out) const {
-    if (range.form != XD_FORM_DENSE)
-      return Error{XD_UNIMPLEMENTED, "expected to be asked for dense values"};
     return common::read_boxes(t.shape, t.boxes, elem_bytes(t), range.begin, range.count, out,
                               [&](uint32_t file, uint64_t offset, std::span<std::byte> bytes) {
                                 return checkpoint_.files[file].source.read(host, offset, bytes);
                               });
   }
 
-  // The two forms differ in their unit only: the values are stored as they are.
   Result<void> read(const Host& host, const HeaderTensor& t, const xd_range& range,
                     std::span<std::byte> out) const {
-    const bool dense = range.form == XD_FORM_DENSE;
-    if (!dense && range.form != XD_FORM_STORED)
-      return invalid(cat("expected the form dense or stored, found ", range.form));
-    if (dense && range.dtype != 0 && range.dtype != static_cast<uint32_t>(t.dtype)) {
+    if (range.dtype != 0 && range.dtype != static_cast<uint32_t>(t.dtype)) {
       return invalid(cat("expected to be asked for ", manifest::name(t.dtype), ", found dtype ",
                          range.dtype, ": casts are the host's"));
     }
-    const uint64_t total = dense ? t.n_elems : t.n_bytes;
-    if (range.begin > total || range.count > total - range.begin) {
-      return Error{XD_OUT_OF_RANGE,
-                   cat("expected a range inside ", total, dense ? " elements" : " bytes",
-                       ", found ", range.count, " at ", range.begin)};
+    if (range.begin > t.n_elems || range.count > t.n_elems - range.begin) {
+      return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", t.n_elems, " elements, found ",
+                                        range.count, " at ", range.begin)};
     }
     // No overflow: the whole tensor's bits were checked.
-    const uint64_t unit_bits = dense ? manifest::info(t.dtype).bits : 8;
-    if (range.begin * unit_bits % 8 != 0 || range.count * unit_bits % 8 != 0) {
+    const uint64_t bits = manifest::info(t.dtype).bits;
+    if (range.begin * bits % 8 != 0 || range.count * bits % 8 != 0) {
       return invalid(cat("expected a range of ", manifest::name(t.dtype),
                          " elements that begins and ends with a byte, found ", range.count, " at ",
                          range.begin));
     }
-    const uint64_t n_bytes = range.count * unit_bits / 8;
+    const uint64_t n_bytes = range.count * bits / 8;
     if (out.size() != n_bytes)
       return invalid(cat("expected a buffer of ", n_bytes, " bytes, found ", out.size()));
     if (n_bytes == 0) return {};
     if (!t.boxes.empty()) return read_boxes(host, t, range, out);
-    return checkpoint_.files[t.file].source.read(host, t.offset + range.begin * unit_bits / 8, out);
+    return checkpoint_.files[t.file].source.read(host, t.offset + range.begin * bits / 8, out);
   }
 
   Checkpoint checkpoint_;
@@ -116,26 +108,14 @@ constexpr const xd_option_desc* kOptions[] = {&kVariant, nullptr};
 constexpr const char* kFormats[] = {"safetensors", nullptr};
 constexpr const char* kPatterns[] = {"*.safetensors", "model.safetensors.index.json", nullptr};
 
-constexpr xd_reader_api kApi = reader_api<SafetensorsReader>();
-constexpr xd_plugin_desc kDesc{XD_INIT_SIZE(xd_plugin_desc),
-                               XD_READER,
-                               XD_CAP_CONCURRENT,
-                               "org.crossdock.reader.safetensors",
-                               CROSSDOCK_VERSION,
-                               "reads safetensors files and Hugging Face folders of them",
-                               kFormats,
-                               kPatterns,
-                               kOptions,
-                               &kApi,
-                               nullptr};
-constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
-
 }  // namespace
 
-}  // namespace crossdock::reader_safetensors
+XD_EXPORT_PLUGINS(reader_plugin<SafetensorsReader>(
+    {.id = "org.crossdock.reader.safetensors",
+     .version = CROSSDOCK_VERSION,
+     .summary = "reads safetensors files and Hugging Face folders of them",
+     .formats = kFormats,
+     .patterns = kPatterns,
+     .options = kOptions}))
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::reader_safetensors::kLibrary;
-  return XD_OK;
-}
+}  // namespace crossdock::reader_safetensors

@@ -8,10 +8,6 @@ using namespace crossdock::reader_safetensors;
 
 namespace {
 
-xd_range stored_range(uint64_t tensor, uint64_t begin, uint64_t count) {
-  return {XD_INIT_SIZE(xd_range), XD_FORM_STORED, tensor, begin, count, 0, 0};
-}
-
 std::string text_of(const Result<std::string>& result) {
   return result ? *result : result.error().message;
 }
@@ -27,7 +23,7 @@ void small_model(test::MemoryHost& host) {
 }  // namespace
 
 TEST_CASE("plugin: who it is") {
-  const test::MemoryHost host;
+  test::MemoryHost host;
   const xd_plugin_desc& desc = test::linked_plugin(host);
   CHECK(std::string(desc.id) == "org.crossdock.reader.safetensors");
   CHECK(std::string(desc.formats[0]) == "safetensors");
@@ -46,10 +42,8 @@ TEST_CASE("plugin: ranges of a tensor, each by one read of the file") {
   CHECK(host.reads == reads + 1);
   CHECK(text_of((*reader)->read(dense_range(0, 1, 2), 4)) == "BbCc");
   CHECK(text_of((*reader)->read(dense_range(0, 1, 2, manifest::DType::I16), 4)) == "BbCc");
-  CHECK(text_of((*reader)->read(stored_range(0, 1, 2), 2)) == "aB");
   CHECK(text_of((*reader)->read(dense_range(1, 2, 2), 1)) == "f");
-  CHECK(text_of((*reader)->read(stored_range(1, 0, 2), 2)) == "Ff");
-  CHECK(host.reads == reads + 6);
+  CHECK(host.reads == reads + 4);
 }
 
 TEST_CASE("plugin: empty ranges read nothing") {
@@ -60,7 +54,6 @@ TEST_CASE("plugin: empty ranges read nothing") {
   const uint64_t reads = host.reads;
   CHECK((*reader)->read(dense_range(0, 4, 0), 0));
   CHECK((*reader)->read(dense_range(2, 0, 0), 0));
-  CHECK((*reader)->read(stored_range(2, 0, 0), 0));
   CHECK(host.reads == reads);
 }
 
@@ -84,8 +77,6 @@ TEST_CASE("plugin: ranges that are refused") {
   CHECK(outcome(dense_range(0, 1, UINT64_MAX), 0) ==
         out_of_range +
             cat("tensor \"a\": expected a range inside 4 elements, found ", UINT64_MAX, " at 1"));
-  CHECK(outcome(stored_range(0, 8, 1), 1) ==
-        out_of_range + "tensor \"a\": expected a range inside 8 bytes, found 1 at 8");
   CHECK(outcome(dense_range(0, 0, 1), 1) ==
         invalid + "tensor \"a\": expected a buffer of 2 bytes, found 1");
   CHECK(outcome(dense_range(0, 0, 1, manifest::DType::F32), 4) ==
@@ -97,9 +88,6 @@ TEST_CASE("plugin: ranges that are refused") {
   CHECK(outcome(dense_range(1, 0, 3), 1) == invalid +
                                                 "tensor \"f\": expected a range of F4 elements "
                                                 "that begins and ends with a byte, found 3 at 0");
-  xd_range other = dense_range(0, 0, 1);
-  other.form = 7;
-  CHECK(outcome(other, 2) == invalid + "tensor \"a\": expected the form dense or stored, found 7");
 }
 
 TEST_CASE("plugin: a file that becomes shorter is an error, not a crash") {

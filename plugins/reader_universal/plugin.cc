@@ -26,27 +26,15 @@ struct Universal {
 constexpr const char* kFormats[] = {"universal", nullptr};
 constexpr const char* kPatterns[] = {"*_model_states.pt", nullptr};
 
-constexpr xd_reader_api kApi = reader_api<deepspeed::CheckpointReader<Universal>>();
-constexpr xd_plugin_desc kDesc{
-    XD_INIT_SIZE(xd_plugin_desc),
-    XD_READER,
-    XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
-    "org.crossdock.reader.universal",
-    CROSSDOCK_VERSION,
-    "reads DeepSpeed's universal checkpoints, of ds_to_universal.py or of crossdock",
-    kFormats,
-    kPatterns,
-    deepspeed::reader_options::kAll,
-    &kApi,
-    nullptr};
-constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
-
 }  // namespace
 
-}  // namespace crossdock::reader_universal
+XD_EXPORT_PLUGINS(reader_plugin<deepspeed::CheckpointReader<Universal>>(
+    {.id = "org.crossdock.reader.universal",
+     .version = CROSSDOCK_VERSION,
+     .summary = "reads DeepSpeed's universal checkpoints, of ds_to_universal.py or of crossdock",
+     .caps = XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
+     .formats = kFormats,
+     .patterns = kPatterns,
+     .options = deepspeed::reader_options::kAll}))
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::reader_universal::kLibrary;
-  return XD_OK;
-}
+}  // namespace crossdock::reader_universal

@@ -23,7 +23,7 @@ const Values kMasters{
 }  // namespace
 
 TEST_CASE("universal: who it is") {
-  const test::MemoryHost host;
+  test::MemoryHost host;
   const xd_plugin_desc& desc = test::linked_plugin(host);
   CHECK(std::string(desc.id) == "org.crossdock.reader.universal");
   CHECK(std::string(desc.formats[0]) == "universal");

@@ -25,27 +25,15 @@ struct Zero {
 constexpr const char* kFormats[] = {"zero", nullptr};
 constexpr const char* kPatterns[] = {"*_optim_states.pt", "*_model_states.pt", nullptr};
 
-constexpr xd_reader_api kApi = reader_api<deepspeed::CheckpointReader<Zero>>();
-constexpr xd_plugin_desc kDesc{
-    XD_INIT_SIZE(xd_plugin_desc),
-    XD_READER,
-    XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
-    "org.crossdock.reader.zero",
-    CROSSDOCK_VERSION,
-    "reads DeepSpeed's checkpoints of ZeRO stages 1, 2 and 3, of any number of ranks",
-    kFormats,
-    kPatterns,
-    deepspeed::reader_options::kAll,
-    &kApi,
-    nullptr};
-constexpr const xd_plugin_desc* kPlugins[] = {&kDesc, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
-
 }  // namespace
 
-}  // namespace crossdock::reader_zero
+XD_EXPORT_PLUGINS(reader_plugin<deepspeed::CheckpointReader<Zero>>(
+    {.id = "org.crossdock.reader.zero",
+     .version = CROSSDOCK_VERSION,
+     .summary = "reads DeepSpeed's checkpoints of ZeRO stages 1, 2 and 3, of any number of ranks",
+     .caps = XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
+     .formats = kFormats,
+     .patterns = kPatterns,
+     .options = deepspeed::reader_options::kAll}))
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::reader_zero::kLibrary;
-  return XD_OK;
-}
+}  // namespace crossdock::reader_zero

@@ -49,7 +49,7 @@ const manifest::Tensor& find(const manifest::Manifest& m, std::string_view name)
 }  // namespace
 
 TEST_CASE("zero: who it is") {
-  const test::MemoryHost host;
+  test::MemoryHost host;
   const xd_plugin_desc& desc = test::linked_plugin(host);
   CHECK(std::string(desc.id) == "org.crossdock.reader.zero");
   CHECK(std::string(desc.formats[0]) == "zero");

@@ -104,28 +104,16 @@ class DcpWriter : public Writer {
   const std::string config_;  // empty: the source's own is copied
 };
 
-constexpr xd_writer_api kApi = writer_api<DcpWriter>();
 constexpr const char* kFormats[] = {"dcp", nullptr};
-constexpr const char* kPatterns[] = {nullptr};
-const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
-                                XD_WRITER,
-                                XD_CAP_CONCURRENT | XD_CAP_TIED_NAMES,
-                                "org.crossdock.writer.dcp",
-                                CROSSDOCK_VERSION,
-                                "torch Distributed Checkpoint (FSDP2, accelerate): .metadata and "
-                                ".distcp shards",
-                                kFormats,
-                                kPatterns,
-                                kOptions,
-                                nullptr,
-                                &kApi};
-const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
-const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
-}  // namespace crossdock::writer_dcp
 
-extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::writer_dcp::kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(writer_plugin<DcpWriter>(
+    {.id = "org.crossdock.writer.dcp",
+     .version = CROSSDOCK_VERSION,
+     .summary = "torch Distributed Checkpoint (FSDP2, accelerate): .metadata and .distcp shards",
+     .caps = XD_CAP_CONCURRENT | XD_CAP_TIED_NAMES,
+     .formats = kFormats,
+     .options = kOptions}))
+
+}  // namespace crossdock::writer_dcp

@@ -219,9 +219,8 @@ TEST_CASE("the parts of an archive, joined by seal, are the archive") {
         return std::unique_ptr<Writer>(new Cut(wanted->layout, wanted->model, wanted->max_bytes));
       }
     };
-    static constexpr xd_writer_api kApi = writer_api<Made>();
     xd_plugin_desc desc = test::linked_plugin(job.host);
-    desc.writer = &kApi;
+    desc.writer = &kWriterApi<Made>;
     MemoryHost host;
     host.tensors = job.host.tensors;
     host.threads = 2;

@@ -106,27 +106,16 @@ class SafetensorsWriter : public Writer {
   const std::string config_;  // empty: the source's own is copied
 };
 
-constexpr xd_writer_api kApi = writer_api<SafetensorsWriter>();
 constexpr const char* kFormats[] = {"safetensors", nullptr};
-constexpr const char* kPatterns[] = {nullptr};
-const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
-                                XD_WRITER,
-                                XD_CAP_CONCURRENT | XD_CAP_FILE_NAMES,
-                                "org.crossdock.writer.safetensors",
-                                CROSSDOCK_VERSION,
-                                "Hugging Face folder of safetensors, with index and config.json",
-                                kFormats,
-                                kPatterns,
-                                kOptions,
-                                nullptr,
-                                &kApi};
-const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
-const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
-}  // namespace crossdock::writer_safetensors
 
-extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::writer_safetensors::kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(writer_plugin<SafetensorsWriter>(
+    {.id = "org.crossdock.writer.safetensors",
+     .version = CROSSDOCK_VERSION,
+     .summary = "Hugging Face folder of safetensors, with index and config.json",
+     .caps = XD_CAP_CONCURRENT | XD_CAP_FILE_NAMES,
+     .formats = kFormats,
+     .options = kOptions}))
+
+}  // namespace crossdock::writer_safetensors

@@ -273,27 +273,16 @@ class UniversalWriter : public Writer {
   std::vector<File> files_;  // by object
 };
 
-constexpr xd_writer_api kApi = writer_api<UniversalWriter>();
 constexpr const char* kFormats[] = {"universal", nullptr};
-constexpr const char* kPatterns[] = {nullptr};
-const xd_plugin_desc kPlugin = {XD_INIT_SIZE(xd_plugin_desc),
-                                XD_WRITER,
-                                XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
-                                "org.crossdock.writer.universal",
-                                CROSSDOCK_VERSION,
-                                "DeepSpeed Universal checkpoint, for ZeRO stages 1, 2 and 3",
-                                kFormats,
-                                kPatterns,
-                                kOptions,
-                                nullptr,
-                                &kApi};
-const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
-const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
-}  // namespace crossdock::writer_universal
 
-extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::writer_universal::kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(writer_plugin<UniversalWriter>(
+    {.id = "org.crossdock.writer.universal",
+     .version = CROSSDOCK_VERSION,
+     .summary = "DeepSpeed Universal checkpoint, for ZeRO stages 1, 2 and 3",
+     .caps = XD_CAP_CONCURRENT | XD_CAP_TRAINING_STATE,
+     .formats = kFormats,
+     .options = kOptions}))
+
+}  // namespace crossdock::writer_universal

@@ -9,7 +9,7 @@
 
 #include "plugins/torch/write/unzip_for_test.h"
 #include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 using manifest::DType;

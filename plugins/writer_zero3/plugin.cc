@@ -125,28 +125,16 @@ class Zero3Writer : public Writer {
   const std::vector<std::string> notes_;  // of the optimizer
 };
 
-constexpr xd_writer_api kApi = writer_api<Zero3Writer>();
 constexpr const char* kFormats[] = {"zero3", nullptr};
-constexpr const char* kPatterns[] = {nullptr};
-const xd_plugin_desc kPlugin = {
-    XD_INIT_SIZE(xd_plugin_desc),
-    XD_WRITER,
-    XD_CAP_CONCURRENT | XD_CAP_MODULE | XD_CAP_TRAINING_STATE,
-    "org.crossdock.writer.zero3",
-    CROSSDOCK_VERSION,
-    "DeepSpeed's own ZeRO stage 3 checkpoint, for a chosen number of ranks",
-    kFormats,
-    kPatterns,
-    kOptions,
-    nullptr,
-    &kApi};
-const xd_plugin_desc* const kPlugins[] = {&kPlugin, nullptr};
-const xd_library kLibrary = {XD_INIT_SIZE(xd_library), XD_ABI_MINOR, kPlugins, nullptr};
 
 }  // namespace
-}  // namespace crossdock::writer_zero3
 
-extern "C" xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &crossdock::writer_zero3::kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(writer_plugin<Zero3Writer>(
+    {.id = "org.crossdock.writer.zero3",
+     .version = CROSSDOCK_VERSION,
+     .summary = "DeepSpeed's own ZeRO stage 3 checkpoint, for a chosen number of ranks",
+     .caps = XD_CAP_CONCURRENT | XD_CAP_MODULE | XD_CAP_TRAINING_STATE,
+     .formats = kFormats,
+     .options = kOptions}))
+
+}  // namespace crossdock::writer_zero3

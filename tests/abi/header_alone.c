@@ -1,6 +1,6 @@
-/* plugin.h needs nothing before it. Compiled as C99 without extensions. */
-#include <crossdock/plugin.h>
+/* The headers need nothing before them. Compiled as C99 without extensions. */
+#include <crossdock/extensions.h>
 
-static const xd_library library = {XD_INIT_SIZE(xd_library), 0, 0, 0};
+static const xd_library library = {XD_INIT_SIZE(xd_library), 0, 0};
 
-int abi_header_c99(void) { return XD_HAS(&library, xd_library, get_extension) ? XD_OK : XD_INTERNAL; }
+int abi_header_c99(void) { return XD_HAS(&library, xd_library, plugins) ? XD_OK : XD_INTERNAL; }

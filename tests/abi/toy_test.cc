@@ -1,7 +1,7 @@
 // The C plugin of examples/plugin_c against the host in memory: what plugin.h promises holds for
 // plain C.
+#include <crossdock/testing/memory_host.h>
 #include "tests/catch.h"
-#include "tests/support/memory_host.h"
 
 using namespace crossdock;
 using test::MemoryHost;
@@ -15,9 +15,10 @@ const std::string kHeader =
 const std::string kSums = "000000000000004e\n00000000000000bf\n0000000000000000\n";
 const std::string kFile = kHeader + kWeight + kScale + kSums;
 
-const xd_plugin_desc& toy(const MemoryHost& host, uint32_t kind) {
+const xd_plugin_desc& toy(MemoryHost& host, uint32_t kind) {
   const xd_library* library = nullptr;
-  REQUIRE(xd_plugin_v1(host.table(), &library, nullptr) == XD_OK);
+  MemoryHost::Call call(host);
+  REQUIRE(xd_plugin_v1(&call, &library) == XD_OK);
   REQUIRE(library->struct_size == sizeof(xd_library));
   for (const xd_plugin_desc* const* p = library->plugins; *p; ++p) {
     if ((*p)->kind == kind) return **p;
@@ -102,24 +103,6 @@ TEST_CASE("a C reader describes and reads its file") {
   CHECK((*reader)->read(dense_range(0, 0, 6), 11).error().code == XD_INVALID_ARGUMENT);
 }
 
-TEST_CASE("a C reader's views are its values, or it says that it has none") {
-  MemoryHost host;
-  const std::string big(100000, 'b');
-  host.inputs["x.xdtoy"] = "xdtoy 1\na U8 3\nbig U8 100000\ndata\nabc" + big + kSums.substr(0, 34);
-  const xd_plugin_desc& plugin = toy(host, XD_READER);
-  CHECK((plugin.caps & XD_CAP_VIEW) != 0);
-  xd_reader* reader = nullptr;
-  const xd_option* none[] = {nullptr};
-  REQUIRE(plugin.reader->open(host.table(), host.input(), none, &reader, nullptr) == XD_OK);
-  xd_view view{XD_INIT_SIZE(xd_view), 0, nullptr, 0, nullptr, nullptr};
-  const xd_range small = dense_range(0, 1, 2), large = dense_range(1, 0, 100000);
-  REQUIRE(plugin.reader->view(reader, &small, &view, nullptr) == XD_OK);
-  CHECK(std::string_view(static_cast<const char*>(view.data), view.size) == "bc");
-  CHECK(view.release == nullptr);
-  CHECK(plugin.reader->view(reader, &large, &view, nullptr) == XD_UNIMPLEMENTED);
-  plugin.reader->close(reader);
-}
-
 TEST_CASE("a C reader refuses bad files with the line and the reason") {
   CHECK(reader_error(kFile) == "no error");
   contains(reader_error(""), "line 1: expected the line \"data\"");
@@ -158,21 +141,18 @@ TEST_CASE("a C reader takes only an input with one file of its kind") {
   contains(test::run_reader(host, plugin).error().message, "expected one .xdtoy file");
 }
 
-TEST_CASE("a C writer writes the file, with views and without, whatever the pieces and threads") {
-  for (const bool views : {false, true}) {
-    for (const uint64_t piece : {4u, 8u, 1u << 20}) {
-      for (const unsigned threads : {1u, 4u}) {
-        INFO("views " << views << ", piece " << piece << ", threads " << threads);
-        MemoryHost host;
-        set_model(host);
-        host.offer_views = views;
-        host.piece = piece;
-        host.threads = threads;
-        const auto files = test::run_writer(host, toy(host, XD_WRITER), model(), kComment);
-        REQUIRE(files.has_value());
-        CHECK(files->at("model.xdtoy") == kFile);
-        CHECK(host.peak_allocated <= std::max<uint64_t>(piece, 8) * threads);
-      }
+TEST_CASE("a C writer writes the file, whatever the pieces and threads") {
+  for (const uint64_t piece : {4u, 8u, 1u << 20}) {
+    for (const unsigned threads : {1u, 4u}) {
+      INFO("piece " << piece << ", threads " << threads);
+      MemoryHost host;
+      set_model(host);
+      host.piece = piece;
+      host.threads = threads;
+      const auto files = test::run_writer(host, toy(host, XD_WRITER), model(), kComment);
+      REQUIRE(files.has_value());
+      CHECK(files->at("model.xdtoy") == kFile);
+      CHECK(host.peak_allocated <= std::max<uint64_t>(piece, 8) * threads);
     }
   }
 }

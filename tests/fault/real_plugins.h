@@ -12,7 +12,7 @@ inline const plugin::Registry& registry() {
   static const std::atomic<bool> never{false};
   static base::Memory memory(1 << 20);
   static plugin::Host host(io::Os::real(), memory, never);
-  static const auto loaded = plugin::Registry::load({CROSSDOCK_TEST_PLUGINS}, host.table());
+  static const auto loaded = plugin::Registry::load({CROSSDOCK_TEST_PLUGINS}, host);
   return loaded;
 }
 

@@ -2,7 +2,7 @@
 // ends of every tensor.
 #include "plugins/reader_dcp/checkpoint.h"
 #include "plugins/reader_dcp/recipes_for_test.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 

@@ -1,6 +1,6 @@
 // Any bytes as a GGUF file: the header, then values from both ends of every tensor.
 #include "plugins/reader_gguf/values.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 

@@ -1,6 +1,6 @@
 // Any bytes as a pickle, and what it says as a model.
 #include "plugins/reader_bin/state_dict.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 

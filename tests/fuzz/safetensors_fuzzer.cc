@@ -3,7 +3,7 @@
 // header would never pass.
 #include "plugins/reader_safetensors/checkpoint.h"
 #include "tests/fuzz/cut.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 

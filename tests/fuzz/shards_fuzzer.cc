@@ -3,7 +3,7 @@
 // each, the one that SRC names.
 #include "plugins/common/hf_weights.h"
 #include "tests/fuzz/cut.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 

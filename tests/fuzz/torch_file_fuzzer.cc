@@ -1,6 +1,6 @@
 // Any bytes as a file: through the plugin, up to the first bytes of every tensor.
 #include "plugins/reader_bin/checkpoint.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 

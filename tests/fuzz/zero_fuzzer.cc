@@ -5,7 +5,7 @@
 #include "plugins/reader_zero/checkpoint.h"
 #include "plugins/reader_zero/recipes_for_test.h"
 #include "tests/fuzz/torch_files.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 using namespace crossdock;
 namespace recipe = reader_zero::recipe;

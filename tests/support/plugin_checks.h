@@ -2,7 +2,7 @@
 #pragma once
 
 #include "tests/catch.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
 #include <string>
 #include <string_view>

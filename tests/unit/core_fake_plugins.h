@@ -110,30 +110,18 @@ class FakeWriter : public Writer {
 
 inline constexpr const char* kFakeFormats[] = {"fake", "fake/1", nullptr};
 inline constexpr const xd_option_desc* kNoOptions[] = {nullptr};
-inline constexpr xd_reader_api kFakeReaderApi = reader_api<FakeReader>();
-inline constexpr xd_writer_api kFakeWriterApi = writer_api<FakeWriter>();
-inline constexpr xd_plugin_desc kFakeReader{XD_INIT_SIZE(xd_plugin_desc),
-                                            XD_READER,
-                                            XD_CAP_CONCURRENT,
-                                            "org.example.reader.fake",
-                                            "1.2.3",
-                                            "a reader for tests",
-                                            kFakeFormats,
-                                            nullptr,
-                                            kNoOptions,
-                                            &kFakeReaderApi,
-                                            nullptr};
-inline constexpr xd_plugin_desc kFakeWriter{XD_INIT_SIZE(xd_plugin_desc),
-                                            XD_WRITER,
-                                            XD_CAP_CONCURRENT,
-                                            "org.example.writer.fake",
-                                            "1.2.3",
-                                            "a writer for tests",
-                                            kFakeFormats,
-                                            nullptr,
-                                            kNoOptions,
-                                            nullptr,
-                                            &kFakeWriterApi};
+inline constexpr xd_plugin_desc kFakeReader =
+    reader_plugin<FakeReader>({.id = "org.example.reader.fake",
+                               .version = "1.2.3",
+                               .summary = "a reader for tests",
+                               .formats = kFakeFormats,
+                               .options = kNoOptions});
+inline constexpr xd_plugin_desc kFakeWriter =
+    writer_plugin<FakeWriter>({.id = "org.example.writer.fake",
+                               .version = "1.2.3",
+                               .summary = "a writer for tests",
+                               .formats = kFakeFormats,
+                               .options = kNoOptions});
 
 // Counts the reads.
 struct CountingOs : io::Os {

@@ -111,8 +111,11 @@ TEST_CASE(
   put(dir / "a/.xd.so", "not ELF");
   put(dir / "b/another.xd.so", "not ELF");
   fs::create_symlink("a", dir / "again");
+  const std::atomic<bool> never{false};
+  base::Memory memory(1 << 20);
+  plugin::Host host(io::Os::real(), memory, never);
   const Registry registry =
-      Registry::load({dir / "none", dir / "b", dir / "a", dir / "again"}, nullptr);
+      Registry::load({dir / "none", dir / "b", dir / "a", dir / "again"}, host);
   CHECK(registry.plugins().empty());
   REQUIRE(registry.refusals().size() == 2);  // in the order of the folders, each folder once
   CHECK(registry.refusals()[0].path == dir / "b/another.xd.so");

@@ -2,7 +2,7 @@
 
 #include "plugins/torch/read/recipes_for_test.h"
 #include "plugins/torch/read/record.h"
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 #include "tests/support/plugin_checks.h"
 
 using namespace crossdock;

@@ -6,10 +6,10 @@
 #include <numeric>
 #include <random>
 
+#include <crossdock/testing/memory_host.h>
 #include "plugins/torch/write/results.h"
 #include "plugins/torch/write/unzip_for_test.h"
 #include "tests/catch.h"
-#include "tests/support/memory_host.h"
 
 using namespace crossdock;
 using namespace crossdock::torch_write;
@@ -88,12 +88,12 @@ Written write(const Content& content, uint64_t max_bytes, std::vector<size_t> or
     std::iota(order.begin(), order.end(), size_t{0});
   }
   for (const size_t i : order) {
-    test::item_watch = {&planned.items[i], 0, 0};
-    auto result = write_item(api, content, items[i], out);
-    const test::ItemWatch used = std::exchange(test::item_watch, {});
+    test::MemoryHost::Call call(*host, &planned.items[i]);
+    const Host of_item = call.api();
+    Object staged(of_item, reinterpret_cast<xd_object*>(&planned));
+    auto result = write_item(of_item, content, items[i], staged);
     expect_done(result);
-    expect(used.peak <= static_cast<int64_t>(planned.items[i].memory), "the declared memory");
-    expect(used.held == 0, "no leak");
+    expect_done(call.check_memory("f", i));
     results[i] = *std::move(result);
   }
   const std::vector<std::string_view> views(results.begin(), results.end());
@@ -226,9 +226,10 @@ TEST_CASE("every value beyond fp16 is counted once, however it is cut") {
     const auto items = cut(content, max_bytes);
     uint64_t n = 0;
     for (size_t i = 0; i < items.size(); ++i) {
-      test::item_watch = {&host->plan.objects[0]->items[i], 0, 0};
-      const auto result = write_item(api, content, items[i], out);
-      test::item_watch = {};
+      test::MemoryHost::Call call(*host, &host->plan.objects[0]->items[i]);
+      const Host of_item = call.api();
+      Object staged(of_item, reinterpret_cast<xd_object*>(host->plan.objects[0].get()));
+      const auto result = write_item(of_item, content, items[i], staged);
       REQUIRE(result);
       n += ItemResult::decode(*result)->n_beyond_fp16;
     }

@@ -3,22 +3,24 @@
 //   class MyReader : public crossdock::Reader {
 //    public:
 //     static int probe(const Host& host, const Input& input);
-//     static Result<std::unique_ptr<Reader>> open(const Host& host, const Input& input, const
-//     Options& options); Result<manifest::Manifest> manifest(const Host& host) override;
-//     Result<void> read(const Host& host, const xd_range& range, std::span<std::byte> out)
-//     override;
+//     static Result<std::unique_ptr<Reader>> open(const Host&, const Input&, const Options&);
+//     Result<manifest::Manifest> manifest(const Host& host) override;
+//     Result<void> read(const Host&, const xd_range&, std::span<std::byte> out) override;
+//     ReadHint read_hint(const Host& host, uint64_t tensor);  // may be left out
 //   };
-//   static constexpr xd_reader_api kApi = crossdock::reader_api<MyReader>();
+//   XD_EXPORT_PLUGINS(crossdock::reader_plugin<MyReader>({.id = "org.example.reader.mine", ...}))
 //
-// A Host is one call's view of the host: it carries the call's error slot, so pass on the one you
-// were given and do not keep it. Handles (Source, Input) may be kept; the host closes them after
-// the reader. Threads: as plugin.h tags them.
+// A Host is one call of the plugin: pass on the one you were given and do not keep it. Handles
+// (Source, Input) may be kept; the host closes them after the reader. Threads: as plugin.h tags
+// them; a plugin's own threads may use a Host until the call returns.
 #pragma once
 
+#include <crossdock/extensions.h>
 #include <crossdock/plugin.h>
 #include <crossdock/manifest_wire.hpp>
 #include <crossdock/result.hpp>
 
+#include <array>
 #include <cstdlib>
 #include <exception>
 #include <map>
@@ -32,48 +34,54 @@ namespace crossdock {
 
 class Host {
  public:
-  Host(const xd_host* host, xd_error* err) : host_(host), err_(err) {}
+  explicit Host(xd_call* call) : call_(call) {}
 
-  const xd_host* table() const { return host_; }
-  xd_error* slot() const { return err_; }
+  // For the functions of plugin.h: table().log(call(), ...).
+  xd_call* call() const { return call_; }
+  const xd_host& table() const { return *call_->host; }
 
   Result<void> check(xd_status status) const {
     if (status == XD_OK) return {};
     return Error{status, {}, /*held_by_host=*/true};
   }
-  bool cancelled() const { return host_->cancelled(host_->ctx) != 0; }
-  uint64_t piece_bytes() const { return host_->piece_bytes(host_->ctx); }
+  bool cancelled() const { return table().cancelled(call_) != 0; }
+  uint64_t piece_bytes() const { return table().piece_bytes(call_); }
+  void progress(uint64_t bytes) const { table().progress(call_, bytes); }
   void log(int32_t level, const std::string& text) const {
-    host_->log(host_->ctx, level, text.c_str());
+    table().log(call_, level, text.c_str());
+  }
+  // An optional feature of extensions.h, or nullptr.
+  template <class T>
+  const T* extension(const char* id) const {
+    return static_cast<const T*>(table().get_extension(call_, id));
   }
 
  private:
-  const xd_host* host_;
-  xd_error* err_;
+  xd_call* call_;
 };
 
-// An aligned buffer from the host's memory budget.
+// An aligned buffer from the host's memory budget, given back before the call returns.
 class Buffer {
  public:
   static Result<Buffer> make(const Host& host, uint64_t size) {
-    void* data = host.table()->alloc(host.table()->ctx, size, 64);
+    void* data = host.table().alloc(host.call(), size, 64);
     if (!data)
       return Error{XD_NO_MEMORY,
                    cat("expected ", size,
                        " bytes within the memory budget, which is used up: raise --memory")};
-    return Buffer(host.table(), data, size);
+    return Buffer(host, data, size);
   }
   Buffer(Buffer&& other) noexcept
       : host_(other.host_), data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
   Buffer& operator=(Buffer&&) = delete;
   ~Buffer() {
-    if (data_) host_->dealloc(host_->ctx, data_);
+    if (data_) host_.table().dealloc(host_.call(), data_);
   }
   std::span<std::byte> span() const { return {static_cast<std::byte*>(data_), size_}; }
 
  private:
-  Buffer(const xd_host* host, void* data, uint64_t size) : host_(host), data_(data), size_(size) {}
-  const xd_host* host_;
+  Buffer(const Host& host, void* data, uint64_t size) : host_(host), data_(data), size_(size) {}
+  Host host_;
   void* data_;
   uint64_t size_;
 };
@@ -82,14 +90,36 @@ class Source {
  public:
   explicit Source(xd_source* handle) : handle_(handle) {}
   uint64_t size(const Host& host) const {
-    return is_window_ ? size_ : host.table()->source_size(host.table()->ctx, handle_);
+    return is_window_ ? size_ : host.table().source_size(host.call(), handle_);
   }
   Result<void> read(const Host& host, uint64_t offset, std::span<std::byte> out) const {
-    if (is_window_ && (offset > size_ || out.size() > size_ - offset))
-      return Error{XD_OUT_OF_RANGE, cat("expected a range inside ", size_, " bytes, found ",
-                                        out.size(), " at ", offset)};
-    return host.check(host.table()->source_read(host.table()->ctx, handle_, begin_ + offset,
-                                                out.data(), out.size(), host.slot()));
+    XD_TRY(check_inside(offset, out.size()));
+    return host.check(
+        host.table().source_read(host.call(), handle_, begin_ + offset, out.data(), out.size()));
+  }
+  // A read that does not depend on the others: on a slow disk the host does them at once.
+  struct Read {
+    const Source& source;
+    uint64_t offset;
+    std::span<std::byte> out;
+  };
+  static Result<void> read_many(const Host& host, std::span<const Read> reads) {
+    const auto* many = host.extension<xd_read_many>(XD_EXT_READ_MANY);
+    std::vector<xd_source_range> ranges;
+    for (const Read& r : reads) {
+      if (!many) {
+        XD_TRY(r.source.read(host, r.offset, r.out));
+        continue;
+      }
+      XD_TRY(r.source.check_inside(r.offset, r.out.size()));
+      ranges.push_back({XD_INIT_SIZE(xd_source_range), 0, r.source.handle_,
+                        r.source.begin_ + r.offset, r.out.data(), r.out.size()});
+    }
+    if (!many) return {};
+    std::vector<const xd_source_range*> list;
+    for (const xd_source_range& range : ranges) list.push_back(&range);
+    list.push_back(nullptr);
+    return host.check(many->read(host.call(), list.data()));
   }
   // Bytes [offset, offset + size) of it, as a source that begins at 0: of a file in a file. They
   // lie inside it.
@@ -102,6 +132,12 @@ class Source {
   }
 
  private:
+  Result<void> check_inside(uint64_t offset, uint64_t n) const {
+    if (!is_window_ || (offset <= size_ && n <= size_ - offset)) return {};
+    return Error{XD_OUT_OF_RANGE,
+                 cat("expected a range inside ", size_, " bytes, found ", n, " at ", offset)};
+  }
+
   xd_source* handle_;
   bool is_window_ = false;
   uint64_t begin_ = 0, size_ = 0;  // of a window
@@ -110,15 +146,9 @@ class Source {
 class Input {
  public:
   explicit Input(const xd_input* handle) : handle_(handle) {}
-  uint64_t count(const Host& host) const {
-    return host.table()->input_count(host.table()->ctx, handle_);
-  }
-  std::string name(const Host& host, uint64_t i) const {
-    return host.table()->input_name(host.table()->ctx, handle_, i);
-  }
-  uint64_t size(const Host& host, uint64_t i) const {
-    return host.table()->input_size(host.table()->ctx, handle_, i);
-  }
+  uint64_t count(const Host& host) const { return host.table().input_count(host.call(), handle_); }
+  std::string name(const Host& host, uint64_t i) const { return entry(host, i).name; }
+  uint64_t size(const Host& host, uint64_t i) const { return entry(host, i).size; }
   std::vector<std::string> names(const Host& host) const {
     std::vector<std::string> out;
     for (uint64_t i = 0, n = count(host); i < n; ++i) out.push_back(name(host, i));
@@ -126,18 +156,22 @@ class Input {
   }
   // The file that the user named as SRC; empty when SRC is a folder.
   std::string named(const Host& host) const {
-    if (!XD_HAS(host.table(), xd_host, input_named)) return {};  // an older host
-    const char* name = host.table()->input_named(host.table()->ctx, handle_);
+    const char* name = host.table().input_named(host.call(), handle_);
     return name ? name : "";
   }
   Result<Source> open(const Host& host, const std::string& name) const {
     xd_source* source = nullptr;
-    XD_TRY(host.check(
-        host.table()->source_open(host.table()->ctx, handle_, name.c_str(), &source, host.slot())));
+    XD_TRY(host.check(host.table().source_open(host.call(), handle_, name.c_str(), &source)));
     return Source(source);
   }
 
  private:
+  xd_input_entry entry(const Host& host, uint64_t i) const {
+    xd_input_entry out{XD_INIT_SIZE(xd_input_entry), 0, "", 0};
+    host.table().input_entry(host.call(), handle_, i, &out);
+    return out;
+  }
+
   const xd_input* handle_;
 };
 
@@ -165,6 +199,12 @@ class Options {
   std::map<std::string, std::vector<std::string>> values_;
 };
 
+// What reading a tensor costs (extensions.h).
+struct ReadHint {
+  uint64_t scratch = 0;  // the most bytes of Buffers that one read() of it holds
+  bool is_sequential = false;
+};
+
 class Reader {
  public:
   virtual ~Reader() = default;
@@ -178,10 +218,11 @@ class Plan {
  public:
   Plan(const Host& host, xd_plan* plan) : host_(host), plan_(plan) {}
 
-  Result<uint32_t> object(const std::string& path, uint64_t size) {
+  // `flags`: XD_OBJECT_...
+  Result<uint32_t> object(const std::string& path, uint64_t size, uint32_t flags = 0) {
     uint32_t id = 0;
-    XD_TRY(host_.check(host_.table()->plan_object(host_.table()->ctx, plan_, path.c_str(), size,
-                                                  &id, host_.slot())));
+    const xd_object_desc desc{XD_INIT_SIZE(xd_object_desc), flags, path.c_str(), size};
+    XD_TRY(host_.check(host_.table().plan_object(host_.call(), plan_, &desc, &id)));
     return id;
   }
   Result<void> item(uint32_t object, std::span<const xd_range> needs, uint64_t out_bytes,
@@ -189,20 +230,17 @@ class Plan {
     std::vector<const xd_range*> list;
     for (const xd_range& range : needs) list.push_back(&range);
     list.push_back(nullptr);
-    return host_.check(host_.table()->plan_item(host_.table()->ctx, plan_, object, list.data(),
-                                                out_bytes, memory, host_.slot()));
+    const xd_item_desc desc{XD_INIT_SIZE(xd_item_desc), object, list.data(), out_bytes, memory};
+    return host_.check(host_.table().plan_item(host_.call(), plan_, &desc));
   }
   Result<void> aux(const std::string& path, uint64_t index) {
-    return host_.check(
-        host_.table()->plan_aux(host_.table()->ctx, plan_, path.c_str(), index, host_.slot()));
+    return host_.check(host_.table().plan_aux(host_.call(), plan_, path.c_str(), index));
   }
   Result<void> exclude(uint64_t tensor, const std::string& reason) {
-    return host_.check(host_.table()->plan_exclude(host_.table()->ctx, plan_, tensor,
-                                                   reason.c_str(), host_.slot()));
+    return host_.check(host_.table().plan_exclude(host_.call(), plan_, tensor, reason.c_str()));
   }
   Result<void> note(const std::string& text) {
-    return host_.check(
-        host_.table()->plan_note(host_.table()->ctx, plan_, text.c_str(), host_.slot()));
+    return host_.check(host_.table().plan_note(host_.call(), plan_, text.c_str()));
   }
 
  private:
@@ -216,12 +254,18 @@ class Object {
   Object(const Host& host, xd_object* object) : host_(host), object_(object) {}
 
   Result<void> write(uint64_t offset, std::span<const std::byte> bytes) {
-    return host_.check(host_.table()->object_write(host_.table()->ctx, object_, offset,
-                                                   bytes.data(), bytes.size(), host_.slot()));
+    return host_.check(
+        host_.table().object_write(host_.call(), object_, offset, bytes.data(), bytes.size()));
   }
   Result<void> zero(uint64_t offset, uint64_t n) {
+    return host_.check(host_.table().object_zero(host_.call(), object_, offset, n));
+  }
+  // Where the last byte ends that was written so far.
+  uint64_t size() const { return host_.table().object_size(host_.call(), object_); }
+  // In seal() only.
+  Result<void> read(uint64_t offset, std::span<std::byte> out) {
     return host_.check(
-        host_.table()->object_zero(host_.table()->ctx, object_, offset, n, host_.slot()));
+        host_.table().object_read(host_.call(), object_, offset, out.data(), out.size()));
   }
 
  private:
@@ -231,13 +275,11 @@ class Object {
 
 inline xd_range dense_range(uint64_t tensor, uint64_t begin, uint64_t count,
                             manifest::DType dtype = manifest::DType::UNSPECIFIED) {
-  return {
-      XD_INIT_SIZE(xd_range), XD_FORM_DENSE, tensor, begin, count, static_cast<uint32_t>(dtype), 0};
+  return {XD_INIT_SIZE(xd_range), static_cast<uint32_t>(dtype), tensor, begin, count};
 }
 
 inline Result<void> read_tensor(const Host& host, const xd_range& range, std::span<std::byte> out) {
-  return host.check(
-      host.table()->tensor_read(host.table()->ctx, &range, out.data(), out.size(), host.slot()));
+  return host.check(host.table().tensor_read(host.call(), &range, out.data(), out.size()));
 }
 
 class Writer {
@@ -256,20 +298,23 @@ class Writer {
 // the host.
 template <class Call>
 xd_status guard(const Host& host, Call&& call) noexcept {
-  const xd_host* h = host.table();
+  const auto fail = [&host](xd_status code, const char* where, const char* message) {
+    const xd_failure failure{XD_INIT_SIZE(xd_failure), code, where, message};
+    return host.table().fail(host.call(), &failure);
+  };
   try {
     const Result<void> result = call();
     if (result) return XD_OK;
     const Error& e = result.error();
     const char* text = e.message.empty() ? nullptr : e.message.c_str();
-    return e.held_by_host ? h->fail(h->ctx, host.slot(), e.code, text, nullptr)
-                          : h->fail(h->ctx, host.slot(), e.code, nullptr, text ? text : "failed");
+    return e.held_by_host ? fail(e.code, text, nullptr)
+                          : fail(e.code, nullptr, text ? text : "failed");
   } catch (const std::bad_alloc&) {
-    return h->fail(h->ctx, host.slot(), XD_NO_MEMORY, nullptr, "out of memory");
+    return fail(XD_NO_MEMORY, nullptr, "out of memory");
   } catch (const std::exception& e) {
-    return h->fail(h->ctx, host.slot(), XD_INTERNAL, "plugin", e.what());
+    return fail(XD_INTERNAL, "plugin", e.what());
   } catch (...) {
-    return h->fail(h->ctx, host.slot(), XD_INTERNAL, "plugin", "unknown exception");
+    return fail(XD_INTERNAL, "plugin", "unknown exception");
   }
 }
 
@@ -277,130 +322,197 @@ namespace detail {
 
 template <class T>
 struct Handle {  // what xd_reader and xd_writer point to
-  const xd_host* host;
   std::unique_ptr<T> impl;
 };
 template <class T, class Opaque>
-Handle<T>& handle(Opaque* p) {
-  return *reinterpret_cast<Handle<T>*>(p);
+T& handle(Opaque* p) {
+  return *reinterpret_cast<Handle<T>*>(p)->impl;
+}
+
+inline Result<void> append(const Host& host, xd_bytes* out, std::string_view bytes) {
+  return host.check(host.table().bytes_append(host.call(), out, bytes.data(), bytes.size()));
 }
 
 template <class R>
 struct ReaderCalls {
-  static int32_t probe(const xd_host* h, const xd_input* in) noexcept {
+  static int32_t probe(xd_call* c, const xd_input* in) noexcept {
     try {
-      return R::probe(Host(h, nullptr), Input(in));
+      return R::probe(Host(c), Input(in));
     } catch (...) {
       return 0;
     }
   }
-  static xd_status open(const xd_host* h, const xd_input* in, const xd_option* const* options,
-                        xd_reader** out, xd_error* err) noexcept {
-    const Host host(h, err);
+  static xd_status open(xd_call* c, const xd_reader_open* args, xd_reader** out) noexcept {
+    const Host host(c);
     return guard(host, [&]() -> Result<void> {
-      XD_TRY_SET(auto reader, R::open(host, Input(in), Options(options)));
-      *out = reinterpret_cast<xd_reader*>(new Handle<Reader>{h, std::move(reader)});
+      XD_TRY_SET(auto reader, R::open(host, Input(args->input), Options(args->options)));
+      *out = reinterpret_cast<xd_reader*>(new Handle<Reader>{std::move(reader)});
       return {};
     });
   }
-  static xd_status manifest(xd_reader* r, xd_bytes* out, xd_error* err) noexcept {
-    auto& self = handle<Reader>(r);
-    const Host host(self.host, err);
+  static xd_status manifest(xd_call* c, xd_reader* r, xd_bytes* out) noexcept {
+    const Host host(c);
     return guard(host, [&]() -> Result<void> {
-      XD_TRY_SET(const auto manifest, self.impl->manifest(host));
-      const std::string bytes = manifest::encode(manifest);
-      return host.check(
-          self.host->bytes_append(self.host->ctx, out, bytes.data(), bytes.size(), err));
+      XD_TRY_SET(const auto manifest, handle<Reader>(r).manifest(host));
+      return append(host, out, manifest::encode(manifest));
     });
   }
-  static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t size,
-                        xd_error* err) noexcept {
-    auto& self = handle<Reader>(r);
-    const Host host(self.host, err);
+  static xd_status read(xd_call* c, xd_reader* r, const xd_range* range, void* dst,
+                        uint64_t size) noexcept {
+    const Host host(c);
     return guard(host, [&] {
-      return self.impl->read(host, *range, {static_cast<std::byte*>(dst), size});
+      return handle<Reader>(r).read(host, *range, {static_cast<std::byte*>(dst), size});
     });
   }
-  static void close(xd_reader* r) noexcept { delete &handle<Reader>(r); }
+  static void close(xd_call*, xd_reader* r) noexcept {
+    delete reinterpret_cast<Handle<Reader>*>(r);
+  }
+
+  static xd_status read_hint(xd_call* c, xd_reader* r, uint64_t tensor,
+                             xd_read_hint* out) noexcept {
+    const Host host(c);
+    return guard(host, [&]() -> Result<void> {
+      const ReadHint hint = static_cast<R&>(handle<Reader>(r)).read_hint(host, tensor);
+      out->scratch = hint.scratch;
+      out->access = hint.is_sequential ? XD_ACCESS_SEQUENTIAL : XD_ACCESS_ANY;
+      return {};
+    });
+  }
+  static const void* get_extension(const char* id) noexcept {
+    static constexpr xd_read_hints kHints{XD_INIT_SIZE(xd_read_hints), 0, read_hint};
+    return std::string_view(id) == XD_EXT_READ_HINTS ? &kHints : nullptr;
+  }
 };
 
 template <class W>
 struct WriterCalls {
-  static xd_status open(const xd_host* h, const void* bytes, uint64_t size,
-                        const xd_option* const* options, xd_writer** out, xd_error* err) noexcept {
-    const Host host(h, err);
+  static xd_status open(xd_call* c, const xd_writer_open* args, xd_writer** out) noexcept {
+    const Host host(c);
     return guard(host, [&]() -> Result<void> {
-      XD_TRY_SET(auto model, manifest::decode<manifest::Manifest>(
-                                 {static_cast<const std::byte*>(bytes), size}));
-      XD_TRY_SET(auto writer, W::open(host, std::move(model), Options(options)));
-      *out = reinterpret_cast<xd_writer*>(new Handle<Writer>{h, std::move(writer)});
+      XD_TRY_SET(auto model,
+                 manifest::decode<manifest::Manifest>(
+                     {static_cast<const std::byte*>(args->manifest), args->manifest_size}));
+      XD_TRY_SET(auto writer, W::open(host, std::move(model), Options(args->options)));
+      *out = reinterpret_cast<xd_writer*>(new Handle<Writer>{std::move(writer)});
       return {};
     });
   }
-  static xd_status plan(xd_writer* w, xd_plan* plan, xd_error* err) noexcept {
-    auto& self = handle<Writer>(w);
-    const Host host(self.host, err);
+  static xd_status plan(xd_call* c, xd_writer* w, xd_plan* plan) noexcept {
+    const Host host(c);
     return guard(host, [&] {
       Plan out(host, plan);
-      return self.impl->plan(host, out);
+      return handle<Writer>(w).plan(host, out);
     });
   }
-  static xd_status write_item(xd_writer* w, uint32_t object, uint64_t item, xd_object* o,
-                              xd_bytes* result, xd_error* err) noexcept {
-    auto& self = handle<Writer>(w);
-    const Host host(self.host, err);
+  static xd_status write_item(xd_call* c, xd_writer* w, const xd_item* item) noexcept {
+    const Host host(c);
     return guard(host, [&]() -> Result<void> {
-      Object out(host, o);
-      XD_TRY_SET(const std::string bytes, self.impl->write_item(host, object, item, out));
-      return host.check(
-          self.host->bytes_append(self.host->ctx, result, bytes.data(), bytes.size(), err));
+      Object out(host, item->out);
+      XD_TRY_SET(const std::string bytes,
+                 handle<Writer>(w).write_item(host, item->object, item->item, out));
+      return append(host, item->result, bytes);
     });
   }
-  static xd_status seal(xd_writer* w, uint32_t object, xd_object* o, const xd_view* const* results,
-                        xd_error* err) noexcept {
-    auto& self = handle<Writer>(w);
-    const Host host(self.host, err);
+  static xd_status seal(xd_call* c, xd_writer* w, const xd_seal* seal) noexcept {
+    const Host host(c);
     return guard(host, [&] {
-      Object out(host, o);
-      std::vector<std::string_view> list;
-      for (; *results; ++results)
-        list.emplace_back(static_cast<const char*>((*results)->data), (*results)->size);
-      return self.impl->seal(host, object, out, list);
+      Object out(host, seal->out);
+      std::vector<std::string_view> results;
+      for (const xd_view* const* r = seal->results; *r; ++r)
+        results.emplace_back(static_cast<const char*>((*r)->data), (*r)->size);
+      return handle<Writer>(w).seal(host, seal->object, out, results);
     });
   }
-  static xd_status commit(xd_writer* w, xd_error* err) noexcept {
-    auto& self = handle<Writer>(w);
-    const Host host(self.host, err);
-    return guard(host, [&] { return self.impl->commit(host); });
+  static xd_status commit(xd_call* c, xd_writer* w) noexcept {
+    const Host host(c);
+    return guard(host, [&] { return handle<Writer>(w).commit(host); });
   }
-  static void close(xd_writer* w) noexcept { delete &handle<Writer>(w); }
+  static void close(xd_call*, xd_writer* w) noexcept {
+    delete reinterpret_cast<Handle<Writer>*>(w);
+  }
+};
+
+template <class R>
+concept HasReadHint = requires(R& reader, const Host& host) {
+  reader.read_hint(host, 0);
 };
 
 }  // namespace detail
 
-// The C table of a reader class. Besides Reader's methods it has
-//   static int probe(const Host&, const Input&);   static Result<std::unique_ptr<Reader>>
-//   open(const Host&, const Input&, const Options&);
-template <class R>
-constexpr xd_reader_api reader_api() {
-  using C = detail::ReaderCalls<R>;
-  return {
-      XD_INIT_SIZE(xd_reader_api), 0, C::probe, C::open, C::manifest, C::read, nullptr, C::close};
-}
-
-// The C table of a writer class. Besides Writer's methods it has
+// The C tables. Besides Reader's methods a reader class has
+//   static int probe(const Host&, const Input&);
+//   static Result<std::unique_ptr<Reader>> open(const Host&, const Input&, const Options&);
+// and besides Writer's a writer class
 //   static Result<std::unique_ptr<Writer>> open(const Host&, manifest::Manifest, const Options&);
+template <class R>
+inline constexpr xd_reader_api kReaderApi{
+    XD_INIT_SIZE(xd_reader_api),      0,
+    detail::ReaderCalls<R>::probe,    detail::ReaderCalls<R>::open,
+    detail::ReaderCalls<R>::manifest, detail::ReaderCalls<R>::read,
+    detail::ReaderCalls<R>::close};
 template <class W>
-constexpr xd_writer_api writer_api() {
-  using C = detail::WriterCalls<W>;
-  return {XD_INIT_SIZE(xd_writer_api),
-          0,
-          C::open,
-          C::plan,
-          C::write_item,
-          C::seal,
-          C::commit,
-          C::close};
+inline constexpr xd_writer_api kWriterApi{
+    XD_INIT_SIZE(xd_writer_api),        0,
+    detail::WriterCalls<W>::open,       detail::WriterCalls<W>::plan,
+    detail::WriterCalls<W>::write_item, detail::WriterCalls<W>::seal,
+    detail::WriterCalls<W>::commit,     detail::WriterCalls<W>::close};
+
+// Who a plugin is: plugin.h tells what each means. Lists end in nullptr; nullptr: there are none.
+struct PluginInfo {
+  const char* id;
+  const char* version;
+  const char* summary;
+  uint64_t caps = XD_CAP_CONCURRENT;
+  const char* const* formats;
+  const char* const* patterns = nullptr;
+  const xd_option_desc* const* options = nullptr;
+};
+
+template <class R>
+constexpr xd_plugin_desc reader_plugin(const PluginInfo& p) {
+  const void* (*extensions)(const char*) = nullptr;
+  if constexpr (detail::HasReadHint<R>) extensions = detail::ReaderCalls<R>::get_extension;
+  return {XD_INIT_SIZE(xd_plugin_desc),
+          XD_READER,
+          p.caps,
+          p.id,
+          p.version,
+          p.summary,
+          p.formats,
+          p.patterns,
+          p.options,
+          &kReaderApi<R>,
+          nullptr,
+          extensions};
+}
+template <class W>
+constexpr xd_plugin_desc writer_plugin(const PluginInfo& p) {
+  return {XD_INIT_SIZE(xd_plugin_desc),
+          XD_WRITER,
+          p.caps,
+          p.id,
+          p.version,
+          p.summary,
+          p.formats,
+          p.patterns,
+          p.options,
+          nullptr,
+          &kWriterApi<W>,
+          nullptr};
 }
 
 }  // namespace crossdock
+
+// The library's one symbol, with these plugins: reader_plugin<R>({...}), writer_plugin<W>({...}).
+#define XD_EXPORT_PLUGINS(...)                                                       \
+  extern "C" XD_EXPORT xd_status xd_plugin_v1(xd_call*, const xd_library** out) {    \
+    static constexpr xd_plugin_desc kPlugins[] = {__VA_ARGS__};                      \
+    static constexpr auto kList = [] {                                               \
+      std::array<const xd_plugin_desc*, std::size(kPlugins) + 1> list{};             \
+      for (size_t i = 0; i < std::size(kPlugins); ++i) list[i] = &kPlugins[i];       \
+      return list;                                                                   \
+    }();                                                                             \
+    static constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), 0, kList.data()}; \
+    *out = &kLibrary;                                                                \
+    return XD_OK;                                                                    \
+  }

@@ -30,6 +30,7 @@ struct [[nodiscard]] Error {
   std::string message;
   bool held_by_host = false;  // in a plugin: a host call failed and its message is in the error
                               // slot; ours are places only
+  bool names_plugin = false;  // in the host: the message says whose call failed
 
   // Puts the place in front: "place: message".
   Error in(std::string_view place) && {

@@ -4,37 +4,41 @@
 #include <crossdock/plugin.h>
 #include <string.h>
 
-static int32_t probe(const xd_host* h, const xd_input* in) {
-  (void)h;
+static xd_status fail(xd_call* c, xd_status code, const char* message) {
+  const xd_failure failure = {XD_INIT_SIZE(xd_failure), code, NULL, message};
+  return c->host->fail(c, &failure);
+}
+static int32_t probe(xd_call* c, const xd_input* in) {
+  (void)c;
   (void)in;
   return 0;
 }
-static xd_status open(const xd_host* h, const xd_input* in, const xd_option* const* options,
-                      xd_reader** out, xd_error* err) {
-  (void)in;
-  (void)options;
+static xd_status open(xd_call* c, const xd_reader_open* args, xd_reader** out) {
+  (void)args;
   (void)out;
-  return h->fail(h->ctx, err, XD_UNIMPLEMENTED, NULL, "this is a test");
+  return fail(c, XD_UNIMPLEMENTED, "this is a test");
 }
-static xd_status manifest(xd_reader* r, xd_bytes* out, xd_error* err) {
+static xd_status manifest(xd_call* c, xd_reader* r, xd_bytes* out) {
+  (void)c;
   (void)r;
   (void)out;
-  (void)err;
   return XD_INTERNAL;
 }
-static xd_status read(xd_reader* r, const xd_range* range, void* dst, uint64_t dst_size,
-                      xd_error* err) {
+static xd_status read(xd_call* c, xd_reader* r, const xd_range* range, void* dst,
+                      uint64_t dst_size) {
+  (void)c;
   (void)r;
   (void)range;
   (void)dst;
   (void)dst_size;
-  (void)err;
   return XD_INTERNAL;
 }
-static void close(xd_reader* r) { (void)r; }
+static void close(xd_call* c, xd_reader* r) {
+  (void)c;
+  (void)r;
+}
 
-static xd_reader_api reader = {
-    XD_INIT_SIZE(xd_reader_api), 0, probe, open, manifest, read, NULL, close};
+static xd_reader_api reader = {XD_INIT_SIZE(xd_reader_api), 0, probe, open, manifest, read, close};
 static const char* formats[] = {"stub", NULL};
 static xd_option_desc option = {XD_INIT_SIZE(xd_option_desc), 0, "flag", "bool", "false", "a flag"};
 static const xd_option_desc* const options[] = {&option, NULL};
@@ -44,22 +48,21 @@ static struct {
   xd_plugin_desc desc;
   uint64_t appended[8];
 } plugin = {{XD_INIT_SIZE(xd_plugin_desc), XD_READER, 0, "org.example.reader.stub", "1.0.0",
-             "A reader for tests", formats, NULL, options, &reader, NULL},
+             "A reader for tests", formats, NULL, options, &reader, NULL, NULL},
             {0}};
 static const xd_plugin_desc* plugins[] = {&plugin.desc, NULL};
-static xd_library library = {XD_INIT_SIZE(xd_library), 0, plugins, NULL};
+static xd_library library = {XD_INIT_SIZE(xd_library), 0, plugins};
 
 #if defined(CASE_no_symbol)
 #define xd_plugin_v1 xd_plugin_v0
-XD_EXPORT xd_status xd_plugin_v0(const xd_host* host, const xd_library** out, xd_error* err);
+XD_EXPORT xd_status xd_plugin_v0(xd_call* c, const xd_library** out);
 #elif defined(CASE_missing_symbol)
 extern void xd_test_symbol_that_nobody_has(void);
 #endif
 
 /* What the entry point gives. */
-static xd_status break_it(const xd_host* host, const xd_library** out, xd_error* err) {
-  (void)host;
-  (void)err;
+static xd_status break_it(xd_call* c, const xd_library** out) {
+  (void)c;
   *out = &library;
 #if defined(CASE_needs_minor)
   library.needs_minor = XD_ABI_MINOR + 1;
@@ -105,13 +108,11 @@ static xd_status break_it(const xd_host* host, const xd_library** out, xd_error*
   plugin.desc.struct_size = sizeof plugin;
   memset(plugin.appended, 0xff, sizeof plugin.appended);
 #elif defined(CASE_fails)
-  return host->fail(host->ctx, err, XD_UNSUPPORTED_DATA, NULL, "it is Sunday");
+  return fail(c, XD_UNSUPPORTED_DATA, "it is Sunday");
 #elif defined(CASE_no_library)
   *out = NULL;
 #endif
   return XD_OK;
 }
 
-xd_status xd_plugin_v1(const xd_host* host, const xd_library** out, xd_error* err) {
-  return break_it(host, out, err);
-}
+xd_status xd_plugin_v1(xd_call* c, const xd_library** out) { return break_it(c, out); }

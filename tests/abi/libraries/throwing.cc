@@ -75,8 +75,6 @@ class ThrowingWriter : public Writer {
   const std::string where_;
 };
 
-constexpr xd_reader_api kReader = reader_api<ThrowingReader>();
-constexpr xd_writer_api kWriter = writer_api<ThrowingWriter>();
 constexpr const char* kFormats[] = {"throwing", nullptr};
 constexpr xd_option_desc kReaderWhere{XD_INIT_SIZE(xd_option_desc), 0, "throw-in", "string", "",
                                       "the call that throws"};
@@ -84,34 +82,16 @@ constexpr const xd_option_desc* kReaderOptions[] = {&kReaderWhere, nullptr};
 constexpr xd_option_desc kWriterWhere{XD_INIT_SIZE(xd_option_desc), 0, "fail-in", "string", "",
                                       "the call that throws"};
 constexpr const xd_option_desc* kWriterOptions[] = {&kWriterWhere, nullptr};
-constexpr xd_plugin_desc kReaderPlugin{XD_INIT_SIZE(xd_plugin_desc),
-                                       XD_READER,
-                                       XD_CAP_CONCURRENT,
-                                       "org.example.reader.throwing",
-                                       "1.0.0",
-                                       "Throws",
-                                       kFormats,
-                                       nullptr,
-                                       kReaderOptions,
-                                       &kReader,
-                                       nullptr};
-constexpr xd_plugin_desc kWriterPlugin{XD_INIT_SIZE(xd_plugin_desc),
-                                       XD_WRITER,
-                                       XD_CAP_CONCURRENT,
-                                       "org.example.writer.throwing",
-                                       "1.0.0",
-                                       "Throws",
-                                       kFormats,
-                                       nullptr,
-                                       kWriterOptions,
-                                       nullptr,
-                                       &kWriter};
-constexpr const xd_plugin_desc* kPlugins[] = {&kReaderPlugin, &kWriterPlugin, nullptr};
-constexpr xd_library kLibrary{XD_INIT_SIZE(xd_library), 0, kPlugins, nullptr};
 
 }  // namespace
 
-xd_status xd_plugin_v1(const xd_host*, const xd_library** out, xd_error*) {
-  *out = &kLibrary;
-  return XD_OK;
-}
+XD_EXPORT_PLUGINS(reader_plugin<ThrowingReader>({.id = "org.example.reader.throwing",
+                                                 .version = "1.0.0",
+                                                 .summary = "Throws",
+                                                 .formats = kFormats,
+                                                 .options = kReaderOptions}),
+                  writer_plugin<ThrowingWriter>({.id = "org.example.writer.throwing",
+                                                 .version = "1.0.0",
+                                                 .summary = "Throws",
+                                                 .formats = kFormats,
+                                                 .options = kWriterOptions}))

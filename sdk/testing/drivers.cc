@@ -1,6 +1,7 @@
 // The drivers of memory_host.h: they run a plugin as the real host does, and check what it did.
-#include "tests/support/memory_host.h"
+#include <crossdock/testing/memory_host.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -8,16 +9,23 @@ namespace crossdock::test {
 
 namespace {
 
-// One call of the plugin, with an error slot of its own.
-template <class Call>
-Result<void> call(const char* name, Call&& body) {
-  std::string text;
-  const xd_status status = body(reinterpret_cast<xd_error*>(&text));
+using Call = MemoryHost::Call;
+
+// One call of the plugin.
+template <class Body>
+Result<void> call(Call& c, const char* name, Body&& body) {
+  const xd_status status = body(&c);
   if (status == XD_OK) return {};
-  if (text.empty())
+  if (c.message.empty() && status == XD_CANCELLED) return Error{status, "cancelled"};
+  if (c.message.empty())
     return Error{XD_INTERNAL,
                  cat("the plugin's ", name, "() failed with ", status, " and no message")};
-  return Error{status, std::move(text)};
+  return Error{status, c.message};
+}
+template <class Body>
+Result<void> call(MemoryHost& host, const char* name, Body&& body) {
+  Call c(host);
+  return call(c, name, body);
 }
 
 xd_bytes* sink(std::string& out) { return reinterpret_cast<xd_bytes*>(&out); }
@@ -62,17 +70,18 @@ class OptionTable {
 // The result of a run, or what the plugin did not give back, whether the run failed or not.
 template <class T>
 Result<T> unless_leaked(const MemoryHost& host, Result<T> result) {
-  if (host.allocated == 0 && host.views_out == 0) return result;
-  return Error{XD_INTERNAL, cat("leak: ", host.allocated, " bytes and ", host.views_out,
-                                " views are still held; ",
+  if (host.allocated == 0) return result;
+  return Error{XD_INTERNAL, cat("leak: ", host.allocated, " bytes are still held; ",
                                 result ? "the run went well" : result.error().message)};
 }
 
 struct OpenWriter {
+  MemoryHost& host;
   const xd_writer_api& api;
   xd_writer* writer = nullptr;
   ~OpenWriter() {
-    if (writer) api.close(writer);
+    Call c(host);
+    if (writer) api.close(&c, writer);
   }
 };
 
@@ -83,12 +92,11 @@ Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin,
   host.plan = {};
   XD_TRY_SET(const auto options, OptionTable::make(plugin, given));
   const std::string bytes = manifest::encode(model);
-  XD_TRY(call("open", [&](xd_error* e) {
-    return writer.api.open(host.table(), bytes.data(), bytes.size(), options.get(), &writer.writer,
-                           e);
-  }));
-  XD_TRY(call("plan", [&](xd_error* e) {
-    return writer.api.plan(writer.writer, reinterpret_cast<xd_plan*>(&host.plan), e);
+  const xd_writer_open args{XD_INIT_SIZE(xd_writer_open), 0, bytes.data(), bytes.size(),
+                            options.get()};
+  XD_TRY(call(host, "open", [&](xd_call* c) { return writer.api.open(c, &args, &writer.writer); }));
+  XD_TRY(call(host, "plan", [&](xd_call* c) {
+    return writer.api.plan(c, writer.writer, reinterpret_cast<xd_plan*>(&host.plan));
   }));
   std::set<std::string> paths;
   std::set<uint64_t> told;
@@ -114,24 +122,33 @@ Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin,
   return {};
 }
 
+// Every element that the item needs was read.
+Result<void> check_whole(const PlanItem& item,
+                         std::vector<std::pair<uint64_t, std::pair<uint64_t, uint64_t>>> read) {
+  std::sort(read.begin(), read.end());
+  for (const xd_range& need : item.needs) {
+    uint64_t at = need.begin;
+    for (const auto& [tensor, range] : read) {
+      if (tensor == need.tensor && range.first <= at) at = std::max(at, range.second);
+    }
+    if (at < need.begin + need.count)
+      return Error{XD_INTERNAL, cat("tensor ", need.tensor, ": the plan needs element ", at,
+                                    ", which was not read")};
+  }
+  return {};
+}
+
 Result<std::string> write_item(const OpenWriter& writer, PlanObject& object, uint32_t o,
                                uint64_t i) {
   const PlanItem& item = object.items[i];
-  item_watch = {&item, 0, 0};
+  Call c(writer.host, &item);
   std::string result;
-  const Result<void> done = call("write_item", [&](xd_error* e) {
-    return writer.api.write_item(writer.writer, o, i, reinterpret_cast<xd_object*>(&object),
-                                 sink(result), e);
-  });
-  const ItemWatch used = std::exchange(item_watch, {});
-  XD_TRY(done);
-  if (used.peak > static_cast<int64_t>(item.memory)) {
-    return Error{XD_INTERNAL, cat("\"", object.path, "\" item ", i, ": declared ", item.memory,
-                                  " bytes of memory, allocated ", used.peak)};
-  }
-  if (used.held != 0)
-    return Error{XD_INTERNAL,
-                 cat("\"", object.path, "\" item ", i, ": leak of ", used.held, " bytes")};
+  const xd_item args{XD_INIT_SIZE(xd_item), o, i, reinterpret_cast<xd_object*>(&object),
+                     sink(result)};
+  XD_TRY(call(c, "write_item",
+              [&](xd_call* e) { return writer.api.write_item(e, writer.writer, &args); }));
+  XD_TRY(c.check_memory(object.path, i));
+  XD_TRY(check_whole(item, std::move(c.read)));
   return result;
 }
 
@@ -140,23 +157,29 @@ Result<std::vector<std::vector<std::string>>> write_items(MemoryHost& host,
                                                           const OpenWriter& writer) {
   auto& objects = host.plan.objects;
   std::vector<std::vector<std::string>> results(objects.size());
-  std::vector<std::pair<uint32_t, uint64_t>> work;
+  // Items that run one after the other.
+  std::vector<std::vector<std::pair<uint32_t, uint64_t>>> work;
   for (uint32_t o = 0; o < objects.size(); ++o) {
     results[o].resize(objects[o]->items.size());
-    for (uint64_t i = 0; i < results[o].size(); ++i) work.emplace_back(o, i);
+    for (uint64_t i = 0; i < results[o].size(); ++i) {
+      if (i == 0 || (objects[o]->flags & XD_OBJECT_IN_ORDER) == 0) work.emplace_back();
+      work.back().emplace_back(o, i);
+    }
   }
   std::vector<Result<void>> errors(host.threads);
   std::atomic<size_t> next = 0;
   std::atomic<bool> stop = false;
   const auto run = [&](unsigned thread) {
     for (size_t w; !stop && (w = next++) < work.size();) {
-      const auto [o, i] = work[w];
-      auto result = write_item(writer, *objects[o], o, i);
-      if (result) {
-        results[o][i] = *std::move(result);
-      } else {
+      for (const auto& [o, i] : work[w]) {
+        auto result = write_item(writer, *objects[o], o, i);
+        if (result) {
+          results[o][i] = *std::move(result);
+          continue;
+        }
         errors[thread] = std::move(result).error();
         stop = true;
+        break;
       }
     }
   };
@@ -175,14 +198,14 @@ Result<Files> write_all(MemoryHost& host, const OpenWriter& writer) {
     PlanObject& object = *host.plan.objects[o];
     std::vector<xd_view> views;
     for (const std::string& result : results[o])
-      views.push_back({XD_INIT_SIZE(xd_view), 0, result.data(), result.size(), nullptr, nullptr});
+      views.push_back({XD_INIT_SIZE(xd_view), XD_MEMORY_CPU, result.data(), result.size()});
     std::vector<const xd_view*> pointers;
     for (const xd_view& view : views) pointers.push_back(&view);
     pointers.push_back(nullptr);
-    XD_TRY(call("seal", [&](xd_error* e) {
-      return writer.api.seal(writer.writer, o, reinterpret_cast<xd_object*>(&object),
-                             pointers.data(), e);
-    }));
+    Call c(host, nullptr, /*is_sealing=*/true);
+    const xd_seal args{XD_INIT_SIZE(xd_seal), o, reinterpret_cast<xd_object*>(&object),
+                       pointers.data()};
+    XD_TRY(call(c, "seal", [&](xd_call* e) { return writer.api.seal(e, writer.writer, &args); }));
     if (!object.complete())
       return Error{XD_INTERNAL,
                    cat("\"", object.path, "\" is sealed, but not every byte of it was written")};
@@ -196,14 +219,15 @@ Result<Files> write_all(MemoryHost& host, const OpenWriter& writer) {
       return Error{XD_NOT_FOUND, cat("auxiliary file: no input \"", *source, "\"")};
     files[path] = bytes ? bytes->data : source ? host.inputs.at(*source) : std::string();
   }
-  XD_TRY(call("commit", [&](xd_error* e) { return writer.api.commit(writer.writer, e); }));
+  XD_TRY(call(host, "commit", [&](xd_call* c) { return writer.api.commit(c, writer.writer); }));
   return files;
 }
 
 }  // namespace
 
-int probe(const MemoryHost& host, const xd_plugin_desc& plugin) {
-  return plugin.reader->probe(host.table(), host.input());
+int probe(MemoryHost& host, const xd_plugin_desc& plugin) {
+  Call c(host);
+  return plugin.reader->probe(&c, host.input());
 }
 
 int probe_names(const std::vector<std::string>& names) {
@@ -224,14 +248,13 @@ Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin
   const auto run = [&]() -> Result<std::unique_ptr<OpenReader>> {
     XD_TRY_SET(const auto options, OptionTable::make(plugin, given));
     xd_reader* reader = nullptr;
-    XD_TRY(call("open", [&](xd_error* e) {
-      return plugin.reader->open(host.table(), host.input(), options.get(), &reader, e);
+    const xd_reader_open args{XD_INIT_SIZE(xd_reader_open), 0, host.input(), options.get()};
+    XD_TRY(call(host, "open", [&](xd_call* c) { return plugin.reader->open(c, &args, &reader); }));
+    auto out = std::make_unique<OpenReader>(host, plugin, reader);
+    XD_TRY(call(host, "manifest", [&](xd_call* c) {
+      return plugin.reader->manifest(c, reader, sink(out->manifest_bytes));
     }));
-    auto out = std::make_unique<OpenReader>(*plugin.reader, reader);
-    std::string bytes;
-    XD_TRY(call("manifest",
-                [&](xd_error* e) { return plugin.reader->manifest(reader, sink(bytes), e); }));
-    XD_TRY_SET(out->manifest, manifest::decode<manifest::Manifest>(as_bytes(bytes)));
+    XD_TRY_SET(out->manifest, manifest::decode<manifest::Manifest>(as_bytes(out->manifest_bytes)));
     return out;
   };
   auto result = run();
@@ -239,12 +262,30 @@ Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin
   return unless_leaked(host, std::move(result));
 }
 
+OpenReader::~OpenReader() {
+  Call c(host_);
+  plugin_.reader->close(&c, reader_);
+}
+
 Result<std::string> OpenReader::read(const xd_range& range, uint64_t dst_size) const {
   // A block of exactly this size, so that a sanitizer sees one byte too many.
   const std::unique_ptr<char[]> dst(new char[dst_size]);
-  XD_TRY(call("read",
-              [&](xd_error* e) { return api_.read(reader_, &range, dst.get(), dst_size, e); }));
+  XD_TRY(call(host_, "read", [&](xd_call* c) {
+    return plugin_.reader->read(c, reader_, &range, dst.get(), dst_size);
+  }));
   return std::string(dst.get(), dst_size);
+}
+
+Result<ReadHint> OpenReader::hint(uint64_t tensor) const {
+  const auto* hints =
+      plugin_.get_extension
+          ? static_cast<const xd_read_hints*>(plugin_.get_extension(XD_EXT_READ_HINTS))
+          : nullptr;
+  if (!hints) return ReadHint{};
+  xd_read_hint out{XD_INIT_SIZE(xd_read_hint), 0, 0};
+  XD_TRY(call(host_, "read_hints",
+              [&](xd_call* c) { return hints->tensor(c, reader_, tensor, &out); }));
+  return ReadHint{out.scratch, out.access == XD_ACCESS_SEQUENTIAL};
 }
 
 Result<std::string> OpenReader::read(uint64_t tensor) const {
@@ -270,7 +311,7 @@ Result<std::string> OpenReader::read(uint64_t tensor) const {
 Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin,
                          const manifest::Manifest& model, const OptionValues& given) {
   const auto run = [&]() -> Result<Files> {
-    OpenWriter writer{*plugin.writer};
+    OpenWriter writer{host, *plugin.writer};
     XD_TRY(open_and_plan(host, plugin, model, given, writer));
     return write_all(host, writer);
   };
@@ -280,7 +321,7 @@ Result<Files> run_writer(MemoryHost& host, const xd_plugin_desc& plugin,
 Result<void> run_plan(MemoryHost& host, const xd_plugin_desc& plugin,
                       const manifest::Manifest& model, const OptionValues& given) {
   const auto run = [&]() -> Result<void> {
-    OpenWriter writer{*plugin.writer};
+    OpenWriter writer{host, *plugin.writer};
     return open_and_plan(host, plugin, model, given, writer);
   };
   return unless_leaked(host, run());

@@ -3,19 +3,16 @@
 //
 // It keeps inputs, plans and outputs in plain containers that a test reads and writes, and is
 // stricter than the real host: it refuses bytes written twice, ranges outside the item's declared
-// needs, more memory than the item declared, memory or views that are not given back, and failures
-// without a message.
+// needs, more memory than the item declared, memory that is not given back, and failures without a
+// message.
 //
 //   test::MemoryHost host;
 //   host.inputs["model.safetensors"] = bytes;
-//   auto reader = test::run_reader(host, test::linked_plugin(host));        //
-//   Result<std::unique_ptr<OpenReader>>
-//   (*reader)->manifest; *(*reader)->read(0);                               // a whole tensor,
-//   dense
+//   auto reader = test::run_reader(host, test::linked_plugin(host));
+//   (*reader)->manifest; *(*reader)->read(0);    // a whole tensor, dense
 //
-//   host.tensors = {weight_bytes};                                          // dense bytes, by
-//   index in the manifest auto written = test::run_writer(host, desc, manifest, {{"tag", "x"}}); //
-//   Result<Files>
+//   host.tensors = {weight_bytes};               // dense bytes, by index in the manifest
+//   auto written = test::run_writer(host, desc, manifest, {{"tag", "x"}});  // path -> bytes
 //
 // Every call of the host may come from any thread; the public members are the test's, set before
 // and read after a run.
@@ -50,29 +47,23 @@ struct PlanItem {
 // One planned output object and the bytes that it got.
 struct PlanObject {
   std::string path;
-  uint64_t size = 0;
+  uint64_t size = 0;  // or at most, with XD_OBJECT_SIZE_AT_SEAL
+  uint32_t flags = 0;
   std::vector<PlanItem> items;
   std::string data;                      // made at the first write
   std::map<uint64_t, uint64_t> written;  // begin -> end, disjoint, touching ranges joined
   uint64_t hole_bytes = 0;               // of object_zero
 
+  uint64_t end() const { return written.empty() ? 0 : written.rbegin()->second; }
   bool complete() const {
-    return size == 0 ||
-           (written.size() == 1 && written.begin()->first == 0 && written.begin()->second == size);
+    const uint64_t wanted = flags & XD_OBJECT_SIZE_AT_SEAL ? end() : size;
+    return wanted == 0 || (written.size() == 1 && written.begin()->first == 0 && end() == wanted);
   }
 };
 
-// What the item that this thread writes may do, and has done: of run_writer, for the host's own
-// checks.
-struct ItemWatch {
-  const PlanItem* item = nullptr;
-  int64_t held = 0, peak = 0;  // bytes of alloc
-};
-inline thread_local ItemWatch item_watch;
-
 struct Plan {
   std::vector<std::unique_ptr<PlanObject>> objects;
-  std::vector<std::pair<std::string, uint64_t>> aux;    // path, index in the manifest
+  std::vector<std::pair<std::string, uint64_t>> aux;       // path, index in the manifest
   std::vector<std::pair<uint64_t, std::string>> excluded;  // tensor, reason
   std::vector<std::string> notes;
 };
@@ -81,7 +72,7 @@ class MemoryHost {
  public:
   MemoryHost();
   MemoryHost(const MemoryHost&) = delete;
-  ~MemoryHost();  // aborts when a plugin kept memory or a view
+  ~MemoryHost();  // aborts when a plugin kept memory
 
   // ---- what the test sets
   std::map<std::string, std::string> inputs;
@@ -91,8 +82,9 @@ class MemoryHost {
   manifest::Manifest manifest;       // the writer's model; run_writer sets it
   std::vector<std::string> tensors;  // dense bytes by index in the manifest; or:
   std::function<void(uint64_t tensor, uint64_t first_byte, std::span<std::byte> out)> tensor_bytes;
-  bool offer_views = false;
+  bool offer_extensions = true;  // those of extensions.h
   bool cancel = false;
+  uint64_t cancel_at = 0;  // from the nth call that can fail on, cancelled() says so; 0: never
   uint64_t piece = 4 << 20;
   uint64_t budget = UINT64_MAX;  // of alloc
   uint64_t fail_at = 0;  // the nth call that can fail does: XD_IO, or NULL from alloc; 0: never
@@ -103,20 +95,40 @@ class MemoryHost {
   std::vector<std::pair<int32_t, std::string>> logs;
   uint64_t progress_bytes = 0;
   uint64_t allocated = 0, peak_allocated = 0;
-  uint64_t views_out = 0;
   uint64_t reads = 0, bytes_read = 0;      // of sources
   std::map<std::string, uint64_t> opened;  // how often each input was
   Plan plan;
 
-  const xd_host* table() const { return &table_; }
   const xd_input* input() const { return reinterpret_cast<const xd_input*>(this); }
-  // A Host with an error slot of its own, for code below the plugin's entry points.
-  Host api() { return Host(&table_, reinterpret_cast<xd_error*>(&message)); }
-  std::string message;
-  // The whole error: what a failed host call left in the slot, with the places in front.
-  std::string text(const Error& e) const {
-    return e.held_by_host ? cat(e.message, e.message.empty() ? "" : ": ", message) : e.message;
-  }
+
+  // One call of a plugin: its xd_call. The host outlives it.
+  class Call : public xd_call {
+   public:
+    // `item`: that it may read the needs of, and whose memory it may hold; nullptr: any.
+    explicit Call(MemoryHost& of, const PlanItem* item_ = nullptr, bool is_sealing_ = false)
+        : xd_call{XD_INIT_SIZE(xd_call), 0, &of.table_},
+          host(of),
+          item(item_),
+          is_sealing(is_sealing_) {}
+    Host api() { return Host(this); }
+    // The whole error: what a failed host call left, with the places in front.
+    std::string text(const Error& e) const {
+      return e.held_by_host ? cat(e.message, e.message.empty() ? "" : ": ", message) : e.message;
+    }
+    // The memory that it was to give back, and held at most.
+    Result<void> check_memory(std::string_view path, uint64_t number) const;
+
+    MemoryHost& host;
+    const PlanItem* const item;
+    const bool is_sealing;
+    std::string message;
+    int64_t held = 0, peak = 0;                                            // bytes of alloc
+    std::vector<std::pair<uint64_t, std::pair<uint64_t, uint64_t>>> read;  // tensor, begin, end
+  };
+
+  // Of a call of its own, for code below the plugin's entry points.
+  Host api() { return own_.api(); }
+  std::string text(const Error& e) const { return own_.text(e); }
   bool logged(std::string_view part) const;
 
  private:
@@ -129,38 +141,44 @@ class MemoryHost {
 
   std::mutex mutex_;
   xd_host table_;
+  Call own_{*this};
   std::map<void*, uint64_t> blocks_;
   std::vector<std::unique_ptr<OpenSource>> sources_;
 };
 
 // The first plugin of the module that is linked into the test.
-inline const xd_plugin_desc& linked_plugin(const MemoryHost& host) {
+inline const xd_plugin_desc& linked_plugin(MemoryHost& host) {
   const xd_library* module = nullptr;
-  if (xd_plugin_v1(host.table(), &module, nullptr) != XD_OK)
-    throw std::runtime_error("xd_plugin_v1 failed");
+  MemoryHost::Call call(host);
+  if (xd_plugin_v1(&call, &module) != XD_OK) throw std::runtime_error("xd_plugin_v1 failed");
   return *module->plugins[0];
 }
 
 // An opened reader; closes itself. The host must outlive it.
 class OpenReader {
  public:
-  OpenReader(const xd_reader_api& api, xd_reader* reader) : api_(api), reader_(reader) {}
+  OpenReader(MemoryHost& host, const xd_plugin_desc& plugin, xd_reader* reader)
+      : host_(host), plugin_(plugin), reader_(reader) {}
   OpenReader(const OpenReader&) = delete;
-  ~OpenReader() { api_.close(reader_); }
+  ~OpenReader();
 
   manifest::Manifest manifest;
+  std::string manifest_bytes;
 
   // Any range, checked by the plugin alone.
   Result<std::string> read(const xd_range& range, uint64_t dst_size) const;
   // A whole tensor, dense.
   Result<std::string> read(uint64_t tensor) const;
+  // What it says of reading a tensor (extensions.h).
+  Result<ReadHint> hint(uint64_t tensor) const;
 
  private:
-  const xd_reader_api& api_;
+  MemoryHost& host_;
+  const xd_plugin_desc& plugin_;
   xd_reader* reader_;
 };
 
-int probe(const MemoryHost& host, const xd_plugin_desc& plugin);
+int probe(MemoryHost& host, const xd_plugin_desc& plugin);
 // Of a folder with (empty) files of these names, by the plugin that is linked into the test.
 int probe_names(const std::vector<std::string>& names);
 // Of a file with these bytes that the user named.
