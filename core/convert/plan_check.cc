@@ -22,7 +22,9 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
   std::unordered_map<std::string, const std::string*> files;
   bool collides = false;
   for (const std::string& path : paths) {
-    if (!is_safe_name(path) || path == io::kReportName)
+    // A terminal, and every tool after us, can show and type the others.
+    if (!is_safe_name(path) || path == io::kReportName || base::printable(path) != path ||
+        !base::is_utf8(path))
       return invalid(
           cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
     const bool is_new = exact.insert(path).second;

@@ -52,6 +52,8 @@ class Registry {
   static Registry load(const std::vector<fs::path>& folders, Host& host,
                        std::vector<std::string> reserved = {});
 
+  // The plugins of one library.
+  void load_library(const fs::path& path, Host& host);
   // One plugin, as if the library at `path` had offered it. For programs that link their plugins
   // in, and for tests.
   void add(const fs::path& path, const xd_plugin_desc* desc);
@@ -66,7 +68,6 @@ class Registry {
  private:
   const Plugin* find(uint32_t kind, const std::string& format) const;
   std::string option_clash(const Plugin& plugin) const;
-  void load_library(const fs::path& path, Host& host);
   std::vector<Plugin> plugins_;
   std::vector<Refusal> refusals_;
   std::vector<std::string> reserved_;

@@ -95,6 +95,7 @@ Result<void> open_and_plan(MemoryHost& host, const xd_plugin_desc& plugin,
   const xd_writer_open args{XD_INIT_SIZE(xd_writer_open), 0, bytes.data(), bytes.size(),
                             options.get()};
   XD_TRY(call(host, "open", [&](xd_call* c) { return writer.api.open(c, &args, &writer.writer); }));
+  if (!writer.writer) return Error{XD_INTERNAL, "open() said that it opened, and gave nothing"};
   XD_TRY(call(host, "plan", [&](xd_call* c) {
     return writer.api.plan(c, writer.writer, reinterpret_cast<xd_plan*>(&host.plan));
   }));
@@ -147,9 +148,38 @@ Result<std::string> write_item(const OpenWriter& writer, PlanObject& object, uin
                      sink(result)};
   XD_TRY(call(c, "write_item",
               [&](xd_call* e) { return writer.api.write_item(e, writer.writer, &args); }));
+  if (result.size() > XD_MAX_RESULT_BYTES)
+    return Error{XD_INTERNAL, cat("\"", object.path, "\" item ", i, ": a result of ", result.size(),
+                                  " bytes, more than ", XD_MAX_RESULT_BYTES)};
   XD_TRY(c.check_memory(object.path, i));
   XD_TRY(check_whole(item, std::move(c.read)));
   return result;
+}
+
+// The item once more, as after a kill: it must say the same.
+Result<std::string> repeat_item(const OpenWriter& writer, const PlanObject& object, uint32_t o,
+                                uint64_t i, const std::string& first) {
+  if (object.flags & XD_OBJECT_IN_ORDER) return first;
+  PlanObject scratch;
+  scratch.path = object.path;
+  scratch.size = object.size;
+  scratch.flags = object.flags;
+  scratch.items = object.items;
+  XD_TRY_SET(const std::string again, write_item(writer, scratch, o, i));
+  if (again != first)
+    return Error{XD_INTERNAL, cat("\"", object.path, "\" item ", i,
+                                  ": another result when it is "
+                                  "written a second time")};
+  for (const auto& [begin, end] : scratch.written) {
+    const auto it = object.written.upper_bound(begin);
+    const bool was_written = it != object.written.begin() && std::prev(it)->second >= end;
+    if (!was_written ||
+        object.data.compare(begin, end - begin, scratch.data, begin, end - begin) != 0)
+      return Error{XD_INTERNAL, cat("\"", object.path, "\" item ", i,
+                                    ": other bytes when it is "
+                                    "written a second time")};
+  }
+  return again;
 }
 
 // Every item of every object, over host.threads threads: results[object][item].
@@ -166,6 +196,8 @@ Result<std::vector<std::vector<std::string>>> write_items(MemoryHost& host,
       work.back().emplace_back(o, i);
     }
   }
+  if (host.backwards) std::reverse(work.begin(), work.end());
+  if (host.before_items) host.before_items();
   std::vector<Result<void>> errors(host.threads);
   std::atomic<size_t> next = 0;
   std::atomic<bool> stop = false;
@@ -173,6 +205,7 @@ Result<std::vector<std::vector<std::string>>> write_items(MemoryHost& host,
     for (size_t w; !stop && (w = next++) < work.size();) {
       for (const auto& [o, i] : work[w]) {
         auto result = write_item(writer, *objects[o], o, i);
+        if (result && host.repeats_items) result = repeat_item(writer, *objects[o], o, i, *result);
         if (result) {
           results[o][i] = *std::move(result);
           continue;
@@ -230,19 +263,6 @@ int probe(MemoryHost& host, const xd_plugin_desc& plugin) {
   return plugin.reader->probe(&c, host.input());
 }
 
-int probe_names(const std::vector<std::string>& names) {
-  MemoryHost host;
-  for (const std::string& name : names) host.inputs[name] = "";
-  return probe(host, linked_plugin(host));
-}
-
-int probe_file(const std::string& name, const std::string& bytes) {
-  MemoryHost host;
-  host.inputs[name] = bytes;
-  host.named = name;
-  return probe(host, linked_plugin(host));
-}
-
 Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin_desc& plugin,
                                                const OptionValues& given) {
   const auto run = [&]() -> Result<std::unique_ptr<OpenReader>> {
@@ -250,6 +270,7 @@ Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin
     xd_reader* reader = nullptr;
     const xd_reader_open args{XD_INIT_SIZE(xd_reader_open), 0, host.input(), options.get()};
     XD_TRY(call(host, "open", [&](xd_call* c) { return plugin.reader->open(c, &args, &reader); }));
+    if (!reader) return Error{XD_INTERNAL, "open() said that it opened, and gave nothing"};
     auto out = std::make_unique<OpenReader>(host, plugin, reader);
     XD_TRY(call(host, "manifest", [&](xd_call* c) {
       return plugin.reader->manifest(c, reader, sink(out->manifest_bytes));

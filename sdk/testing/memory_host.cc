@@ -225,6 +225,8 @@ struct Calls {
 
   static xd_status bytes_append(xd_call* c, xd_bytes* b, const void* data, uint64_t n) {
     if (self(c).fault()) return error(c, XD_IO, "bytes_append: injected fault");
+    if (n > XD_MAX_MANIFEST_BYTES - reinterpret_cast<std::string*>(b)->size())
+      return error(c, XD_OUT_OF_RANGE, cat("expected at most ", XD_MAX_MANIFEST_BYTES, " bytes"));
     reinterpret_cast<std::string*>(b)->append(static_cast<const char*>(data), n);
     return XD_OK;
   }
@@ -232,6 +234,8 @@ struct Calls {
   static xd_status plan_object(xd_call* c, xd_plan* p, const xd_object_desc* desc,
                                uint32_t* object) {
     if (self(c).fault()) return error(c, XD_IO, "plan_object: injected fault");
+    if (desc->struct_size < sizeof *desc || !desc->path)
+      return error(c, XD_INVALID_ARGUMENT, "plan_object: a description that is too short");
     Plan& plan = plan_of(p);
     *object = static_cast<uint32_t>(plan.objects.size());
     plan.objects.push_back(std::make_unique<PlanObject>());
@@ -246,8 +250,12 @@ struct Calls {
     if (host.fault()) return error(c, XD_IO, "plan_item: injected fault");
     if (desc->object >= plan_of(p).objects.size())
       return error(c, XD_INVALID_ARGUMENT, cat("plan_item: no object ", desc->object));
+    if (desc->struct_size < sizeof *desc || !desc->needs)
+      return error(c, XD_INVALID_ARGUMENT, "plan_item: a description that is too short, or no needs");
     PlanItem item{{}, desc->out_bytes, desc->memory};
     for (const xd_range* const* need = desc->needs; *need; ++need) {
+      if ((*need)->struct_size < sizeof **need)
+        return error(c, XD_INVALID_ARGUMENT, "plan_item: a need that is too short");
       if ((*need)->tensor >= host.manifest.tensors.size())
         return error(c, XD_INVALID_ARGUMENT, cat("plan_item: no tensor ", (*need)->tensor));
       item.needs.push_back(**need);

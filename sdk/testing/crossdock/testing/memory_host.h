@@ -88,7 +88,12 @@ class MemoryHost {
   uint64_t piece = 4 << 20;
   uint64_t budget = UINT64_MAX;  // of alloc
   uint64_t fail_at = 0;  // the nth call that can fail does: XD_IO, or NULL from alloc; 0: never
-  unsigned threads = 1;  // of run_writer's items
+  // Of run_writer: its threads, the last item first, and each item a second time, into an object
+  // that is thrown away. Items in order are neither reversed nor repeated.
+  unsigned threads = 1;
+  bool backwards = false;
+  bool repeats_items = false;
+  std::function<void()> before_items;  // after plan()
 
   // ---- what the test reads
   uint64_t calls = 0;  // that could have failed
@@ -180,9 +185,18 @@ class OpenReader {
 
 int probe(MemoryHost& host, const xd_plugin_desc& plugin);
 // Of a folder with (empty) files of these names, by the plugin that is linked into the test.
-int probe_names(const std::vector<std::string>& names);
+inline int probe_names(const std::vector<std::string>& names) {
+  MemoryHost host;
+  for (const std::string& name : names) host.inputs[name] = "";
+  return probe(host, linked_plugin(host));
+}
 // Of a file with these bytes that the user named.
-int probe_file(const std::string& name, const std::string& bytes);
+inline int probe_file(const std::string& name, const std::string& bytes) {
+  MemoryHost host;
+  host.inputs[name] = bytes;
+  host.named = name;
+  return probe(host, linked_plugin(host));
+}
 Result<std::unique_ptr<OpenReader>> run_reader(MemoryHost& host, const xd_plugin_desc& plugin,
                                                const OptionValues& options = {});
 
