@@ -120,6 +120,7 @@ int32_t OpenModel::probe(const plugin::Plugin& plugin) {
   int32_t score = 0;
   const auto warn = [&](const std::string& text) {
     if (host_.log) host_.log(XD_LOG_WARN, text);
+    probe_faults_ += cat("; ", text);
     return 0;
   };
   const auto asked =
@@ -182,7 +183,8 @@ Result<void> OpenModel::choose_reader(const plugin::Registry& registry, const st
   return unsupported(cat(expected, names_of(input_), " in ", input_.given(), ": ",
                          input_.named().empty()
                              ? "name the folder that holds the weights, or the file"
-                             : "its first bytes are of none of them"));
+                             : "its first bytes are of none of them",
+                         probe_faults_));
 }
 
 // None of them under a standard name, so nothing tells which is the model.

@@ -85,7 +85,8 @@ class OpenModel {
   plugin::CheckedOptions options_;  // the reader's
   bool is_sure_ = true;  // of the reader: it was named, or takes the input for a model of its own
   std::vector<const plugin::Plugin*>
-      others_;  // readers that find a model of theirs in the input too
+      others_;                // readers that find a model of theirs in the input too
+  std::string probe_faults_;  // of readers that could not tell
   std::vector<std::string> weight_patterns_;  // of all readers
   std::vector<std::string> notes_;
   xd_reader* opened_ = nullptr;

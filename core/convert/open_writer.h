@@ -27,6 +27,10 @@ class OpenWriter {
   ~OpenWriter();
 
   const plugin::Plugin& plugin() const { return *plugin_; }
+  // For what is said of one of its functions.
+  plugin::CallSpec spec(const char* function) const {
+    return {.plugin = plugin_->desc.id, .function = function, .instance = serial_.get()};
+  }
 
   Result<plugin::Plan> plan(size_t n_tensors) const;
   // `tensors`: what it may read, all of which it must. `result`: what seal() is given of it. [any]
@@ -39,9 +43,6 @@ class OpenWriter {
 
  private:
   OpenWriter(plugin::Host& host, const plugin::Plugin& plugin) : host_(&host), plugin_(&plugin) {}
-  plugin::CallSpec spec(const char* function) const {
-    return {.plugin = plugin_->desc.id, .function = function, .instance = serial_.get()};
-  }
   std::unique_lock<std::mutex> serialise() const;
 
   plugin::Host* host_;

@@ -167,7 +167,10 @@ Result<void> Outputs::seal(uint64_t file, Record record) {
 
 Result<void> Outputs::place(uint64_t file, Record record) {
   File& f = files_[file];
-  XD_TRY_SET(f.digest, f.staged->seal());
+  auto digest = f.staged->seal();
+  if (!digest && digest.error().code == XD_INTERNAL && !is_aux(file))  // not every byte was written
+    return plugin::named(std::move(digest).error(), planned_.writer.spec("seal"));
+  XD_TRY_SET(f.digest, std::move(digest));
   f.size = f.staged->size();
   f.staged.reset();
   XD_TRY(staging_.place(file, path(file)));

@@ -103,8 +103,9 @@ Result<Planned> make_plan(Session& session, Prepared& prepared) {
               io::tree_digest_of(model)};
   std::vector<std::string> notes;
   const Request& request = session.request;
-  XD_TRY(check_plan(out.plan, prepared.target,
-                    {request.memory, out.reading_bytes, request.allow_case_collisions}, notes));
+  const PlanLimits limits{request.memory, out.reading_bytes, request.allow_case_collisions};
+  if (auto holds = check_plan(out.plan, prepared.target, limits, notes); !holds)
+    return plugin::named(std::move(holds).error(), out.writer.spec("plan"));
   session.notes.add(std::move(notes));
   out.summary = summarise(session, prepared, out);
   return out;

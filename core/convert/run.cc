@@ -121,11 +121,30 @@ Result<void> Run::sync() {
   return staging_.sync();
 }
 
+namespace {
+// Of tensors that a reader says share their storage one is written: the others must hold the same.
+Result<void> check_aliases(const Prepared& prepared, const std::vector<std::string>& digests) {
+  const manifest::Manifest& m = prepared.target;
+  for (const manifest::AliasGroup& group : m.alias_groups) {
+    for (const uint64_t i : group.tensors) {
+      if (digests[i] == digests[group.tensors[0]]) continue;
+      return Error{XD_INTERNAL, cat("expected the same values in ",
+                                    base::printable(m.tensors[group.tensors[0]].name), " and ",
+                                    base::printable(m.tensors[i].name),
+                                    ", which share their storage, found others [",
+                                    prepared.source->reader().id(), ": read]")};
+    }
+  }
+  return {};
+}
+}  // namespace
+
 Result<void> Run::publish(double planned_after) {
   const Request& request = session_.request;
   XD_TRY(check_complete(staging_, outputs_));
   tell_phase("digest");
   XD_TRY(digest_others(session_, prepared_, digests_));
+  XD_TRY(check_aliases(prepared_, digests_.texts()));
   XD_TRY_SET(SourceProof proof, prover_.finish());
   const double written_after = writing_.seconds();
   XD_TRY(check_source_unchanged(prepared_));

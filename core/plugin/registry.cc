@@ -1,6 +1,7 @@
 #include "core/plugin/registry.h"
 
 #include "core/base/text.h"
+#include "core/plugin/active_calls.h"
 #include "core/plugin/host.h"
 
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <optional>
 #include <sstream>
 
 namespace crossdock::plugin {
@@ -118,7 +120,10 @@ void Registry::load_library(const fs::path& path, Host& host) {
   static auto* const kept = new std::deque<dll::shared_library>();
   dll::shared_library* library = &kept->emplace_back();
   ::dlerror();
+  const std::string name = path.string();
+  std::optional<ActiveCall> loading(std::in_place, name.c_str(), "its constructors");
   library->load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local, ec);
+  loading.reset();
   if (ec) {
     const char* message = ::dlerror();  // Boost's code alone says "Bad file descriptor"
     return refuse(without_path(path, message ? message : ec.message()));
@@ -128,7 +133,6 @@ void Registry::load_library(const fs::path& path, Host& host) {
                   ", found none: it is not a plugin, or of another ABI");
   const auto entry = library->get<xd_status(xd_call*, const xd_library**)>(XD_ENTRY_SYMBOL);
   const xd_library* given = nullptr;
-  const std::string name = path.string();
   const auto loaded = host.call({.plugin = name.c_str(), .function = XD_ENTRY_SYMBOL},
                                 [&](xd_call* c) { return entry(c, &given); });
   if (!loaded) return refuse(without_path(path, loaded.error().message));

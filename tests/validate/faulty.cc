@@ -1,8 +1,9 @@
 // A reader and a writer that are right, but for the one fault that CROSSDOCK_TEST_FAULT names: what
 // crossdock-validate, and the host, must find out. faults.txt lists all, with the case that does.
 //
-// Their format, "flt": "FLT1", the number of tensors (u64); of each the length of its name, the name
-// and the number of elements (u64); the F32 values of all; and of each the sum of its bytes (u64).
+// Their format, "flt": "FLT1", the number of tensors (u64); of each the length of its name, the
+// name and the number of elements (u64); the F32 values of all; and of each the sum of its bytes
+// (u64).
 #include <fcntl.h>
 #include <unistd.h>
 

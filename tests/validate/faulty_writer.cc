@@ -51,6 +51,8 @@ Result<void> Writer::plan(const Host& host, Plan& out) {
     at += 4 * n_elements(model_.tensors[i]);
   }
   shared_begins = begins_;
+  auto noted = out.note("a note");
+  if (!noted && !is("wfault-ignored")) return noted;
   const std::string path = is("path-escape")    ? "../model.flt"
                            : is("path-root")    ? "/tmp/model.flt"
                            : is("path-control") ? "model\n.flt"
@@ -65,7 +67,7 @@ Result<void> Writer::plan(const Host& host, Plan& out) {
     if (is("need-part")) need.count -= need.count / 2;
     if (is("need-beyond")) need.count += 1;
     if (is("need-short")) need.struct_size = 4;
-    const uint64_t memory = is("plan-hungry")  ? uint64_t{1} << 40
+    const uint64_t memory = is("plan-hungry")   ? uint64_t{1} << 40
                             : is("memory-less") ? 16
                                                 : std::max<uint64_t>(host.piece_bytes(), 8);
     XD_TRY(out.item(object, {&need, 1}, 4 * need.count, memory));
@@ -89,8 +91,7 @@ Result<void> Writer::write_tensor(const Host& host, Object& out, uint64_t which,
     if (host.cancelled() && !is("cancel-ignored")) return Error{XD_CANCELLED, "cancelled"};
     const uint64_t count = std::min(step, end - at);
     const auto values = buffer.span().first(4 * count);
-    auto done = read_tensor(host, dense_range(tensor, at, count), values);
-    if (!done && !is("wfault-ignored")) return done;
+    XD_TRY(read_tensor(host, dense_range(tensor, at, count), values));
     if (is("values-ignored") && which == tensors_.size() - 1)
       std::fill(values.begin(), values.end(), std::byte{7});
     if (is("values-changed")) values[0] ^= std::byte{1};
@@ -120,7 +121,7 @@ Result<std::string> Writer::write_item(const Host& host, uint32_t, uint64_t item
   if (is("item-leak")) (void)host.table().alloc(host.call(), 8, 64);
   if (is("item-other-tensor")) {
     std::byte value[4];
-    XD_TRY(read_tensor(host, dense_range(item + 1, 0, 1), value));
+    XD_TRY(read_tensor(host, dense_range(tensors_[item] + 1, 0, 1), value));
   }
   uint64_t sum = 0;
   if (is("item-thread")) {  // which is allowed
