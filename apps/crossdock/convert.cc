@@ -1,6 +1,7 @@
 #include "core/convert/convert.h"
 
 #include "apps/crossdock/run_convert.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/verify/folder.h"
@@ -152,7 +153,9 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   return kDone;
 }
 
-int convert(const std::vector<std::string>& args) {
+namespace {
+
+int run_verb(const std::vector<std::string>& args) {
   const Session session(args, 64 << 20);
   session.warn_of_refusals();
   const auto parsed = parse_convert(args, session);
@@ -163,5 +166,14 @@ int convert(const std::vector<std::string>& args) {
   }
   return run_convert(*parsed, session);
 }
+
+}  // namespace
+
+constinit const Verb kConvert{"convert",
+                              "SRC DST --to FORMAT",
+                              "convert a checkpoint; DST appears whole or not at all",
+                              kConvertHelp,
+                              run_verb,
+                              convert_options};
 
 }  // namespace crossdock::app

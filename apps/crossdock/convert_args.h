@@ -4,6 +4,7 @@
 
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/session.h"
+#include "apps/crossdock/verb.h"
 #include "core/convert/request.h"
 
 #include <string>
@@ -19,6 +20,18 @@ struct ConvertArgs {
   std::string trace;        // where the trace is written; empty: nowhere
   std::string help;         // what --help prints; the rest is then not set
 };
+
+inline constexpr char kConvertHelp[] =
+    R"(crossdock convert SRC DST --to FORMAT [options]
+SRC: a folder, a file or an index of shards (known by its first bytes, whatever its name), or
+org/name of the local Hugging Face cache. DST: a folder to make.
+)";
+std::vector<OptionGroup> convert_options(const plugin::Registry& registry,
+                                         const std::vector<const plugin::Plugin*>& writers);
+
+// Those of the flags that other verbs take too which run a conversion.
+std::vector<OptionGroup> run_options(const plugin::Registry& registry,
+                                     const std::vector<const plugin::Plugin*>& writers);
 
 // The names of the flags that make no difference to the result, and are not in a report.
 std::vector<std::string> run_flags();

@@ -2,6 +2,7 @@
 
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/session.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/json_writer.h"
 #include "core/base/text.h"
@@ -205,9 +206,15 @@ std::string take_values(const po::variables_map& values, Request& r, Progress::S
   return "";
 }
 
-}  // namespace
+std::vector<OptionGroup> option_groups(const plugin::Registry&,
+                                       const std::vector<const plugin::Plugin*>&) {
+  Request request;
+  const auto options = std::make_shared<po::options_description>();
+  add_options(*options, request);
+  return {{"Options", options}};
+}
 
-int diff(const std::vector<std::string>& args) {
+int run_verb(const std::vector<std::string>& args) {
   Request request;
   po::options_description options("Options", kHelpWidth);
   add_options(options, request);
@@ -231,5 +238,10 @@ int diff(const std::vector<std::string>& args) {
   progress.clear();
   return code ? *code : fail(code.error());
 }
+
+}  // namespace
+
+constinit const Verb kDiff{"diff", "A B",    "how two checkpoints differ, of any two formats",
+                           kHelp,  run_verb, option_groups};
 
 }  // namespace crossdock::app

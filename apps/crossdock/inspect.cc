@@ -3,6 +3,7 @@
 #include "apps/crossdock/print_model.h"
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/session.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/model/dump.h"
@@ -18,6 +19,8 @@ namespace crossdock::app {
 namespace {
 
 using manifest::Manifest;
+
+constexpr char kHelp[] = "crossdock inspect SRC: what a checkpoint holds\n\n";
 
 Result<void> write_manifest(const Manifest& m, const std::string& path) {
   std::string bytes;
@@ -100,6 +103,18 @@ void add_common(po::options_description& options, Request& request) {
   add_dequant_flag(options);
 }
 
+std::vector<OptionGroup> inspect_options(const plugin::Registry& registry,
+                                         const std::vector<const plugin::Plugin*>&) {
+  Request request;
+  const auto options = std::make_shared<po::options_description>();
+  const auto reading = std::make_shared<po::options_description>();
+  add_common(*options, request);
+  for (const plugin::Plugin& p : registry.plugins()) {
+    if (p.is_reader()) add_flags(*reading, p.desc.options, *options);
+  }
+  return {{"Options", options}, {"Reading", reading}};
+}
+
 }  // namespace
 
 std::vector<std::string> inspect_flags() {
@@ -109,7 +124,9 @@ std::vector<std::string> inspect_flags() {
   return names(options);
 }
 
-int inspect(const std::vector<std::string>& args) {
+namespace {
+
+int run_verb(const std::vector<std::string>& args) {
   Session session(args, 1 << 30);
   session.warn_of_refusals();
   Request request;
@@ -123,7 +140,7 @@ int inspect(const std::vector<std::string>& args) {
   try {
     const po::variables_map values = parse(args, options, {"source"});
     if (values.count("help")) {
-      std::cout << "crossdock inspect SRC: what a checkpoint holds\n\n" << options;
+      std::cout << kHelp << options;
       return kDone;
     }
     if (!values.count("source")) return usage_error("expected SRC", "inspect");
@@ -144,5 +161,11 @@ int inspect(const std::vector<std::string>& args) {
   const auto result = run(session, request, progress);
   return result ? kDone : fail(result.error());
 }
+
+}  // namespace
+
+constinit const Verb kInspect{
+    "inspect", "SRC",    "what a checkpoint holds; digests to compare two",
+    kHelp,     run_verb, inspect_options};
 
 }  // namespace crossdock::app

@@ -123,10 +123,11 @@ plugin::GivenOptions given_options(const po::variables_map& values,
 
 void add_work_flags(po::options_description& description, unsigned& threads) {
   description.add_options()  //
-      ("threads", po::value(&threads)->value_name("N")->default_value(default_threads()),
+      ("threads",
+       po::value(&threads)->value_name("N")->default_value(default_threads(), "all cores"),
        "worker threads")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
+      ("progress", po::value<std::string>()->value_name(kProgressStyles)->default_value("auto"),
+       "how progress is shown")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
 }

@@ -19,6 +19,7 @@ namespace crossdock::app {
 namespace po = boost::program_options;
 
 inline constexpr unsigned kHelpWidth = 110;
+inline constexpr char kProgressStyles[] = "auto|bar|plain|json|none";
 
 // --plugin-path as given anywhere on the command line; needed before the rest can be parsed, since
 // plugins add flags.

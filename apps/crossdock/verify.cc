@@ -1,6 +1,7 @@
 #include "apps/crossdock/convert_args.h"
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/session.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/convert/planning.h"
@@ -170,9 +171,15 @@ void add_options(po::options_description& options, Request& request) {
   add_work_flags(options, request.threads);
 }
 
-}  // namespace
+std::vector<OptionGroup> option_groups(const plugin::Registry&,
+                                       const std::vector<const plugin::Plugin*>&) {
+  Request request;
+  const auto options = std::make_shared<po::options_description>();
+  add_options(*options, request);
+  return {{"Options", options}};
+}
 
-int verify(const std::vector<std::string>& args) {
+int run_verb(const std::vector<std::string>& args) {
   Request request;
   po::options_description options("Options", kHelpWidth);
   add_options(options, request);
@@ -197,5 +204,11 @@ int verify(const std::vector<std::string>& args) {
   progress.clear();
   return code ? *code : fail(code.error());
 }
+
+}  // namespace
+
+constinit const Verb kVerify{
+    "verify", "DST",    "whether a folder is as it was written; --against SRC compares values",
+    kHelp,    run_verb, option_groups};
 
 }  // namespace crossdock::app
