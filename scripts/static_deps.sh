@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the static libraries that this system's packages lack, for a build with CROSSDOCK_STATIC_DEPS: simdjson and ISA-L
-# on Debian and Ubuntu, from the sources of their own packages; everything, with Conan, on a system without apt (the
-# manylinux images).
+# Makes the static libraries that this system's packages lack, for a build with CROSSDOCK_STATIC_DEPS: simdjson, ISA-L
+# and xxHash on Debian and Ubuntu, from the sources of their own packages; everything, with Conan, on a system without apt
+# (the manylinux images).
 #
 #   scripts/static_deps.sh FOLDER     then cmake -D CROSSDOCK_STATIC_DEPS=ON -D CMAKE_PREFIX_PATH=FOLDER
 #
@@ -12,19 +12,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 (($# == 1)) || { echo "usage: scripts/static_deps.sh FOLDER" >&2; exit 2; }
 mkdir -p "$1"
 prefix=$(cd "$1" && pwd)
-[[ ! -e $prefix/done ]] || exit 0
+script=scripts/static_deps.sh
+! cmp -s "$script" "$prefix/made_by" || exit 0  # the same script has made it
 
 if ! command -v apt-get >/dev/null; then
   python3 -m pip install --quiet conan
   python3 -m conan profile detect --exist-ok
   python3 -m conan install scripts/conanfile.txt --output-folder="$prefix" --build=missing -s build_type=Release \
     -s compiler.cppstd=20 -o '*:shared=False' -o '*:fPIC=True'
-  touch "$prefix/done"
+  cp "$script" "$prefix/made_by"
   exit 0
 fi
 
 command -v nasm >/dev/null || { echo "static_deps: found no nasm: sudo apt-get install nasm" >&2; exit 1; }
-echo "static_deps: building simdjson and ISA-L into $prefix"
+echo "static_deps: building simdjson, ISA-L and xxHash into $prefix"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -60,4 +61,10 @@ folder=$(get libisal-dev)
 make -C "$folder" -f Makefile.unx -s lib units=crc CFLAGS_="-O2 -fPIC" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 install -D -m 644 "$folder/bin/isa-l.a" "$prefix/lib/libisal.a"
 install -D -m 644 -t "$prefix/include/isa-l" "$folder"/include/crc.h "$folder"/include/crc64.h
-touch "$prefix/done"
+
+# Debian's libxxhash.a lacks the part that chooses among the processor's instructions, which its header promises.
+folder=$(get libxxhash-dev)
+(cd "$folder" && "${CC:-cc}" -O3 -DNDEBUG -fPIC -c xxhash.c xxh_x86dispatch.c && ar rcs libxxhash.a xxhash.o xxh_x86dispatch.o)
+install -D -m 644 -t "$prefix/lib" "$folder/libxxhash.a"
+install -D -m 644 -t "$prefix/include" "$folder"/xxhash.h "$folder"/xxh3.h "$folder"/xxh_x86dispatch.h
+cp "$script" "$prefix/made_by"
