@@ -24,11 +24,11 @@ if [[ ! -e $tools/done ]]; then
 fi
 PATH=$PWD/$tools/bin:$PATH
 
-rm -rf build/wheels build/wheels-raw build/wheel/CMakeCache.txt  # which knows libraries by where they were
+rm -rf build/wheels build/wheels-raw build/wheel-static/CMakeCache.txt  # which knows libraries by where they were
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 CMAKE_PREFIX_PATH=$PWD/build/static_deps CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)} \
   python -m pip --disable-pip-version-check wheel . --quiet --no-deps --no-build-isolation --wheel-dir build/wheels-raw \
-  --config-settings=cmake.define.CROSSDOCK_STATIC_DEPS=ON
+  --config-settings=build-dir=build/wheel-static --config-settings=cmake.define.CROSSDOCK_STATIC_DEPS=ON
 
 # auditwheel names the oldest policy that the wheel keeps to, and would put in what it links beyond that: that must be nothing.
 auditwheel repair --wheel-dir build/wheels build/wheels-raw/*.whl >/dev/null 2>build/wheels-raw/log ||
