@@ -1,7 +1,7 @@
 // `crossdock completion`: what shells complete. Their scripts ask the command itself (`crossdock
 // completion words ...`), so they know the plugins that are installed, and the options of the
 // format after --to.
-#include "apps/crossdock/session.h"
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
@@ -137,7 +137,7 @@ Words without_equals(const Words& words) {
 }
 
 void complete_of(const Verb& verb, const Words& words) {
-  const Session session(words, 64 << 20);
+  const Session session = open_session(words, 64 << 20);
   const plugin::Registry& registry = session.registry();
   std::vector<const plugin::Plugin*> writers;
   if (const auto* writer = registry.find_writer(peek(words, "--to", ""))) writers = {writer};

@@ -1,7 +1,7 @@
 #include "core/verify/difference.h"
 
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/progress.h"
-#include "apps/crossdock/session.h"
 #include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/json_writer.h"
@@ -194,7 +194,7 @@ std::string take_values(const po::variables_map& values, Request& r, Progress::S
   r.a = values["a"].as<std::string>();
   r.b = values["b"].as<std::string>();
   r.memory = given_memory(values);
-  check_work_flags(values, r.threads, style);
+  style = Progress::style_of(check_work_flags(values, r.threads));
   if (!r.names.empty() && r.names != "module" && r.names != "file")
     return "--names: expected module or file, found " + r.names;
   r.open_a.dequant_dtype = given_dequant_dtype(values);
@@ -230,7 +230,7 @@ int run_verb(const std::vector<std::string>& args) {
   } catch (const po::error& e) {
     return usage_error(e.what(), "diff");
   }
-  const Session session(args, 64 << 20);
+  const Session session = open_session(args, 64 << 20);
   session.warn_of_refusals();
   Progress progress(style == Progress::Style::kPlain && request.json ? Progress::Style::kNone
                                                                      : style);

@@ -1,5 +1,5 @@
 // `crossdock man`: the manual page, of the texts and tables that --help prints.
-#include "apps/crossdock/session.h"
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
@@ -99,7 +99,7 @@ Value value_of(const po::option_description& option) {
 
 int man(const std::vector<std::string>& args) {
   if (!args.empty()) return usage_error("expected nothing after man", "");
-  const Session session({}, 64 << 20);
+  const Session session = open_session({}, 64 << 20);
   std::vector<const plugin::Plugin*> writers;
   for (const plugin::Plugin& p : session.registry().plugins()) {
     if (!p.is_reader()) writers.push_back(&p);

@@ -1,4 +1,4 @@
-#include "apps/crossdock/session.h"
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 
@@ -59,7 +59,7 @@ int run_verb(const std::vector<std::string>& args) {
     std::cout << kHelp << options;
     return kDone;
   }
-  const Session session(args, 64 << 20);
+  const Session session = open_session(args, 64 << 20);
   if (!values.count("id")) {
     list(session.registry());
     return kDone;

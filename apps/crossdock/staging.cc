@@ -1,7 +1,8 @@
 // `crossdock commit` and `crossdock clean`: what becomes of a staging folder.
 #include "core/io/leftovers.h"
 
-#include "apps/crossdock/convert_args.h"
+#include "apps/command/convert_args.h"
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/run_convert.h"
 #include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
@@ -86,7 +87,7 @@ int run_commit(const Words& args) {
   if (!given) return usage_error(given.error().message, "commit");
   const auto destination = io::resolve_destination(*given);
   if (!destination) return usage_error(destination.error().message, "commit");
-  const Session session(args, 64 << 20);
+  const Session session = open_session(args, 64 << 20);
   session.warn_of_refusals();
   const auto words = command_of(*destination, args);
   if (!words) return tell_published(*given, *destination, words.error());

@@ -2,23 +2,13 @@
 // texts and tables of options.
 #pragma once
 
-#include "core/plugin/registry.h"
+#include "apps/command/session.h"
 
-#include <boost/program_options.hpp>
-
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace crossdock::app {
-
-namespace po = boost::program_options;
-
-struct OptionGroup {
-  std::string caption;
-  std::shared_ptr<const po::options_description> options;
-};
 
 struct Verb {
   const char* name;

@@ -16,10 +16,6 @@ enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kCancelled = 130 };
 // Turned true by SIGINT, SIGTERM and SIGHUP.
 extern std::atomic<bool> cancelled;
 
-// The verbs' own flags, which no plugin's option can have.
-std::vector<std::string> convert_flags();
-std::vector<std::string> inspect_flags();
-
 // Text for stderr. Nobody may be reading it, and that must not end a conversion: a failure is not
 // told.
 void say(const std::string& text);

@@ -1,6 +1,5 @@
-#include "apps/crossdock/convert_args.h"
+#include "apps/command/convert_args.h"
 
-#include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
 #include <boost/filesystem/operations.hpp>
@@ -77,9 +76,8 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "write the report here too (it is always DST/crossdock.json)")  //
       ("progress", po::value<std::string>()->value_name(kProgressStyles)->default_value("auto"),
        "how progress is shown; json: a line for each event, on stderr")  //
-      ("log-level",
-       po::value<std::string>()->value_name("debug|info|warn|error")->notifier(set_log_level),
-       "messages to show while it runs: of this level and above (default warn)")  //
+      ("log-level", po::value<std::string>()->value_name(kLogLevels)->default_value("warn"),
+       "messages to show while it runs: of this level and above")  //
       ("trace", po::value<std::string>()->value_name("FILE"),
        "write what each thread did when, for ui.perfetto.dev or chrome://tracing")  //
       ("verify", po::bool_switch(),
@@ -336,7 +334,9 @@ Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
       return out;
     }
     XD_TRY(check_words(values, request, registry));
-    check_work_flags(values, request.threads, out.progress);
+    out.progress = check_work_flags(values, request.threads);
+    out.log_level = values["log-level"].as<std::string>();
+    check_choice("log-level", kLogLevels, out.log_level);
     request.source = values["source"].as<std::string>();
     request.destination = values["destination"].as<std::string>();
     request.memory = values["memory"].as<Size>().bytes;

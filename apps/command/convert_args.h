@@ -2,9 +2,7 @@
 // that a report has kept.
 #pragma once
 
-#include "apps/crossdock/progress.h"
-#include "apps/crossdock/session.h"
-#include "apps/crossdock/verb.h"
+#include "apps/command/session.h"
 #include "core/convert/request.h"
 
 #include <string>
@@ -14,11 +12,11 @@ namespace crossdock::app {
 
 struct ConvertArgs {
   convert::Request request;
-  Progress::Style progress = Progress::Style::kNone;
-  std::string report_copy;  // where the report is written too; empty: nowhere
-  bool verify = false;      // what was written is read again, before it appears
-  std::string trace;        // where the trace is written; empty: nowhere
-  std::string help;         // what --help prints; the rest is then not set
+  std::string progress, log_level;  // words of --progress and --log-level
+  std::string report_copy;          // where the report is written too; empty: nowhere
+  bool verify = false;              // what was written is read again, before it appears
+  std::string trace;                // where the trace is written; empty: nowhere
+  std::string help;                 // what --help prints; the rest is then not set
 };
 
 inline constexpr char kConvertHelp[] =
@@ -33,6 +31,8 @@ std::vector<OptionGroup> convert_options(const plugin::Registry& registry,
 std::vector<OptionGroup> run_options(const plugin::Registry& registry,
                                      const std::vector<const plugin::Plugin*>& writers);
 
+// The names of its own flags, which no plugin's option can have.
+std::vector<std::string> convert_flags();
 // The names of the flags that make no difference to the result, and are not in a report.
 std::vector<std::string> run_flags();
 
