@@ -51,7 +51,7 @@ echo "wheel: $wheel ($(du -h "$wheel" | cut -f1)), $policy"
 
 given=build/wheels/given
 mkdir -p "$given"
-cp -r "$wheel" scripts/try_wheel.py examples/tiny_llama "$given/"
+cp -r "$wheel" scripts/try_installed.py examples/tiny_llama "$given/"
 empty='
   for program in cc gcc g++ clang cmake ninja make ld; do
     if command -v "$program"; then echo "expected no $program here"; exit 1; fi
@@ -62,7 +62,7 @@ use='
   env/bin/python -m pip --disable-pip-version-check --quiet install --no-index ./*.whl
   PATH=$PWD/env/bin
   python -c "import crossdock_manifest"
-  python try_wheel.py crossdock tiny_llama'
+  python try_installed.py crossdock tiny_llama'
 if ((EUID == 0)) && command -v debootstrap >/dev/null; then
   scripts/in_empty_root.sh "$given" sh -c "$empty$use"
 else

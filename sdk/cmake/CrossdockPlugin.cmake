@@ -20,3 +20,23 @@ function(crossdock_add_plugin name)
     install(TARGETS ${name} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/${CROSSDOCK_PLUGIN_SUBDIR} COMPONENT runtime)
   endif()
 endfunction()
+
+# crossdock_add_conformance_test(NAME MODULE CORPUS...)
+#
+# A test for ctest: the plugins of MODULE, a target of crossdock_add_plugin() or the path of a library, are held against the
+# contract by crossdock-validate, on the files and folders CORPUS.
+function(crossdock_add_conformance_test name module)
+  if(NOT TARGET crossdock::validate)
+    message(FATAL_ERROR "expected the program crossdock-validate in this installation of crossdock, found none: "
+                        "crossdock_add_conformance_test() needs a crossdock that was installed with it")
+  endif()
+  if(TARGET ${module})
+    set(module $<TARGET_FILE:${module}>)
+  endif()
+  set(corpus)
+  foreach(path IN LISTS ARGN)
+    get_filename_component(path ${path} ABSOLUTE)
+    list(APPEND corpus ${path})
+  endforeach()
+  add_test(NAME ${name} COMMAND crossdock::validate ${module} ${corpus})
+endfunction()
