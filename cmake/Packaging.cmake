@@ -15,6 +15,7 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_SECTION utils)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_NAME crossdock)
 set(CPACK_DEBIAN_PROGRAM_PACKAGE_SUGGESTS python3)
+set(CPACK_DEBIAN_PROGRAM_PACKAGE_CONTROL_EXTRA ${PROJECT_SOURCE_DIR}/cmake/prerm)
 set(CPACK_COMPONENT_PROGRAM_DESCRIPTION "converts model checkpoints between formats
  Exactly, at the speed of the disk, in bounded memory: safetensors, PyTorch, GGUF,
  DeepSpeed's Universal and ZeRO checkpoints, torch Distributed Checkpoint.")
