@@ -15,6 +15,8 @@ case "${1:-}" in
   "")
     packages+=(clang libclang-rt-dev python3 python3-venv python3-dev)  # clang for sanitizers and fuzzers
     packages+=(slurm-wlm munge openmpi-bin)  # the launchers of tests/interop/test_launchers.py
+    packages+=(zsh fish groff)  # tests/shells
+    packages+=(nasm make dpkg-dev file debootstrap pkg-config)  # scripts/wheel.sh, scripts/test_deb.sh, tests/install
     ;;
   --no-python) with_python=no ;;
   *) echo "usage: scripts/setup.sh [--no-python]" >&2; exit 2 ;;

@@ -33,6 +33,10 @@ scripts/build.sh release
 run_ctest release
 [[ ${1:-} != --quick ]] || exit 0
 
+step "packages: the wheel and the .deb, each used where there is no compiler and no library of ours"
+scripts/wheel.sh
+if ((EUID == 0)) && command -v debootstrap >/dev/null; then scripts/test_deb.sh; else echo "skipped: the .deb, which needs root and debootstrap"; fi
+
 step "unit tests and fuzzers with the address and undefined behaviour sanitizers"
 scripts/build.sh asan unit_tests fuzzers
 run_ctest asan -L 'unit|fuzz'

@@ -38,17 +38,7 @@ trap 'exit 130' INT TERM HUP
 
 # ---- One distribution
 
-# mirror_of debian|ubuntu: prints the address; nothing where there is none
-mirror_of() {
-  local given=DEBIAN_MIRROR label=Debian
-  [[ $1 == debian ]] || given=UBUNTU_MIRROR label=Ubuntu
-  if [[ -n ${!given:-} ]]; then
-    echo "${!given}"
-  else
-    # apt reads its sources in all their forms for us. (The security archive has a label of its own.)
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Label: $label" 2>/dev/null | sed -n 1p
-  fi
-}
+. scripts/mirror.sh
 
 # Runs as the first process of process and mount namespaces of its own.
 in_namespaces='

@@ -1,9 +1,12 @@
 #include "core/convert/convert.h"
 
+#include "apps/command/verify_args.h"
+#include "apps/crossdock/log.h"
+#include "apps/crossdock/progress.h"
 #include "apps/crossdock/run_convert.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
-#include "core/verify/folder.h"
 
 #include <fmt/format.h>
 
@@ -66,16 +69,6 @@ std::string part_text(const convert::Request& request) {
              : fmt::format("part {}/{}", request.part.index, request.part.count);
 }
 
-// What --verify does: nothing that was written is believed.
-Result<void> check_made(const convert::Unpublished& made, Progress& progress) {
-  const verify::Reading reading{
-      io::Os::real(), made.session.memory, made.session.request.threads, cancelled,
-      [&progress](uint64_t done, uint64_t total) { progress.update(done, total); }};
-  auto checked = verify::check_written(
-      reading, {made.session, made.prepared, made.planned, made.report}, made.folder);
-  return checked ? std::move(checked) : std::move(checked).error().in("--verify");
-}
-
 // Of a run that found that others have still to make some files.
 int tell_of_missing(const convert::Outcome& outcome, const convert::Request& request) {
   const size_t all = outcome.plan.files - 1;  // the report comes when all are there
@@ -103,7 +96,9 @@ int tell_of_others(const convert::Request& request) {
 
 int run_convert(const ConvertArgs& args, const Session& session) {
   const convert::Request& request = args.request;
-  Progress progress(args.progress);
+  set_log_level(args.log_level);
+  const Progress::Style style = Progress::style_of(args.progress);
+  Progress progress(style);
   convert::Callbacks callbacks;
   callbacks.progress = [&](uint64_t done, uint64_t total, uint64_t before) {
     progress.update(done, total, before);
@@ -114,14 +109,18 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   // A plugin's warnings are notes, which are printed in the end.
   callbacks.log = [&](int32_t level, const std::string& text) { progress.log(level, text); };
   if (args.verify) {
-    callbacks.check = [&](const convert::Unpublished& made) { return check_made(made, progress); };
+    callbacks.check = [&](const convert::Unpublished& made) {
+      return check_made(made, cancelled, [&progress](uint64_t done, uint64_t total) {
+        progress.update(done, total);
+      });
+    };
   }
   const auto outcome =
       convert::convert(request, session.registry(), io::Os::real(), cancelled, callbacks);
   if (!outcome) {
     const bool is_cancelled = outcome.error().code == XD_CANCELLED;
     progress.end(is_cancelled ? "cancelled" : "failed", outcome.error().message, {});
-    if (args.progress == Progress::Style::kJson) return is_cancelled ? kCancelled : kFailed;
+    if (style == Progress::Style::kJson) return is_cancelled ? kCancelled : kFailed;
     return fail(outcome.error());
   }
   progress.end("done", outcome->published || request.dry_run ? "" : "not published yet",
@@ -152,8 +151,10 @@ int run_convert(const ConvertArgs& args, const Session& session) {
   return kDone;
 }
 
-int convert(const std::vector<std::string>& args) {
-  const Session session(args, 64 << 20);
+namespace {
+
+int run_verb(const std::vector<std::string>& args) {
+  const Session session = open_session(args, 64 << 20);
   session.warn_of_refusals();
   const auto parsed = parse_convert(args, session);
   if (!parsed) return usage_error(parsed.error().message, "convert");
@@ -163,5 +164,14 @@ int convert(const std::vector<std::string>& args) {
   }
   return run_convert(*parsed, session);
 }
+
+}  // namespace
+
+constinit const Verb kConvert{"convert",
+                              "SRC DST --to FORMAT",
+                              "convert a checkpoint; DST appears whole or not at all",
+                              kConvertHelp,
+                              run_verb,
+                              convert_options};
 
 }  // namespace crossdock::app

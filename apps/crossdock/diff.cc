@@ -1,7 +1,8 @@
 #include "core/verify/difference.h"
 
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/progress.h"
-#include "apps/crossdock/session.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/json_writer.h"
 #include "core/base/text.h"
@@ -193,7 +194,7 @@ std::string take_values(const po::variables_map& values, Request& r, Progress::S
   r.a = values["a"].as<std::string>();
   r.b = values["b"].as<std::string>();
   r.memory = given_memory(values);
-  check_work_flags(values, r.threads, style);
+  style = Progress::style_of(check_work_flags(values, r.threads));
   if (!r.names.empty() && r.names != "module" && r.names != "file")
     return "--names: expected module or file, found " + r.names;
   r.open_a.dequant_dtype = given_dequant_dtype(values);
@@ -205,9 +206,15 @@ std::string take_values(const po::variables_map& values, Request& r, Progress::S
   return "";
 }
 
-}  // namespace
+std::vector<OptionGroup> option_groups(const plugin::Registry&,
+                                       const std::vector<const plugin::Plugin*>&) {
+  Request request;
+  const auto options = std::make_shared<po::options_description>();
+  add_options(*options, request);
+  return {{"Options", options}};
+}
 
-int diff(const std::vector<std::string>& args) {
+int run_verb(const std::vector<std::string>& args) {
   Request request;
   po::options_description options("Options", kHelpWidth);
   add_options(options, request);
@@ -223,7 +230,7 @@ int diff(const std::vector<std::string>& args) {
   } catch (const po::error& e) {
     return usage_error(e.what(), "diff");
   }
-  const Session session(args, 64 << 20);
+  const Session session = open_session(args, 64 << 20);
   session.warn_of_refusals();
   Progress progress(style == Progress::Style::kPlain && request.json ? Progress::Style::kNone
                                                                      : style);
@@ -231,5 +238,10 @@ int diff(const std::vector<std::string>& args) {
   progress.clear();
   return code ? *code : fail(code.error());
 }
+
+}  // namespace
+
+constinit const Verb kDiff{"diff", "A B",    "how two checkpoints differ, of any two formats",
+                           kHelp,  run_verb, option_groups};
 
 }  // namespace crossdock::app

@@ -1,5 +1,6 @@
 // crossdock: converts model checkpoints between formats through plugins.
 #include "apps/crossdock/plugin_faults.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
@@ -9,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <exception>
 
@@ -18,19 +20,20 @@ std::atomic<bool> cancelled{false};
 
 namespace {
 
-constexpr char kHelp[] = R"(crossdock: converts model checkpoints between formats
+constexpr std::array kVerbs{&kConvert, &kInspect, &kVerify,  &kDiff,
+                            &kCommit,  &kClean,   &kPlugins, &kCompletion};
 
-  crossdock convert SRC DST --to FORMAT   convert a checkpoint; DST appears whole or not at all
-  crossdock inspect SRC                   what a checkpoint holds; digests to compare two
-  crossdock verify DST                    whether a folder is as it was written; --against SRC compares values
-  crossdock diff A B                      how two checkpoints differ, of any two formats
-  crossdock commit DST                    publish what several processes made (convert --part)
-  crossdock clean DST                     remove the work of a run that did not finish
-  crossdock plugins [ID]                  the formats that can be read and written
-
-SRC is a file, a folder, or a model of the local Hugging Face cache (org/name).
-`crossdock VERB --help` lists a verb's options, `crossdock convert --to FORMAT --help` also those of a format.
-)";
+std::string help() {
+  std::string out = "crossdock: converts model checkpoints between formats\n\n";
+  for (const Verb* verb : kVerbs) {
+    out +=
+        fmt::format("  crossdock {:<30}{}\n", cat(verb->name, " ", verb->arguments), verb->summary);
+  }
+  return out +
+         "\nSRC is a file, a folder, or a model of the local Hugging Face cache (org/name).\n"
+         "`crossdock VERB --help` lists a verb's options, `crossdock convert --to FORMAT --help` "
+         "also those of a format.\n";
+}
 
 // The first signal asks the work to stop, which removes the staging; the second ends the process at
 // once.
@@ -69,31 +72,31 @@ void set_up_process() {
 
 int run(const std::vector<std::string>& words) {
   if (words.empty()) {
-    say(kHelp);
+    say(help());
     return kUsage;
   }
   const std::string& verb = words.front();
   const std::vector<std::string> args(words.begin() + 1, words.end());
-  if (verb == "convert") return convert(args);
-  if (verb == "inspect") return inspect(args);
-  if (verb == "verify") return verify(args);
-  if (verb == "diff") return diff(args);
-  if (verb == "commit") return commit(args);
-  if (verb == "clean") return clean(args);
-  if (verb == "plugins") return plugins(args);
+  std::string names;
+  for (const Verb* known : kVerbs) {
+    if (verb == known->name) return known->run(args);
+    names += cat(names.empty() ? "" : known == kVerbs.back() ? " or " : ", ", known->name);
+  }
+  if (verb == "man") return man(args);
   if (verb == "--help" || verb == "-h" || verb == "help") {
-    fmt::print("{}", kHelp);
+    fmt::print("{}", help());
     return kDone;
   }
   if (verb == "--version") {
     fmt::print("crossdock {}\n", CROSSDOCK_VERSION);
     return kDone;
   }
-  return usage_error(
-      "expected convert, inspect, verify, diff, commit, clean or plugins, found " + verb, "");
+  return usage_error(cat("expected ", names, ", found ", verb), "");
 }
 
 }  // namespace
+
+std::span<const Verb* const> verbs() { return kVerbs; }
 
 void say(const std::string& text) {
   (void)std::fwrite(text.data(), 1, text.size(), stderr);

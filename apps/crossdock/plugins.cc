@@ -1,4 +1,5 @@
-#include "apps/crossdock/session.h"
+#include "apps/crossdock/log.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 
 #include <fmt/format.h>
@@ -8,6 +9,9 @@
 namespace crossdock::app {
 
 namespace {
+
+constexpr char kHelp[] =
+    "crossdock plugins [ID]: the plugins found, or one of them with its options\n\n";
 
 void list(const plugin::Registry& registry) {
   for (const plugin::Plugin& p : registry.plugins()) {
@@ -29,13 +33,22 @@ void describe(const plugin::Plugin& p) {
   if (!flags.options().empty()) std::cout << '\n' << flags;
 }
 
-}  // namespace
-
-int plugins(const std::vector<std::string>& args) {
-  po::options_description options("Options", kHelpWidth);
+void add_options(po::options_description& options) {
   options.add_options()("help,h", "print this")  //
       ("plugin-path", po::value<std::vector<std::string>>()->value_name("DIR"),
        "look for plugins here first (repeatable)");
+}
+
+std::vector<OptionGroup> option_groups(const plugin::Registry&,
+                                       const std::vector<const plugin::Plugin*>&) {
+  const auto options = std::make_shared<po::options_description>();
+  add_options(*options);
+  return {{"Options", options}};
+}
+
+int run_verb(const std::vector<std::string>& args) {
+  po::options_description options("Options", kHelpWidth);
+  add_options(options);
   po::variables_map values;
   try {
     values = parse(args, options, {"id"});
@@ -43,11 +56,10 @@ int plugins(const std::vector<std::string>& args) {
     return usage_error(e.what(), "plugins");
   }
   if (values.count("help")) {
-    std::cout << "crossdock plugins [ID]: the plugins found, or one of them with its options\n\n"
-              << options;
+    std::cout << kHelp << options;
     return kDone;
   }
-  const Session session(args, 64 << 20);
+  const Session session = open_session(args, 64 << 20);
   if (!values.count("id")) {
     list(session.registry());
     return kDone;
@@ -61,5 +73,10 @@ int plugins(const std::vector<std::string>& args) {
   return fail(invalid(
       cat("expected a plugin's id or format, found ", id, ": `crossdock plugins` lists them")));
 }
+
+}  // namespace
+
+constinit const Verb kPlugins{"plugins", "[ID]",   "the formats that can be read and written",
+                              kHelp,     run_verb, option_groups};
 
 }  // namespace crossdock::app

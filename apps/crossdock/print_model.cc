@@ -1,6 +1,5 @@
 #include "apps/crossdock/print_model.h"
 
-#include "core/base/json_writer.h"
 #include "core/base/text.h"
 #include "core/model/check.h"
 #include "core/model/rank_memory.h"
@@ -21,10 +20,6 @@ using manifest::Manifest;
 
 // What the state of a training run is beside the parameters.
 bool is_state(const manifest::Tensor& t) { return t.role == manifest::Role::kOptimizerState; }
-
-bool is_trained(const Manifest& m) {
-  return !m.training.groups.empty() || !m.training.moments.empty() || m.training.step > 0;
-}
 
 void print_tensor_counts(const Manifest& m) {
   uint64_t elems = 0, bytes = 0, n_states = 0, state_bytes = 0;
@@ -90,28 +85,6 @@ void print_rank_memory(const Manifest& m) {
       memory->n_ranks, memory->n_ranks == 1 ? "" : "s");
 }
 
-void write_training(base::JsonWriter& json, const Manifest& m) {
-  json.key("training").begin_object();
-  json.member("step", m.training.step).member("optimizer", m.training.optimizer);
-  json.key("groups").begin_array();
-  for (const manifest::ParameterGroup& group : m.training.groups) {
-    json.begin_object().key("parameters").begin_array();
-    for (const uint64_t tensor : group.tensors) json.value(m.tensors[tensor].target());
-    json.end_array().key("hyper_parameters");
-    model::write_values(json, group.hyper_parameters);
-    json.end_object();
-  }
-  json.end_array();
-  if (const auto memory = model::rank_memory(m)) {
-    json.key("bytes_per_rank").begin_object();
-    json.member("weights", memory->weights)
-        .member("gradients", memory->gradients)
-        .member("optimizer", memory->optimizer)
-        .end_object();
-  }
-  json.end_object();
-}
-
 // "  min -0.5, max 0.75, mean 0.01, 3 NaN".
 std::string statistics_text(const verify::Statistics& s) {
   if (!s.has_numbers) return "  no numbers to tell of";
@@ -132,14 +105,6 @@ void print_oddities(const Manifest& m, const std::vector<verify::Statistics>& st
     fmt::print("suspicious: {} of {} tensors: {}\n", odd.size(), statistics.size(),
                base::listed(odd, 10));
   }
-}
-
-void write_statistics(base::JsonWriter& json, const verify::Statistics& s) {
-  if (!s.has_numbers) return;
-  json.key("statistics").begin_object();
-  json.member("nan", s.n_nan).member("inf", s.n_inf).member("zero", s.n_zero);
-  json.member("min", s.min).member("max", s.max).member("mean", s.mean);
-  json.member("constant", s.is_constant).end_object();
 }
 
 }  // namespace
@@ -176,38 +141,6 @@ void print_tensors(const Manifest& m, const Values& values) {
     fmt::print("\n");
   }
   if (!values.statistics.empty()) print_oddities(m, values.statistics);
-}
-
-void print_json(const convert::TensorSource& tensors, const Values& values) {
-  const convert::OpenModel& model = tensors.model();
-  const Manifest& m = tensors.manifest();
-  base::JsonWriter json;
-  json.begin_object()
-      .member("path", model.input().root().string())
-      .member("format", m.source.format)
-      .member("reader", model.reader().id());
-  json.key("files").begin_array();
-  for (const auto& file : m.source.files)
-    json.begin_object().member("name", file.name).member("size", file.size).end_object();
-  json.end_array();
-  json.key("metadata");
-  model::write_values(json, m.source.metadata);
-  if (is_trained(m)) write_training(json, m);
-  json.key("tensors").begin_array();
-  for (size_t i = 0; i < m.tensors.size(); ++i) {
-    const auto& t = m.tensors[i];
-    json.begin_object()
-        .member("name", t.target())
-        .member("dtype", manifest::name(t.dtype))
-        .member("shape", t.shape);
-    if (!t.target_name.empty()) json.member("source", t.name);
-    if (!t.expression.empty()) json.member("expression", t.expression);
-    if (!values.digests.empty()) json.member("digest", values.digests[i]);
-    if (!values.statistics.empty()) write_statistics(json, values.statistics[i]);
-    json.end_object();
-  }
-  json.end_array().end_object();
-  fmt::print("{}", std::move(json).take());
 }
 
 }  // namespace crossdock::app

@@ -1,6 +1,6 @@
 #include "apps/crossdock/progress.h"
 
-#include "apps/crossdock/session.h"
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/json_writer.h"
 #include "core/base/text.h"
@@ -41,20 +41,12 @@ void say_json(Members members) {
 
 }  // namespace
 
-bool Progress::parse(const std::string& text, Style& out) {
-  if (text == "auto")
-    out = isatty(STDERR_FILENO) ? Style::kBar : Style::kPlain;
-  else if (text == "bar")
-    out = Style::kBar;
-  else if (text == "plain")
-    out = Style::kPlain;
-  else if (text == "json")
-    out = Style::kJson;
-  else if (text == "none")
-    out = Style::kNone;
-  else
-    return false;
-  return true;
+Progress::Style Progress::style_of(const std::string& word) {
+  if (word == "auto") return isatty(STDERR_FILENO) ? Style::kBar : Style::kPlain;
+  return word == "bar"     ? Style::kBar
+         : word == "plain" ? Style::kPlain
+         : word == "json"  ? Style::kJson
+                           : Style::kNone;
 }
 
 void Progress::update(uint64_t done, uint64_t total, uint64_t before) {

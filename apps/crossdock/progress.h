@@ -38,8 +38,8 @@ class Progress {
   void end(const char* status, const std::string& text, const std::vector<std::string>& notes);
   void clear();  // takes the bar off the terminal
 
-  // auto, bar, plain, json or none; auto is a bar on a terminal and plain elsewhere.
-  static bool parse(const std::string& text, Style& out);
+  // Of a word of --progress: auto is a bar on a terminal and plain elsewhere.
+  static Style style_of(const std::string& word);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -1,7 +1,7 @@
 // Runs a conversion that was parsed, and prints what came of it.
 #pragma once
 
-#include "apps/crossdock/convert_args.h"
+#include "apps/command/convert_args.h"
 
 namespace crossdock::app {
 

@@ -1,8 +1,10 @@
 // `crossdock commit` and `crossdock clean`: what becomes of a staging folder.
 #include "core/io/leftovers.h"
 
-#include "apps/crossdock/convert_args.h"
+#include "apps/command/convert_args.h"
+#include "apps/crossdock/log.h"
 #include "apps/crossdock/run_convert.h"
+#include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 #include "core/convert/plan_text.h"
@@ -76,9 +78,7 @@ Result<Words> command_of(const io::fs::path& destination, const Words& args) {
   return words;
 }
 
-}  // namespace
-
-int commit(const Words& args) {
+int run_commit(const Words& args) {
   if (wants_help(args)) {
     fmt::print("{}", kCommitHelp);
     return kDone;
@@ -87,7 +87,7 @@ int commit(const Words& args) {
   if (!given) return usage_error(given.error().message, "commit");
   const auto destination = io::resolve_destination(*given);
   if (!destination) return usage_error(destination.error().message, "commit");
-  const Session session(args, 64 << 20);
+  const Session session = open_session(args, 64 << 20);
   session.warn_of_refusals();
   const auto words = command_of(*destination, args);
   if (!words) return tell_published(*given, *destination, words.error());
@@ -97,7 +97,7 @@ int commit(const Words& args) {
   return run_convert(*parsed, session);
 }
 
-int clean(const Words& args) {
+int run_clean(const Words& args) {
   if (wants_help(args)) {
     fmt::print("{}", kCleanHelp);
     return kDone;
@@ -111,5 +111,13 @@ int clean(const Words& args) {
              *cleared ? "the unfinished work is removed" : "no unfinished work is there");
   return kDone;
 }
+
+}  // namespace
+
+constinit const Verb kCommit{
+    "commit",    "DST",      "publish what several processes made (convert --part)",
+    kCommitHelp, run_commit, run_options};
+constinit const Verb kClean{"clean",    "DST",     "remove the work of a run that did not finish",
+                            kCleanHelp, run_clean, nullptr};
 
 }  // namespace crossdock::app

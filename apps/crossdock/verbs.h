@@ -1,5 +1,5 @@
-// One function per verb of the command. Each parses its own arguments, prints, and returns the exit
-// code.
+// What all verbs share: how they end, and how they say so. Each parses its own arguments, prints,
+// and returns the exit code.
 #pragma once
 
 #include <crossdock/result.hpp>
@@ -15,18 +15,6 @@ enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kCancelled = 130 };
 
 // Turned true by SIGINT, SIGTERM and SIGHUP.
 extern std::atomic<bool> cancelled;
-
-int convert(const std::vector<std::string>& args);
-int inspect(const std::vector<std::string>& args);
-int commit(const std::vector<std::string>& args);
-int clean(const std::vector<std::string>& args);
-int diff(const std::vector<std::string>& args);
-int verify(const std::vector<std::string>& args);
-int plugins(const std::vector<std::string>& args);
-
-// The verbs' own flags, which no plugin's option can have.
-std::vector<std::string> convert_flags();
-std::vector<std::string> inspect_flags();
 
 // Text for stderr. Nobody may be reading it, and that must not end a conversion: a failure is not
 // told.

@@ -54,6 +54,7 @@ class Reading {
 // A checked manifest, or what the host would say of it.
 Result<void> check_model(const MemoryHost& host, const manifest::Manifest& m) {
   XD_TRY(model::check(m));
+  XD_TRY(model::check_aliases(m));
   std::set<std::string> seen;
   for (const manifest::File& file : m.source.files) {
     const auto it = host.inputs.find(file.name);

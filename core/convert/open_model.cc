@@ -273,6 +273,7 @@ Result<manifest::Manifest> OpenModel::check_manifest(const std::string& bytes) c
   const auto check = [&]() -> Result<manifest::Manifest> {
     XD_TRY_SET(auto m, manifest::decode<manifest::Manifest>(as_bytes(bytes)));
     if (auto r = model::check(m); !r) return std::move(r).error().in(input_.given());
+    XD_TRY(model::check_aliases(m));
     for (const auto& t : m.tensors) {
       if (!t.expression.empty())
         return corrupt(

@@ -1,4 +1,4 @@
-// What a conversion is asked for. Its flags are the command's (apps/crossdock/convert.cc).
+// What a conversion is asked for. Its flags are the command's (apps/command/convert_args.cc).
 #pragma once
 
 #include "core/convert/part.h"

@@ -20,6 +20,9 @@ inline constexpr size_t kMaxNameBytes = 64 << 10;
 // files).
 Result<void> check(const manifest::Manifest& m);
 
+// Whether tensors that share their storage have one type and shape, as a reader's own have.
+Result<void> check_aliases(const manifest::Manifest& m);
+
 // Elements of a checked tensor.
 uint64_t element_count(const manifest::Tensor& t);
 // Bytes of its values, dense and row-major.

@@ -5,6 +5,7 @@
 #include "core/plugin/host.h"
 
 #include <dlfcn.h>
+#include <link.h>
 
 #include <boost/dll/runtime_symbol_info.hpp>
 #include <boost/dll/shared_library.hpp>
@@ -223,11 +224,37 @@ std::string Registry::formats(uint32_t kind) const {
   return out.empty() ? "none" : out;
 }
 
-std::vector<fs::path> rule_folders() {
-  return {
-      boost::dll::program_location().parent_path().parent_path() / "lib" / CROSSDOCK_RULES_SUBDIR,
-      CROSSDOCK_RULES_INSTALL_DIR};
+namespace {
+
+// The shared library that this code is part of (libcrossdock_host); empty in a program of ours.
+fs::path own_library() {
+  Dl_info info{};
+  link_map* map = nullptr;
+  const int found = ::dladdr1(reinterpret_cast<const void*>(&own_library), &info,
+                              reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP);
+  // The program itself is the only one that the loader has no name for.
+  return found && map && map->l_name ? fs::path(map->l_name) : fs::path();
 }
+
+// Where a folder of ours may be: PREFIX/bin/../lib, beside the library that this is part of, and
+// where it was installed.
+std::vector<fs::path> places(const char* subfolder) {
+  std::vector<fs::path> out;
+  if (const fs::path library = own_library(); !library.empty()) {
+    out.push_back(fs::absolute(library).parent_path() / subfolder);
+  } else {
+    const fs::path prefix = boost::dll::program_location().parent_path().parent_path();
+    out.push_back(prefix / "lib" / subfolder);
+    if (fs::path(CROSSDOCK_LIBDIR) != "lib") out.push_back(prefix / CROSSDOCK_LIBDIR / subfolder);
+  }
+  // A wheel is installed anywhere: it has no such folder.
+  if (*CROSSDOCK_INSTALL_DIR) out.push_back(fs::path(CROSSDOCK_INSTALL_DIR) / subfolder);
+  return out;
+}
+
+}  // namespace
+
+std::vector<fs::path> rule_folders() { return places(CROSSDOCK_RULES_SUBDIR); }
 
 std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& given) {
   std::vector<fs::path> out(given.begin(), given.end());
@@ -237,9 +264,7 @@ std::vector<fs::path> default_plugin_folders(const std::vector<std::string>& giv
       if (!part.empty()) out.emplace_back(part);
     }
   }
-  const fs::path beside = boost::dll::program_location().parent_path();
-  out.push_back(beside.parent_path() / "lib" / CROSSDOCK_PLUGIN_SUBDIR);
-  out.emplace_back(CROSSDOCK_PLUGIN_INSTALL_DIR);
+  for (fs::path& folder : places(CROSSDOCK_PLUGIN_SUBDIR)) out.push_back(std::move(folder));
   return out;
 }
 

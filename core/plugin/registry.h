@@ -1,7 +1,8 @@
 // Finds and loads plugin libraries, and keeps what they offer.
 //
 // Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated),
-// the one beside the executable, the installed one. Never the current directory. A library is any
+// the one of the prefix that the executable or libcrossdock_host is in, the installed one. Never
+// the current directory. A library is any
 // NAME.xd.so there. The first plugin with an id is used; later ones with the same id, and libraries
 // that cannot be used, are listed with their paths and reasons. An option's name may be used by
 // several plugins. Where two can be asked for at once (two readers, a reader and a writer) it must

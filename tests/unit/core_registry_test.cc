@@ -131,13 +131,13 @@ TEST_CASE(
   setenv("CROSSDOCK_PLUGIN_PATH", "/env/one::/env/two", 1);
   const auto folders = plugin::default_plugin_folders({"/given/one", "/given/two"});
   unsetenv("CROSSDOCK_PLUGIN_PATH");
-  REQUIRE(folders.size() == 6);
+  REQUIRE(folders.size() >= 6);
   CHECK(folders[0] == "/given/one");
   CHECK(folders[1] == "/given/two");
   CHECK(folders[2] == "/env/one");
   CHECK(folders[3] == "/env/two");
   CHECK(contains(folders[4].string(), "/lib/" CROSSDOCK_PLUGIN_SUBDIR));
-  CHECK(folders[5] == CROSSDOCK_PLUGIN_INSTALL_DIR);
-  CHECK(plugin::default_plugin_folders({}).size() == 2);
+  CHECK(folders.back() == CROSSDOCK_PLUGIN_INSTALL_DIR);
+  CHECK(plugin::default_plugin_folders({}).size() == folders.size() - 4);
   for (const fs::path& folder : plugin::default_plugin_folders({})) CHECK(folder.is_absolute());
 }

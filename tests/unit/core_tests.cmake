@@ -1,7 +1,8 @@
 # The core's unit tests; included by tests/CMakeLists.txt. Those that use threads carry the label `scheduler`: they run
 # under the thread sanitizer too.
 set(core_tests ${PROJECT_SOURCE_DIR}/tests/unit)
-find_package(simdjson REQUIRED)
+set_source_files_properties(${core_tests}/core_registry_test.cc PROPERTIES COMPILE_DEFINITIONS
+  CROSSDOCK_PLUGIN_INSTALL_DIR="${CMAKE_INSTALL_FULL_LIBDIR}/${CROSSDOCK_PLUGIN_SUBDIR}")
 
 foreach(name text sha256 os hf_cache input paths check target refusals config_check describe rules compose options registry rank_memory part journal cast decoder gather transform dequantise dequantise_views quantised quantised_errors plan_check)
   crossdock_test(core_${name}_test unit ${core_tests}/core_${name}_test.cc LIBS crossdock::core)

@@ -8,7 +8,6 @@ crossdock_test(sdk_part_name_test unit ${sdk_tests}/sdk_part_name_test.cc LIBS c
 crossdock_test(sdk_dtype_test unit ${sdk_tests}/sdk_dtype_test.cc LIBS crossdock::sdk)
 
 # Texts that were changed are judged by a parser of JSON.
-find_package(simdjson REQUIRED)
 crossdock_test(sdk_config_text_test unit ${sdk_tests}/sdk_config_text_test.cc LIBS crossdock::sdk simdjson::simdjson)
 
 # manifest_wire.hpp is judged by protoc's own classes of manifest.proto, which core builds for its JSON form.

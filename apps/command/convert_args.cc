@@ -1,11 +1,12 @@
-#include "apps/crossdock/convert_args.h"
+#include "apps/command/convert_args.h"
 
-#include "apps/crossdock/verbs.h"
 #include "core/base/text.h"
 
 #include <boost/filesystem/operations.hpp>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <set>
 #include <sstream>
 
@@ -15,6 +16,9 @@ namespace {
 
 namespace fs = boost::filesystem;
 using Words = std::vector<std::string>;
+
+// Flags of a run that no other verb takes.
+constexpr const char* kConvertOnly[] = {"part", "restart", "no-resume", "dry-run"};
 
 struct Flags {
   po::options_description job{"Job", kHelpWidth};
@@ -55,7 +59,8 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "replace DST if its own report lists everything in it")  //
       ("memory", po::value<Size>()->value_name("SIZE")->default_value({1u << 30}),
        "budget for all buffers")  //
-      ("threads", po::value(&r.threads)->value_name("N")->default_value(default_threads()),
+      ("threads",
+       po::value(&r.threads)->value_name("N")->default_value(default_threads(), "all cores"),
        "worker threads")  //
       ("part", po::value<std::string>()->value_name("i/n|auto"),
        "make a share of the files only, with other processes that make the others, on one file "
@@ -69,10 +74,10 @@ void add_common(Flags& flags, const plugin::Registry& registry, convert::Request
        "do not wait for the disk at the end: after a power cut DST may be incomplete")  //
       ("report", po::value<std::string>()->value_name("FILE"),
        "write the report here too (it is always DST/crossdock.json)")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json (a line for each event, on stderr) or none")  //
-      ("log-level", po::value<std::string>()->value_name("LEVEL")->notifier(set_log_level),
-       "messages to show while it runs: debug, info, warn (default) or error")  //
+      ("progress", po::value<std::string>()->value_name(kProgressStyles)->default_value("auto"),
+       "how progress is shown; json: a line for each event, on stderr")  //
+      ("log-level", po::value<std::string>()->value_name(kLogLevels)->default_value("warn"),
+       "messages to show while it runs: of this level and above")  //
       ("trace", po::value<std::string>()->value_name("FILE"),
        "write what each thread did when, for ui.perfetto.dev or chrome://tracing")  //
       ("verify", po::bool_switch(),
@@ -161,11 +166,7 @@ std::vector<const plugin::Plugin*> possible_readers(const plugin::Registry& regi
 
 std::string help_text(const po::options_description& all, bool has_writer) {
   std::ostringstream out;
-  out << "crossdock convert SRC DST --to FORMAT [options]\n"
-         "SRC: a folder, a file or an index of shards (known by its first bytes, "
-         "whatever its name), or\n"
-         "org/name of the local Hugging Face cache. DST: a folder to make.\n"
-      << all;
+  out << kConvertHelp << all;
   if (!has_writer) out << "\n--to FORMAT --help shows that format's own options too.\n";
   return out.str();
 }
@@ -243,6 +244,45 @@ Words arguments(const po::variables_map& values, const po::options_description& 
 
 }  // namespace
 
+std::vector<OptionGroup> convert_options(const plugin::Registry& registry,
+                                         const std::vector<const plugin::Plugin*>& writers) {
+  Flags flags;
+  convert::Request request;
+  add_common(flags, registry, request);
+  for (const plugin::Plugin& p : registry.plugins()) {
+    if (p.is_reader()) add_flags(flags.reader, p.desc.options, flags.target);
+  }
+  std::vector<OptionGroup> out;
+  const auto add = [&out](const char* caption, const po::options_description& options) {
+    out.push_back({caption, std::make_shared<po::options_description>(options)});
+  };
+  add("Job", flags.job);
+  add("The model in the job", flags.target);
+  add("Reading", flags.reader);
+  for (const plugin::Plugin* writer : writers) {
+    po::options_description options;
+    add_flags(options, writer->desc.options, flags.reader);
+    out.push_back({cat("Writing, with --to ", writer->format()),
+                   std::make_shared<po::options_description>(options)});
+  }
+  add("The run, which makes no difference to the result", flags.run);
+  return out;
+}
+
+std::vector<OptionGroup> run_options(const plugin::Registry& registry,
+                                     const std::vector<const plugin::Plugin*>&) {
+  Flags flags;
+  convert::Request request;
+  add_common(flags, registry, request);
+  po::options_description options;
+  for (const auto& option : flags.run.options()) {
+    const auto is_same = [&](const char* name) { return option->long_name() == name; };
+    if (std::none_of(std::begin(kConvertOnly), std::end(kConvertOnly), is_same))
+      options.add(option);
+  }
+  return {{"Options", std::make_shared<po::options_description>(options)}};
+}
+
 std::vector<std::string> convert_flags() {
   Flags flags;
   convert::Request request;
@@ -264,7 +304,7 @@ Result<std::string> parse_run_words(const Words& args) {
   try {
     const po::variables_map values = parse(args, flags.run, {"destination"});
     if (!values.count("destination")) return invalid("expected DST");
-    for (const char* other : {"part", "restart", "no-resume", "dry-run"}) {
+    for (const char* other : kConvertOnly) {
       if (values.count(other) && !values[other].defaulted())
         return invalid(cat("--", other, " is for convert"));
     }
@@ -294,7 +334,9 @@ Result<ConvertArgs> parse_convert(const Words& args, const Session& session) {
       return out;
     }
     XD_TRY(check_words(values, request, registry));
-    check_work_flags(values, request.threads, out.progress);
+    out.progress = check_work_flags(values, request.threads);
+    out.log_level = values["log-level"].as<std::string>();
+    check_choice("log-level", kLogLevels, out.log_level);
     request.source = values["source"].as<std::string>();
     request.destination = values["destination"].as<std::string>();
     request.memory = values["memory"].as<Size>().bytes;

@@ -1,6 +1,7 @@
-#include "apps/crossdock/session.h"
+#include "apps/command/session.h"
 
-#include "apps/crossdock/verbs.h"
+#include "apps/command/convert_args.h"
+#include "apps/command/inspect_args.h"
 #include "core/base/text.h"
 #include "core/convert/plain_weights.h"
 #include "core/convert/request.h"
@@ -8,8 +9,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <thread>
+#include <utility>
 
 namespace crossdock::app {
 
@@ -48,39 +49,18 @@ std::vector<std::string> plugin_paths(const std::vector<std::string>& args) {
   return out;
 }
 
-Session::Session(const std::vector<std::string>& args, uint64_t memory)
+Session::Session(const std::vector<std::string>& args, uint64_t memory,
+                 const std::atomic<bool>& cancelled, Log log)
     : memory_(memory),
       host_(io::Os::real(), memory_, cancelled),
       registry_(plugin::Registry::load(plugin::default_plugin_folders(plugin_paths(args)),
                                        host_, own_flags())) {
-  host_.log = show_log;
+  host_.log = std::move(log);
 }
 
 void Session::warn_of_refusals() const {
   for (const plugin::Refusal& r : registry_.refusals())
-    show_log(XD_LOG_WARN, cat("plugin not used: ", r.path.string(), ": ", r.reason));
-}
-
-namespace {
-std::atomic<int32_t> log_level{XD_LOG_WARN};
-constexpr std::array<const char*, 4> kLogLevels{"debug", "info", "warn", "error"};
-}  // namespace
-
-const char* shown_level(int32_t level) {
-  if (level < log_level) return nullptr;
-  return level == XD_LOG_DEBUG ? "debug" : level == XD_LOG_INFO ? "info" : "warning";
-}
-
-void show_log(int32_t level, const std::string& message) {
-  if (const char* name = shown_level(level))
-    say(fmt::format("crossdock: {}: {}\n", name, base::printable(message)));
-}
-
-void set_log_level(const std::string& level) {
-  const auto it = std::find(kLogLevels.begin(), kLogLevels.end(), level);
-  if (it == kLogLevels.end())
-    throw po::error("--log-level: expected debug, info, warn or error, found " + level);
-  log_level = static_cast<int32_t>(it - kLogLevels.begin());
+    host_.log(XD_LOG_WARN, cat("plugin not used: ", r.path.string(), ": ", r.reason));
 }
 
 void add_flags(po::options_description& description, const xd_option_desc* const* options,
@@ -123,18 +103,26 @@ plugin::GivenOptions given_options(const po::variables_map& values,
 
 void add_work_flags(po::options_description& description, unsigned& threads) {
   description.add_options()  //
-      ("threads", po::value(&threads)->value_name("N")->default_value(default_threads()),
+      ("threads",
+       po::value(&threads)->value_name("N")->default_value(default_threads(), "all cores"),
        "worker threads")  //
-      ("progress", po::value<std::string>()->value_name("STYLE")->default_value("auto"),
-       "auto, bar, plain, json or none")  //
+      ("progress", po::value<std::string>()->value_name(kProgressStyles)->default_value("auto"),
+       "how progress is shown")  //
       ("plugin-path", po::value<std::vector<std::string>>()->composing()->value_name("DIR"),
        "look for plugins here first (repeatable)");
 }
 
-void check_work_flags(const po::variables_map& values, unsigned threads, Progress::Style& style) {
+void check_choice(const char* flag, const char* choices, const std::string& word) {
+  const bool is_one = !word.empty() && word.find('|') == std::string::npos &&
+                      cat("|", choices, "|").find(cat("|", word, "|")) != std::string::npos;
+  if (!is_one) throw po::error(cat("--", flag, ": expected one of ", choices, ", found ", word));
+}
+
+std::string check_work_flags(const po::variables_map& values, unsigned threads) {
   if (threads == 0 || threads > 1024) throw po::error("--threads: expected 1 to 1024");
-  if (!Progress::parse(values["progress"].as<std::string>(), style))
-    throw po::error("--progress: expected auto, bar, plain, json or none");
+  const auto& progress = values["progress"].as<std::string>();
+  check_choice("progress", kProgressStyles, progress);
+  return progress;
 }
 
 uint64_t given_memory(const po::variables_map& values) {
@@ -153,12 +141,8 @@ void add_dequant_flag(po::options_description& description) {
 std::string given_dequant_dtype(const po::variables_map& values) {
   if (!values.count(convert::kDequantDtype)) return "auto";
   const auto& given = values[convert::kDequantDtype].as<std::vector<std::string>>();
-  const bool is_choice =
-      given.size() == 1 && !given[0].empty() && given[0].find('|') == std::string::npos &&
-      cat("|", convert::kDequantDtypes, "|").find(cat("|", given[0], "|")) != std::string::npos;
-  if (!is_choice)
-    throw po::error(cat("--", convert::kDequantDtype, ": expected one of ", convert::kDequantDtypes,
-                        ", found ", given.back()));
+  check_choice(convert::kDequantDtype, convert::kDequantDtypes,
+               given.size() == 1 ? given[0] : base::listed(given, given.size()));
   return given[0];
 }
 

@@ -1,7 +1,7 @@
-// What every verb needs: the loaded plugins, and the options that all verbs share.
+// What every verb needs: the loaded plugins, and the options that all verbs share. Nothing here
+// prints: the command does, and libcrossdock_host tells its caller.
 #pragma once
 
-#include "apps/crossdock/progress.h"
 #include "core/base/memory.h"
 #include "core/plugin/host.h"
 #include "core/plugin/options.h"
@@ -10,6 +10,8 @@
 
 #include <boost/program_options.hpp>
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,6 +21,7 @@ namespace crossdock::app {
 namespace po = boost::program_options;
 
 inline constexpr unsigned kHelpWidth = 110;
+inline constexpr char kProgressStyles[] = "auto|bar|plain|json|none";
 
 // --plugin-path as given anywhere on the command line; needed before the rest can be parsed, since
 // plugins add flags.
@@ -30,7 +33,10 @@ std::string peek(const std::vector<std::string>& args, const std::string& flag,
 // Loaded plugins. `cancelled` and the memory budget serve plugin calls outside a conversion.
 class Session {
  public:
-  Session(const std::vector<std::string>& args, uint64_t memory);
+  using Log = std::function<void(int32_t level, const std::string& text)>;
+  // `log` gets what plugins have to say, from any thread; `cancelled` outlives it.
+  Session(const std::vector<std::string>& args, uint64_t memory, const std::atomic<bool>& cancelled,
+          Log log);
   const plugin::Registry& registry() const { return registry_; }
   plugin::Host& host() { return host_; }
   // Tells of plugins that cannot be used; for the verbs that might have wanted one.
@@ -40,6 +46,11 @@ class Session {
   base::Memory memory_;
   plugin::Host host_;
   plugin::Registry registry_;
+};
+
+struct OptionGroup {
+  std::string caption;
+  std::shared_ptr<const po::options_description> options;
 };
 
 std::vector<std::string> names(const po::options_description& description);
@@ -53,8 +64,8 @@ plugin::GivenOptions given_options(const po::variables_map& values,
 
 // --threads, --progress and --plugin-path, of every verb that works for long.
 void add_work_flags(po::options_description& description, unsigned& threads);
-// Throws po::error for numbers and words that cannot be.
-void check_work_flags(const po::variables_map& values, unsigned threads, Progress::Style& style);
+// Gives --progress. Throws po::error for numbers and words that cannot be.
+std::string check_work_flags(const po::variables_map& values, unsigned threads);
 // --memory's. Throws po::error where it is too little.
 uint64_t given_memory(const po::variables_map& values);
 
@@ -84,11 +95,8 @@ inline std::ostream& operator<<(std::ostream& out, const Size& size) {
 
 unsigned default_threads();
 
-// Messages of plugins and of the host, on stderr: warnings, or from the level that was set on.
-void show_log(int32_t level, const std::string& message);
-// Its name, if messages of this level are shown; else null.
-const char* shown_level(int32_t level);
-// debug, info, warn or error. Throws po::error for another word.
-void set_log_level(const std::string& level);
+// One of "a|b|c", which a flag's value_name tells. Throws po::error for another word.
+void check_choice(const char* flag, const char* choices, const std::string& word);
+inline constexpr char kLogLevels[] = "debug|info|warn|error";
 
 }  // namespace crossdock::app
