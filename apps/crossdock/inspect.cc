@@ -19,7 +19,11 @@ namespace {
 
 using manifest::Manifest;
 
-Result<void> write_manifest(const Manifest& m, const std::string& path) {
+// With the places of its files, so that other tools can read the bytes themselves.
+Result<void> write_manifest(Manifest m, const io::Input& input, const std::string& path) {
+  for (manifest::File& file : m.source.files) {
+    if (const io::InputEntry* entry = input.find(file.name)) file.path = entry->path.string();
+  }
   std::string bytes;
   if (path.ends_with(".json")) {
     XD_TRY_SET(bytes, model::to_json(m));
@@ -70,7 +74,7 @@ Result<void> run(Session& session, const Request& request, Progress& progress) {
     progress.clear();
   }
   if (!request.manifest_path.empty())
-    XD_TRY(write_manifest(tensors.manifest(), request.manifest_path));
+    XD_TRY(write_manifest(tensors.manifest(), opened.model->input(), request.manifest_path));
   if (request.json) {
     print_json(tensors, values);
   } else if (request.tensors || request.stats || !values.digests.empty()) {

@@ -193,6 +193,9 @@ Result<manifest::Manifest> OpenModel::describe() {
   }
   XD_TRY(check_aux_files(m));
   for (auto& file : m.source.files) {
+    if (!file.path.empty())
+      return corrupt(cat("expected files without paths, which are the host's, found one of ",
+                         base::printable(file.name)));
     const io::InputEntry* entry = input_.find(file.name);
     if (!entry) continue;
     XD_TRY(input_.check_as_published(*entry));

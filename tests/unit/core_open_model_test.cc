@@ -126,6 +126,11 @@ TEST_CASE("what the reader says is checked") {
     CHECK(message(f.describe()) ==
           "expected tensors without expressions, which are the host's, found one in b");
   }
+  SECTION("where a file lies, which the host knows") {
+    f.fake.manifest.source.files[0].path = "/etc/passwd";
+    CHECK(message(f.describe()) ==
+          "expected files without paths, which are the host's, found one of values");
+  }
   SECTION("bytes that are no manifest") {
     static xd_reader_api api = kFakeReaderApi;
     api.manifest = [](xd_reader*, xd_bytes* out, xd_error*) -> xd_status {
