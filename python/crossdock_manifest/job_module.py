@@ -11,7 +11,7 @@ The file is a crossdock.manifest.v1.Manifest (manifest.proto) without bytes: the
 order, with shapes, roles, what is trained, which names are one parameter, and the optimizer's groups. No weights are
 needed: the model may be on the meta device.
 """
-from numbers import Number
+from .wire import message, number, numbers, text, value, varint
 
 PARAMETER, BUFFER = 1, 2  # Role
 TRAINABLE, FROZEN = 1, 2  # Training
@@ -20,52 +20,6 @@ DTYPES = {"bool": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "uint32": 6
           "float8_e4m3fnuz": 16, "float8_e5m2fnuz": 17, "float8_e8m0fnu": 18, "complex32": 19, "complex64": 20, "complex128": 21}
 
 
-# ---- protobuf's wire form, as far as it is needed: this module depends on nothing but the job's own torch
-def varint(n):
-    n &= (1 << 64) - 1  # negative integers take ten bytes
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def number(field, n):
-    return varint(field << 3) + varint(n) if n else b""
-
-
-def message(field, body):
-    return varint(field << 3 | 2) + varint(len(body)) + body
-
-
-def text(field, s):
-    return message(field, s.encode())
-
-
-def numbers(field, values):
-    return message(field, b"".join(map(varint, values))) if values else b""
-
-
-def value(v):
-    """The Value message of a hyper-parameter: None, a bool, a number, a string or a list of these."""
-    import struct
-    if v is None:
-        return varint(1 << 3) + b"\0"
-    if isinstance(v, bool):
-        return varint(2 << 3) + varint(v)
-    if isinstance(v, int):
-        return varint(3 << 3) + varint(v)
-    if isinstance(v, Number):
-        return varint(5 << 3 | 1) + struct.pack("<d", v)
-    if isinstance(v, str):
-        return text(6, v)
-    if isinstance(v, (list, tuple)):
-        return message(8, b"".join(message(1, value(item)) for item in v))
-    raise TypeError(f"expected None, a bool, a number, a string or a list of them, found {type(v).__name__}")
-
-
-# ---- the description
 def describe(model, optimizer=None, groups=None):
     """The bytes of the description of an nn.Module.
 
