@@ -1,4 +1,4 @@
-"""The manifest of a model checkpoint for other programs: read it, compare it, plan with it, and describe a job's module.
+"""The manifest of a model checkpoint for other programs: read it, compare it, plan with it, describe a job's module.
 
     from crossdock_manifest import load, diff
     m = load("model.pb")                    # what `crossdock inspect SRC --manifest model.pb` wrote, or model.json
@@ -15,6 +15,7 @@
 Nothing but Python's standard library is needed; `.numpy` needs numpy, `describe` the job's own torch.
 docs/manifest.md tells more.
 """
+
 from .arrays import numpy
 from .difference import Difference, diff
 from .errors import ManifestError
@@ -24,5 +25,20 @@ from .count import Parameters, parameters
 from .schema import DType, Manifest, Tensor
 from .page import summary
 
-__all__ = ["DTYPES", "DType", "Difference", "Manifest", "ManifestError", "Parameters", "Tensor", "build", "describe", "diff",
-           "hf_trainer_groups", "load", "numpy", "parameters", "summary"]
+__all__ = [
+    "DTYPES",
+    "DType",
+    "Difference",
+    "Manifest",
+    "ManifestError",
+    "Parameters",
+    "Tensor",
+    "build",
+    "describe",
+    "diff",
+    "hf_trainer_groups",
+    "load",
+    "numpy",
+    "parameters",
+    "summary",
+]

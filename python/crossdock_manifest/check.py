@@ -1,4 +1,5 @@
-"""Whether a manifest keeps its promises, as the host checks what its readers say (core/model/check): it may come from anyone."""
+"""Whether a manifest keeps its promises, as core/model/check does for what readers say: it may come from anyone."""
+
 from .errors import ManifestError, printable
 from .schema import SCHEMA_VERSION, DType
 
@@ -8,8 +9,10 @@ MAX_RANK = 64  # numpy's own
 
 def check(manifest):
     if not 0 < manifest.schema_version <= SCHEMA_VERSION:
-        raise ManifestError(f"expected manifest version {SCHEMA_VERSION}, found {manifest.schema_version}: use the crossdock_manifest "
-                            "that comes with the crossdock that wrote it")
+        raise ManifestError(
+            f"expected manifest version {SCHEMA_VERSION}, found {manifest.schema_version}: use the crossdock_manifest "
+            "that comes with the crossdock that wrote it"
+        )
     for file in manifest.source.files:
         check_name(file.name)
     seen = set()
@@ -48,8 +51,10 @@ def check_tensor(tensor, files):
             raise ManifestError(f"expected one of {len(files)} files, found number {extent.file}")
         file = files[extent.file]
         if extent.offset + extent.length > file.size:
-            raise ManifestError(f"expected bytes inside {printable(file.name)} of {file.size} bytes, "
-                                f"found {extent.length} at {extent.offset}")
+            raise ManifestError(
+                f"expected bytes inside {printable(file.name)} of {file.size} bytes, "
+                f"found {extent.length} at {extent.offset}"
+            )
         stored += extent.length
     if tensor.strides:
         check_strides(tensor, stored)
@@ -61,10 +66,15 @@ def check_strides(tensor, stored):
     if len(tensor.strides) != len(tensor.shape) or min(tensor.strides, default=0) < 0:
         raise ManifestError(f"expected {len(tensor.shape)} strides of 0 or more, found {tensor.strides[:8]}")
     if tensor.dtype.bits % 8 or (not tensor.encoding and tensor.storage_elements * tensor.dtype.bits // 8 > stored):
-        raise ManifestError(f"expected a storage inside its {stored} bytes, found {tensor.storage_elements} elements of {tensor.dtype.name}")
+        raise ManifestError(
+            f"expected a storage inside its {stored} bytes, found {tensor.storage_elements} elements "
+            f"of {tensor.dtype.name}"
+        )
     last = tensor.storage_offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides))
     if tensor.elements and last >= tensor.storage_elements:
-        raise ManifestError(f"expected a view inside its storage of {tensor.storage_elements} elements, found element {last}")
+        raise ManifestError(
+            f"expected a view inside its storage of {tensor.storage_elements} elements, found element {last}"
+        )
 
 
 def check_indexes(manifest):

@@ -1,4 +1,5 @@
 """How many parameters a model has: in all, trained, of embeddings, of experts and of its largest module."""
+
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -7,11 +8,21 @@ from .errors import ManifestError
 from .schema import Training
 
 # Modules that are lookup tables, by the names that Hugging Face's models and GGUF give them.
-EMBEDDING = re.compile(r"(^|[._])(embed_tokens|embed_positions|embed_in|embeddings?|tok_embeddings|token_embd|wte|wpe|shared)(\.[^.]+)?\.weight$")
+EMBEDDING = re.compile(
+    r"(^|[._])(embed_tokens|embed_positions|embed_in|embeddings?|tok_embeddings|token_embd|wte|wpe|shared)"
+    r"(\.[^.]+)?\.weight$"
+)
 EXPERT = re.compile(r"(^|\.)experts\.")
 ONE_OF_EXPERTS = re.compile(r"((?:^|\.)experts)\.\d+\..*$")
 EXPERTS_IN_ALL = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts")
-EXPERTS_AT_ONCE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts", "num_selected_experts")
+EXPERTS_AT_ONCE = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_topk",
+    "moe_k",
+    "top_k_experts",
+    "num_selected_experts",
+)
 
 
 @dataclass
@@ -32,8 +43,8 @@ class Parameters:
 def parameters(manifest, trainable=None, frozen=None):
     """The Parameters of a manifest.
 
-    A tied name counts once. trainable, frozen: regular expressions of names, as of `crossdock convert`: only those are trained, or all
-    but those.
+    A tied name counts once. trainable, frozen: regular expressions of names, as of `crossdock convert`: only those are
+    trained, or all but those.
     """
     others = {i for group in manifest.alias_groups for i in group.tensors[1:]}
     tensors = [t for i, t in enumerate(manifest.tensors) if not t.excluded and i not in others]
@@ -49,9 +60,19 @@ def parameters(manifest, trainable=None, frozen=None):
         modules[module_of(t.name)] += t.elements
         dtypes[t.dtype.name] += t.elements
     largest_module, largest = max(modules.items(), key=lambda item: item[1])
-    return Parameters(total, sum(t.elements for t in ours if is_trained(t, trainable, frozen)),
-                      sum(t.elements for t in ours if EMBEDDING.search(t.name)), experts, active(manifest.config, total, experts),
-                      largest, largest_module, dict(dtypes), sum(t.value_bytes for t in ours) + buffers, buffers, len(ours))
+    return Parameters(
+        total,
+        sum(t.elements for t in ours if is_trained(t, trainable, frozen)),
+        sum(t.elements for t in ours if EMBEDDING.search(t.name)),
+        experts,
+        active(manifest.config, total, experts),
+        largest,
+        largest_module,
+        dict(dtypes),
+        sum(t.value_bytes for t in ours) + buffers,
+        buffers,
+        len(ours),
+    )
 
 
 def is_trained(tensor, trainable, frozen):
@@ -64,7 +85,7 @@ def is_trained(tensor, trainable, frozen):
 
 
 def tied_head(manifest, tensors):
-    """An output embedding that config.json ties to the input's, where the files hold both: the job has one parameter of them."""
+    """An output embedding that config.json ties to the input's, where files hold both: the job has one of them."""
     if not (isinstance(manifest.config, dict) and manifest.config.get("tie_word_embeddings") is True):
         return None
     heads = [t for t in tensors if t.name.endswith(("lm_head.weight", "embed_out.weight"))]
@@ -73,7 +94,7 @@ def tied_head(manifest, tensors):
 
 
 def module_of(name):
-    """The module that a parameter belongs to. Experts in tensors of their own are one module, as transformers 5 stacks them."""
+    """The module that a parameter belongs to. Experts one by one are one module, as transformers 5 stacks them."""
     if ONE_OF_EXPERTS.search(name):
         return ONE_OF_EXPERTS.sub(r"\1", name)
     return name.rpartition(".")[0]
@@ -86,7 +107,10 @@ def active(config, total, experts):
     configs = [config] if isinstance(config, dict) else []
     configs += [inner for outer in configs for inner in outer.values() if isinstance(inner, dict)]
     for one in configs:
-        in_all, at_once = (next((one[key] for key in keys if type(one.get(key)) is int), 0) for keys in (EXPERTS_IN_ALL, EXPERTS_AT_ONCE))
+        in_all, at_once = (
+            next((one[key] for key in keys if type(one.get(key)) is int), 0)
+            for keys in (EXPERTS_IN_ALL, EXPERTS_AT_ONCE)
+        )
         if 0 < at_once <= in_all:
             return total - experts + experts * at_once // in_all
     return None

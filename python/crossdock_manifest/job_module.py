@@ -1,6 +1,6 @@
 """Describes the module of a training job for `crossdock convert ... --target FILE`.
 
-    python -m crossdock_manifest describe MODEL_OR_CONFIG -o target.pb     # a Hugging Face folder, config.json or Hub name
+    python -m crossdock_manifest describe MODEL_OR_CONFIG -o target.pb  # a Hugging Face folder, config.json or Hub name
 
 or in the job's own script, so that names, order and optimizer groups are exactly the job's:
 
@@ -17,7 +17,8 @@ PARAMETER, BUFFER = 1, 2  # Role
 TRAINABLE, FROZEN = 1, 2  # Training
 DTYPES = {"bool": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "uint32": 6, "int32": 7, "uint64": 8, "int64": 9,
           "float16": 10, "bfloat16": 11, "float32": 12, "float64": 13, "float8_e4m3fn": 14, "float8_e5m2": 15,
-          "float8_e4m3fnuz": 16, "float8_e5m2fnuz": 17, "float8_e8m0fnu": 18, "complex32": 19, "complex64": 20, "complex128": 21}
+          "float8_e4m3fnuz": 16, "float8_e5m2fnuz": 17, "float8_e8m0fnu": 18, 
+          "complex32": 19, "complex64": 20, "complex128": 21}
 
 
 def describe(model, optimizer=None, groups=None):
@@ -57,7 +58,8 @@ def describe(model, optimizer=None, groups=None):
         for group in optimizer.param_groups:
             hyper = {k: v for k, v in group.items() if k != "params"}
             if strangers := [tuple(p.shape) for p in group["params"] if id(p) not in first_name]:
-                raise ValueError(f"expected an optimizer over the model's own parameters, found another of shape {strangers[0]}")
+                raise ValueError("expected an optimizer over the model's own parameters, found another of shape "
+                                 f"{strangers[0]}")
             groups.append(([first_name[id(p)] for p in group["params"]], hyper))
     training = b""
     if optimizer is not None:

@@ -1,4 +1,5 @@
 """A manifest in protobuf's JSON form, as `crossdock inspect --manifest FILE.json` writes it."""
+
 import base64
 import json
 
@@ -6,18 +7,22 @@ from .errors import ManifestError, printable
 from .schema import ENUMS, MESSAGES, SCALARS, Manifest, Value, fields_of
 from .wire import MAX_DEPTH, enum_of, plain
 
-LIMITS = {"uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1), "int64": (-2**63, 2**63 - 1)}
+LIMITS = {"uint32": (0, 2**32 - 1), "uint64": (0, 2**64 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
 def from_json(text):
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"expected a manifest in JSON, found {printable(error)}: "
-                            "write it again with `crossdock inspect SRC --manifest FILE.json`") from None
+        raise ManifestError(
+            f"expected a manifest in JSON, found {printable(error)}: "
+            "write it again with `crossdock inspect SRC --manifest FILE.json`"
+        ) from None
     if not isinstance(data, dict) or not ({"schema_version", "schemaVersion"} & data.keys()):
-        raise ManifestError("expected a manifest in JSON, found other JSON without its schema_version: "
-                            "`crossdock inspect SRC --manifest FILE.json` writes one")
+        raise ManifestError(
+            "expected a manifest in JSON, found other JSON without its schema_version: "
+            "`crossdock inspect SRC --manifest FILE.json` writes one"
+        )
     return read_message(Manifest, data, "the manifest", 1)
 
 
@@ -55,7 +60,9 @@ def read_one(kind, got, where, depth):
             return enum_of(kind, got)
         raise wrong(where, f"a known {kind}", got)
     assert kind in SCALARS
-    return {"string": read_string, "bytes": read_bytes, "bool": read_bool, "double": read_double}.get(kind, read_integer)(kind, got, where)
+    return {"string": read_string, "bytes": read_bytes, "bool": read_bool, "double": read_double}.get(
+        kind, read_integer
+    )(kind, got, where)
 
 
 def read_string(_, got, where):
@@ -98,4 +105,6 @@ def read_integer(kind, got, where):
 
 
 def wrong(where, expected, got):
-    return ManifestError(f"expected {expected} as {printable(where)}, found {printable(json.dumps(got, default=str), 60)}")
+    return ManifestError(
+        f"expected {expected} as {printable(where)}, found {printable(json.dumps(got, default=str), 60)}"
+    )

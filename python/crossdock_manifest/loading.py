@@ -1,4 +1,5 @@
 """Where a manifest comes from: a file of it, or a checkpoint that `crossdock inspect` reads."""
+
 import os
 import subprocess
 import sys
@@ -18,8 +19,8 @@ MAX_BYTES = 2 << 30  # of a manifest; protobuf's own limit
 def load(path, root=None, crossdock=None, options=()):
     """The manifest of a file that `crossdock inspect SRC --manifest` wrote, or of SRC itself.
 
-    path: NAME.pb or NAME.json is a manifest in protobuf's form or its JSON form; anything else, and NAME.index.json, is SRC: a
-        checkpoint's folder, a file of it, or a Hub name.
+    path: NAME.pb or NAME.json is a manifest in protobuf's form or its JSON form; anything else, and NAME.index.json, is
+        SRC: a checkpoint's folder, a file of it, or a Hub name.
     root: the folder of the source's files, where they are no longer where the manifest says.
     crossdock: of SRC, the command to run; else it is looked for beside this package, beside Python, and on PATH.
     options: of SRC, more of inspect's: ["--from-tag", "global_step400"].
@@ -43,9 +44,14 @@ def read(path):
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ManifestError(f"expected a manifest at {printable(path)}, found that it cannot be read: {error.strerror}") from None
+        raise ManifestError(
+            f"expected a manifest at {printable(path)}, found that it cannot be read: {error.strerror}"
+        ) from None
     if len(data) > MAX_BYTES:
-        raise ManifestError(f"expected a manifest of at most {MAX_BYTES} bytes, found more in {printable(path)}: give the checkpoint's folder")
+        raise ManifestError(
+            f"expected a manifest of at most {MAX_BYTES} bytes, found more in {printable(path)}: "
+            "give the checkpoint's folder"
+        )
     return parse(data, printable(path))
 
 
@@ -74,11 +80,17 @@ def inspected(source, crossdock, options):
         source = source if not source.startswith("-") else f"./{source}"
         call = [command, "inspect", source, "--manifest", str(file), *map(os.fspath, options)]
         try:
-            done = subprocess.run(call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False)
+            done = subprocess.run(
+                call, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False
+            )
         except OSError as error:
-            raise ManifestError(f"expected to run {printable(command)}, found that it cannot be: {error.strerror}") from None
+            raise ManifestError(
+                f"expected to run {printable(command)}, found that it cannot be: {error.strerror}"
+            ) from None
         if done.returncode or not file.is_file():
-            raise ManifestError((done.stderr.strip() or f"{command} inspect ended with {done.returncode}").removeprefix("crossdock: "))
+            raise ManifestError(
+                (done.stderr.strip() or f"{command} inspect ended with {done.returncode}").removeprefix("crossdock: ")
+            )
         return parse(file.read_bytes(), printable(source))
 
 
@@ -87,14 +99,19 @@ def find_command(given=None):
     if given:
         return os.fspath(given)
     here = Path(__file__).resolve().parent
-    places = [here.parents[2] / "bin" / "crossdock",  # PREFIX/share/crossdock/python/crossdock_manifest
-              here.parents[1] / "build/release/bin/crossdock",  # the repository's python/crossdock_manifest
-              here.parents[3] / "bin" / "crossdock",
-              Path(sys.executable).parent / "crossdock"]
+    places = [
+        here.parents[2] / "bin" / "crossdock",  # PREFIX/share/crossdock/python/crossdock_manifest
+        here.parents[1] / "build/release/bin/crossdock",  # the repository's python/crossdock_manifest
+        here.parents[3] / "bin" / "crossdock",
+        Path(sys.executable).parent / "crossdock",
+    ]
     for place in places:
         if place.is_file() and os.access(place, os.X_OK):
             return str(place)
     if found := which("crossdock"):
         return found
-    raise ManifestError("expected the crossdock command beside this package or on PATH, found none: "
-                        "install it, name it (--crossdock FILE), or give a manifest that `crossdock inspect SRC --manifest FILE.pb` wrote")
+    raise ManifestError(
+        "expected the crossdock command beside this package or on PATH, found none: "
+        "install it, name it (--crossdock FILE), or give a manifest that "
+        "`crossdock inspect SRC --manifest FILE.pb` wrote"
+    )

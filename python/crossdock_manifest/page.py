@@ -1,4 +1,5 @@
 """A manifest as a page of text."""
+
 from collections import Counter
 
 from .errors import ManifestError, printable
@@ -41,8 +42,13 @@ def summary(manifest, tensors=False):
     training = manifest.training
     if training.groups or training.moments or training.step:
         kinds = sorted({moment.kind for moment in training.moments})
-        rows.append(("training", f"{training.optimizer or 'optimizer not named'}, step {training.step}, "
-                                 f"{len(training.groups)} groups, moments: {', '.join(kinds) or 'none'}"))
+        rows.append(
+            (
+                "training",
+                f"{training.optimizer or 'optimizer not named'}, step {training.step}, "
+                f"{len(training.groups)} groups, moments: {', '.join(kinds) or 'none'}",
+            )
+        )
     for file in manifest.aux_files[:20]:
         rows.append(("beside", file.name))
     for step in manifest.provenance:
@@ -56,8 +62,11 @@ def summary(manifest, tensors=False):
 def of_tensors(manifest):
     types = Counter(tensor.dtype.name for tensor in manifest.tensors if not tensor.excluded)
     left_out = sum(1 for tensor in manifest.tensors if tensor.excluded)
-    return (f"{len(manifest.tensors)}: " + ", ".join(f"{n} x {name}" for name, n in types.most_common())
-            + (f", {left_out} left out" if left_out else ""))
+    return (
+        f"{len(manifest.tensors)}: "
+        + ", ".join(f"{n} x {name}" for name, n in types.most_common())
+        + (f", {left_out} left out" if left_out else "")
+    )
 
 
 def of_parameters(manifest):
@@ -65,17 +74,35 @@ def of_parameters(manifest):
         p = parameters(manifest)
     except ManifestError:
         return [("parameters", "none")]
-    rows = [("parameters", f"{p.total} ({amount(p.total)}), {amount(p.trainable)} trained, {amount(p.embedding)} of embeddings"),
-            ("largest", f"{p.largest_module}, {amount(p.largest)}")]
+    rows = [
+        (
+            "parameters",
+            f"{p.total} ({amount(p.total)}), {amount(p.trainable)} trained, {amount(p.embedding)} of embeddings",
+        ),
+        ("largest", f"{p.largest_module}, {amount(p.largest)}"),
+    ]
     if p.experts:
-        said = f"{amount(p.active)} active for a token" if p.active is not None else "config.json does not say how many are active"
+        said = (
+            f"{amount(p.active)} active for a token"
+            if p.active is not None
+            else "config.json does not say how many are active"
+        )
         rows.insert(1, ("experts", f"{amount(p.experts)}, {said}"))
     return rows
 
 
 def line_of(tensor):
     shape = "x".join(map(str, tensor.shape)) or "scalar"
-    marks = [mark for mark in (tensor.role.name.lower() if tensor.role > Role.PARAMETER else "", printable(tensor.encoding),
-                               f"left out: {printable(tensor.excluded)}" if tensor.excluded else "",
-                               f"= {printable(tensor.expression)}" if tensor.expression else "") if mark]
-    return f"{tensor.dtype.name:<10} {shape:<20} {printable(tensor.name, 400)}" + (f"  ({'; '.join(marks)})" if marks else "")
+    marks = [
+        mark
+        for mark in (
+            tensor.role.name.lower() if tensor.role > Role.PARAMETER else "",
+            printable(tensor.encoding),
+            f"left out: {printable(tensor.excluded)}" if tensor.excluded else "",
+            f"= {printable(tensor.expression)}" if tensor.expression else "",
+        )
+        if mark
+    ]
+    return f"{tensor.dtype.name:<10} {shape:<20} {printable(tensor.name, 400)}" + (
+        f"  ({'; '.join(marks)})" if marks else ""
+    )

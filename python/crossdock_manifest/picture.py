@@ -1,4 +1,5 @@
-"""A plan as an SVG picture: for each precision a row of panels, one for each ZeRO stage, with a stacked bar for each number of GPUs."""
+"""A plan as an SVG picture: a row for each precision, a panel for each ZeRO stage, a bar for each world size."""
+
 import math
 from html import escape
 
@@ -24,28 +25,39 @@ class Svg:
         self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}"{dashes}/>')
 
     def text(self, x, y, text, size=12, anchor="start", fill=INK, weight="normal", halo=False):
-        """halo: a white edge, so that it can be read across a line: written twice, for few programs know paint-order."""
+        """halo: a white edge, to be read across a line; written twice, for few programs know paint-order."""
         for edge in ([' stroke="#ffffff" stroke-width="4"'] if halo else []) + [""]:
-            self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}" '
-                              f'font-weight="{weight}"{edge}>{escape(text)}</text>')
+            self.parts.append(
+                f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}" '
+                f'font-weight="{weight}"{edge}>{escape(text)}</text>'
+            )
 
     def __str__(self):
         width, height = self.size
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-                f'font-family="Helvetica, Arial, DejaVu Sans, sans-serif">\n<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
-                + "\n".join(self.parts) + "\n</svg>\n")
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+            'font-family="Helvetica, Arial, DejaVu Sans, sans-serif">\n'
+            f'<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
+            + "\n".join(self.parts)
+            + "\n</svg>\n"
+        )
 
 
 def unit_of(top):
     """The unit in which sizes up to `top` are short numbers: (its name, its bytes)."""
-    return next((name, size) for name, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
-                if top >= size or size == 1)
+    return next(
+        (name, size)
+        for name, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
+        if top >= size or size == 1
+    )
 
 
 def ticks(top):
     """Up to six round numbers of bytes from 0, the last at or above `top`."""
     unit = unit_of(top)[1]
-    step = next(step for step in (0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10, 20, 25, 50, 100, 200, 250, 500) if step * 5 * unit >= top)
+    step = next(
+        step for step in (0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10, 20, 25, 50, 100, 200, 250, 500) if step * 5 * unit >= top
+    )
     count = math.ceil(top / (step * unit))
     return [step * unit * i for i in range(count + 1)]
 
@@ -57,7 +69,13 @@ def picture(title, p, precisions, world_sizes, offload, gpu_bytes, gpus_per_node
     svg = Svg(width, TOP + len(precisions) * (PANEL_HEIGHT + ROW_GAP) + FOOT)
     svg.text(LEFT, 30, f"Memory of each GPU: {title}", 17, weight="bold")
     moved = "" if offload == "none" else f", offload of {offload}"
-    svg.text(LEFT, 50, f"{amount(p.total)} parameters, {amount(p.trainable)} trained with Adam{moved}; activations come on top", 12, fill="#555555")
+    svg.text(
+        LEFT,
+        50,
+        f"{amount(p.total)} parameters, {amount(p.trainable)} trained with Adam{moved}; activations come on top",
+        12,
+        fill="#555555",
+    )
     x = LEFT
     for name in COMPONENTS:
         svg.rect(x, 64, 12, 12, COLOURS[name])
@@ -67,9 +85,18 @@ def picture(title, p, precisions, world_sizes, offload, gpu_bytes, gpus_per_node
         svg.line(x, 70, x + 24, 70, LIMIT, "5 3")
         svg.text(x + 29, 74, f"a GPU of {in_bytes(gpu_bytes)}", 12, fill=LIMIT)
     for row, name in enumerate(precisions):
-        needs = {stage: [need(p, PRECISIONS[name], stage, n, offload, gpus_per_node) for n in world_sizes] for stage in STAGES}
+        needs = {
+            stage: [need(p, PRECISIONS[name], stage, n, offload, gpus_per_node) for n in world_sizes]
+            for stage in STAGES
+        }
         draw_row(svg, TOP + row * (PANEL_HEIGHT + ROW_GAP), name, needs, panel, gpu_bytes)
-    svg.text(LEFT, svg.size[1] - 16, "Number of GPUs below each bar; the same bytes for a parameter as in DeepSpeed's own estimators.", 11, fill="#555555")
+    svg.text(
+        LEFT,
+        svg.size[1] - 16,
+        "Number of GPUs below each bar; the same bytes for a parameter as in DeepSpeed's own estimators.",
+        11,
+        fill="#555555",
+    )
     return str(svg)
 
 
@@ -89,13 +116,23 @@ def draw_row(svg, top, name, needs, panel, gpu_bytes):
             svg.line(left, y, left + panel, y, INK if mark == 0 else FAINT)
             if stage == 0:
                 svg.text(left - 8, y + 4, f"{mark / unit_size:g} {unit}" if mark else "0", 11, "end", "#555555")
-        tops = [draw_bar(svg, left + BAR_GAP + i * (BAR + BAR_GAP), bottom, one, scale, marks[-1]) for i, one in enumerate(ones)]
+        tops = [
+            draw_bar(svg, left + BAR_GAP + i * (BAR + BAR_GAP), bottom, one, scale, marks[-1])
+            for i, one in enumerate(ones)
+        ]
         if gpu_bytes and gpu_bytes <= marks[-1]:
             y = bottom - gpu_bytes * scale
             svg.line(left, y, left + panel, y, LIMIT, "5 3")
         for i, (one, y) in enumerate(zip(ones, tops)):
             middle, size = left + BAR_GAP + i * (BAR + BAR_GAP) + BAR / 2, one.gpu / unit_size
-            svg.text(middle, y - 4, f"{size:.0f}" if size >= 100 else f"{size:.2g}" if size < 10 else f"{size:.3g}", 11, "middle", halo=True)
+            svg.text(
+                middle,
+                y - 4,
+                f"{size:.0f}" if size >= 100 else f"{size:.2g}" if size < 10 else f"{size:.3g}",
+                11,
+                "middle",
+                halo=True,
+            )
             svg.text(middle, bottom + 15, str(one.world_size), 11, "middle")
 
 

@@ -1,9 +1,10 @@
 """What a training job of a model needs: memory of each GPU at every ZeRO stage, and the sizes of checkpoints.
 
-The bytes for a parameter are DeepSpeed's own (estimate_zero2_model_states_mem_needs and its stage 3 twin), taken apart and extended to
-stages 0 and 1, fp32 and frozen parameters; a test compares the sums with DeepSpeed's. Counted are the states of the model
-with Adam. Activations, buffers of communication and the CUDA context come on top.
+The bytes for a parameter are DeepSpeed's own (estimate_zero2_model_states_mem_needs and its stage 3 twin), taken apart
+and extended to stages 0 and 1, fp32 and frozen parameters; a test compares the sums with DeepSpeed's. Counted are the
+states of the model with Adam. Activations, buffers of communication and the CUDA context come on top.
 """
+
 from dataclasses import dataclass
 
 from .count import Parameters
@@ -19,6 +20,7 @@ COMPONENTS = ("weights", "gathered layer", "gradients", "fp32 gradients", "fp32 
 @dataclass(frozen=True)
 class Precision:
     """Bytes of a parameter."""
+
     weight: int  # and of the gradient that the backward pass makes
     master: int
     moments: int  # both of Adam
@@ -31,7 +33,9 @@ class Precision:
 
 
 PRECISIONS = {
-    "bf16": Precision(2, 4, 8, text="bf16 (or fp16) weights and gradients, fp32 master and moments; the step makes fp32 gradients"),
+    "bf16": Precision(
+        2, 4, 8, text="bf16 (or fp16) weights and gradients, fp32 master and moments; the step makes fp32 gradients"
+    ),
     "bf16-fp32-grads": Precision(2, 4, 8, True, "the same, with gradients accumulated in fp32 (grad_accum_dtype fp32)"),
     "fp32": Precision(4, 0, 8, text="fp32 weights, gradients and moments"),
 }
@@ -40,6 +44,7 @@ PRECISIONS = {
 @dataclass
 class Need:
     """Of one way to train."""
+
     stage: int
     world_size: int
     components: dict  # {of COMPONENTS: bytes on each GPU}
@@ -73,18 +78,27 @@ def need(p: Parameters, precision: Precision, stage, world_size, offload="none",
         # 16-bit gradients leave for the host as they are made, into the fp32 ones.
         kept = [name for name in moved if not (precision.is_mixed and name == "gradients")]
         sharded_gpus = min(gpus_per_node, world_size)
-        of_all = {"weights": weight * p.total, "fp32 gradients": 4 * trained if precision.is_mixed else 0, "gradients": weight * trained,
-                  "fp32 master": precision.master * trained, "moments": precision.moments * trained}
+        of_all = {
+            "weights": weight * p.total,
+            "fp32 gradients": 4 * trained if precision.is_mixed else 0,
+            "gradients": weight * trained,
+            "fp32 master": precision.master * trained,
+            "moments": precision.moments * trained,
+        }
         host = int(sum(of_all[name] for name in kept) * sharded_gpus / world_size * HOST_FACTOR)
         gpu.update(dict.fromkeys(moved, 0))
     return Need(stage, world_size, gpu, host)
 
 
 def checkpoints(p: Parameters, precision: Precision):
-    """[(what, bytes of its tensors)]: files have headers of a few percent of a small model, and none worth naming of a large one."""
-    rows = [("the source's own weights", p.stored_bytes),
-            ("safetensors or dcp, bf16", 2 * p.total + p.buffer_bytes), ("safetensors or dcp, fp32", 4 * p.total + p.buffer_bytes),
-            ("universal (weights and moments in fp32)", 4 * p.total + 8 * p.trainable), ("zero3", 4 * p.total + 8 * p.trainable)]
+    """[(what, bytes of its tensors)]: headers are a few percent of a small model, nothing of a large one."""
+    rows = [
+        ("the source's own weights", p.stored_bytes),
+        ("safetensors or dcp, bf16", 2 * p.total + p.buffer_bytes),
+        ("safetensors or dcp, fp32", 4 * p.total + p.buffer_bytes),
+        ("universal (weights and moments in fp32)", 4 * p.total + 8 * p.trainable),
+        ("zero3", 4 * p.total + 8 * p.trainable),
+    ]
     own = 4 * p.trainable + precision.moments * p.trainable
     rows.append(("DeepSpeed's own, stages 1 and 2", precision.weight * p.total + own))
     rows.append(("DeepSpeed's own, stage 3", own + precision.weight * (p.total - p.trainable)))
@@ -93,8 +107,13 @@ def checkpoints(p: Parameters, precision: Precision):
 
 def smallest(p, precision, gpu_bytes, world_sizes, offload="none", gpus_per_node=8):
     """{stage: the fewest GPUs of those given on which it fits, or None}."""
-    return {stage: next((n for n in sorted(world_sizes)
-                         if need(p, precision, stage, n, offload, gpus_per_node).gpu <= gpu_bytes), None) for stage in STAGES}
+    return {
+        stage: next(
+            (n for n in sorted(world_sizes) if need(p, precision, stage, n, offload, gpus_per_node).gpu <= gpu_bytes),
+            None,
+        )
+        for stage in STAGES
+    }
 
 
 def size_of_gpu(text):
@@ -102,7 +121,7 @@ def size_of_gpu(text):
     units = {"": 1 << 30, "GIB": 1 << 30, "GB": 10**9, "G": 1 << 30, "MIB": 1 << 20, "MB": 10**6}
     number = text.rstrip("GgIiBbMm ")
     try:
-        size = float(number) * units[text[len(number):].strip().upper()]
+        size = float(number) * units[text[len(number) :].strip().upper()]
         if not 0 < size < 2**60:
             raise ValueError
         return int(size)

@@ -4,79 +4,12 @@ Each field says its number and its type, so that the readers of both forms (wire
 schema (`python -m crossdock_manifest schema`) come from here; a test has protoc compare that text with manifest.proto.
 A Value is a plain Python object: None, bool, int, float, str, bytes, list or dict.
 """
+
 from dataclasses import dataclass, field, fields
-from enum import IntEnum
+
+from .enums import AuxKind, DType, Pattern, Role, Training
 
 SCHEMA_VERSION = 1
-
-
-class DType(IntEnum):
-    DTYPE_UNSPECIFIED = 0
-    BOOL = 1
-    U8 = 2
-    I8 = 3
-    U16 = 4
-    I16 = 5
-    U32 = 6
-    I32 = 7
-    U64 = 8
-    I64 = 9
-    F16 = 10
-    BF16 = 11
-    F32 = 12
-    F64 = 13
-    F8_E4M3 = 14
-    F8_E5M2 = 15
-    F8_E4M3FNUZ = 16
-    F8_E5M2FNUZ = 17
-    F8_E8M0 = 18
-    C32 = 19
-    C64 = 20
-    C128 = 21
-    F4 = 22
-    F6_E2M3 = 23
-    F6_E3M2 = 24
-
-    @property
-    def bits(self):
-        """Of one element."""
-        return {1: 8, 22: 4, 23: 6, 24: 6, 19: 32, 20: 64, 21: 128}.get(self) or next(
-            n for n in (64, 32, 16, 8) if str(n) in self.name)
-
-    @property
-    def is_float(self):
-        return self.name.startswith(("F", "BF"))
-
-
-class Role(IntEnum):
-    ROLE_UNSPECIFIED = 0
-    PARAMETER = 1
-    BUFFER = 2
-    OPTIMIZER_STATE = 3
-
-
-class Training(IntEnum):
-    TRAINING_UNSPECIFIED = 0
-    TRAINABLE = 1
-    FROZEN = 2
-
-
-class Pattern(IntEnum):
-    UNIQUE = 0
-    REPLICATED = 1
-    SHARDED = 2
-    VOCAB = 3
-    SUB_PARAMETERS = 4
-    EXPERT = 5
-
-
-class AuxKind(IntEnum):
-    AUX_UNSPECIFIED = 0
-    CONFIG = 1
-    GENERATION_CONFIG = 2
-    TOKENIZER = 3
-    PROCESSOR = 4
-    TRAINER = 5
 
 
 def one(number, kind, oneof=None, name=None):
@@ -93,7 +26,9 @@ def one(number, kind, oneof=None, name=None):
 
 
 def many(number, kind):
-    return field(default_factory=list, metadata={"number": number, "kind": kind, "repeated": True, "oneof": None, "name": None})
+    return field(
+        default_factory=list, metadata={"number": number, "kind": kind, "repeated": True, "oneof": None, "name": None}
+    )
 
 
 SCALARS = {"uint32", "uint64", "int64", "bool", "double", "string", "bytes"}
@@ -131,6 +66,7 @@ class Source:
 @dataclass
 class Value:
     """Only how it is stored: readers hand out the plain object that it holds."""
+
     null_value: bool = one(1, "bool", "kind")
     bool_value: bool = one(2, "bool", "kind")
     int_value: int = one(3, "int64", "kind")
@@ -252,7 +188,7 @@ class Manifest:
     aux_files: list[AuxFile] = many(6, "AuxFile")
     provenance: list[Provenance] = many(7, "Provenance")
     module: list[ModuleName] = many(8, "ModuleName")
-    # Not of the message: where files are looked for, in place of what the manifest says (load's root), and where it lay itself.
+    # Not of the message: where files are looked for instead of what it says (load's root), and where it lay itself.
     root: str | None = field(default=None, compare=False, repr=False)
     folder: str | None = field(default=None, compare=False, repr=False)
 
@@ -280,12 +216,33 @@ class Manifest:
     def numpy(self, name, raw=False):
         """A read-only map of the tensor's bytes in the source's file: see arrays.numpy."""
         from .arrays import numpy
+
         return numpy(self, name, raw)
 
 
 # In manifest.proto's order.
-MESSAGES = {m.__name__: m for m in (Manifest, ModuleName, Source, File, KeyValue, Value, ValueList, ValueMap, Tensor, Extent, Parallel,
-                                    AliasGroup, TrainingState, ParameterGroup, Moment, AuxFile, Provenance)}
+MESSAGES = {
+    m.__name__: m
+    for m in (
+        Manifest,
+        ModuleName,
+        Source,
+        File,
+        KeyValue,
+        Value,
+        ValueList,
+        ValueMap,
+        Tensor,
+        Extent,
+        Parallel,
+        AliasGroup,
+        TrainingState,
+        ParameterGroup,
+        Moment,
+        AuxFile,
+        Provenance,
+    )
+}
 
 
 def fields_of(message):

@@ -1,4 +1,5 @@
 """Protobuf's wire form, written and read without protobuf: describe() runs in a job that may not have it."""
+
 import struct
 from enum import IntEnum
 from numbers import Number
@@ -60,8 +61,10 @@ class Cursor:
         self.data, self.at, self.end = data, at, end
 
     def broken(self, what="a broken field"):
-        return ManifestError(f"expected a manifest in protobuf's form, found {what} near byte {self.at} of {len(self.data)}: "
-                             "write it again with `crossdock inspect SRC --manifest FILE`")
+        return ManifestError(
+            f"expected a manifest in protobuf's form, found {what} near byte {self.at} of {len(self.data)}: "
+            "write it again with `crossdock inspect SRC --manifest FILE`"
+        )
 
     def varint(self):
         n = 0
@@ -79,7 +82,7 @@ class Cursor:
         if n > self.end - self.at:
             raise self.broken(f"a field of {n} bytes where {self.end - self.at} are left")
         self.at += n
-        return self.data[self.at - n:self.at]
+        return self.data[self.at - n : self.at]
 
     def body(self):
         """The bytes of a field that has a length, as a place of their own."""
@@ -102,6 +105,7 @@ def table(cls):
     """{number: field} of a class, made once."""
     if cls not in TABLES:
         from .schema import fields_of
+
         TABLES[cls] = {f.metadata["number"]: f for f in fields_of(cls)}
     return TABLES[cls]
 
@@ -127,6 +131,7 @@ def read_message(cls, cursor, depth, into=None):
 def read_field(out, field, cursor, wire_type, depth):
     """False: the wire type is not the field's, so it is skipped, as protobuf does."""
     from .schema import ENUMS, MESSAGES, SCALARS
+
     meta, kind = field.metadata, field.metadata["kind"]
     is_number = kind in ENUMS or (kind in SCALARS and kind not in TYPE_OF)
     if meta["repeated"] and is_number and wire_type == LENGTH:  # packed
@@ -143,11 +148,11 @@ def read_field(out, field, cursor, wire_type, depth):
         got = struct.unpack("<d", cursor.take(8))[0]
     elif kind == "bytes":
         got = cursor.body()
-        got = got.data[got.at:got.end]
+        got = got.data[got.at : got.end]
     elif kind == "string":
         body = cursor.body()
         try:
-            got = body.data[body.at:body.end].decode()
+            got = body.data[body.at : body.end].decode()
         except UnicodeDecodeError:
             raise body.broken("text that is not UTF-8") from None
     elif kind == "Value":
@@ -169,6 +174,7 @@ def read_field(out, field, cursor, wire_type, depth):
 def read_value(cursor, depth):
     """The plain object that a Value holds; None when it holds nothing."""
     from .schema import Value
+
     return plain(read_message(Value, cursor, depth))
 
 
@@ -186,6 +192,7 @@ def plain(held):
 
 def number_of(kind, n):
     from .schema import ENUMS
+
     if kind in ENUMS:
         return enum_of(kind, n if n < 1 << 31 else n - (1 << 64))
     if kind == "bool":
@@ -197,10 +204,13 @@ def number_of(kind, n):
 
 def enum_of(kind, n) -> IntEnum:
     from .schema import ENUMS
+
     try:
         return ENUMS[kind](n)
     except ValueError:
-        raise ManifestError(f"expected a known {kind}, found number {printable(n)}: the manifest is of a newer crossdock, or damaged") from None
+        raise ManifestError(
+            f"expected a known {kind}, found number {printable(n)}: the manifest is of a newer crossdock, or damaged"
+        ) from None
 
 
 def skip(cursor, wire_type):
