@@ -1,4 +1,4 @@
-"""A tensor's values as a numpy array that maps the source's own file: nothing is copied, and unused bytes are not read."""
+"""A tensor's values as a numpy array that maps the source's own file: nothing is copied, unused bytes are not read."""
 
 import os
 import re

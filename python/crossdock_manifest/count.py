@@ -1,5 +1,7 @@
 """How many parameters a model has: in all, trained, of embeddings, of experts and of its largest module."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from dataclasses import dataclass

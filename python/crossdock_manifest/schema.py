@@ -5,6 +5,8 @@ schema (`python -m crossdock_manifest schema`) come from here; a test has protoc
 A Value is a plain Python object: None, bool, int, float, str, bytes, list or dict.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, fields
 
 from .enums import AuxKind, DType, Pattern, Role, Training
