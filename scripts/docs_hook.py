@@ -1,8 +1,8 @@
-"""What mkdocs needs to make a site of pages that lie all over the repository and link to each other, and to files, there.
+"""What mkdocs needs to make a site of pages that lie all over the repository and link to each other and to its files.
 
-README.md is the site's first page; the other pages outside of docs/ keep their paths. A link to a page goes to that page of
-the site; one to anything else (a source file, a folder) goes to the forge where mkdocs.yml says `repo_url`, and is plain text
-where not.
+README.md is the site's first page; the other pages outside of docs/ keep their paths. A link to a page goes to that page
+of the site; one to anything else (a source file, a folder) goes to the forge where mkdocs.yml says `repo_url`, and is
+plain text where not.
 """
 
 import posixpath
@@ -12,7 +12,8 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTSIDE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "sdk/README.md", "sdk/ABI.md"]
+OUTSIDE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "sdk/README.md",
+           "sdk/ABI.md"]
 LINK = re.compile(r"(!?)\[((?:[^\]\[]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"^(```.*?^```|(?: {4}|\t).*?$)|(`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 

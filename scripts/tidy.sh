@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs clang-tidy (.clang-tidy) over sources, and prints what it finds. Exit code 1: it found something.
 #
-#   scripts/tidy.sh                   all of apps, core and plugins: an hour on two processors
+#   scripts/tidy.sh                   all of apps, core and plugins (TIDY_JOBS at once)
 #   scripts/tidy.sh --since COMMIT    those that changed since then
 #   scripts/tidy.sh FILE...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tidy=${CLANG_TIDY:-$(command -v clang-tidy || compgen -c clang-tidy- | sort -V | tail -n 1)}
+tidy=${CLANG_TIDY:-$(command -v clang-tidy || compgen -c clang-tidy- | grep -xE 'clang-tidy-[0-9]+' | sort -V | tail -n 1)}
 [[ -n $tidy ]] || { echo "tidy: found no clang-tidy; install the package clang-tidy" >&2; exit 1; }
 
 case "${1:-}" in
@@ -35,5 +35,6 @@ json.dump(list({one["file"]: one for one in commands}.values()), open("build/tid
 PYTHON
 
 status=0
-printf '%s\n' "${files[@]}" | xargs -P "${TIDY_JOBS:-$(nproc)}" -n 1 "$tidy" -p build/tidy --quiet --warnings-as-errors='*' 2>/dev/null || status=1
+printf '%s\n' "${files[@]}" |
+  xargs -P "${TIDY_JOBS:-$(nproc)}" -n 1 "$tidy" -p build/tidy --quiet --warnings-as-errors='*' 2> >(grep -v 'warnings* generated' >&2) || status=1
 exit "$status"
