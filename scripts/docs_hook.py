@@ -43,8 +43,9 @@ def on_page_markdown(markdown, page, config, files):
         if not path or "://" in target or target.startswith("mailto:"):
             return link[0]
         wanted = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
-        if wanted in sites:
-            to = posixpath.relpath(sites[wanted], posixpath.dirname(page.file.src_uri) or ".")
+        picture = wanted[len("docs/"):] if wanted.startswith("docs/") and (ROOT / wanted).suffix == ".svg" else None
+        if wanted in sites or picture:
+            to = posixpath.relpath(picture or sites[wanted], posixpath.dirname(page.file.src_uri) or ".")
             return f"{bang}[{text}]({to}{'#' + anchor if anchor else ''})"
         if not (ROOT / wanted).exists():
             raise ValueError(f"{here}: expected a link to a file of the repository, found {target}")
