@@ -56,16 +56,16 @@ def parameters(manifest, trainable=None, frozen=None):
     if not ours:
         raise ManifestError("expected a model with parameters, found no tensor of floating point")
     total = sum(t.elements for t in ours)
-    experts = sum(t.elements for t in ours if EXPERT.search(t.name))
+    experts = sum(t.elements for t in ours if EXPERT.search(t.target))
     modules, dtypes = Counter(), Counter()
     for t in ours:
-        modules[module_of(t.name)] += t.elements
+        modules[module_of(t.target)] += t.elements
         dtypes[t.dtype.name] += t.elements
     largest_module, largest = max(modules.items(), key=lambda item: item[1])
     return Parameters(
         total,
         sum(t.elements for t in ours if is_trained(t, trainable, frozen)),
-        sum(t.elements for t in ours if EMBEDDING.search(t.name)),
+        sum(t.elements for t in ours if EMBEDDING.search(t.target)),
         experts,
         active(manifest.config, total, experts),
         largest,
@@ -79,9 +79,9 @@ def parameters(manifest, trainable=None, frozen=None):
 
 def is_trained(tensor, trainable, frozen):
     try:
-        if trainable and not re.search(trainable, tensor.name):
+        if trainable and not re.search(trainable, tensor.target):
             return False
-        return tensor.train != Training.FROZEN and not (frozen and re.search(frozen, tensor.name))
+        return tensor.train != Training.FROZEN and not (frozen and re.search(frozen, tensor.target))
     except re.error as error:
         raise ManifestError(f"expected a regular expression of names, found {trainable or frozen}: {error}") from None
 
@@ -90,8 +90,8 @@ def tied_head(manifest, tensors):
     """An output embedding that config.json ties to the input's, where files hold both: the job has one of them."""
     if not (isinstance(manifest.config, dict) and manifest.config.get("tie_word_embeddings") is True):
         return None
-    heads = [t for t in tensors if t.name.endswith(("lm_head.weight", "embed_out.weight"))]
-    twins = [t for t in tensors if EMBEDDING.search(t.name)]
+    heads = [t for t in tensors if t.target.endswith(("lm_head.weight", "embed_out.weight"))]
+    twins = [t for t in tensors if EMBEDDING.search(t.target)]
     return next((head for head in heads if any(twin.shape == head.shape for twin in twins)), None)
 
 

@@ -123,6 +123,11 @@ class Tensor:
     storage_elements: int = one(14, "uint64")
 
     @property
+    def target(self):
+        """The name in the target model, as manifest_wire.hpp calls it: of codes that of their weight."""
+        return self.target_name or self.name
+
+    @property
     def elements(self):
         n = 1
         for size in self.shape:

@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from gguf_files import Model as Gguf
 from gguf_files import write as write_gguf
+from quantised import CASES
 from recipes import PLAIN, SOURCES, Source, read_folder
 from test_inspect import one_of_each_dtype
+from test_quantised import write as write_quantised
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python"))
@@ -236,6 +238,19 @@ def test_pieces_and_codes_are_refused(load, crossdock, source, tmp_path):
     pieces = next(x for x in m.tensors if len(x.extents) > 1)
     with pytest.raises(cm.ManifestError, match=f"in one piece, found {len(pieces.extents)} pieces in the source's files: `crossdock convert"):
         m.numpy(pieces.name)
+
+
+@pytest.mark.parametrize("name", ["fp8-128x128", "fp8-experts", "mxfp4-gpt-oss", "ct-int4-group"])
+def test_codes_count_as_their_weights(load, tmp_path, name):
+    """As the scheme's own library makes them."""
+    case = CASES[name]()
+    m = load(write_quantised(tmp_path / "in", case))
+    want = case.expected(torch.bfloat16)
+    assert {x.target: x.shape for x in m.tensors} == {name: list(x.shape) for name, x in want.items()}
+    assert cm.parameters(m).total == sum(x.numel() for x in want.values())
+    made = next(x for x in m.tensors if x.expression)
+    with pytest.raises(cm.ManifestError, match="found them to be made of others, "):
+        m.numpy(made.name)
 
 
 def test_gguf(load, tmp_path):
