@@ -45,6 +45,9 @@ step "the scheduler's tests with the thread sanitizer"
 scripts/build.sh tsan scheduler_tests
 run_ctest tsan -L scheduler
 
+step "license lines"
+python3 scripts/spdx.py
+
 step "interoperation with DeepSpeed, transformers, safetensors and torch"
 # Most of the time is Python starting up, so two at once; a file's tests share what they make, so files stay whole.
 .venv/bin/python -m pytest tests/interop -q -n 2 --dist loadfile

@@ -14,7 +14,11 @@ namespace {
 using manifest::Manifest;
 using Request = InspectArgs;
 
-Result<void> write_manifest(const Manifest& m, const std::string& path) {
+// With the places of its files, so that other tools can read the bytes themselves.
+Result<void> write_manifest(Manifest m, const io::Input& input, const std::string& path) {
+  for (manifest::File& file : m.source.files) {
+    if (const io::InputEntry* entry = input.find(file.name)) file.path = entry->path.string();
+  }
   std::string bytes;
   if (path.ends_with(".json")) {
     XD_TRY_SET(bytes, model::to_json(m));
@@ -121,7 +125,8 @@ Result<void> look_at(Session& session, const InspectArgs& args, const std::atomi
                verify::take_statistics({session.host().memory(), args.threads, cancelled, progress},
                                        tensors));
   }
-  if (!args.manifest_path.empty()) XD_TRY(write_manifest(tensors.manifest(), args.manifest_path));
+  if (!args.manifest_path.empty())
+    XD_TRY(write_manifest(tensors.manifest(), out.opened.model->input(), args.manifest_path));
   return {};
 }
 

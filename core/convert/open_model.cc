@@ -212,6 +212,9 @@ Result<void> OpenModel::check_aux_files(const manifest::Manifest& m) const {
 // They are files of the input, as large as it has them.
 Result<void> OpenModel::check_source_files(manifest::Manifest& m) const {
   for (auto& file : m.source.files) {
+    if (!file.path.empty())
+      return corrupt(cat("expected files without paths, which are the host's, found one of ",
+                         base::printable(file.name)));
     const io::InputEntry* entry = input_.find(file.name);
     if (!entry)
       return corrupt(cat("expected files of ", input_.given(), " in the reader's list, found ",

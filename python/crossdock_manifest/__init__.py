@@ -1,140 +1,44 @@
-"""Describes the module of a training job for `crossdock convert ... --target FILE`.
+"""The manifest of a model checkpoint for other programs: read it, compare it, plan with it, describe a job's module.
 
-    python -m crossdock_manifest describe MODEL_OR_CONFIG -o target.pb     # a Hugging Face folder, config.json or Hub name
+    from crossdock_manifest import load, diff
+    m = load("model.pb")                    # what `crossdock inspect SRC --manifest model.pb` wrote, or model.json
+    m = load("org/name")                    # or any SRC: a folder, a file, a Hub name; runs crossdock itself
+    m.tensors, m["lm_head.weight"].shape, m.config["hidden_size"]
+    m.numpy("lm_head.weight")               # a read-only map of the source's own file: nothing is copied
+    diff(m, load("other.pb"))               # what was added, removed, changed
+    summary(m), parameters(m)               # a page for people; numbers of parameters
 
-or in the job's own script, so that names, order and optimizer groups are exactly the job's:
+    python -m crossdock_manifest plan SRC   # memory of a training job at each ZeRO stage (--help lists all verbs)
 
-    from crossdock_manifest import describe
-    Path("target.pb").write_bytes(describe(model, optimizer))
+`describe(model)` goes the other way: it makes the description of an nn.Module for `crossdock convert --target`.
 
-The file is a crossdock.manifest.v1.Manifest (manifest.proto) without bytes: the tensors of model.state_dict() in its
-order, with shapes, roles, what is trained, which names are one parameter, and the optimizer's groups. No weights are
-needed: the model may be on the meta device.
+Nothing but Python's standard library is needed; `.numpy` needs numpy, `describe` the job's own torch.
+docs/manifest.md tells more.
 """
-from numbers import Number
 
-PARAMETER, BUFFER = 1, 2  # Role
-TRAINABLE, FROZEN = 1, 2  # Training
-DTYPES = {"bool": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "uint32": 6, "int32": 7, "uint64": 8, "int64": 9,
-          "float16": 10, "bfloat16": 11, "float32": 12, "float64": 13, "float8_e4m3fn": 14, "float8_e5m2": 15,
-          "float8_e4m3fnuz": 16, "float8_e5m2fnuz": 17, "float8_e8m0fnu": 18, "complex32": 19, "complex64": 20, "complex128": 21}
+from .arrays import numpy
+from .difference import Difference, diff
+from .errors import ManifestError
+from .job_module import DTYPES, build, describe, hf_trainer_groups
+from .loading import load
+from .count import Parameters, parameters
+from .schema import DType, Manifest, Tensor
+from .page import summary
 
-
-# ---- protobuf's wire form, as far as it is needed: this module depends on nothing but the job's own torch
-def varint(n):
-    n &= (1 << 64) - 1  # negative integers take ten bytes
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
-
-
-def number(field, n):
-    return varint(field << 3) + varint(n) if n else b""
-
-
-def message(field, body):
-    return varint(field << 3 | 2) + varint(len(body)) + body
-
-
-def text(field, s):
-    return message(field, s.encode())
-
-
-def numbers(field, values):
-    return message(field, b"".join(map(varint, values))) if values else b""
-
-
-def value(v):
-    """The Value message of a hyper-parameter: None, a bool, a number, a string or a list of these."""
-    import struct
-    if v is None:
-        return varint(1 << 3) + b"\0"
-    if isinstance(v, bool):
-        return varint(2 << 3) + varint(v)
-    if isinstance(v, int):
-        return varint(3 << 3) + varint(v)
-    if isinstance(v, Number):
-        return varint(5 << 3 | 1) + struct.pack("<d", v)
-    if isinstance(v, str):
-        return text(6, v)
-    if isinstance(v, (list, tuple)):
-        return message(8, b"".join(message(1, value(item)) for item in v))
-    raise TypeError(f"expected None, a bool, a number, a string or a list of them, found {type(v).__name__}")
-
-
-# ---- the description
-def describe(model, optimizer=None, groups=None):
-    """The bytes of the description of an nn.Module.
-
-    optimizer: a torch optimizer over the model's parameters; its groups and hyper-parameters are described too.
-    groups: the same without an optimizer: [(names, {hyper-parameter: value}), ...].
-    """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    first_name = {}
-    for name, parameter in parameters.items():
-        first_name.setdefault(id(parameter), name)
-    # The state dict has the parameters in the order of named_parameters(), and the buffers between them.
-    tensors = {name: value for name, value in model.state_dict(keep_vars=True).items() if hasattr(value, "dtype")}
-    index = {name: i for i, name in enumerate(tensors)}
-    if unseen := [name for name in parameters if name not in index]:
-        raise ValueError(f"expected every parameter in the state dict, found {unseen[:3]} missing")
-
-    out, aliases = number(1, 1), {}
-    for name, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in DTYPES:
-            raise ValueError(f"expected a type that crossdock knows, found {dtype} of {name}")
-        shape = getattr(tensor, "ds_shape", tensor.shape)  # under deepspeed.zero.Init the tensor itself is empty
-        body = text(1, name) + number(2, DTYPES[dtype]) + numbers(3, list(shape))
-        body += number(8, PARAMETER if name in parameters else BUFFER)
-        if name in parameters:
-            body += number(9, TRAINABLE if parameters[name].requires_grad else FROZEN)
-            if (kept := first_name[id(parameters[name])]) != name:
-                aliases.setdefault(kept, []).append(name)
-        out += message(3, body)
-    for kept, others in aliases.items():
-        out += message(4, numbers(1, [index[kept], *(index[other] for other in others)]))
-
-    if optimizer is not None:
-        groups = []
-        for group in optimizer.param_groups:
-            hyper = {k: v for k, v in group.items() if k != "params"}
-            if strangers := [tuple(p.shape) for p in group["params"] if id(p) not in first_name]:
-                raise ValueError(f"expected an optimizer over the model's own parameters, found another of shape {strangers[0]}")
-            groups.append(([first_name[id(p)] for p in group["params"]], hyper))
-    training = b""
-    if optimizer is not None:
-        training += text(2, f"{type(optimizer).__module__}.{type(optimizer).__qualname__}")
-    for group_names, hyper in groups or []:
-        body = numbers(1, [index[name] for name in group_names])
-        for key, v in hyper.items():
-            body += message(2, text(1, key) + message(2, value(v)))
-        training += message(3, body)
-    return out + (message(5, training) if training else b"") + message(7, text(1, "crossdock_manifest"))
-
-
-def hf_trainer_groups(model, weight_decay=None):
-    """The two groups that Hugging Face's Trainer makes: biases and norms get no weight decay.
-
-    weight_decay: of the others; None leaves it to crossdock's --weight-decay.
-    """
-    from transformers import Trainer
-    decay = set(Trainer.get_decay_parameter_names(None, model))
-    trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    return [([n for n in trained if n in decay], {} if weight_decay is None else {"weight_decay": weight_decay}),
-            ([n for n in trained if n not in decay], {"weight_decay": 0.0})]
-
-
-def build(source):
-    """The model of a Hugging Face folder, config.json or Hub name, on the meta device."""
-    import torch
-    import transformers
-    config = transformers.AutoConfig.from_pretrained(source)
-    name = (config.architectures or [None])[0]
-    with torch.device("meta"):
-        model = getattr(transformers, name)(config) if name else transformers.AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
-    return model
+__all__ = [
+    "DTYPES",
+    "DType",
+    "Difference",
+    "Manifest",
+    "ManifestError",
+    "Parameters",
+    "Tensor",
+    "build",
+    "describe",
+    "diff",
+    "hf_trainer_groups",
+    "load",
+    "numpy",
+    "parameters",
+    "summary",
+]

@@ -127,6 +127,11 @@ TEST_CASE("what the reader says is checked") {
           "expected tensors without expressions, which are the host's, found one in b "
           "[org.example.reader.fake: manifest]");
   }
+  SECTION("where a file lies, which the host knows") {
+    f.fake.manifest.source.files[0].path = "/etc/passwd";
+    CHECK(message(f.describe()) ==
+          "expected files without paths, which are the host's, found one of values");
+  }
   SECTION("bytes that are no manifest") {
     static xd_reader_api api = kReaderApi<FakeReader>;
     api.manifest = [](xd_call*, xd_reader*, xd_bytes* out) -> xd_status {

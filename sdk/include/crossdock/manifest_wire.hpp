@@ -91,10 +91,12 @@ struct File {
   std::string name;
   uint64_t size = 0;
   std::string digest;
+  std::string path = {};
   static void fields(auto& self, auto&& f) {
     f(1, self.name);
     f(2, self.size);
     f(3, self.digest);
+    f(4, self.path);
   }
   bool operator==(const File&) const = default;
 };
