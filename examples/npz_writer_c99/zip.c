@@ -59,7 +59,6 @@ void zip_entry(const zip_member* m, unsigned char* out) {
   zip_put(&out, VERSION, 2); /* made by */
   put_member(&out, m, 28);
   zip_put(&out, 0, 10);    /* comment, disk, attributes: there are none */
-  zip_put(&out, 0, 2);     /* of 32-bit attributes the other half */
   zip_put(&out, IN_64, 4); /* offset */
   put_name(&out, m->name);
   zip_put(&out, EXTRA_64, 2);

@@ -36,8 +36,10 @@ manifest::Manifest model() {
 // Values that deflate leaves some of.
 void set_model(MemoryHost& host) {
   host.tensor_bytes = [](uint64_t tensor, uint64_t first, std::span<std::byte> out) {
-    for (uint64_t i = 0; i < out.size(); ++i)
-      out[i] = static_cast<std::byte>((first + i) * (first + i) / 7 + tensor);
+    for (uint64_t i = 0; i < out.size(); ++i) {
+      const uint64_t x = (first + i + tensor) * 0x9e3779b97f4a7c15;
+      out[i] = static_cast<std::byte>((x ^ x >> 29) * 0xbf58476d1ce4e5b9 >> 60);
+    }
   };
 }
 
@@ -55,22 +57,27 @@ TEST_CASE("npz writer: the same bytes whatever the pieces and threads") {
   const auto first = write(host);
   REQUIRE(first);
   CHECK(first->at("config.json") == "{}");
-  CHECK(first->at("model.npz").size() < 240'000);
+  const uint64_t size = first->at("model.npz").size();
+  CHECK(size > 50'000);  // several pieces
+  CHECK(size < 200'000);
   REQUIRE(host.plan.excluded.size() == 1);
   CHECK(host.plan.excluded[0].first == 3);
   REQUIRE(host.plan.notes.size() == 1);
+  CHECK(host.plan.objects[0]->size > size);
   CHECK(host.plan.objects[0]->flags == (XD_OBJECT_SIZE_AT_SEAL | XD_OBJECT_IN_ORDER));
   // What the bar shows: all of what the plan promised, whatever deflate saved.
   uint64_t promised = 98;
   for (const test::PlanItem& item : host.plan.objects[0]->items) promised += item.out_bytes;
   for (const std::string name : {"large", "scalar", "bf16", "none"})
     promised += 74 + 4 + name.size();
-  CHECK(host.progress_bytes + first->at("model.npz").size() == promised);
+  CHECK(host.progress_bytes == promised);
   for (const uint64_t piece : {8u, 1u << 20}) {
     MemoryHost other;
     other.piece = piece;
     other.threads = 4;
-    CHECK(write(other) == *first);
+    const auto again = write(other);
+    REQUIRE(again);
+    CHECK(*again == *first);
   }
 }
 

@@ -94,8 +94,9 @@ def test_fortran_and_big_endian(crossdock, npz, tmp_path, how):
     swapped = {f"{name}.b": array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
     both = {"both": np.asfortranarray(np.arange(6).reshape(2, 3).astype(">i4")), "flat": np.asfortranarray(np.arange(3)),
             "none": np.asfortranarray(np.zeros((3, 0), np.int32))}
-    SAVE[how](tmp_path / "in.npz", **shaped, **swapped, **both)
-    crossdock("convert", tmp_path, tmp_path / "out", "--to", "safetensors", *QUICK, *npz)
+    (tmp_path / "in").mkdir()  # the one file of a folder is found
+    SAVE[how](tmp_path / "in/model.npz", **shaped, **swapped, **both)
+    crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "safetensors", *QUICK, *npz)
     same_arrays(as_numpy(load_file(tmp_path / "out/model.safetensors")), shaped | swapped | both)
 
 
@@ -206,7 +207,7 @@ def test_every_dtype_to_numpy(crossdock, npz, tmp_path):
 def test_bf16_to_numpy(crossdock, npz, tmp_path, bits):
     tensor = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)  # every value, NaNs too
     save_file({"w": tensor, "b": torch.ones(3)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    done = crossdock("convert", tmp_path, tmp_path / "out", "--to", "npz", *QUICK, *npz,
+    done = crossdock("convert", tmp_path / "model.safetensors", tmp_path / "out", "--to", "npz", *QUICK, *npz,
                      *(("--npz-bf16", bits) if bits else ()))
     got = np.load(tmp_path / "out/model.npz")["w"]
     text = done.stdout + done.stderr
@@ -216,14 +217,17 @@ def test_bf16_to_numpy(crossdock, npz, tmp_path, bits):
     else:
         assert "1 BF16 tensors are written as float32, which holds the same values" in text
         assert got.dtype == np.float32 and np.array_equal(got, tensor.float().numpy(), equal_nan=True)
-    crossdock("convert", tmp_path, tmp_path / "x", "--to", "npz", *QUICK, *npz, "--npz-bf16", "int8", code=2)
+    crossdock("convert", tmp_path / "model.safetensors", tmp_path / "x", "--to", "npz", *QUICK, *npz, "--npz-bf16", "int8", code=2)
 
 
-def test_what_numpy_has_not_is_left_out(crossdock, npz, tmp_path):
-    save_file({"f8": torch.ones(4).to(torch.float8_e4m3fn), "w": torch.ones(2)}, tmp_path / "model.safetensors")
-    crossdock("convert", tmp_path, tmp_path / "out", "--to", "npz", *QUICK, *npz)
-    same_arrays(dict(np.load(tmp_path / "out/model.npz")), {"w": np.ones(2, np.float32)})
-    assert "numpy has no type for its values" in (tmp_path / "out/crossdock.json").read_text()
+def test_what_a_format_has_not_is_left_out(crossdock, npz, rust, tmp_path):
+    torch.save({"c": torch.ones(4, dtype=torch.complex32), "w": torch.ones(2)}, tmp_path / "in.bin")
+    for name, to, load in ("numpy", "npz", lambda out: dict(np.load(out / "model.npz"))), (
+            "safetensors", "safetensors-rust", lambda out: as_numpy(load_file(out / "model.safetensors"))):
+        out = tmp_path / to
+        crossdock("convert", tmp_path / "in.bin", out, "--to", to, *QUICK, *npz, *rust)
+        same_arrays(load(out), {"w": np.ones(2, np.float32)})
+        assert f"{name} has no type for its values" in (out / "crossdock.json").read_text()
 
 
 def test_many_and_large_to_numpy(crossdock, npz, big_tmp_path):
@@ -263,7 +267,7 @@ def test_every_dtype_from_rust(crossdock, rust, tmp_path):
     tensors = dict(one_of_each_dtype())
     tensors |= {"scalar": torch.tensor(3.5), "none_ids": torch.empty(0, 7, dtype=torch.int64), "a \"b\" \\ ä 層\x01": torch.ones(3)}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    crossdock("convert", tmp_path, tmp_path / "out", "--to", "safetensors-rust", *QUICK, *rust)
+    crossdock("convert", tmp_path / "model.safetensors", tmp_path / "out", "--to", "safetensors-rust", *QUICK, *rust)
     got = load_file(tmp_path / "out/model.safetensors")
     assert got.keys() == tensors.keys()
     for name, tensor in load_file(tmp_path / "model.safetensors").items():

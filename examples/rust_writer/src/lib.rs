@@ -88,7 +88,7 @@ impl xd::Writer for SafetensorsWriter {
         version: c"1.0.0",
         summary: c"Writes model.safetensors, in Rust",
         format: c"safetensors-rust",
-        caps: xd::CAP_CONCURRENT | xd::CAP_FILE_NAMES,
+        caps: xd::CAP_CONCURRENT | xd::CAP_FILE_NAMES | xd::CAP_QUANTISED,
     };
 
     fn open(manifest: &[u8]) -> Result<Self> {

@@ -26,6 +26,7 @@ const INTERNAL: Status = 10;
 const WRITER: u32 = 2;
 pub const CAP_CONCURRENT: u64 = 1;
 pub const CAP_FILE_NAMES: u64 = 4;
+pub const CAP_QUANTISED: u64 = 32;
 
 /// Functions that are not used here.
 type Unused = *const c_void;
