@@ -114,7 +114,6 @@ class NpzReader : public Reader {
 
   Result<manifest::Manifest> manifest(const Host&) override {
     manifest::Manifest m;
-    m.schema_version = manifest::kSchemaVersion;
     m.source.format = "npz";
     m.source.files.push_back({name_, size_, ""});
     for (const Array& array : arrays_) m.tensors.push_back(describe(array));

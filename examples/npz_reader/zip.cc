@@ -98,6 +98,9 @@ Result<Entry> read_entry(Cursor& in) {
   in.take(n_comment);
   if (in.failed())
     return corrupt("expected the directory's last member inside of it, found it cut off");
+  if (const size_t nul = entry.name.find('\0'); nul != std::string::npos)
+    return corrupt(cat("expected names of members without NUL, found one after \"",
+                       entry.name.substr(0, nul), '"'));
   if (auto done = take_zip64(extra, entry); !done) return std::move(done).error().in(entry.name);
   if (flags & kEncrypted)
     return unsupported("expected plain bytes, found encrypted ones").in(entry.name);

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ROOT
 from npz_files import HOSTILE, Member, archive, npy
+from recipes import PLAIN
 from test_inspect import one_of_each_dtype
 from test_safetensors_writer import same_bits
 
@@ -92,8 +93,8 @@ def test_fortran_and_big_endian(crossdock, npz, tmp_path, how):
     del arrays["complex128"]
     shaped = {f"{name}.f": np.asfortranarray(array.reshape(2, 2, -1)) for name, array in arrays.items()}
     swapped = {f"{name}.b": array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
-    both = {"both": np.asfortranarray(np.arange(6).reshape(2, 3).astype(">i4")), "flat": np.asfortranarray(np.arange(3)),
-            "none": np.asfortranarray(np.zeros((3, 0), np.int32))}
+    both = {"both": np.asfortranarray(np.arange(6).reshape(2, 3).astype(">i4")),
+            "flat": np.asfortranarray(np.arange(3)), "none": np.asfortranarray(np.zeros((3, 0), np.int32))}
     (tmp_path / "in").mkdir()  # the one file of a folder is found
     SAVE[how](tmp_path / "in/model.npz", **shaped, **swapped, **both)
     crossdock("convert", tmp_path / "in", tmp_path / "out", "--to", "safetensors", *QUICK, *npz)
@@ -139,15 +140,15 @@ def test_a_large_compressed_array_with_threads(crossdock, npz, big_tmp_path):
     arrays = {"large": random.integers(0, 99, 10 << 20).astype(np.float32).reshape(2560, 4096),
               "other": random.integers(0, 99, 2 << 20).astype(np.int16), "last": np.ones(3)}
     np.savez_compressed(big_tmp_path / "in.npz", **arrays)
-    for flags in ("--threads", 4), ("--threads", 4, "--memory", "16MiB"), ("--threads", 1, "--dtype", "fp16"):
+    for flags in ("--threads", 4), ("--threads", 4, "--memory", "16MiB"), ("--threads", 1):
         out = big_tmp_path / "-".join(map(str, flags))
-        to = ("--to", "safetensors", *QUICK, *npz, *(flags if "--dtype" not in flags else flags[:2]))
-        crossdock("convert", big_tmp_path / "in.npz", out, *to)
+        crossdock("convert", big_tmp_path / "in.npz", out, "--to", "safetensors", *QUICK, *npz, *flags)
         same_arrays(as_numpy(load_file(out / "model.safetensors")), arrays)
     # A transposed one is read many times over; that it is right is what counts.
     np.savez_compressed(big_tmp_path / "f.npz", large=np.asfortranarray(arrays["large"]))
-    crossdock("convert", big_tmp_path / "f.npz", big_tmp_path / "f", "--to", "safetensors", "--threads", 4, *QUICK, *npz)
-    same_arrays(as_numpy(load_file(big_tmp_path / "f/model.safetensors")), {"large": arrays["large"]})
+    out = big_tmp_path / "transposed"
+    crossdock("convert", big_tmp_path / "f.npz", out, "--to", "safetensors", "--threads", 4, *QUICK, *npz)
+    same_arrays(as_numpy(load_file(out / "model.safetensors")), {"large": arrays["large"]})
 
 
 # ---- hostile files
@@ -179,8 +180,8 @@ def test_a_flipped_bit_anywhere(crossdock, npz, tmp_path):
         flipped = bytearray(data)
         flipped[at] ^= 16
         (tmp_path / "in.npz").write_bytes(flipped)
-        done = crossdock("convert", tmp_path / "in.npz", tmp_path / "out", "--to", "safetensors", "--from", "npz", *QUICK,
-                         *npz, code=None)
+        done = crossdock("convert", tmp_path / "in.npz", tmp_path / "out", "--to", "safetensors", "--from", "npz",
+                         *QUICK, *npz, code=None)
         assert done.returncode in (0, 1), (at, done.stderr)
         if done.returncode == 0:  # a date, a version
             same_arrays(as_numpy(load_file(tmp_path / "out/model.safetensors")), want)
@@ -217,9 +218,9 @@ def test_bf16_to_numpy(crossdock, npz, tmp_path, bits):
     else:
         assert "1 BF16 tensors are written as float32, which holds the same values" in text
         assert got.dtype == np.float32 and np.array_equal(got, tensor.float().numpy(), equal_nan=True)
-    crossdock("convert", tmp_path / "model.safetensors", tmp_path / "x", "--to", "npz", *QUICK, *npz, "--npz-bf16", "int8", code=2)
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
 def test_what_a_format_has_not_is_left_out(crossdock, npz, rust, tmp_path):
     torch.save({"c": torch.ones(4, dtype=torch.complex32), "w": torch.ones(2)}, tmp_path / "in.bin")
     for name, to, load in ("numpy", "npz", lambda out: dict(np.load(out / "model.npz"))), (
@@ -231,12 +232,11 @@ def test_what_a_format_has_not_is_left_out(crossdock, npz, rust, tmp_path):
 
 
 def test_many_and_large_to_numpy(crossdock, npz, big_tmp_path):
-    """The bytes do not depend on threads and memory; a file of the folder comes along."""
+    """The bytes do not depend on threads and memory."""
     random = np.random.default_rng(2)
-    tensors = {f"layers.{i}.w": torch.from_numpy(random.integers(0, 9, (i, 50)).astype(np.float32)) for i in range(1, 101)}
-    tensors["large"] = torch.from_numpy(random.integers(0, 9, 3 << 20).astype(np.float32))
+    shapes = {f"layers.{i}.w": (i, 50) for i in range(1, 101)} | {"large": (3 << 20,)}
+    tensors = {name: torch.from_numpy(random.integers(0, 9, n).astype(np.float32)) for name, n in shapes.items()}
     save_file(tensors, big_tmp_path / "model.safetensors", metadata={"format": "pt"})
-    (big_tmp_path / "generation_config.json").write_text("{}")
     made = []
     for flags in ("--threads", 4), ("--threads", 1, "--memory", "8MiB"):
         out = big_tmp_path / f"out{len(made)}"
@@ -244,10 +244,11 @@ def test_many_and_large_to_numpy(crossdock, npz, big_tmp_path):
         made.append((out / "model.npz").read_bytes())
     assert made[0] == made[1]
     same_arrays(dict(np.load(big_tmp_path / "out0/model.npz")), as_numpy(tensors))
+    crossdock("verify", big_tmp_path / "out0", "--against", big_tmp_path / "model.safetensors", *npz)
 
 
-def test_a_model_to_numpy_and_back(crossdock, npz, source, tmp_path):
-    from recipes import PLAIN
+def test_a_model_to_numpy(crossdock, npz, source, tmp_path):
+    """The files beside the weights come along."""
     crossdock("convert", source(PLAIN), tmp_path / "out", "--to", "npz", "--npz-bf16", "uint16", *QUICK, *npz)
     assert (tmp_path / "out/config.json").is_file()
     got, want = np.load(tmp_path / "out/model.npz"), load_file(source(PLAIN) / "model.safetensors")
@@ -265,7 +266,8 @@ def test_the_rust_structs_lie_as_the_record_says(cargo):
 
 def test_every_dtype_from_rust(crossdock, rust, tmp_path):
     tensors = dict(one_of_each_dtype())
-    tensors |= {"scalar": torch.tensor(3.5), "none_ids": torch.empty(0, 7, dtype=torch.int64), "a \"b\" \\ ä 層\x01": torch.ones(3)}
+    tensors |= {"scalar": torch.tensor(3.5), "none_ids": torch.empty(0, 7, dtype=torch.int64),
+                "a \"b\" \\ ä 層\x01": torch.ones(3)}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     crossdock("convert", tmp_path / "model.safetensors", tmp_path / "out", "--to", "safetensors-rust", *QUICK, *rust)
     got = load_file(tmp_path / "out/model.safetensors")

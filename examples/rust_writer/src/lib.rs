@@ -82,6 +82,22 @@ fn push_json_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+impl SafetensorsWriter {
+    /// One at least: a tensor without elements is needed by some item too.
+    fn add_items(&mut self, tensor: u64, n_elements: u64, bits: u64, offset: u64) {
+        let mut begin = 0;
+        loop {
+            let count = ITEM_ELEMENTS.min(n_elements - begin);
+            let offset = offset + begin * bits / 8;
+            self.items.push(Item { tensor, begin, count, bits, offset });
+            begin += count;
+            if begin == n_elements {
+                break;
+            }
+        }
+    }
+}
+
 impl xd::Writer for SafetensorsWriter {
     const INFO: Info = Info {
         id: c"org.example.writer.safetensors-rust",
@@ -103,20 +119,22 @@ impl xd::Writer for SafetensorsWriter {
             aux: model.aux,
         };
         // Large elements first, so that each lies at a multiple of its size.
-        let mut order: Vec<(u64, &manifest::Tensor, (&str, u64))> = vec![];
+        let mut order = vec![];
         for (i, tensor) in (0u64..).zip(&model.tensors) {
-            let (name, bits) = TYPES.get(tensor.dtype as usize).copied().unwrap_or(("", 0));
-            match () {
-                _ if tensor.is_excluded => (),
-                _ if bits == 0 => out.others.push(i),
-                _ => order.push((i, tensor, (name, bits))),
+            let (dtype, bits) = TYPES.get(tensor.dtype as usize).copied().unwrap_or(("", 0));
+            if tensor.is_excluded {
+                continue;
+            } else if bits == 0 {
+                out.others.push(i);
+            } else {
+                order.push((i, tensor, dtype, bits));
             }
         }
-        order.sort_by_key(|(_, _, (_, bits))| std::cmp::Reverse(*bits));
+        order.sort_by_key(|&(_, _, _, bits)| std::cmp::Reverse(bits));
 
         let mut json = String::from(r#"{"__metadata__":{"format":"pt"}"#);
         let mut offset = 0;
-        for (i, tensor, (dtype, bits)) in order {
+        for (i, tensor, dtype, bits) in order {
             // The host has checked that no shape overflows, and that there are whole bytes.
             let count: u64 = tensor.shape.iter().product();
             let end = offset + count * bits / 8;
@@ -124,16 +142,7 @@ impl xd::Writer for SafetensorsWriter {
             push_json_string(&mut json, &tensor.name);
             _ = write!(json, r#":{{"dtype":"{dtype}","shape":{:?},"#, tensor.shape);
             _ = write!(json, r#""data_offsets":[{offset},{end}]}}"#);
-            let mut begin = 0;
-            loop {
-                let some = ITEM_ELEMENTS.min(count - begin);
-                let offset = offset + begin * bits / 8;
-                out.items.push(Item { tensor: i, begin, count: some, bits, offset });
-                begin += some;
-                if begin == count {
-                    break;
-                }
-            }
+            out.add_items(i, count, bits, offset);
             offset = end;
         }
         json.push('}');
