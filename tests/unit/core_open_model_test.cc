@@ -130,7 +130,8 @@ TEST_CASE("what the reader says is checked") {
   SECTION("where a file lies, which the host knows") {
     f.fake.manifest.source.files[0].path = "/etc/passwd";
     CHECK(message(f.describe()) ==
-          "expected files without paths, which are the host's, found one of values");
+          "expected files without paths, which are the host's, found one of values "
+          "[org.example.reader.fake: manifest]");
   }
   SECTION("bytes that are no manifest") {
     static xd_reader_api api = kReaderApi<FakeReader>;
