@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # The libraries that crossdock links, as targets: found here once, for core, plugins, apps and tests.
 #
 # CROSSDOCK_STATIC_DEPS puts all of them into what is built, as a wheel needs it that must run where none of them is

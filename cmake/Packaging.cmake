@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # What `cpack` makes of a build that was configured with the preset `package`: Debian packages of this distribution.
 # scripts/test_deb.sh makes and tests them. Dependencies are those that dpkg-shlibdeps finds.
 set(CPACK_GENERATOR DEB)

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Builds one preset: release (default), dev, asan or tsan. The command is then build/PRESET/bin/crossdock.
 #
 #   scripts/build.sh [PRESET [TARGET...]]

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Converts a Hugging Face model to a DeepSpeed Universal checkpoint and shows what came of it. Sets up and builds what is
 # missing first. Needs no Python.
 #

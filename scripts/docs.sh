@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Builds the documentation site into build/site. A link that leads nowhere, or a page that the menu lacks, is an error.
 #
 #   scripts/docs.sh [--serve]     --serve: shows it on this machine, and follows changes

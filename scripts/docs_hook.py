@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What mkdocs needs to make a site of pages that lie all over the repository and link to each other and to its files.
 
 README.md is the site's first page; the other pages outside of docs/ keep their paths. A link to a page goes to that page

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Runs the fuzzers for a time that they share evenly, one after another with a process for each processor, and prints what
 # they did. They go on from what earlier runs kept in build/asan/corpus.
 #

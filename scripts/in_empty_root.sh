@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Runs a command in a fresh root of this machine's distribution that has its essential packages, Python with venv, and
 # nothing else: no compiler, and none of our libraries. The root goes afterwards.
 #

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes rules/MODEL_TYPE/CLASS.textproto of the classes of the installed transformers, by watching what they do.
 
     scripts/make_rules.py [--only REGEX] [--mappings CAUSAL_LM,MASKED_LM] [--jobs 2] [--keep]

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # To be sourced: where this machine's apt gets its packages from.
 
 # mirror_of debian|ubuntu: prints the address; nothing where there is none. DEBIAN_MIRROR and UBUNTU_MIRROR win.

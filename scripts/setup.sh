@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Installs what building and testing need: Debian packages, and a Python environment for the tests in .venv.
 #
 #   scripts/setup.sh [--no-python]     without the Python side: building, unit tests and the demo do not need it, nor clang

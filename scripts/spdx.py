@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Checks that every source file begins with the line that tells its license (SPDX): a file taken alone says it too.
 
     scripts/spdx.py [--fix]     --fix: writes the lines that lack

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Makes the static libraries that this system's packages lack, for a build with CROSSDOCK_STATIC_DEPS: simdjson, ISA-L
 # and xxHash on Debian and Ubuntu, from the sources of their own packages; everything, with Conan, on a system without apt
 # (the manylinux images).

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Sets up what is missing, builds, and runs every test. The first that fails ends it.
 #
 #   scripts/test.sh [--quick|--full]     --quick: the release build and its unit tests only; needs no Python

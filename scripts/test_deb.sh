@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Makes Debian packages of this distribution (build/package/packages/*.deb), then installs, uses and removes them in a root
 # that has neither a compiler nor a library of ours.
 #

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Runs the quick tests of the committed tree on each distribution that we support, in a fresh root made by debootstrap.
 # For before a release; CI has one distribution only. A distribution takes five minutes or so and 2 GB of disk.
 #

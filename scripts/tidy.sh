@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Runs clang-tidy (.clang-tidy) over sources, and prints what it finds. Exit code 1: it found something.
 #
 #   scripts/tidy.sh                   all of apps, core and plugins (TIDY_JOBS at once)

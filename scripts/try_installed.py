@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Uses an installed crossdock as its user does: shows, converts and verifies a small model, and looks at how soon it starts.
 
     python scripts/try_installed.py COMMAND MODEL_FOLDER

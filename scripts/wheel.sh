@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Builds a wheel that needs nothing of the machine it is installed on but the C and C++ runtime: build/wheels/*.whl. Checks
 # with auditwheel that it keeps to manylinux, then installs and uses it where there is no compiler and no library of ours.
 #

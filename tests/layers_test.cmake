@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # cmake -DSOURCE=<project root> -P layers_test.cmake
 #
 # Includes go one way: sdk < core/base < report < io < transform < model < rules < quantised < plugin < convert <

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/command/convert_args.h"
 
 #include "core/base/text.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The command line of `crossdock convert`, as a request. Other verbs read such words too: those
 // that a report has kept.
 #pragma once

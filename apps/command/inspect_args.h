@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // `crossdock inspect`: its command line as a request, and what is looked at.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/command/model_json.h"
 
 #include "core/base/json_writer.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A checkpoint as JSON: `crossdock inspect --json`.
 #pragma once
 

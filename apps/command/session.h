@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What every verb needs: the loaded plugins, and the options that all verbs share. Nothing here
 // prints: the command does, and libcrossdock_host tells its caller.
 #pragma once

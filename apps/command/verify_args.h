@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // `crossdock verify`: its command line as a request, and the check.
 #pragma once
 

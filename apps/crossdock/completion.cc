@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // `crossdock completion`: what shells complete. Their scripts ask the command itself (`crossdock
 // completion words ...`), so they know the plugins that are installed, and the options of the
 // format after --to.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/convert.h"
 
 #include "apps/command/verify_args.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the command says while it works, on stderr.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // crossdock: converts model checkpoints between formats through plugins.
 #include "apps/crossdock/plugin_faults.h"
 #include "apps/crossdock/verb.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // `crossdock man`: the manual page, of the texts and tables that --help prints.
 #include "apps/crossdock/log.h"
 #include "apps/crossdock/verb.h"

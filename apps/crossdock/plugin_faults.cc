@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/crossdock/plugin_faults.h"
 
 #include "core/plugin/active_calls.h"

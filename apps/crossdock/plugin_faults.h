@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What ends the process inside a plugin, or does not end there, leaves a sentence that says whose
 // call it was.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/crossdock/log.h"
 #include "apps/crossdock/verb.h"
 #include "apps/crossdock/verbs.h"

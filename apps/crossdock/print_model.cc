@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/crossdock/print_model.h"
 
 #include "core/base/text.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/crossdock/progress.h"
 
 #include "apps/crossdock/log.h"

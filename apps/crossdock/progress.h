@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Progress of a long job on stderr: a bar on a terminal, a line now and then elsewhere, JSON lines
 // for programs:
 //

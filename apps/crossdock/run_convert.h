@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Runs a conversion that was parsed, and prints what came of it.
 #pragma once
 

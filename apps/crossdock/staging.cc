@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // `crossdock commit` and `crossdock clean`: what becomes of a staging folder.
 #include "core/io/leftovers.h"
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A verb of the command. Its --help, the manual page and what shells complete are made of the same
 // texts and tables of options.
 #pragma once

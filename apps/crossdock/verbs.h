@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What all verbs share: how they end, and how they say so. Each parses its own arguments, prints,
 // and returns the exit code.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "apps/command/verify_args.h"
 #include "apps/crossdock/log.h"
 #include "apps/crossdock/progress.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // crossdock/host.h on the requests that the command makes of its words: an option is a word.
 #include "apps/command/convert_args.h"
 #include "apps/command/inspect_args.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a module must keep, case by case. Each body runs in a child (child.h).
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One case, in a process of its own: whatever a module does there, the others still run.
 #pragma once
 

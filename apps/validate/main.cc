@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // crossdock-validate: whether a plugin keeps what plugin.h asks, case by case.
 #include "apps/validate/cases.h"
 #include "apps/validate/child.h"

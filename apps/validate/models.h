@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Models that are made for a writer: what one may be given, in small.
 #pragma once
 

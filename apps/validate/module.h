@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The module under test, and what it is tested with.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where the time of a run goes: each thread is at one activity at a time, and the seconds of each
 // are added up over all threads. With a trace, what happened when is kept too.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // JSON text, written in order: for the report and `inspect --json`. (simdjson only reads.)
 //
 //   JsonWriter json;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One job's memory budget: every buffer of data is charged to it.
 //
 // Two accounts, one limit. *Reservations* admit work: a worker reserves an item's declared peak

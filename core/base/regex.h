@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Regular expressions (ECMAScript) for names. std::regex's templates are compiled here alone.
 #pragma once
 

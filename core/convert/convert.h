@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The whole job: a source becomes a destination.
 //
 //   prepare: open the source -> its manifest -> the target model

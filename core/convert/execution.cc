@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/execution.h"
 
 #include "core/convert/scheduler.h"

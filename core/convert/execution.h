@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The third stage: items run on a pool of threads under the budget, and their objects are sealed.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a conversion will take, before its first byte: disk, inodes, memory, and time.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Digests of a source's tensors, over their dense, row-major, little-endian values: the same values
 // give the same digest in every format, so people compare two checkpoints with them.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The source's model becomes the one that the job wants.
 #pragma once
 

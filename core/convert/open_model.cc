@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/open_model.h"
 
 #include "core/base/text.h"
@@ -109,9 +110,10 @@ Error OpenModel::explain(const plugin::Registry& registry, Error error) const {
 }
 
 OpenModel::~OpenModel() {
-  if (opened_)
-    (void)host_.call(spec("close"),
-                     [&](xd_call* c) { return reader_->reader.close(c, opened_), XD_OK; });
+  if (!opened_) return;
+  (void)host_.call(spec("close"),
+                   [&](xd_call* c) { return reader_->reader.close(c, opened_), XD_OK; });
+  host_.memory().dealloc_all(this);
 }
 
 // 0 where the reader has no answer: a plugin that fails at another's files must not keep them from

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A source that a reader plugin has opened: what it says of the model, its stored tensors' elements
 // and its auxiliary files. tensor_source.h makes the tensors of the target from them.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/open_writer.h"
 
 #include <utility>
@@ -25,9 +26,10 @@ OpenWriter::OpenWriter(OpenWriter&& other) noexcept
       serial_(std::move(other.serial_)) {}
 
 OpenWriter::~OpenWriter() {
-  if (handle_)
-    (void)host_->call(spec("close"),
-                      [&](xd_call* c) { return plugin_->writer.close(c, handle_), XD_OK; });
+  if (!handle_) return;
+  (void)host_->call(spec("close"),
+                    [&](xd_call* c) { return plugin_->writer.close(c, handle_), XD_OK; });
+  host_->memory().dealloc_all(serial_.get());
 }
 
 // Holds nothing for a writer that says that it can be called from several threads.

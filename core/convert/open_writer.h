@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A writer plugin that has been given a model, closed with the object. Its calls are serialised
 // where the plugin does not say XD_CAP_CONCURRENT, and errors name the object.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The files of a conversion while they are written: what of each is there, what its items gave
 // back, and the digests in the end. What is done is noted in the journal, and taken from the
 // journals of others.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which part of a conversion this process does, when several processes convert one checkpoint
 // together: `--part 2/8`, or `--part auto`, where whatever started the processes (Open MPI,
 // torchrun, Slurm, Kubernetes, ...) has said it in the environment. Both are pure.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/plain_weights.h"
 
 #include "core/convert/tensor_source.h"

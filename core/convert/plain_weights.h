@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The weights of a quantised source become plain ones, and so does what its config.json says.
 #pragma once
 

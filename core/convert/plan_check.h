@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The gate between a writer's plan and the disk: a plan that passes cannot escape the destination,
 // overlap, or lose a tensor.
 #pragma once

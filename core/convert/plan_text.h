@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a conversion makes, as a text: runs that have the same make the same files, whatever their
 // threads, memory, language or place. It stands in the staging folder, so that a run knows whether
 // it goes on with another's work, and can say why not.

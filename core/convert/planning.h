@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The second stage: the writer says what it will make of the model, and the host checks it. Nothing
 // is written; a dry run ends here.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The first stage: the source is opened, and its model becomes the one that the job wants. Nothing
 // is written, and of values only the few are read that decide what the model is (tied embeddings,
 // what config.json is made from).

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a run notes in its journal (io/journal.h) when an item is written or a file is finished: all
 // that another run needs in order to go on as if it had done it itself.
 #pragma once

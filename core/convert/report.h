@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The report of a conversion, of what its stages made.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a conversion is asked for. Its flags are the command's (apps/command/convert_args.cc).
 #pragma once
 

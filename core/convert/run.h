@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One run of a conversion, once its plan is made: it takes what others have done, writes its share,
 // and publishes if all is there then.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Runs tasks on a pool of threads under the memory budget. The first failure, or a cancel, stops
 // what has not started.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What belongs to a whole run and to none of its stages: the budget, the plugins' host, the notes
 // for the user.
 #pragma once

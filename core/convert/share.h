@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which files of a plan one of several processes makes.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a source's names tell beyond what a reader makes of it: for notes and for messages.
 #pragma once
 

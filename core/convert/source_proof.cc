@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/source_proof.h"
 
 #include "core/base/activity.h"

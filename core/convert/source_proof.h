@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What proves a source's bytes beside the digests of its tensors, so that a report can tell any
 // later change of any file that was read, down to a bit.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/convert/tensor_digests.h"
 
 #include "core/model/check.h"

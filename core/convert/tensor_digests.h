@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The digests of all of a source's tensors while they are taken, each over its dense, row-major,
 // little-endian values: the same values give the same digest in every format.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where a writer's tensor bytes come from: ranges read through the reader, cast to the wanted type,
 // digested on the way.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The tensors of a model by ranges of their elements: an open model's own, or what layout rules
 // make of them.
 #pragma once

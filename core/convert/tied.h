@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Parameters that a source holds under several names: one is written, the others are left out with
 // a reason.
 #pragma once

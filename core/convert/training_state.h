@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The state of a training run, on its way from a reader that knows it to a writer that does.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One run that works on a staging folder (staging.h), and whether what it left can be relied on and
 // taken over.
 #pragma once

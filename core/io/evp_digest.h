@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // OpenSSL's digests as bytes stream past: what sha256.cc and git_blob.cc share.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/io/git_blob.h"
 
 #include "core/io/evp_digest.h"

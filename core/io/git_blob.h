@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What git calls a file: the SHA-1 of "blob <size>\0" and its bytes, "git:<40 hex>". The Hub knows
 // small files by it, as `git hash-object` prints it.
 #pragma once

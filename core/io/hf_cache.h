@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The local cache of the Hugging Face Hub: where snapshot_download left a model. Never the network.
 //
 // Layout (huggingface_hub 2.4, "Understand caching", utils/_shared_blobs.py, _tree_cache.py):

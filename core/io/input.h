@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the user named as SRC, as a list of named byte objects: a file, a folder, or a model of the
 // local Hugging Face cache.
 //

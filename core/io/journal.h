@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A file of records that only grows, by one writer: what a run has done, for the run that goes on
 // with it.
 //

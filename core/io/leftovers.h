@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What runs leave beside OUT when they are killed (staging.h): whose it is, and its removal.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Every effect on the file system, behind one interface that a test can fail call by call (after
 // leveldb's Env).
 //

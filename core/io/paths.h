@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where a conversion may write: checks on paths before anything is touched.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The one moment in which a finished tree becomes OUT (staging.h).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/io/sha256.h"
 
 #include "core/io/evp_digest.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // SHA-256 of bytes as they stream past: "sha256:<64 hex>", which people compare with `sha256sum`.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/io/small_file.h"
 
 #include <boost/filesystem/operations.hpp>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A file that people give with a flag: rules, a description.
 #pragma once
 

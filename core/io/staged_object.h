@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One output file, while it is written under OUT.partial (staging.h). Its size is known beforehand,
 // or only when it is sealed: then it ends where the last byte was written, and its digest is taken
 // from the file.

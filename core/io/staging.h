@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Output that appears whole or not at all, that a later run can go on with, and that several
 // processes, on several machines, can write together.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A digest of bytes that many readers can take together, each of any range and in any order:
 // "tree:<32 hex>".
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/model/check.h"
 
 #include "core/base/text.h"
@@ -76,6 +77,8 @@ Result<void> check_tensor(const Tensor& t, const std::vector<manifest::File>& fi
         cat("expected a name of at most ", kMaxNameBytes, " bytes, found ", t.name.size()));
   XD_TRY(check_text(t.name, "a tensor's name"));
   XD_TRY(check_text(t.target_name, "a tensor's name"));
+  if (t.name.find('\0') != t.name.npos || t.target_name.find('\0') != t.target_name.npos)
+    return corrupt("expected a name without NUL, which no program in C could tell, found one");
   if (t.dtype == manifest::DType::UNSPECIFIED || manifest::info(t.dtype).bits == 0) {
     return corrupt(
         cat("expected a known element type, found number ", static_cast<uint32_t>(t.dtype)));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The gate between a reader plugin and everything else: a manifest that passes holds what
 // manifest.proto promises.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reading config.json as a manifest has it.
 #pragma once
 

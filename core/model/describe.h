@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The job's module, which no file of weights describes: the order of named_parameters(), which
 // names are one parameter, which tensors are buffers, what is trained, and in which group of the
 // optimizer.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The manifest for other tools: protobuf's wire form, or its JSON mapping.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/model/rank_memory.h"
 
 #include "core/model/check.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a job of DeepSpeed holds of its model in each rank's memory, told from its checkpoint.
 #pragma once
 

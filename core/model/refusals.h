@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What looks like a model's weights and is not: codes of a quantisation, adapters, parameters that
 // were never gathered. Each is refused by name, with the way out; copying it would give a job that
 // trains on nonsense.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // From the model as its source has it to the model as the job wants it: names, roles, what is
 // trained, what is left out. Tensors keep their indexes, so a tensor is the same number for the
 // reader, the host and the writer.

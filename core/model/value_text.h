@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Values of manifests (metadata, hyper-parameters) as people and programs read them.
 #pragma once
 

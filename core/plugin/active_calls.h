@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which plugin's function each thread is in, so that a crash, an exit() or a wait that does not end
 // can be told by name. What asks may be a signal handler: nothing here locks or allocates.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One call of a plugin's function, from the host's side: what its xd_call* is.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The host's side of plugin.h: one table of functions per job, and the things behind its opaque
 // handles.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/plugin/host_calls.h"
 
 #include "core/base/text.h"
@@ -90,13 +91,13 @@ struct HostCalls {
     return shielded(call, [&]() -> xd_status {
       xd_failure failure{};
       if (!copy_known(given, failure)) return misused(call, "a failure that is too short");
-      const std::string where = text_of(failure.where);
+      const std::string place = text_of(failure.place);
       const std::lock_guard lock(call.mutex);
       if (failure.message || !call.error)
         call.error = Error{failure.code, text_of(failure.message)};
       Error& error = *call.error;
-      if (!where.empty() && error.message.size() < 2 * XD_MAX_MESSAGE_BYTES)
-        error.message.insert(0, where + (error.message.empty() ? "" : ": "));
+      if (!place.empty() && error.message.size() < 2 * XD_MAX_MESSAGE_BYTES)
+        error.message.insert(0, place + (error.message.empty() ? "" : ": "));
       return failure.code;
     });
   }

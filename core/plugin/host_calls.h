@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The functions that the host offers to plugins, each as plugin.h promises it.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A plugin's options, checked against its own schema before it sees them.
 #pragma once
 

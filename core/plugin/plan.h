@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A writer's plan: which objects it will make, of which sizes, from which tensors. Data only;
 // convert/ checks and runs it.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Finds and loads plugin libraries, and keeps what they offer.
 //
 // Search order: the folders given (--plugin-path), those of CROSSDOCK_PLUGIN_PATH (':'-separated),

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // bitsandbytes: 4 bits with a table of values and blocks over the whole tensor, or 8 with a scale a
 // row.
 #include "core/base/text.h"

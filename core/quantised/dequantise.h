@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The weights of a quantised model become plain ones: each of its codes with their scales and zeros
 // is one tensor, an expression that is evaluated as it is read.
 #pragma once

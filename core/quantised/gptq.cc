@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // GPTQ and AWQ: integers in words, whose matrix is the transpose of the weight.
 #include "core/base/text.h"
 #include "core/quantised/schemes.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Codes packed into words or bytes along a row: compressed-tensors, and MXFP4 of gpt-oss.
 #include "core/base/text.h"
 #include "core/model/check.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A quantised model as its schemes look at it: codes and what belongs to them, by their names, and
 // what config.json says of them.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Codes of 8 bits, or pairs of 4, in the shape of the weight, with scales beside them.
 #include "core/base/text.h"
 #include "core/quantised/schemes.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The schemes of quantisation that are understood, each by the names of what it leaves in files.
 //
 // Each is asked for every tensor: nothing, if this is not its codes. Errors: what belongs to the

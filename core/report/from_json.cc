@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/report/report.h"
 #include "core/report/self_digest.h"
 

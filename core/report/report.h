@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a conversion did: DST/crossdock.json, for people and programs. A value, so that verifying a
 // folder, going on with one, and replacing one all read what a conversion wrote.
 #pragma once

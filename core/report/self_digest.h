@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How a report proves itself: the last member of its text is a digest of all bytes before it,
 // `"report_digest": "xxh3:<32 hex>"`, the XXH3-128 in its canonical form, as `xxhsum -H2` prints it.
 // It stands among the timings, so that reports of runs that made the same differ nowhere else.

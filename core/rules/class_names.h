@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The names of tensors as the class spells them today, whatever the file calls them: every writer
 // gets these.
 #pragma once

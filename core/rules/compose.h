@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // From the tensors of Hugging Face's files to those of the running class, and back: experts are
 // stored one by one and run stacked, a projection is stored in one piece and runs in three.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Whether a model's tensors are those that its config.json speaks of.
 #pragma once
 

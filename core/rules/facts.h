@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What is known of a source beside its tensors, for the conditions and variables of rules: the
 // metadata of its format, and config.json.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The way back: from a parameter of the module to the tensors that files hold of it.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // From a source's own tensors to those of the checkpoint of Hugging Face's class, by the layouts of
 // rules.proto: names, shapes, order of elements, and config.json. A source that no layout is for is
 // left as it is.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // config.json by a layout's entries (rules.proto, ConfigEntry).
 #pragma once
 

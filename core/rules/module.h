@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The module of a class as its rule describes it, held against a model whose tensors have the
 // class's names (class_names.h).
 #pragma once

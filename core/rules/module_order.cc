@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/rules/module_order.h"
 
 #include "core/rules/rules.pb.h"

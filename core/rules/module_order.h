@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The order of named_parameters(): torch goes through the tree of modules, and gives the parameters
 // of a module itself before those of its members, numbered members ascending.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/rules/module_rule.h"
 
 #include "core/rules/facts.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a rule says of the module of one class, ready to be asked: which names it has, and which of
 // them a tensor of a file is, or is a part of.
 #pragma once

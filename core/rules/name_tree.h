@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Finds which names of a rule a tensor's name is, with its numbers.
 #pragma once
 

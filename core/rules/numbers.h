@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Names of rules, with '#' for their first number, '##' for the second and so on, behind which "+1"
 // or "-1" may stand. In rules of classes a number is all that stands between two dots.
 #pragma once

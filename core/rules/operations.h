@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a rule's operations do to a tensor.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The optimizer's groups of a module that rules describe.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The parts of a rule, found among the stored tensors and joined.
 #pragma once
 

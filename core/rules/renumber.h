@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What refers to tensors by their indexes, after rules have made others of them.
 #pragma once
 

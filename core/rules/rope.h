@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Llama 3's RoPE scaling, found again from the factors that llama.cpp stores of it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/rules/rule_set.h"
 
 #include "core/base/regex.h"

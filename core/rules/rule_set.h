@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where rules are found. rules.proto has the schema; docs/rules.md tells how to write one. There is
 // one for each class of transformers, so a run reads only those that it asks for.
 #pragma once

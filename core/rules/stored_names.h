@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The names of a layout's rules, with '#' for the number of a layer and '##' for that of an expert,
 // and the stored tensors that have them.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The tensors of a layout: matches a source's names, and makes the expression of each tensor of the
 // checkpoint.
 #pragma once

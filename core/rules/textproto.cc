@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/rules/textproto.h"
 
 #include "core/io/small_file.h"

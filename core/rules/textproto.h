@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Files of settings in protobuf's text format, which the parser checks against the schema.
 #pragma once
 

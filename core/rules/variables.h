@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The variables of a layout's texts (rules.proto, Layout): facts of the source, and names of `let`.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Element casts between the floating types BF16, F16, F32 and F64: the core's own loops, at memory
 // speed.
 //

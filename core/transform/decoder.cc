@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/transform/decoder.h"
 
 #include "core/transform/processor.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Codes of quantised tensors become floats: how many bits a code takes, where it lies, and which
 // value each stands for.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Evaluates a node of codes by ranges: rows of codes, and what belongs to them of zeros and scales,
 // are read ahead into scratch and become values in pieces that stay in the processor's caches.
 #pragma once

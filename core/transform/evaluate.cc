@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/transform/dequantise.h"
 
 #include <crossdock/dtype.hpp>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A tensor of the target as an expression of stored ones: a small typed tree that is evaluated by
 // ranges of elements, so that no tensor is ever held whole.
 //

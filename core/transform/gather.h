@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads the elements of a view, in its order, from where the elements below it can be read in
 // theirs: those of a stored tensor, or of an expression.
 #pragma once

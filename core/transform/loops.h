@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What is done with n values that codes have become. Each operation rounds once, in this order: the
 // file is compiled with -fno-trapping-math and without fused operations.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Loops that are compiled twice: for every processor, and for those with AVX2, BMI2 (whose shifts
 // by a variable are one operation each) and F16C. What they give does not differ by a bit.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A matrix turned over: its columns become rows.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A tensor seen through operations on its shape: which element below each element of the view is.
 //
 // A dimension is a list of factors, outermost first, each with a size and a stride in elements

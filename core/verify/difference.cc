@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/verify/difference.h"
 
 #include "core/convert/scheduler.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How two checkpoints differ: names, shapes, types, and how far apart the values are.
 #pragma once
 

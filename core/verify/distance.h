@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How far apart the values of two tensors are.
 //
 // They are compared as numbers, in double. Two that are equal bit for bit in one type are the same,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Elements of any type as numbers and as text, for those who compare values.
 #pragma once
 

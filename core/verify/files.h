@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Files held against the sizes and digests that they should have.
 //
 // Each file is read once, in large pieces and by all threads: one that has a tree digest is cut, so

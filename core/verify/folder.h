@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A folder that crossdock wrote, against its own report, and against the source that it was made
 // of.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A download of the Hugging Face Hub against what its own records say of it, offline: the list of
 // the commit's files (trees/<commit>.json) and the digests that blobs are called by.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A conversion that was planned again of its source, with the report of what it wrote.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A checkpoint that is only looked at: opened by its reader, with the names that its layout gives
 // it, as `crossdock inspect` shows it.
 #pragma once

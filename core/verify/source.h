@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A report against the source that it speaks of.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a tensor's values are like, and which of them look broken.
 #pragma once
 

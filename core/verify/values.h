@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The tensors of what a conversion wrote, as its own reader gives them, against those of the
 // source: every element, cast to the destination's type, must have the same bits.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a check found: problems, each a sentence that names the file or tensor, and notes. Nothing
 // found means that all is as it should be.
 #pragma once

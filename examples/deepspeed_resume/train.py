@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train a Hugging Face model with DeepSpeed, starting from a folder that crossdock converted.
 
     torchrun --nproc_per_node=2 train.py UNIVERSAL --out checkpoints            # begins with the converted weights

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* Converts a model to safetensors of a chosen type, with progress on one line and Ctrl-C, then
  * checks what was written.
  *

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The bytes of one member of a zip archive, stored or deflated, by ranges of what it unpacks to.
 //
 // A deflated member is one stream: a range that begins where the last one ended goes on there, one

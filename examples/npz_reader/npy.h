@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The header of a .npy file: a Python dict that tells the type, the order and the shape of the
 // values behind it.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A reader of numpy's .npz, the files of numpy.savez and numpy.savez_compressed: a zip archive with
 // a .npy file for each array.
 #include "member.h"

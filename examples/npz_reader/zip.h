@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The directory of a zip archive, as far as numpy's .npz needs it: zip64 too, members stored or
 // deflated, one file.
 //

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "arrays.h"
 
 #include <inttypes.h>
@@ -5,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "wire.h"
+#include <crossdock/wire.h>
 
 enum { DTYPE_F32 = 12 };
 
@@ -36,7 +37,7 @@ static void choose_type(npz_array* a, int bf16_as_bits) {
 }
 
 /* Text of a message, which ends in no NUL there; NULL: no memory, or a NUL inside. */
-static char* copy_text(const wire_in* text) {
+static char* copy_text(const xd_wire_in* text) {
   const size_t n = (size_t)(text->end - text->at);
   if (memchr(text->at, '\0', n)) return NULL;
   char* out = (char*)malloc(n + 1);
@@ -46,21 +47,21 @@ static char* copy_text(const wire_in* text) {
   return out;
 }
 
-static int set_text(char** to, const wire_in* text) {
+static int set_text(char** to, const xd_wire_in* text) {
   free(*to);
   return (*to = copy_text(text)) != NULL;
 }
 
 /* One Tensor. `excluded`: the host has taken it out of the conversion. */
-static int decode_tensor(wire_in in, npz_array* a, int* excluded) {
-  wire_field f;
+static int decode_tensor(xd_wire_in in, npz_array* a, int* excluded) {
+  xd_wire_field f;
   int is_renamed = 0;
-  while (next_field(&in, &f)) {
+  while (xd_next_field(&in, &f)) {
     const int has_text = f.body.at < f.body.end;
     if (f.number == 1 && !is_renamed && !set_text(&a->name, &f.body)) return 0;
     if (f.number == 2) a->dtype = (uint32_t)f.value;
     while (f.number == 3 && f.body.at < f.body.end && !f.body.failed) { /* packed numbers */
-      const uint64_t dim = get_varint(&f.body);
+      const uint64_t dim = xd_get_varint(&f.body);
       if (a->rank < NPZ_MAX_RANK) a->shape[a->rank] = dim;
       if (a->rank <= NPZ_MAX_RANK) ++a->rank;
     }
@@ -75,7 +76,7 @@ static int decode_tensor(wire_in in, npz_array* a, int* excluded) {
   return !in.failed && a->name;
 }
 
-static int add_tensor(wire_in in, uint64_t index, int bf16_as_bits, npz_model* m) {
+static int add_tensor(xd_wire_in in, uint64_t index, int bf16_as_bits, npz_model* m) {
   npz_array a = {0};
   int excluded = 0;
   a.tensor = index;
@@ -94,10 +95,10 @@ static int add_tensor(wire_in in, uint64_t index, int bf16_as_bits, npz_model* m
 }
 
 /* An auxiliary file is planned by its number, so each has a name here. */
-static int add_aux(wire_in in, npz_model* m) {
-  wire_field f;
+static int add_aux(xd_wire_in in, npz_model* m) {
+  xd_wire_field f;
   char** name = &m->aux[m->n_aux++];
-  while (next_field(&in, &f)) {
+  while (xd_next_field(&in, &f)) {
     if (f.number == 2 && !set_text(name, &f.body)) return 0;
   }
   return !in.failed && *name;
@@ -105,12 +106,12 @@ static int add_aux(wire_in in, npz_model* m) {
 
 int npz_decode(const void* manifest, uint64_t size, int bf16_as_bits, npz_model* out) {
   const unsigned char* bytes = (const unsigned char*)manifest;
-  wire_in in = {bytes, bytes + size, 0};
-  wire_field f;
+  xd_wire_in in = {bytes, bytes + size, 0};
+  xd_wire_field f;
   size_t n_tensors = 0, n_aux = 0;
   uint64_t index = 0;
   memset(out, 0, sizeof *out);
-  while (next_field(&in, &f)) {
+  while (xd_next_field(&in, &f)) {
     n_tensors += f.number == 3;
     n_aux += f.number == 6;
   }
@@ -119,7 +120,7 @@ int npz_decode(const void* manifest, uint64_t size, int bf16_as_bits, npz_model*
   out->aux = (char**)calloc(n_aux + 1, sizeof *out->aux);
   int good = !in.failed && out->arrays && out->others && out->aux;
   in.at = bytes;
-  while (good && next_field(&in, &f)) {
+  while (good && xd_next_field(&in, &f)) {
     if (f.number == 3) good = add_tensor(f.body, index++, bf16_as_bits, out);
     if (f.number == 6) good = add_aux(f.body, out);
   }

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* What of a manifest becomes arrays of a .npz, and how numpy describes each. */
 #ifndef NPZ_ARRAYS_H
 #define NPZ_ARRAYS_H

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* Writes numpy's .npz as numpy.savez_compressed does: one file, model.npz, that numpy.load reads.
  *
  * How long deflated bytes are is not known before, so the object's size is an upper bound, its
@@ -23,8 +25,8 @@ struct xd_writer {
   int bf16_as_bits;
 };
 
-static xd_status fail(xd_call* c, xd_status code, const char* where, const char* message) {
-  const xd_failure failure = {XD_INIT_SIZE(xd_failure), code, where, message};
+static xd_status fail(xd_call* c, xd_status code, const char* place, const char* message) {
+  const xd_failure failure = {XD_INIT_SIZE(xd_failure), code, place, message};
   return c->host->fail(c, &failure);
 }
 

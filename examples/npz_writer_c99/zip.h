@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* The records of a zip archive, all in their 64-bit form: one way for small and large files.
  *
  *     [local header, deflated bytes] of each member, [directory entry] of each, [end]

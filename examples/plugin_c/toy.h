@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* The toy format, the one thing that the reader and the writer share.
  *
  * A text header, then the values of all tensors without gaps, then one line per tensor with the sum
@@ -54,9 +56,9 @@ static inline uint64_t toy_mul(uint64_t a, uint64_t b, int* overflow) {
 }
 
 /* Tells the host what is wrong, and gives the code to return. A NULL message keeps the host's. */
-static inline xd_status toy_fail(xd_call* c, xd_status code, const char* where,
+static inline xd_status toy_fail(xd_call* c, xd_status code, const char* place,
                                  const char* message) {
-  const xd_failure failure = {XD_INIT_SIZE(xd_failure), code, where, message};
+  const xd_failure failure = {XD_INIT_SIZE(xd_failure), code, place, message};
   return c->host->fail(c, &failure);
 }
 

@@ -1,11 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* Reads the toy format: open() parses the header, manifest() describes it, read() gives values. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <crossdock/wire.h>
 #include "toy.h"
-#include "wire.h"
 
 struct xd_reader {
   const xd_source* source;
@@ -190,30 +192,30 @@ static xd_status toy_open(xd_call* c, const xd_reader_open* args, xd_reader** ou
 
 /* The numbers are the field numbers of manifest.proto. */
 static xd_status toy_manifest(xd_call* c, xd_reader* r, xd_bytes* sink) {
-  wire_out m = {0}, source = {0}, file = {0}, entry = {0}, value = {0}, tensor = {0}, extent = {0},
-           shape = {0};
-  put_number(&m, 1, 1); /* schema_version */
-  put_bytes(&source, 1, "toy", 3);
-  put_bytes(&file, 1, r->name, strlen(r->name));
-  put_number(&file, 2, r->file_size);
-  put_message(&source, 2, &file);
+  xd_wire_out m = {0}, source = {0}, file = {0}, entry = {0}, value = {0}, tensor = {0},
+              extent = {0}, shape = {0};
+  xd_put_number(&m, 1, 1); /* schema_version */
+  xd_put_bytes(&source, 1, "toy", 3);
+  xd_put_bytes(&file, 1, r->name, strlen(r->name));
+  xd_put_number(&file, 2, r->file_size);
+  xd_put_message(&source, 2, &file);
   if (r->comment) {
-    put_bytes(&entry, 1, "comment", 7);
-    put_bytes(&value, 6, r->comment, strlen(r->comment));
-    put_message(&entry, 2, &value);
-    put_message(&source, 3, &entry);
+    xd_put_bytes(&entry, 1, "comment", 7);
+    xd_put_bytes(&value, 6, r->comment, strlen(r->comment));
+    xd_put_message(&entry, 2, &value);
+    xd_put_message(&source, 3, &entry);
   }
-  put_message(&m, 2, &source);
+  xd_put_message(&m, 2, &source);
   for (size_t i = 0; i < r->n_tensors; ++i) {
     const toy_tensor* t = &r->tensors[i];
-    put_bytes(&tensor, 1, t->name, strlen(t->name));
-    put_number(&tensor, 2, t->dtype);
-    for (uint32_t d = 0; d < t->rank; ++d) put_varint(&shape, t->shape[d]);
-    put_message(&tensor, 3, &shape);
-    put_number(&extent, 2, t->offset); /* file 0 need not be said */
-    put_number(&extent, 3, t->count * toy_find_dtype(t->dtype)->bytes);
-    put_message(&tensor, 4, &extent);
-    put_message(&m, 3, &tensor);
+    xd_put_bytes(&tensor, 1, t->name, strlen(t->name));
+    xd_put_number(&tensor, 2, t->dtype);
+    for (uint32_t d = 0; d < t->rank; ++d) xd_put_varint(&shape, t->shape[d]);
+    xd_put_message(&tensor, 3, &shape);
+    xd_put_number(&extent, 2, t->offset); /* file 0 need not be said */
+    xd_put_number(&extent, 3, t->count * toy_find_dtype(t->dtype)->bytes);
+    xd_put_message(&tensor, 4, &extent);
+    xd_put_message(&m, 3, &tensor);
   }
   const xd_status status = m.failed ? toy_fail(c, XD_NO_MEMORY, r->name, "out of memory")
                                     : c->host->bytes_append(c, sink, m.data, m.size);

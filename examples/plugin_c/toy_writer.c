@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* Writes the toy format: one file; one item of work per tensor; the sums that the items found go
  * behind the values. */
 #include <inttypes.h>
@@ -5,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <crossdock/wire.h>
 #include "toy.h"
-#include "wire.h"
 
 typedef struct {
   toy_tensor tensor;
@@ -16,13 +18,13 @@ typedef struct {
 struct xd_writer {
   target* targets; /* item i of the file writes targets[i] */
   size_t n_targets;
-  wire_out header;
-  size_t head;  /* its bytes before the tensors' lines */
-  wire_out aux; /* the names of the manifest's auxiliary files, each with its NUL */
+  xd_wire_out header;
+  size_t head;     /* its bytes before the tensors' lines */
+  xd_wire_out aux; /* the names of the manifest's auxiliary files, each with its NUL */
   size_t n_aux;
 };
 
-static void copy_name(toy_tensor* t, const wire_in* text) {
+static void copy_name(toy_tensor* t, const xd_wire_in* text) {
   const size_t n = (size_t)(text->end - text->at);
   /* A name that does not fit is left empty, which plan() refuses. */
   memset(t->name, 0, sizeof t->name);
@@ -30,16 +32,16 @@ static void copy_name(toy_tensor* t, const wire_in* text) {
 }
 
 /* One Tensor of the manifest. `excluded` says that the host has taken it out of the conversion. */
-static int decode_tensor(wire_in in, toy_tensor* t, int* excluded) {
-  wire_field f;
+static int decode_tensor(xd_wire_in in, toy_tensor* t, int* excluded) {
+  xd_wire_field f;
   int renamed = 0, overflow = 0;
   *excluded = 0;
-  while (next_field(&in, &f)) {
+  while (xd_next_field(&in, &f)) {
     if (f.number == 1 && !renamed) copy_name(t, &f.body);
     if (f.number == 2) t->dtype = (uint32_t)f.value;
     while (f.number == 3 && f.body.at < f.body.end &&
            t->rank < TOY_MAX_RANK + 1) { /* packed numbers */
-      const uint64_t dim = get_varint(&f.body);
+      const uint64_t dim = xd_get_varint(&f.body);
       if (t->rank < TOY_MAX_RANK) t->shape[t->rank] = dim;
       ++t->rank;
     }
@@ -56,10 +58,10 @@ static int decode_tensor(wire_in in, toy_tensor* t, int* excluded) {
 }
 
 /* What of the manifest this format can keep: tensors, and the auxiliary files beside them. */
-static int decode_manifest(xd_writer* w, wire_in in) {
-  wire_field f, g;
+static int decode_manifest(xd_writer* w, xd_wire_in in) {
+  xd_wire_field f, g;
   uint64_t index = 0;
-  while (next_field(&in, &f)) {
+  while (xd_next_field(&in, &f)) {
     if (f.number == 3) {
       target* grown = (target*)realloc(w->targets, (w->n_targets + 1) * sizeof *grown);
       if (!grown) return 0;
@@ -72,18 +74,18 @@ static int decode_manifest(xd_writer* w, wire_in in) {
       if (!excluded) ++w->n_targets;
     } else if (f.number == 6) {
       const size_t before = w->aux.size;
-      while (next_field(&f.body, &g)) {
-        if (g.number == 2) put_raw(&w->aux, g.body.at, (size_t)(g.body.end - g.body.at));
+      while (xd_next_field(&f.body, &g)) {
+        if (g.number == 2) xd_put_raw(&w->aux, g.body.at, (size_t)(g.body.end - g.body.at));
       }
       if (w->aux.size == before) return 0;
-      put_raw(&w->aux, "", 1);
+      xd_put_raw(&w->aux, "", 1);
       ++w->n_aux;
     }
   }
   return !in.failed && !w->aux.failed;
 }
 
-static void put_text(wire_out* o, const char* text) { put_raw(o, text, strlen(text)); }
+static void put_text(xd_wire_out* o, const char* text) { xd_put_raw(o, text, strlen(text)); }
 
 static void toy_close(xd_call* c, xd_writer* w) {
   (void)c;
@@ -97,7 +99,7 @@ static xd_status toy_open(xd_call* c, const xd_writer_open* args, xd_writer** ou
   xd_writer* w = (xd_writer*)calloc(1, sizeof *w);
   if (!w) return toy_fail(c, XD_NO_MEMORY, NULL, "out of memory");
   const unsigned char* manifest = (const unsigned char*)args->manifest;
-  const wire_in in = {manifest, manifest + args->manifest_size, 0};
+  const xd_wire_in in = {manifest, manifest + args->manifest_size, 0};
   if (!decode_manifest(w, in)) {
     toy_close(c, w);
     return toy_fail(c, XD_CORRUPT, NULL,
@@ -107,7 +109,8 @@ static xd_status toy_open(xd_call* c, const xd_writer_open* args, xd_writer** ou
   for (const xd_option* const* options = args->options; *options; ++options) {
     if (strcmp((*options)->key, "comment") != 0 || *(*options)->value == '\0') continue;
     put_text(&w->header, "# ");
-    for (const char* c = (*options)->value; *c; ++c) put_raw(&w->header, *c == '\n' ? " " : c, 1);
+    for (const char* at = (*options)->value; *at; ++at)
+      xd_put_raw(&w->header, *at == '\n' ? " " : at, 1);
     put_text(&w->header, "\n");
   }
   w->head = w->header.size;
@@ -116,7 +119,7 @@ static xd_status toy_open(xd_call* c, const xd_writer_open* args, xd_writer** ou
 }
 
 /* Adds the tensor's line to the header, or says why the format cannot hold it. */
-static const char* put_line(wire_out* header, const toy_tensor* t) {
+static const char* put_line(xd_wire_out* header, const toy_tensor* t) {
   const toy_dtype* dtype = toy_find_dtype(t->dtype);
   if (!dtype) return "expected BOOL, U8, I8, I32, I64, F16, BF16, F32 or F64, found another type";
   if (t->rank > TOY_MAX_RANK) return "expected at most 8 dimensions, found more";
@@ -216,7 +219,7 @@ static xd_status toy_write_item(xd_call* c, xd_writer* w, const xd_item* item) {
 
 static xd_status toy_seal(xd_call* c, xd_writer* w, const xd_seal* seal) {
   xd_object* o = seal->out;
-  wire_out trailer = {0};
+  xd_wire_out trailer = {0};
   uint64_t end = w->header.size;
   for (size_t i = 0; i < w->n_targets; ++i) {
     uint64_t sum = 0;

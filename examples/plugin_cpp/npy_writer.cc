@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A writer of numpy's .npy files, one per tensor, as a third party would write it: only the SDK's
 // headers, and none of the threads, files, casts or memory accounting, which are the host's.
 //

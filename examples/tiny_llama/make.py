@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes this folder again: a real `save_pretrained` folder of a Llama with random weights.
 
     python make.py [FOLDER]

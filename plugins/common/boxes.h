@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A tensor that lies in boxes of itself, each somewhere in a file: dense and row-major, or with
 // strides. Pure but for the reads; any thread.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/boxes.h"
 
 #include "tests/support/plugin_checks.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // ISA-L computes at 6.7 GB/s on one core where zlib does 1.9; zlib (1.2.12 and later) joins in
 // O(log n).
 //

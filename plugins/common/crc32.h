@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // CRC-32 of zip and gzip, of bytes, of bytes known only by the CRCs of their parts, and of zeros
 // that nobody wrote.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/crc32.h"
 
 #include <crossdock/bytes.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/ds_config.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a job's DeepSpeed config (JSON) says that a checkpoint must agree with, read as DeepSpeed
 // 0.19.8 reads it.
 //

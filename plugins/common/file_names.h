@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the names of checkpoint files say: an index, a part of a whole, the share of one rank.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/float_cast.h"
 
 #include <crossdock/config_text.hpp>

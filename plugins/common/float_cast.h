@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What --dtype does in each writer that has it: which tensors are cast, what config.json then says,
 // and what becomes of values that the new type cannot hold.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a Hugging Face model folder holds beside its tensors: config.json, the tokenizer's files,
 // and the index that says which shard holds which tensor. The same for safetensors and .bin
 // checkpoints.

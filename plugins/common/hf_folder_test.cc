@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/hf_folder.h"
 
 #include <crossdock/aux_names.hpp>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which files of an input are the model: one file, or shards. The same rules for safetensors and
 // .bin.
 //

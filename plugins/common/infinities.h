@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How many floating-point values are infinite: what a writer that narrows them must know.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What an item writes into its object, from one offset on: texts and tensors, one behind the other
 // through one buffer, so that many small ones are not as many writes. For one item, on one thread.
 //

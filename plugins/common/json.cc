@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/json.h"
 
 #include "plugins/common/quote.h"

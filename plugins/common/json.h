@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Strict JSON from files that we do not trust: simdjson's DOM, plus what it leaves open.
 //
 //   XD_TRY_SET(const JsonDocument doc, read_json(host, source, 8, header_bytes));

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a file is that no reader takes, by its first bytes.
 #pragma once
 

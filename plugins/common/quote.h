@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Text from a file for a message: quoted, control characters escaped so that it cannot drive a
 // terminal, cut off when long.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What readers' read() have in common: the checks of a range of dense values, and the tensor's name
 // in front of an error.
 #pragma once

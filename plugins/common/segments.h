@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A tensor's elements as they lie in files, piece by piece: what a reader makes of parts that many
 // ranks wrote, without gathering them.
 //

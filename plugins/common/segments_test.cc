@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/common/segments.h"
 #include "tests/catch.h"
 #include <crossdock/testing/memory_host.h>

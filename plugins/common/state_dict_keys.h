@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What training programs call the parts of the nested dicts that they save.
 #pragma once
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(plugin_common_test unit
   ${PROJECT_SOURCE_DIR}/plugins/common/crc32_test.cc
   LIBS crossdock_plugin_common)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/deepspeed/folders.h"
 
 #include "plugins/common/file_names.h"

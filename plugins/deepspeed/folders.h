@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which folders of an input hold what DeepSpeed saved: from names, and from the files that say
 // which save is meant.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a *_model_states.pt says: names, shapes, what is frozen or tied, buffers, counters.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Every name of the job's module, once, and where its values are.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Opens a checkpoint's files, one after the other: one file's pickle at a time is in memory.
 #pragma once
 

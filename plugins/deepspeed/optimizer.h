@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What DeepSpeed's files say of the optimizer, the same in ZeRO's own checkpoints and in universal
 // ones: groups with their hyper-parameters, steps, the class, the loss scaler.
 #pragma once

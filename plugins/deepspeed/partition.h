@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How ZeRO cuts a group of parameters over the ranks: numbers only. FORMAT.md has the facts.
 #pragma once
 

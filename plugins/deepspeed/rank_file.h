@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the names of DeepSpeed's files say: what a file holds, and whose it is.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The reader of a kind of DeepSpeed's checkpoints: what zero's and universal's plugins have in
 // common.
 #pragma once

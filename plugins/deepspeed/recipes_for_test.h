@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What recipes of DeepSpeed's files are made of, for the tests and fuzzers of those who read them.
 //
 // Elements are texts of four bytes, "a000", "a001", ..., so that what is read shows where it came

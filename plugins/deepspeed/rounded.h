@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The job's own weights of ZeRO stage 3 and of universal checkpoints, which hold the fp32 ones
 // alone: DeepSpeed rounds those to the job's type after each step (Tensor.copy_, to the nearest,
 // halves to even), so that the job's own have the same bits.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where a tensor of a pickle lies in its file.
 #pragma once
 

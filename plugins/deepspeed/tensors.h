@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A checkpoint's tensors as a manifest has them, and where the values of each lie: put together
 // name by name.
 #pragma once

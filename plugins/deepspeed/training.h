@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The state of a training as a manifest has it, of what DeepSpeed's files say.
 #pragma once
 

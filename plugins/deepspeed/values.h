@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Values of a pickle as DeepSpeed's states have them: dicts whose keys are known, numbers that may
 // be Python enums, and plain data.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_bin/checkpoint.h"
 
 #include "plugins/common/hf_weights.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which dict of a checkpoint is the model.
 //
 // A training loop's file has the model's dict beside the optimizer's, an average of the model,

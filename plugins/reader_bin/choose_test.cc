@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_bin/choose.h"
 
 #include "plugins/reader_bin/state_dict.h"

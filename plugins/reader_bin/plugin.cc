@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.reader.bin: reads the checkpoints of torch.save: pytorch_model.bin, its shards,
 // .pt, .pth and .ckpt.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_bin/checkpoint.h"
 #include "plugins/torch/read/recipes_for_test.h"
 #include "tests/support/plugin_checks.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which tensors of a pickle are the model, and what they are called.
 //
 // The model is the dict that --state-dict-path names, or else the one that choose.h finds. Dicts

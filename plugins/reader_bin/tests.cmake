@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(reader_bin_test unit
   ${PROJECT_SOURCE_DIR}/plugins/reader_bin/choose_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_bin/plugin_test.cc

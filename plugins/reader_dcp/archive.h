@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One archive of a shard: a file of torch.save inside a file.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the files of a checkpoint hold together: the model, and its optimizer's state.
 #pragma once
 

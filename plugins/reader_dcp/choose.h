@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which tensors of a checkpoint are the model, which are moments of its parameters, and what else
 // there is.
 //

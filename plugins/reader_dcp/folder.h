@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where in a folder a checkpoint lies, by the names in it.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What .metadata says: which part of which tensor lies where. Only of the classes that torch writes
 // into it; FORMAT.md has them. Nothing is run.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_dcp/metadata.h"
 
 #include "plugins/reader_dcp/recipes_for_test.h"

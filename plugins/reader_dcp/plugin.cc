@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.reader.dcp: reads folders of torch.distributed.checkpoint.
 //
 // open() reads .metadata and the directory of each archive that the model needs. read() gathers a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Folders of torch.distributed.checkpoint as short texts: the inputs of this folder's tests and the
 // seeds of its fuzzer.
 #pragma once

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(reader_dcp_test unit
   ${PROJECT_SOURCE_DIR}/plugins/reader_dcp/metadata_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_dcp/plugin_test.cc

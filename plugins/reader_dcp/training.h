@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The optimizer's state of a checkpoint: moments, steps and groups, as far as they are of the
 // model's parameters.
 #pragma once

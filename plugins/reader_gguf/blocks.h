@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One decoder per block type: block(in, out) makes kElems floats of kBytes bytes. They are inlined
 // into loops that are compiled once for every x86-64 and once for AVX2 (ggml_types.cc), so they use
 // no library function.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A model in one GGUF file, or in several: NAME-00001-of-00003.gguf and its neighbours, found from
 // any of them.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_gguf/container.h"
 
 #include <crossdock/bytes.hpp>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A GGUF file's header: its metadata and where its tensors lie. FORMAT.md has the layout and the
 // rules.
 //

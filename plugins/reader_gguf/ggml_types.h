@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The element types of GGUF files, and how their blocks become float32.
 //
 // Source: ggml/include/ggml.h (enum ggml_type), ggml/src/ggml-common.h (the blocks), ggml-quants.c

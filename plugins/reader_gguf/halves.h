@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Whole arrays of 16-bit floats, by the F16C and AVX2 instructions where there are any: the same
 // bits either way.
 #pragma once

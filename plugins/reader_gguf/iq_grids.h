@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The codebooks of ggml's IQ types, as codes: each word packs one entry's indexes into the type's values, the first
 // element lowest. Made by make_grids.py from PyPI's gguf, whose tables are those of ggml/src/ggml-common.h (MIT
 // licence).

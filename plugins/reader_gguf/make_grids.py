@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes iq_grids.h from PyPI's gguf: pip install gguf; ./make_grids.py > iq_grids.h"""
 import numpy as np
 from gguf import quants

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.reader.gguf: reads GGUF files of version 2 and 3, one or split, and dequantises all
 // their types.
 //
@@ -61,6 +63,11 @@ class GgufReader : public Reader {
     return common::read_one_of(
         checkpoint_.tensors, range, [](const GgufTensor& t) { return t.info.name; },
         [&](const GgufTensor& t) { return read(host, t, range, out); });
+  }
+
+  ReadHint read_hint(const Host&, uint64_t tensor) override {
+    const GgmlType& type = *checkpoint_.tensors[tensor].info.type;
+    return {.scratch = type_of(type) == type.plain ? 0 : kStoredBytes};
   }
 
  private:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_gguf/blocks.h"
 #include "plugins/reader_gguf/checkpoint.h"
 #include "plugins/reader_gguf/halves.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads a header of unknown length in order, a window at a time, in the file's byte order.
 //
 // The first read that fails keeps its error; from then on every read gives zero or nothing, so a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_gguf/values.h"
 
 #include <crossdock/bytes.hpp>
@@ -14,7 +15,6 @@ namespace {
 
 using manifest::DType;
 
-constexpr uint64_t kStoredBytes = 1 << 20;  // read at once
 constexpr uint64_t kDecoded =
     4096;  // values that stay in cache on their way to 16 bits; whole blocks of any type
 static_assert(kDecoded % kMaxBlockElems == 0);

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads elements of a stored tensor as dense values: whole blocks are read, decoded, and cut to
 // what was asked for.
 #pragma once
@@ -19,6 +21,8 @@ void decode(const GgmlType& type, manifest::DType dtype, const uint8_t* blocks, 
 // Whether the order of bytes inside this type's blocks is known for big-endian files.
 bool can_swap(const GgmlType& type);
 
+// The most bytes of buffers that read_values() takes.
+inline constexpr uint64_t kStoredBytes = 1 << 20;
 // Fills `out` with elements [begin, begin + count), which lie inside the tensor. `floats`: as
 // value_type.
 Result<void> read_values(const Host& host, const Source& source, const TensorInfo& t,

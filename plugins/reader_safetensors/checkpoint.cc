@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_safetensors/checkpoint.h"
 
 #include "plugins/common/hf_weights.h"
@@ -22,10 +23,9 @@ constexpr common::WeightNames kNames{kStems, ".safetensors", {}, "adapter_model.
 using Pairs = std::set<std::pair<std::string, std::string>>;
 
 // `seen`: the metadata of the files before; each shard repeats {"format": "pt"}.
-Result<void> add_file(const Host& host, const Input& input, const std::string& name,
-                      Checkpoint& out, Pairs& seen) {
-  XD_TRY_SET(const Source source, input.open(host, name));
-  auto header = read_header(host, source);
+Result<void> add_file(const Host& host, const std::string& name, const Source& source,
+                      std::optional<Head> head, Checkpoint& out, Pairs& seen) {
+  auto header = read_header(host, source, head);
   if (!header) return common::in_file(name, std::move(header).error());
   if (auto found = find_begins(*header); !found) return std::move(found).error().in(name);
   const auto file = static_cast<uint32_t>(out.files.size());
@@ -36,6 +36,29 @@ Result<void> add_file(const Host& host, const Input& input, const std::string& n
   }
   for (const auto& pair : header->metadata) {
     if (seen.insert(pair).second) out.metadata.push_back(pair);
+  }
+  return {};
+}
+
+// Opens a shard after the other, and reads the first bytes of all at once: where each read waits
+// for a disk of many, a model has a hundred of them.
+Result<void> add_files(const Host& host, const Input& input, const std::vector<std::string>& names,
+                       Checkpoint& out) {
+  std::vector<Source> sources;
+  std::vector<Head> heads(names.size());
+  std::vector<SourceRead> reads;
+  for (size_t i = 0; i < names.size(); ++i) {
+    XD_TRY_SET(const Source source, input.open(host, names[i]));
+    sources.push_back(source);
+    if (source.size(host) >= kLengthBytes) reads.push_back({source, 0, heads[i]});
+  }
+  const bool has_heads = names.size() > 1;
+  if (has_heads) XD_TRY(read_many(host, reads));
+  Pairs seen;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
+    XD_TRY(add_file(host, names[i], sources[i], has_heads ? std::optional(heads[i]) : std::nullopt,
+                    out, seen));
   }
   return {};
 }
@@ -92,11 +115,7 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
   XD_TRY_SET(const std::string wanted, wanted_file(config));
   XD_TRY_SET(const auto chosen, choose_files(host, input, variant, wanted));
   Checkpoint out;
-  Pairs seen;
-  for (const std::string& file : chosen.files) {
-    if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-    XD_TRY(add_file(host, input, file, out, seen));
-  }
+  XD_TRY(add_files(host, input, chosen.files, out));
   XD_TRY(join_ranks(host, out));
   std::vector<common::PlacedTensor> placed;
   uint64_t n_bytes = 0;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the files of a model hold together: one file, or shards (plugins/common/hf_weights.h).
 #pragma once
 

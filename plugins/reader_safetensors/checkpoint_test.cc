@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_safetensors/checkpoint.h"
 
 #include "plugins/reader_safetensors/recipes_for_test.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_safetensors/header.h"
 
 #include "plugins/common/json.h"
@@ -172,12 +173,12 @@ Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t fil
 
 }  // namespace
 
-Result<Header> read_header(const Host& host, const Source& source) {
+Result<Header> read_header(const Host& host, const Source& source, std::optional<Head> given) {
   const uint64_t size = source.size(host);
   if (size < kLengthBytes)
     return corrupt(cat("expected a safetensors file, found ", size, " bytes: ", kDownloadAgain));
-  std::array<std::byte, kLengthBytes> head;
-  XD_TRY(source.read(host, 0, head));
+  Head head = given.value_or(Head{});
+  if (!given) XD_TRY(source.read(host, 0, head));
   const auto header_bytes = Cursor(head).le<uint64_t>();
   const bool fits = header_bytes <= kMaxHeaderBytes && header_bytes <= size - kLengthBytes;
   if (!fits && is_lfs_pointer(head))

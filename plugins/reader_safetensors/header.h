@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The header of one safetensors file, checked: what it says about each tensor is true of the file's
 // size. FORMAT.md has the rules, with the ones that go beyond the reference implementation.
 #pragma once
@@ -6,6 +8,7 @@
 
 #include <crossdock/plugin.hpp>
 
+#include <array>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,8 +16,9 @@
 
 namespace crossdock::reader_safetensors {
 
-inline constexpr uint64_t kLengthBytes = 8;   // the header's length, little-endian, opens the file
-inline constexpr size_t kMaxDimensions = 64;  // torch's own limit
+inline constexpr uint64_t kLengthBytes = 8;  // the header's length, little-endian, opens the file
+using Head = std::array<std::byte, kLengthBytes>;
+inline constexpr size_t kMaxDimensions = 64;              // torch's own limit
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 
 struct HeaderTensor {
@@ -38,6 +42,8 @@ struct Header {
 };
 
 // Reads and parses the header; the file's name is the caller's to add.
-Result<Header> read_header(const Host& host, const Source& source);
+// `head`: the file's first bytes, where somebody has read them already.
+Result<Header> read_header(const Host& host, const Source& source,
+                           std::optional<Head> head = std::nullopt);
 
 }  // namespace crossdock::reader_safetensors

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.reader.safetensors: reads a safetensors file, or a Hugging Face folder of them.
 //
 // open() reads and checks every header and the index, one file at a time; read() is then one read

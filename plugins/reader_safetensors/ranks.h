@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What torch's distributed checkpoints write as safetensors: a file for each rank with its boxes of
 // tensors, and in its metadata where in the tensors they begin. No file tells a tensor's size: it
 // is where its last box ends. Source: torch 2.13, torch/distributed/checkpoint/hf_storage.py.

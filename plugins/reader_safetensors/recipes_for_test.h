@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Safetensors files and folders as short texts: the inputs of this folder's tests.
 #pragma once
 

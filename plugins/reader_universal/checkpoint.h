@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A universal checkpoint as a model and the state of its training: which tensors there are, and
 // where in which files each lies.
 #pragma once

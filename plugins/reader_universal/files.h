@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which files of an input are a universal checkpoint, from their names, and from the files
 // `latest_universal` and `latest`. FORMAT.md has the names.
 #pragma once

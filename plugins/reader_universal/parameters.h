@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What zero/NAME/*.pt say: a parameter's values, its moments, how many steps were done.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.reader.universal: reads DeepSpeed's universal checkpoints, those of its
 // ds_to_universal.py and those of crossdock.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a universal checkpoint says beside its parameters' values: the model states, and the
 // optimizer's state.
 #pragma once

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(reader_universal_test unit
   ${PROJECT_SOURCE_DIR}/plugins/reader_universal/plugin_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_universal/refusals_test.cc

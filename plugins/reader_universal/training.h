@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The state of the training that a universal checkpoint tells: groups, steps, what else.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A DeepSpeed checkpoint as a model and the state of its training: which tensors there are, and
 // which bytes of which files each is made of.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Whole checkpoints of two ranks in a host in memory, and what the linked reader makes of them.
 #pragma once
 

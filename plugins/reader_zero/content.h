@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Where a tensor's elements lie: in the segments of one model-parallel rank's files, or in boxes of
 // what several ranks hold. Nothing is gathered: a read goes to the files.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which files of an input are a DeepSpeed checkpoint, and whose each is: from their names, and from
 // the file `latest`. FORMAT.md has the names.
 #pragma once

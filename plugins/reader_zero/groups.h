@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The flat groups of a checkpoint: where each trained parameter's values and moments lie.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the model-parallel ranks have, put together: the shares of tensor-parallel ranks, the layers
 // of pipeline stages.
 #pragma once

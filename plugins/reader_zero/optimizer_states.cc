@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_zero/optimizer_states.h"
 
 #include "plugins/common/file_names.h"

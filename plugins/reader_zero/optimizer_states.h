@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What one rank's *_optim_states.pt says: its part of the fp32 weights and of the optimizer's
 // state.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A checkpoint of two model-parallel ranks, of one data-parallel rank each: the inputs of tests,
 // and seeds of the fuzzer.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Checkpoints of two model-parallel ranks: what they have together.
 #include "plugins/reader_zero/checkpoints_for_test.h"
 #include "plugins/reader_zero/parallel_recipes_for_test.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What one model-parallel rank has of a model and of the state of its training: which tensors, and
 // which segments of which files each is made of. Without model parallelism that is all of them.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/reader_zero/pattern.h"
 
 #include "plugins/common/quote.h"

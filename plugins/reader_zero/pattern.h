@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Python's re.match for the patterns by which checkpoints choose names: whether one matches a
 // name's beginning. A checkpoint may say anything, so matching takes time in proportion to name and
 // pattern and never recurses.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The layers of a pipeline (DeepSpeed's PipelineModule), whose state lies in a file of each layer.
 #pragma once
 

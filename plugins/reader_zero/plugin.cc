@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.reader.zero: reads DeepSpeed's checkpoints of ZeRO stages 1, 2 and 3.
 //
 // open() reads directories and pickles only, one file at a time, and makes of each tensor the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What is no checkpoint that can be read, and what the user is told of it.
 #include "plugins/reader_zero/checkpoints_for_test.h"
 

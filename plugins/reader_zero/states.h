@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The states of all files of a checkpoint, which belong together.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How the shares that tensor-parallel ranks have of a parameter make the whole one: numbers only.
 // The rules are those of DeepSpeed's ds_to_universal.py (merge_tp_slices); FORMAT.md has them.
 #pragma once

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(reader_zero_test unit
   ${PROJECT_SOURCE_DIR}/plugins/reader_zero/pattern_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/reader_zero/tensor_parallel_test.cc

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The state of the training: groups, steps and moments.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // universal_checkpoint_info: what a job says of how its tensor-parallel ranks share its parameters,
 // by patterns of names. DeepSpeed's ds_to_universal.py merges by it, and so do we.
 #pragma once

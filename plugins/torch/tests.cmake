@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(torch_read_test unit
   ${PROJECT_SOURCE_DIR}/plugins/torch/read/pickle_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/torch/read/zip_test.cc

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Projections whose rows are written in another order than the source's (torchtitan.h): each head's
 // two halves row by row in turn. A head is read whole and in order, which costs the disk no more
 // than rows that stay.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/writer_dcp/items.h"
 
 #include <crossdock/bytes.hpp>

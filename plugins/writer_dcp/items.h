@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How a shard is cut into items of work, and what an item gives back to seal.
 //
 // An item is a run of whole archives, or a part of the data of one that is larger than an item; of

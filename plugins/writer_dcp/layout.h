@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which part of which tensor lies where: the shards of a folder, and the archives in them. Pure
 // functions of the model and the settings; any thread. FORMAT.md says what torch wants.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The file .metadata: what torch.distributed.checkpoint knows of a folder.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.writer.dcp: a folder of torch.distributed.checkpoint.
 //
 // Objects 0 to n - 1 are the shards; then comes .metadata, and config.json, if what it says of the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The whole plugin against a host in memory, its files read back by the reader of torch's own.
 #include <crossdock/plugin.hpp>
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The names and layouts of torchtitan's own models, for its trainer to load.
 //
 // As of commit b5bcd76c (2026-08-21) of https://github.com/pytorch/torchtitan: the tables of

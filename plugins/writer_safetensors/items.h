@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How a file's data is cut into items of work, and what an item gives back to seal.
 //
 // Edges lie between tensors where they can, so that most are read whole by one item; only a tensor

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A string as JSON text has it, spelled as the libraries that write such files do.
 #pragma once
 

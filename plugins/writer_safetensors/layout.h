@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which tensor lies where: the files of a folder, their headers, and the index. Pure functions of
 // the model and the settings; any thread. FORMAT.md says what the readers of such files want.
 #pragma once

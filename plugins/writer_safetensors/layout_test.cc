@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How files are split, headed, indexed and cut. That the libraries read them the interop tests
 // show.
 #include "plugins/writer_safetensors/layout.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.writer.safetensors: a Hugging Face folder, as save_pretrained leaves it.
 //
 // Objects 0 to n - 1 are the files of tensors; then comes the index, if there are several, and

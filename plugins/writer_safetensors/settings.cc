@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/writer_safetensors/settings.h"
 
 namespace crossdock::writer_safetensors {

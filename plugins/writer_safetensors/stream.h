@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Writes an item of a file, in increasing offset order; the first one the header too, so that a
 // file of one item is written in one go. Any thread, any order of items.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The dicts hold what DeepSpeed 0.19.8's own saves do, as far as a run that has not begun has it.
 // The files and keys that loading needs are listed in FORMAT.md; the others are there for people
 // and tools that read checkpoints.

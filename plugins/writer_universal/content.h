@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What is in each file of a universal checkpoint: its pickle, and where the bytes of its storages
 // come from.
 //

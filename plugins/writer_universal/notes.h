@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the user must know about a converted checkpoint: goes into the report.
 #pragma once
 

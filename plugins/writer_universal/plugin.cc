@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.writer.universal: one folder that DeepSpeed loads at ZeRO stages 1, 2 and 3 with
 // load_universal.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The whole plugin against a host in memory. What its pickles mean to DeepSpeed the interop tests
 // show.
 #include <crossdock/plugin.hpp>

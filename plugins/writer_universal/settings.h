@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the user asked of the writer, checked; and which names can be names of files and folders.
 #pragma once
 

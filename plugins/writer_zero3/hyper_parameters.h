@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The optimizer of the job and its groups' hyper-parameters. Loading the checkpoint replaces the
 // job's own lr, betas, eps and weight decay by these, so there is no default for what jobs differ
 // in.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How ZeRO-3 cuts a model: the same for every rank. FORMAT.md has the rules. Pure functions of the
 // model and settings.
 #pragma once

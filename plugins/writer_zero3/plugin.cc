@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // org.crossdock.writer.zero3: what DeepSpeed would have saved itself at ZeRO stage 3 with so many
 // ranks.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/write/unzip_for_test.h"
 #include "plugins/writer_zero3/layout.h"
 #include "tests/support/plugin_checks.h"

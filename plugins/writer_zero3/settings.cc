@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/writer_zero3/settings.h"
 
 #include <charconv>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the user asked of the writer, checked: flags, then what --ds-config says, then defaults.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The dicts hold what DeepSpeed 0.19.8 saves itself at stage 3, in its order, for a run that has
 // not begun. FORMAT.md says which keys loading needs.
 #include "plugins/writer_zero3/states.h"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 crossdock_test(writer_zero3_test unit
   ${PROJECT_SOURCE_DIR}/plugins/writer_zero3/plugin_test.cc
   ${PROJECT_SOURCE_DIR}/plugins/writer_zero3/plugin.cc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifest of a model checkpoint for other programs: read it, compare it, plan with it, describe a job's module.
 
     from crossdock_manifest import load, diff

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tensor's values as a numpy array that maps the source's own file: nothing is copied, unused bytes are not read."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a manifest keeps its promises, as core/model/check does for what readers say: it may come from anyone."""
 
 from .errors import ManifestError, printable

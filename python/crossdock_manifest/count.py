@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many parameters a model has: in all, trained, of embeddings, of experts and of its largest module."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How two manifests differ: tensors by their names, config.json by its keys; `crossdock diff` compares values too."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The enums of manifest.proto, which comments every value."""
 
 from enum import IntEnum

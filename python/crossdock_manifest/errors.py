@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be wrong with a manifest, as one sentence, and how text of a file is put into one."""
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Describes the module of a training job for `crossdock convert ... --target FILE`.
 
     python -m crossdock_manifest describe MODEL_OR_CONFIG -o target.pb  # a Hugging Face folder, config.json or Hub name

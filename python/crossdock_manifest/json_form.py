@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A manifest in protobuf's JSON form, as `crossdock inspect --manifest FILE.json` writes it."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a manifest comes from: a file of it, or a checkpoint that `crossdock inspect` reads."""
 
 import os

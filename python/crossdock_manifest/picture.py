@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plan as an SVG picture: a row for each precision, a panel for each ZeRO stage, a bar for each world size."""
 
 import math

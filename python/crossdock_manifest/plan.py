@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training job of a model needs: memory of each GPU at every ZeRO stage, and the sizes of checkpoints.
 
 The bytes for a parameter are DeepSpeed's own (estimate_zero2_model_states_mem_needs and its stage 3 twin), taken apart

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifest as Python classes: one for each message of manifest.proto, which comments every field.
 
 Each field says its number and its type, so that the readers of both forms (wire.py, json_form.py) and the text of the

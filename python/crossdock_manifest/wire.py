@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Protobuf's wire form, written and read without protobuf: describe() runs in a job that may not have it."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives every element of a file an identity, so that a loaded module tells where each of its elements came from.
 
 fp32 holds integers up to 2^24 exactly. One load has in each element the number of its tensor, another its place in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which keys of config.json say how large the dimensions are, and how many layers there are.
 
 A key whose value is the size in every instance is a candidate. It counts when the class follows it: made anew with

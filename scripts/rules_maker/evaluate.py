@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Applies a rule's text to the tensors of a file: what the module's parameters are then, in order. Tests hold it
 against transformers."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tensors of files that a class has not: buffers that it computes, names that transformers ignores, heads of sibling
 classes."""
 

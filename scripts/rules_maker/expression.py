@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one parameter is made of, read off its elements: an expression of stored tensors.
 
     Stored(name, ops)                a tensor of the file, then operations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the rules of classes that belong together: a class that holds the base class says only what is its own.
 
 Facts are what study() gives, by class.

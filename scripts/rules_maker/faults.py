@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a module is what its rule says: which parameters it has, their sizes, how many layers there are."""
 
 from rules_maker.evaluate import File, look_up

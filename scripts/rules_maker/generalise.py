@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes one rule of the expressions that all layers and all models have for a kind of parameter.
 
 An expression is split into its form, which must be the same everywhere, and its numbers, for each of which a text is

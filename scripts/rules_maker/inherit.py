@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a class has of its base class's rule: a head's rule begins with it, and only the head's own is found anew."""
 
 import copy

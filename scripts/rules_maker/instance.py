@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One tiny checkpoint of a class, and what from_pretrained makes of it."""
 
 import json

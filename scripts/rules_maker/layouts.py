@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other layouts of files that from_pretrained takes for a class, beside the one of save_pretrained and the module's
 own names.
 

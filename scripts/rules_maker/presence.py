@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which parameters not every model of a class has (optional), and which not every layer has (kind, choice)."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Constraints between sizes that only some model types have: each function sets them in config.json (values), by the
 profile's sizes."""
 

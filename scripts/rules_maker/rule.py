@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Puts a class's rule together from what its instances have in common."""
 
 import collections

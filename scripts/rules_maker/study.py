@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Studies one class: tiny instances of it, the rule that they have in common, and whether the rule's text is exact."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """protobuf's text format, as far as rules use it: {field: value, or list of values}."""
 
 import json

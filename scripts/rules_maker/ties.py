@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which names are one parameter, and the key of config.json that says so."""
 
 import itertools

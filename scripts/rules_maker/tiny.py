@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny configs of any class: the sizes of the default config are replaced by small ones that differ from each other.
 
 A profile is one choice of sizes. Rules are made from the profiles A and B and judged on H, so a number that merely

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configs like a given one with one option changed, where that changes which parameters the class has."""
 
 import copy

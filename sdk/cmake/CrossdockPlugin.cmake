@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # crossdock_add_plugin(NAME SOURCES...)
 #
 # A shared library NAME.xd.so that exports xd_plugin_v1 and nothing else, and fails to link rather than to load when a

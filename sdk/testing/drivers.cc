@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The drivers of memory_host.h: they run a plugin as the real host does, and check what it did.
 #include <crossdock/testing/memory_host.h>
 

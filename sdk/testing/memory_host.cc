@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include <crossdock/testing/memory_host.h>
 
 #include <algorithm>
@@ -121,8 +122,8 @@ struct Calls {
     const std::lock_guard lock(self(c).mutex_);
     std::string& text = of(c).message;
     if (failure->message) text = failure->message;
-    if (failure->where)
-      text.insert(0, text.empty() ? std::string(failure->where) : cat(failure->where, ": "));
+    if (failure->place)
+      text.insert(0, text.empty() ? std::string(failure->place) : cat(failure->place, ": "));
     return failure->code;
   }
 

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # What the scripts that run the real command share. CROSSDOCK: the command; WORK: a folder for this test alone.
 cmake_minimum_required(VERSION 3.22)
 file(REMOVE_RECURSE ${WORK})

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # The smallest plugin, of sdk/ABI.md.
 include(${CMAKE_CURRENT_LIST_DIR}/command.cmake)
 set(plugins --plugin-path ${LIBRARIES}/raw)

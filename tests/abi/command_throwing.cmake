@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # A C++ plugin that throws, anywhere: an error with its text, exit code 1, and nothing left behind.
 include(${CMAKE_CURRENT_LIST_DIR}/command.cmake)
 set(plugins --plugin-path ${LIBRARIES}/throwing)

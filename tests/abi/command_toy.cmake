@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # A reader and a writer in C, in the real host: conversions that must give the same bytes back.
 include(${CMAKE_CURRENT_LIST_DIR}/command.cmake)
-set(plugins --plugin-path ${LIBRARIES}/toy)
+set(plugins --plugin-path ${LIBRARIES}/${TOY})
 set(quick --no-sync --progress none)
 
 # A matrix, a scalar, an empty tensor, and one that is larger than what the reader can view.

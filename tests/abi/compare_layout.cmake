@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # cmake -DLAYOUT=program -DRECORD=file -P compare_layout.cmake
 # Append only: every line on record must still be printed, so nothing moved, went or changed its type. What is printed
 # and not on record is an addition: legal at the end of a struct, but somebody must write it down.

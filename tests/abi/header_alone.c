@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* The headers need nothing before them. Compiled as C99 without extensions. */
 #include <crossdock/extensions.h>
 

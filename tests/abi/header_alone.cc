@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The headers need nothing before them, and are C++ too.
 #include <crossdock/extensions.h>
 

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* Prints the layout of every struct of plugin.h and extensions.h and the value of every constant: one line per field
  * with its offset, size and type.  compare_layout.cmake holds it against the record in
  * layout_v1.txt.
@@ -67,7 +69,7 @@ static void print_xd_view(void) {
 static void print_xd_failure(void) {
   FIELD(xd_failure, struct_size, uint32_t);
   FIELD(xd_failure, code, xd_status);
-  FIELD(xd_failure, where, const char*);
+  FIELD(xd_failure, place, const char*);
   FIELD(xd_failure, message, const char*);
   END(xd_failure);
 }

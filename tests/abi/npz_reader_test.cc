@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The C++ reader of examples/npz_reader against the host in memory: ranges in any order, threads,
 // and faults. numpy makes the files in tests/interop/test_example_plugins.py; these are by hand.
 #include <crossdock/testing/memory_host.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The C99 writer of examples/npz_writer_c99 against the host in memory, which counts what it
 // allocates, reads and writes. numpy judges the files: tests/interop/test_example_plugins.py.
 #include <crossdock/testing/memory_host.h>

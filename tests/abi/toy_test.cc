@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The C plugin of examples/plugin_c against the host in memory: what plugin.h promises holds for
 // plain C.
 #include <crossdock/testing/memory_host.h>

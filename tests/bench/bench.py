@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """How fast and how small crossdock is, as ratios to what the machine can do at that moment.
 
     tests/bench/bench.py [--crossdock PATH] [--work DIR] [--rounds N] [--large] [--peer] [--only NAME ...]

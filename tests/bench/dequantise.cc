@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // bench_dequantise SECONDS [PART]: how fast each scheme of quantised weights becomes floats on one
 // thread, "NAME GB/s" of output per line: float32, and for some "NAME>bf16". PART: only names with
 // it. A layer of random codes lies in memory and is evaluated in pieces, as the tensor source does.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The libraries that crossdock's values are compared with: float32 output of each on one thread, "NAME GB/s" per line,
 and bfloat16 of some. dequantise.cc has the same names and sizes; rates are of the thread's own time, as there.
 

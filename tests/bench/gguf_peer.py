@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gguf-py's dequantize: float32 output per type on one thread, "NAME GB/s" per line."""
 import time
 

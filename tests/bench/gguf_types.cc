@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // bench_gguf_types SECONDS: output of each GGUF type's decoder on one thread, "NAME GB/s" per line;
 // and for some types what it takes to round to 16 bits, "NAME>DTYPE GB/s".
 #include <chrono>

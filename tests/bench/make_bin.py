@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """make_bin.py SRC DST: the safetensors shards of SRC as pytorch_model-*.bin with an index. Needs torch and safetensors."""
 import json
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of known shapes for bench.py, written as safetensors by hand. A tensor is (name, shape) of bf16, or
 (name, shape, dtype)."""
 import json

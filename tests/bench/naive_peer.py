@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """naive_peer.py SRC DST: what a user's script does today, for bench.py --peer: one tensor after the other through
 torch, in fp32, and the zeros of both moments written out. Needs torch alone."""
 import json

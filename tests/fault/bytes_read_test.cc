@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How much a conversion reads, with the real plugins: the source once, however it is cut.
 #include <random>
 

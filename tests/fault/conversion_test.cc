@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A whole conversion with the real plugins, in which every system call fails in turn. After each
 // failure DST is what it was, nothing lies beside it, and the message is one sentence with the path
 // and the reason.

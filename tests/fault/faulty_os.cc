@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tests/fault/faulty_os.h"
 
 #include <limits.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A file system whose n-th call of one kind fails.
 #pragma once
 

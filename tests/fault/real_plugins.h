@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The project's own plugins, loaded once for a test program.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Runs that fail at any system call and are gone on with, runs that share the work, and runs that
 // are killed: in the end DST is what one undisturbed run makes.
 #include "core/convert/convert.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // safetensors files of tensors that are given with their bytes.
 #pragma once
 

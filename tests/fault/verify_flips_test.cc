@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One bit flipped anywhere, in what a writer wrote or in what it was made of, and the checks of it:
 // each must be found, and the file be named.
 #include <random>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Small folders of every writer with the real plugins, and the checks of them as the command makes
 // them.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Every system call of a check fails in turn: it is told in one sentence, and never that all is
 // well.
 #include <cerrno>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Several files, or a file and names, as one input of a fuzzer.
 #pragma once
 

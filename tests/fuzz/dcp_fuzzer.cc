@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as .metadata beside a shard of two archives: through the plugin, up to values from both
 // ends of every tensor.
 #include "plugins/reader_dcp/checkpoint.h"

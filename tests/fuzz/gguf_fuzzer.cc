@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as a GGUF file: the header, then values from both ends of every tensor.
 #include "plugins/reader_gguf/values.h"
 #include <crossdock/testing/memory_host.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a staging folder may hold. The first byte says what the others are: a journal, a record of
 // one, or a plan. A record that is read is written and read again the same.
 #include "core/convert/plan_text.h"

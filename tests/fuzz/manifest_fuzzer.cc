@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as the manifest that a plugin gives. Ours and libprotobuf read the same from it, what
 // is read is written and read again the same, and what passes the check has what the check
 // promises.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as a pickle, and what it says as a model.
 #include "plugins/reader_bin/state_dict.h"
 #include <crossdock/testing/memory_host.h>

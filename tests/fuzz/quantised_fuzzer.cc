@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any tensors that look quantised, dequantised, and a few elements of each evaluated. What is read
 // must be there; after an error the model is as it was.
 #include "core/model/check.h"

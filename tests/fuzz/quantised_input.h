@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the fuzzer of quantised models makes of bytes: a few tensors, whose names, types and sizes
 // are those that the schemes look for, with a config. Each choice is a byte, so that any bytes are
 // some model; and back, for the first inputs.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as crossdock.json, with the digest of itself that such a text has to have. What is read
 // is written and read again the same.
 #include "core/report/report.h"

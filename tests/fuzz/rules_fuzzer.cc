@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any text as a rule of the user's, behind a NUL byte the names of a small model's tensors:
 // composed both ways, named, checked, described, and a few elements of each tensor evaluated.
 #include "core/rules/class_names.h"

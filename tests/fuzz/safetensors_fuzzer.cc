@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as one safetensors file, or as those of several ranks, up to values from both ends of
 // every tensor. A file that begins with '{' gets the header's length in front, or a change of the
 // header would never pass.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // fuzz_seeds NAME DIR: writes the first inputs of a fuzzer, from the recipes that the unit tests
 // use where there are any.
 #include <filesystem>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as the index of shards, and any names beside it: which files are the model, and whether
 // they hold what the index lists. The input: the index, which is config.json too, names a line
 // each, the one that SRC names.

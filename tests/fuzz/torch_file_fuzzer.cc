@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Any bytes as a file: through the plugin, up to the first bytes of every tensor.
 #include "plugins/reader_bin/checkpoint.h"
 #include <crossdock/testing/memory_host.h>

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Files of torch.save from what a fuzzer gives: pickles, each with the storages that it names.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Pickles as the files of a universal checkpoint: the optimizer's state, the model states, then
 // fp32.pt, exp_avg.pt and step.pt of one parameter, which all others have too. Each gets the
 // storages that it names. Read are the last elements of every tensor.

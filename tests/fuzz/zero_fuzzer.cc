@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Pickles as the files of a DeepSpeed checkpoint of two ranks, data-parallel ones and then
 // model-parallel ones: of their optimizer states, of the model states, which may be the same of
 // both, and of a pipeline's layer. Each gets the storages that it names. Read are the last elements

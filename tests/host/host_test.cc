@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // crossdock/host.h: what a caller in C may rely on beside the conversion itself, which
 // tests/install makes with the example.
 #include "tests/catch.h"

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Installs a build into an empty folder, builds every example plugin against that alone, with each compiler that is there,
 # and sends a model through all of them with the installed command.
 #

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # Installs the build into an empty prefix, builds the example plugins against that alone, and runs the installed command
 # with them.
 set(CROSSDOCK ${WORK}/prefix/bin/crossdock)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every class of transformers that a rule describes, one small model each: what crossdock writes of its files is the running class.
 
     all_classes.py CROSSDOCK [--only REGEX] [--mappings CAUSAL_LM,...] [--need 0.98]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains a small Llama that DeepSpeed's AutoTP cuts over all ranks, and saves it.
 
     torchrun --nproc_per_node=W autotp_job.py STAGE OUT

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the interop tests share: the command under test, the sources, and the folders converted from them.
 
     pytest tests/interop [--crossdock PATH]

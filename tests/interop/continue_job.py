@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Goes on with jobs of zero_job.py from other checkpoints, perhaps of another stage or number of ranks.
 
     torchrun --nproc_per_node=W continue_job.py CASES.json OUT.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a job on several ranks does with a distributed checkpoint, as its users write it:
 
     torchrun --nproc_per_node=N dcp_job.py load HF_FOLDER RESULT.json PREFIX=FOLDER...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The judge: does an unpatched DeepSpeed train on from a converted folder exactly as it would from the original weights?
 
     torchrun --nproc_per_node=N deepspeed_judge.py CASES.json VERDICTS.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The judge of --ds-config: the job that runs the very same JSON file, begun with from_pretrained and begun with the shards.
 
     torchrun --nproc_per_node=N ds_config_judge.py CASES.json VERDICTS.json

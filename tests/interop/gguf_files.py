@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GGUF files of real models, written by PyPI's gguf as llama.cpp's convert_hf_to_gguf.py would: its names, and the changes
 that it makes to each architecture's tensors. What transformers' own loader reads from them is the answer that the tests
 compare with; where it cannot (experts) the original weights are."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for the Hugging Face Hub on this machine, for caches that the real huggingface_hub lays out.
 
 It serves one repository over HTTP, as far as snapshot_download asks: the revision, the list of files, and the files.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a rank of a training job ends when its work is done."""
 import os
 import sys

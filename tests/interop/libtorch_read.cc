@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads .pt files with libtorch's own zip reader and unpickler, and prints a line for every tensor
 // found:
 //

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether what crossdock writes of a Hugging Face folder is the module that transformers runs: names, order, values."""
 import json
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes of .npz files, good and hostile ones: zip archives made by hand, so that each can lie about one thing."""
 import io
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains small models on ranks that share a model, and lets DeepSpeed save them: what the zero reader puts together.
 
     torchrun --nproc_per_node=W parallel_job.py CASES.json OUT

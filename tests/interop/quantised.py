@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantised checkpoints of random codes, and what the reference libraries make of them.
 
     for name, make in CASES.items():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of bitsandbytes, as transformers saves them.
 
 Four-bit codes: two in a byte, the first in its high half, in blocks that run over the whole tensor, not over rows. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the judges of quantised checkpoints share: a case, and codes and scales that are the same in every run."""
 import zlib
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of compressed-tensors.
 
 The judge is the decompressor that transformers calls, on the tensors as they are stored; its result is cast to the

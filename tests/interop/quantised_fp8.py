@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of FP8 codes with scales of blocks, rows or whole tensors.
 
 The judges round once: fp32(code) * fp32(scale), exact or rounded to fp32, then to the dtype that is asked for. That is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of GPTQ and AWQ.
 
 GPTQ's formula is that of gptqmodel 7.7, which is no part of the tests' environment (TorchLinear.dequantize_weight in

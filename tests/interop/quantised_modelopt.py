@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of NVIDIA ModelOpt.
 
 The package is no part of the tests' environment, and transformers does not read these. So the formulas are those of

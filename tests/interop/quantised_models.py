@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny whole models in quantised checkpoints, and what transformers makes of them.
 
     MODELS[name].save(folder)         config.json and two shards: codes in one, scales and the rest in the other

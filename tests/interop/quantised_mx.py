@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints whose scales are powers of two: gpt-oss' MXFP4, MXFP8, and DeepSeek-V4's FP4 experts beside FP8.
 
 A product of a code and a power of two is exact, so that there is one rounding, to the dtype that is asked for; what is

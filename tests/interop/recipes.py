@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inputs for the tests, made when the tests run.
 
 Models come from the real transformers library. Files that no library would write (holes, odd names, broken headers) are

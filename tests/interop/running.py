@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversions that are looked at, stopped and killed half way."""
 import json
 import time

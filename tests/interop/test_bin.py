@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch checkpoints against torch itself: every tensor exact, every payload refused, the same output as from safetensors."""
 import hashlib
 import io

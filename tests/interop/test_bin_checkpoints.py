@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of training loops, as torch.save writes them: which dict is the model, and values of any class beside it. torch.load says
 what the model's tensors are."""
 import argparse

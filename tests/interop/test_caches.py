@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Caches of the Hugging Face Hub, laid out by the installed huggingface_hub's own code, and downloads that are not whole."""
 import json
 import shutil

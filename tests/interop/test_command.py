@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command as users and scripts meet it: exit codes, what stays on disk after a stop, what it refuses, what it reports."""
 import json
 import os

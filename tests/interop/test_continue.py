@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs change their number of ranks and their stage, and go on: as from DeepSpeed's own ds_to_universal."""
 import json
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torch's distributed checkpoints: ours loaded by torch and accelerate, and theirs read by us."""
 import json
 import shutil

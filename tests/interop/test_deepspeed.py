@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The final word: real DeepSpeed, ZeRO stages 1, 2 and 3 on one and two ranks, trains on from what crossdock wrote."""
 import json
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """crossdock diff and inspect --stats, against what numpy and torch make of the same tensors."""
 import json
 import shutil

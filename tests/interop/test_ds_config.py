@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """--ds-config: DeepSpeed runs the very same file, and the shards change nothing of what it makes of it."""
 import json
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """examples/deepspeed_resume as its README says: two ranks begin from a converted folder, save, and go on."""
 import json
 import re

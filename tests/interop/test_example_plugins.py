@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The example plugins, as an outside author wrote them: numpy's .npz in C++ and C99, safetensors in Rust.
 
 Judged by the libraries: numpy writes what the reader reads and loads what the writer wrote, safetensors loads the rest.
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ROOT
 from npz_files import HOSTILE, Member, archive, npy
 from recipes import PLAIN
+from running import result, start_and_wait_until_it_writes
 from test_inspect import one_of_each_dtype
 from test_safetensors_writer import same_bits
 
@@ -286,3 +288,20 @@ def test_many_and_large_from_rust(crossdock, rust, big_tmp_path):
         got = load_file(out / "model.safetensors")
         assert got.keys() == tensors.keys() and all(torch.equal(got[name], tensors[name]) for name in tensors)
         crossdock("verify", out, "--against", big_tmp_path / "model.safetensors", *rust)
+
+
+def test_a_file_of_unknown_size_begins_anew_after_a_kill(crossdock, npz, tmp_path):
+    """Its items cannot be gone on with one by one; the same command makes the whole file, and the same report."""
+    torch.manual_seed(5)
+    tensors = {f"w{i}": torch.randn(512, 1024) for i in range(12)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    flags = ("--to", "npz", *npz, "--no-sync")
+    crossdock("convert", tmp_path / "model.safetensors", tmp_path / "whole", *flags)
+    job = start_and_wait_until_it_writes(crossdock, tmp_path / "model.safetensors", tmp_path / "out", *flags)
+    job.kill()
+    job.wait()
+    assert not (tmp_path / "out").exists()
+    crossdock("convert", tmp_path / "model.safetensors", tmp_path / "out", *flags)
+    assert result(tmp_path / "out") == result(tmp_path / "whole")
+    same_arrays(dict(np.load(tmp_path / "out/model.npz")), {k: v.numpy() for k, v in tensors.items()})
+    crossdock("verify", tmp_path / "out", *npz)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Experts and other parameters that files hold otherwise than the module: what the file has of each decides.
 
 The truth is what transformers' own from_pretrained makes of the same folder.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Families whose modules are not what their files hold (experts, fused projections, renamed towers): real DeepSpeed trains on."""
 import json
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversions that are broken off, and machines that fail them: full disks, sources that change, kills. What is there in the
 end is what an undisturbed run makes, or nothing, with an error."""
 import json

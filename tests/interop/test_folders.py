@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders and files as people have them: which file is the model, what is no model, what must not be taken for a whole one.
 
 The judge of which weights are the model is transformers' from_pretrained, wherever it reads the folder at all.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GGUF: every type's values, every architecture's names and shapes, and what DeepSpeed trains on from them."""
 import json
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GGUF files that are incomplete or no models, and what inspect shows of any: nothing but a whole model is converted."""
 import json
 import struct

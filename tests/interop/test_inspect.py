@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `crossdock inspect` says, against the libraries that wrote the files: digests of every dtype, Hugging Face's cache."""
 import hashlib
 import json

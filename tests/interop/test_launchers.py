@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes convert one checkpoint together, started by the real launchers: Open MPI, Slurm, torchrun, and as
 Kubernetes starts the pods of an indexed job. Whoever takes part, and whoever dies on the way, DST has the same bytes as
 one process would have written."""

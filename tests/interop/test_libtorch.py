@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """libtorch's C++ reader reads what crossdock wrote. It is another reader than Python's: other zip code, other unpickler."""
 import subprocess
 import sys

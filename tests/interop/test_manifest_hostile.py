@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """crossdock_manifest with manifests and files that lie: one clear sentence, exit code 1, nothing written, never a traceback."""
 import json
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package crossdock_manifest: what it reads against protoc, torch and numpy, what it plans against DeepSpeed's own estimators.
 
 What it does with broken input is in test_manifest_hostile.py.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files whose names are not those of the class: both writers give the names of the real class, with its values.
 
 The files are what the Hub has (no prefix of the base class, gamma and beta, weight_g and weight_v, embed_out), what

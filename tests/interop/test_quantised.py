@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantised checkpoints become plain ones, with the bits of the library that each scheme belongs to."""
 import json
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of quantised models that are whole, mixed, or not what they say: what is written of them, or what is said."""
 import json
 

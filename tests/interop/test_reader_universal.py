@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Universal checkpoints that DeepSpeed's ds_to_universal.py made of its own checkpoints, and crossdock's: read as DeepSpeed has them."""
 import json
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DeepSpeed's own checkpoints, of ZeRO 1, 2 and 3 after real steps: read as DeepSpeed's tools read them, and as the job had them."""
 import hashlib
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DeepSpeed's own checkpoints of ranks that share a model: AutoTP's shares, pipeline stages, both. Judges: DeepSpeed's
 ds_to_universal, the model as it was before it was shared out, and what each rank of the job had."""
 import json

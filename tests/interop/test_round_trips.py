@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Hugging Face folder becomes a checkpoint of each format and comes back as it was: names, types, bits, config, metadata."""
 import pytest
 import torch

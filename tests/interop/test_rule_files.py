@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of rules/ against the installed transformers: they are of its version, scripts/make_rules.py makes them
 again, and what their text says of a checkpoint is what from_pretrained makes of it."""
 import importlib.metadata

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of rules/ against the real classes of transformers: order, tied names, the Trainer's groups."""
 import json
 

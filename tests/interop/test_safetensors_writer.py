@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of safetensors, judged by the libraries that read them: safetensors, huggingface_hub and transformers."""
 import json
 import shutil

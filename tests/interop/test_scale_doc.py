@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/scale.md says what is so: its tables are computed here again, what they are computed from is asked of the
 command, and its scripts and Kubernetes objects are ones that bash and Kubernetes take."""
 import json

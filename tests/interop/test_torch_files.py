@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every file of a converted folder, read by Python's torch and zipfile and compared with what DeepSpeed expects to find.
 
 The expectation is written here once more, on purpose: from what DeepSpeed 0.19.8 reads, not from what crossdock writes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hugging Face's Trainer goes on from a folder that was converted with --hf-trainer, as from the original weights."""
 import json
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """crossdock-validate: our own plugins pass it, and it finds out every one of a set of broken modules.
 
 The modules are tests/validate/faulty.cc with one fault each (faults.txt); the host must outlive the same faults.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """crossdock verify: a folder against its report, against its source, and a download against the Hub's own records.
 
 What a file holds is changed by hand or by the format's own library, never by crossdock.

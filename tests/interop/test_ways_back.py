@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trained checkpoints become Hugging Face folders: transformers loads them with the job's weights, under the names of its files."""
 import json
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Native ZeRO-3 shards: DeepSpeed trains on from them exactly, and they are what it would have saved itself."""
 import json
 import shutil

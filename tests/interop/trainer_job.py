@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fine-tuning with Hugging Face's Trainer on DeepSpeed stage 2, as a user writes it, twice:
 
     torchrun --nproc_per_node=N trainer_job.py HF_FOLDER UNIVERSAL_FOLDER RESULT.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps that the judges of DeepSpeed jobs train."""
 import torch
 

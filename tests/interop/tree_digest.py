@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tree digest of core/io/tree_digest.h by its definition: recursion from the root, and the system's libxxhash.
 
     python tests/interop/tree_digest.py      # prints the vectors of tests/unit/core_tree_digest_test.cc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saves a model under ZeRO-3 without gathering it, as many a training script does by mistake.
 
     torchrun --nproc_per_node=1 ungathered_job.py HF_DIR OUT

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes universal checkpoints with DeepSpeed's own ds_to_universal.py, many in one process.
 
     universal_job.py CASES.json

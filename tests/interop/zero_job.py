@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains small models under ZeRO and lets DeepSpeed save them: what the zero reader reads.
 
     torchrun --nproc_per_node=W zero_job.py CASES.json OUT

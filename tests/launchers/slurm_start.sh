@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Starts a real Slurm of one node (munged, slurmctld, slurmd) for tests, as root, with all it reads and writes below one
 # folder: nothing in /etc or /run, no systemd, no cgroups, no accounting. Several may run beside each other.
 #

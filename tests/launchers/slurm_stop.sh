@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+
 # Stops what slurm_start.sh started in a folder, jobs and all that they left running first. Keeps the folder, which has
 # the logs. Fine to call when nothing, or only a part, runs.
 #

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # cmake -DGROFF=groff -DPAGE=crossdock.1 -P man_page.cmake: the page is right, and has every verb and plugins' options.
 execute_process(COMMAND ${GROFF} -ww -man -Tutf8 -z ${PAGE} RESULT_VARIABLE result ERROR_VARIABLE warnings)
 if(result OR warnings)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A rule with all ways in which files hold parameters: the unit tests compose with it, the fuzzer
 // begins with it.
 #pragma once

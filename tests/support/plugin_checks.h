@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the behaviour suites of plugins have in common.
 #pragma once
 

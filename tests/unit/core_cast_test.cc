@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The judge is arithmetic on doubles, from the definitions of the formats (IEEE 754; bfloat16 is
 // binary32's upper half): no bit tricks shared with the code under test.
 #include "core/transform/cast.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // From files' tensors to the module's and back: values held against loops over the stored ones.
 #include "core/rules/compose.h"
 

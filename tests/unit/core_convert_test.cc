@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The whole job with plugins of the test's own. With the real ones, and every system call failing
 // in turn: tests/fault.
 #include "core/convert/convert.h"

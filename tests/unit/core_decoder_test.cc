@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The loops of dequantisation, which are compiled twice and go eight at a time, against one element
 // at a time by the definition.
 #include "core/transform/decoder.h"

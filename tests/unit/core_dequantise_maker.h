@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Makes nodes of codes with random values, and holds what they evaluate to against the definition.
 #pragma once
 

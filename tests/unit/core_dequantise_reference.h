@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Expressions with codes by their definition, in simple loops: each node whole, one element after
 // the other, codes bit by bit, and roundings as IEEE 754 tells them.
 #pragma once

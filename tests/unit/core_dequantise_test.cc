@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The node of codes: any range, with any room, is what the definition gives, bit by bit. What real
 // libraries make of their codes the interop tests show.
 #include "core/transform/dequantise.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Nodes of codes below and above other nodes, with which they share the scratch that they read
 // ahead into.
 #include "core/transform/dequantise.h"

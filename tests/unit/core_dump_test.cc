@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // protobuf itself reads the JSON back, so that the text is its own mapping.
 #include "core/model/dump.h"
 

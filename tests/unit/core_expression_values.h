@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The values of an expression of F32 tensors that no file holds: a function of their place.
 #pragma once
 

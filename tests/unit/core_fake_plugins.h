@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A reader and a writer that live in the test itself.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Views by strides, as torch's files have them.
 #include "core/transform/gather.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/plugin/host.h"
 
 #include <crossdock/plugin.hpp>

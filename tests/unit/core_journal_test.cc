@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Journals, the records in them, and which files are a part's.
 #include "core/io/journal.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/rules/layout.h"
 #include "core/rules/rope.h"
 #include "core/rules/variables.h"

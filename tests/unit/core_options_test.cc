@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "core/plugin/options.h"
 
 #include "tests/unit/core_test_support.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The environments are as launchers were seen to make them: Slurm 22.05 (srun, sbatch, salloc),
 // Open MPI 4.1, torchrun 2.13, and as their documents say for MPICH and Kubernetes.
 #include "core/convert/part.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What each scheme refuses, with the message; the model is then as it was (QuantisedModel).
 #include "core/base/text.h"
 #include "tests/unit/core_quantised_model.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Small quantised models, byte by byte.
 #pragma once
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Which tensors each scheme takes together, and what it makes of them: values that can be worked
 // out by hand. Those of whole models are compared with the real libraries
 // (tests/interop/test_quantised).

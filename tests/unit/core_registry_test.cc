@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What a module may get wrong, and what the host says to it, is shown with real modules in
 // tests/abi.
 #include "core/plugin/registry.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Rules for the modules of classes: names, order, tied names, what is left out, and the optimizer's
 // groups.
 #include "core/rules/module.h"

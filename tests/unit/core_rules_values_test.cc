@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What layout rules make of values: each tensor held against loops over the stored ones.
 #include "core/rules/layout.h"
 

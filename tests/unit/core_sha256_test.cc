@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Vectors: FIPS 180-4's examples.
 #include "core/io/sha256.h"
 

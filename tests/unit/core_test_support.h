@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the core's tests share: temporary folders, and text to look into.
 #pragma once
 

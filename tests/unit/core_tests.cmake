@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # The core's unit tests; included by tests/CMakeLists.txt. Those that use threads carry the label `scheduler`: they run
 # under the thread sanitizer too.
 set(core_tests ${PROJECT_SOURCE_DIR}/tests/unit)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Vectors: tests/interop/tree_digest.py, which is written from the definition and prints them.
 #include "core/io/tree_digest.h"
 

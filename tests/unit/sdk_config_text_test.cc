@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Changes of config.json's text: what goes, and that all else stays as it was and is still JSON.
 #include <crossdock/config_text.hpp>
 

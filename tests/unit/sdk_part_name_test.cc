@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include <crossdock/part_name.hpp>
 
 #include "tests/catch.h"

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # The SDK's unit tests; included by tests/CMakeLists.txt.
 set(sdk_tests ${PROJECT_SOURCE_DIR}/tests/unit)
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // manifest_wire.hpp against libprotobuf. The messages are filled by walking protobuf's own
 // descriptors, so a field that is added to manifest.proto and forgotten in manifest_wire.hpp makes
 // these tests fail.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A reader and a writer that are right, but for the one fault that CROSSDOCK_TEST_FAULT names: what
 // crossdock-validate, and the host, must find out. faults.txt lists all, with the case that does.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // faulty.cc tells what this is.
 #pragma once
 

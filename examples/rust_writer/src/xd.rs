@@ -59,7 +59,7 @@ struct RawView {
 struct RawFailure {
     struct_size: u32,
     code: Status,
-    r#where: *const c_char,
+    place: *const c_char,
     message: *const c_char,
 }
 
@@ -254,7 +254,7 @@ impl<'a> Call<'a> {
         let failure = RawFailure {
             struct_size: size_of::<RawFailure>(),
             code: error.status,
-            r#where: null(),
+            place: null(),
             message: message.as_ref().map_or(null(), |text| text.as_ptr()),
         };
         // SAFETY: the failure and its text live until fail() returns.

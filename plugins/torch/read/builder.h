@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Makes the values, storages and tensors that the opcodes of a pickle ask for, within the limits of
 // pickle.h. What Python would call here, it only describes.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the calls of a pickle give: each is one of the few that plain values and tensors need.
 #include "plugins/torch/read/builder.h"
 

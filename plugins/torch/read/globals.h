@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The globals that a state dict is made of, and what is known of others.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/read/machine.h"
 
 #include "plugins/torch/read/opcodes.h"

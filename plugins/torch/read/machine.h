@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The pickle machine: a stack, a memo and the opcodes of protocols 2 to 4. What they ask for the
 // Builder makes. For one pickle, on one thread.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Values of classes that we do not know: their names, and what they were made of, so that no tensor
 // in them goes unnoticed.
 #include "plugins/common/quote.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Opcodes that pickles have and we do not take, for messages: those of text pickles, which protocol
 // 2 has none of, of protocols 4 and 5, and of Python's registry of extensions.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads the pickles of torch.save without running anything.
 //
 // A pickle is a program. This machine knows the opcodes of protocols 2 and 3 (and 4, where its

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Pickles, zip files and torch files as short texts: the inputs of this folder's tests and the
 // seeds of its fuzzers.
 #pragma once

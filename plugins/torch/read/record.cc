@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/read/record.h"
 
 #include "plugins/common/crc32.h"

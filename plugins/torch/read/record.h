@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads the bytes of records, deflated ones too.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/read/stored_tensor.h"
 
 #include "plugins/common/read_range.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A tensor of a file of torch.save: where its values lie, what a manifest says of it, and reading
 // it in place.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How many tensors a value holds, wherever they are in it.
 #pragma once
 

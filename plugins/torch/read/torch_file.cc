@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/read/torch_file.h"
 
 #include "plugins/common/magic.h"

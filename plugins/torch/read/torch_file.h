@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // One file of torch.save, opened: its pickle, and where each storage's bytes lie. Both formats: the
 // zip of torch 1.6 and later, and the stream of pickles and storages before it. FORMAT.md has the
 // facts and the rules.

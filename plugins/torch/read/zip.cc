@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The fields are those of APPNOTE.TXT 6.3, sections 4.3 to 4.5.
 #include "plugins/torch/read/zip.h"
 

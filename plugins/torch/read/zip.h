@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The directory of a zip file that torch.save wrote, checked: each record's bytes lie where it
 // says, and nowhere else. FORMAT.md has the rules. Only the directory and the local headers are
 // read.

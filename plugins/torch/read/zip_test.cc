@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/read/zip.h"
 
 #include "plugins/torch/read/recipes_for_test.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A torch file that a writer plans: its pickle, and where the bytes of its storages come from.
 // stream.h writes it.
 //

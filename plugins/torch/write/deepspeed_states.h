@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Parts of DeepSpeed's model states that all of its checkpoints share; training.h has those of a
 // run.
 #pragma once

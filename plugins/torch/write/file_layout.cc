@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The layout is that of caffe2/serialize/inline_container.cc over miniz, as found in the files it
 // writes:
 //

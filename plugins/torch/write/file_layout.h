@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // A PyTorch file (what torch.save writes since 1.6) laid out before any of its data is known.
 //
 // Sizes and offsets follow from the records' names and sizes alone; only CRCs follow from data. So

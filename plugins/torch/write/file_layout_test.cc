@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Offsets and bytes here are those of files that torch 2.13 itself wrote (the large ones under
 // torch.serialization.skip_data).
 #include "plugins/torch/write/file_layout.h"

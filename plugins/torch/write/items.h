@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // How a Content is cut into items of work: runs of parts of its storages, one behind the other.
 //
 // Edges lie between storages or segments where they can, so that most tensors are read whole by one

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The opcodes are those that torch's weights_only reader and libtorch's C++ reader both accept (the
 // latter takes LONG1 only with eight bytes). Unlike Python's pickler this one keeps no memo:
 // nothing that we emit is shared or cyclic.

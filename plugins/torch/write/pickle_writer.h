@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Emits pickles that torch.load reads, with weights_only too: Python's plain values, and tensors
 // whose bytes are records of the same FileLayout. Protocol 2, as torch.save. Nothing is ever
 // executed or read back here.

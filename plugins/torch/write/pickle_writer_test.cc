@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "plugins/torch/write/pickle_writer.h"
 
 #include <limits>

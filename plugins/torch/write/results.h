@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What an item of a torch file gives back to the host, and what seal makes of all of them: so
 // nothing of a run lives in the writer between its items, which any thread or process may have
 // written, in any order.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Writes a Content: its items the data and what stands around the storages that they hold whole,
 // seal the rest, each in increasing offset order. Any thread, any order of items.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Contents that are cut into items of every size: the file is the same, whoever wrote which item
 // when.
 #include "plugins/torch/write/stream.h"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The state of a training run that goes along with a model into DeepSpeed's checkpoints: moments,
 // steps, hyper-parameters, scheduler, and what the job kept besides. In a model that has none, a
 // run that has not begun.

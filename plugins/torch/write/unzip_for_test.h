@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads a stored zip back as any reader would, and checks on the way what torch's own reader relies
 // on. Tests only.
 #pragma once

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Files that a Hugging Face model folder holds beside its weights, known by their names: the
 // config, the tokenizer's files, the processor's, and the Trainer's beside a checkpoint of its own.
 // A converter carries them along.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Bounded reading and checked arithmetic: the only way that file bytes become numbers.
 //
 // A Cursor borrows its bytes and never reads past them: the first read that would fail marks it

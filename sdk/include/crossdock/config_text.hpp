@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Changes of a word in the text of config.json, in which all else stays, byte by byte. A text is
 // JSON, as a reader has checked; of one that is not, what is understood is changed.
 #pragma once

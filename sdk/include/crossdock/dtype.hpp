@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Element types: their names, sizes and kinds, in one table. The numbers are DType's of
 // manifest.proto.
 //

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* crossdock/extensions.h - optional features of the ABI, each under a name with a revision.  C99.
  *
  * Whoever offers one gives a struct from get_extension(id), the host from xd_host, a plugin from
@@ -42,8 +44,8 @@ enum {
 typedef struct {
   uint32_t struct_size;
   uint32_t access;
-  uint64_t scratch; /* the most bytes that one read() of it holds of alloc(), beyond what open() and
-                       manifest() hold */
+  uint64_t scratch; /* the most bytes that one read() of it takes of alloc(), what it leaves for the
+                       next one counted */
 } xd_read_hint;
 
 typedef struct {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Names of files and folders that come from elsewhere: whether they may become paths.
 #pragma once
 

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* Embeds crossdock: conversions, looks and checks in a program of yours. In C99, on
  * libcrossdock_host.
  *

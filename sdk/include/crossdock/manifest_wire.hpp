@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The messages of manifest.proto as plain structs, and their protobuf wire form, without
 // libprotobuf.
 //

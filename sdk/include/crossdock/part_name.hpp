@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Names of files that say which part of a whole they are, "model-00001-of-00003.safetensors",
 // "weights_1-of-2.bin", and of indexes of such files.
 #pragma once

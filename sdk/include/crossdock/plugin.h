@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* crossdock/plugin.h - the whole binary contract between the host and one plugin.  C99.
  *
  * A plugin is a shared library that exports one symbol, xd_plugin_v1.  A reader turns an input
@@ -82,7 +84,8 @@ enum {
      module is known, and nothing is refused where it is not. */
   XD_CAP_TIED_NAMES = 16,
   /* A writer that takes quantised weights as they are stored: codes and scales under the source's
-     names.  For the others the host dequantises what it can, and refuses the rest. */
+     names, and elements of 8 bits and fewer.  For the others the host dequantises what it can, and
+     refuses the rest. */
   XD_CAP_QUANTISED = 32
 };
 enum { XD_LOG_DEBUG, XD_LOG_INFO, XD_LOG_WARN, XD_LOG_PLUGIN_BUG };
@@ -127,7 +130,7 @@ typedef struct { /* bytes of the host's; they live until the call returns */
 typedef struct {
   uint32_t struct_size;
   xd_status code;
-  const char* where;   /* NULL, or goes in front, so that each layer adds its place once */
+  const char* place;   /* NULL, or goes in front, so that each layer adds its place once */
   const char* message; /* NULL: keeps what a failed function of the host already wrote */
 } xd_failure;
 
@@ -142,7 +145,7 @@ enum { /* object_desc.flags */
           ends where the last byte is that was written when it is sealed. */
        XD_OBJECT_SIZE_AT_SEAL = 1,
        /* Its items run one after the other, by their numbers; object_size() tells each where to go
-          on. After a kill they all run anew. */
+          on. After a kill they all run anew.  Other objects are written meanwhile. */
        XD_OBJECT_IN_ORDER = 2
 };
 typedef struct {
@@ -153,10 +156,14 @@ typedef struct {
 
 typedef struct {
   uint32_t struct_size;
-  uint32_t object;              /* as plan_object() numbered it */
-  const xd_range* const* needs; /* what it will read: all of it, once or more; ends in NULL */
-  uint64_t out_bytes;           /* that it will write, zeros not counted */
-  uint64_t memory;              /* the most bytes that it will hold of alloc() at a time */
+  uint32_t object; /* as plan_object() numbered it */
+  /* What it will read: all of it, once or more; ends in NULL.  Every tensor is needed by some item,
+     or excluded; one without elements too, though there is nothing to read of it. */
+  const xd_range* const* needs;
+  uint64_t out_bytes; /* that it will write, or at most; zeros not counted */
+  /* The most bytes that it will hold of alloc() at a time: the one thing of a plan that may depend
+     on piece_bytes(). */
+  uint64_t memory;
 } xd_item_desc;
 
 /* ---- what the host offers; all [any] --------------------------------------------------------- */
@@ -170,11 +177,13 @@ struct xd_host {
   int32_t (*cancelled)(xd_call* c);
   /* Output bytes done since the last call; object_write counts itself. */
   void (*progress)(xd_call* c, uint64_t bytes);
-  /* The size of buffer that suits the memory budget: ask for no larger ones. */
+  /* The size of buffer that suits the memory budget: ask for no larger ones.  It is another one
+     with another budget, so what is written must not depend on it. */
   uint64_t (*piece_bytes)(xd_call* c);
   /* Counted against the memory budget.  Never waits: NULL when the budget, or in write_item() what
      the plan said, is used up.  `align`: a power of two up to 4096.  What write_item() and seal()
-     allocate they free; what other functions allocate may live until close(). */
+     allocate they free; what other functions allocate may live until close(), after which the host
+     takes back what is left. */
   void* (*alloc)(xd_call* c, uint64_t size, uint64_t align);
   void (*dealloc)(xd_call* c, void* p);
 
@@ -204,7 +213,8 @@ struct xd_host {
 
   /* Writers, inside write_item(): ranges of what the item needs. */
   xd_status (*tensor_read)(xd_call* c, const xd_range* r, void* dst, uint64_t dst_size);
-  /* Writers, inside write_item() and seal(). */
+  /* Writers, inside write_item() and seal(), in any order: a header may be left out and written
+     last. */
   xd_status (*object_write)(xd_call* c, xd_object* o, uint64_t off, const void* data, uint64_t n);
   /* Logical zeros: a hole where the file system has them. */
   xd_status (*object_zero)(xd_call* c, xd_object* o, uint64_t off, uint64_t n);
@@ -230,8 +240,9 @@ typedef struct {
 
 typedef struct {
   uint32_t struct_size, reserved;
-  /* [any] Score 0 = not mine .. 100 = certain, for the whole input; may open a few objects and read
-     their first bytes, nothing else. */
+  /* [any] Score 0 = not mine .. 100 = certain, for the whole input: 50 and more for what may well
+     be a model of its format, 80 and more under the format's standard name.  May open a few objects
+     and read their first bytes, nothing else. */
   int32_t (*probe)(xd_call* c, const xd_input* in);
   /* [any] */
   xd_status (*open)(xd_call* c, const xd_reader_open* args, xd_reader** out);

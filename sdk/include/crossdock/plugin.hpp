@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The C++ veneer over plugin.h: derive from Reader or Writer, and the C tables are made for you.
 //
 //   class MyReader : public crossdock::Reader {
@@ -6,7 +8,7 @@
 //     static Result<std::unique_ptr<Reader>> open(const Host&, const Input&, const Options&);
 //     Result<manifest::Manifest> manifest(const Host& host) override;
 //     Result<void> read(const Host&, const xd_range&, std::span<std::byte> out) override;
-//     ReadHint read_hint(const Host& host, uint64_t tensor);  // may be left out
+//     ReadHint read_hint(const Host&, uint64_t tensor) override;  // may be left out
 //   };
 //   XD_EXPORT_PLUGINS(crossdock::reader_plugin<MyReader>({.id = "org.example.reader.mine", ...}))
 //
@@ -20,6 +22,7 @@
 #include <crossdock/manifest_wire.hpp>
 #include <crossdock/result.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <exception>
@@ -97,30 +100,6 @@ class Source {
     return host.check(
         host.table().source_read(host.call(), handle_, begin_ + offset, out.data(), out.size()));
   }
-  // A read that does not depend on the others: on a slow disk the host does them at once.
-  struct Read {
-    const Source& source;
-    uint64_t offset;
-    std::span<std::byte> out;
-  };
-  static Result<void> read_many(const Host& host, std::span<const Read> reads) {
-    const auto* many = host.extension<xd_read_many>(XD_EXT_READ_MANY);
-    std::vector<xd_source_range> ranges;
-    for (const Read& r : reads) {
-      if (!many) {
-        XD_TRY(r.source.read(host, r.offset, r.out));
-        continue;
-      }
-      XD_TRY(r.source.check_inside(r.offset, r.out.size()));
-      ranges.push_back({XD_INIT_SIZE(xd_source_range), 0, r.source.handle_,
-                        r.source.begin_ + r.offset, r.out.data(), r.out.size()});
-    }
-    if (!many) return {};
-    std::vector<const xd_source_range*> list;
-    for (const xd_source_range& range : ranges) list.push_back(&range);
-    list.push_back(nullptr);
-    return host.check(many->read(host.call(), list.data()));
-  }
   // Bytes [offset, offset + size) of it, as a source that begins at 0: of a file in a file. They
   // lie inside it.
   Source window(uint64_t offset, uint64_t size) const {
@@ -129,6 +108,13 @@ class Source {
     out.begin_ = begin_ + offset;
     out.size_ = size;
     return out;
+  }
+
+  // For read_many().
+  Result<xd_source_range> range(uint64_t offset, std::span<std::byte> out) const {
+    XD_TRY(check_inside(offset, out.size()));
+    return xd_source_range{
+        XD_INIT_SIZE(xd_source_range), 0, handle_, begin_ + offset, out.data(), out.size()};
   }
 
  private:
@@ -142,6 +128,30 @@ class Source {
   bool is_window_ = false;
   uint64_t begin_ = 0, size_ = 0;  // of a window
 };
+
+// A read that does not depend on the others: on a slow disk the host does them at once.
+struct SourceRead {
+  Source source;
+  uint64_t offset;
+  std::span<std::byte> out;
+};
+inline Result<void> read_many(const Host& host, std::span<const SourceRead> reads) {
+  const auto* many = host.extension<xd_read_many>(XD_EXT_READ_MANY);
+  std::vector<xd_source_range> ranges;
+  for (const SourceRead& r : reads) {
+    if (many) {
+      XD_TRY_SET(const xd_source_range range, r.source.range(r.offset, r.out));
+      ranges.push_back(range);
+    } else {
+      XD_TRY(r.source.read(host, r.offset, r.out));
+    }
+  }
+  if (!many) return {};
+  std::vector<const xd_source_range*> list;
+  for (const xd_source_range& range : ranges) list.push_back(&range);
+  list.push_back(nullptr);
+  return host.check(many->read(host.call(), list.data()));
+}
 
 class Input {
  public:
@@ -210,7 +220,8 @@ class Reader {
   virtual ~Reader() = default;
   virtual Result<manifest::Manifest> manifest(const Host& host) = 0;  // [serial]
   virtual Result<void> read(const Host& host, const xd_range& range,
-                            std::span<std::byte> out) = 0;  // [any]
+                            std::span<std::byte> out) = 0;                     // [any]
+  virtual ReadHint read_hint(const Host&, uint64_t /*tensor*/) { return {}; }  // [any]
 };
 
 // What a writer says in plan(): see plugin.h.
@@ -298,14 +309,16 @@ class Writer {
 // the host.
 template <class Call>
 xd_status guard(const Host& host, Call&& call) noexcept {
-  const auto fail = [&host](xd_status code, const char* where, const char* message) {
-    const xd_failure failure{XD_INIT_SIZE(xd_failure), code, where, message};
+  const auto fail = [&host](xd_status code, const char* place, const char* message) {
+    const xd_failure failure{XD_INIT_SIZE(xd_failure), code, place, message};
     return host.table().fail(host.call(), &failure);
   };
   try {
     const Result<void> result = call();
     if (result) return XD_OK;
-    const Error& e = result.error();
+    Error e = result.error();
+    // A name of a file may hold anything; a C text ends with its first NUL.
+    std::replace(e.message.begin(), e.message.end(), '\0', '?');
     const char* text = e.message.empty() ? nullptr : e.message.c_str();
     return e.held_by_host ? fail(e.code, text, nullptr)
                           : fail(e.code, nullptr, text ? text : "failed");
@@ -372,7 +385,7 @@ struct ReaderCalls {
                              xd_read_hint* out) noexcept {
     const Host host(c);
     return guard(host, [&]() -> Result<void> {
-      const ReadHint hint = static_cast<R&>(handle<Reader>(r)).read_hint(host, tensor);
+      const ReadHint hint = handle<Reader>(r).read_hint(host, tensor);
       out->scratch = hint.scratch;
       out->access = hint.is_sequential ? XD_ACCESS_SEQUENTIAL : XD_ACCESS_ANY;
       return {};
@@ -432,11 +445,6 @@ struct WriterCalls {
   }
 };
 
-template <class R>
-concept HasReadHint = requires(R& reader, const Host& host) {
-  reader.read_hint(host, 0);
-};
-
 }  // namespace detail
 
 // The C tables. Besides Reader's methods a reader class has
@@ -470,8 +478,6 @@ struct PluginInfo {
 
 template <class R>
 constexpr xd_plugin_desc reader_plugin(const PluginInfo& p) {
-  const void* (*extensions)(const char*) = nullptr;
-  if constexpr (detail::HasReadHint<R>) extensions = detail::ReaderCalls<R>::get_extension;
   return {XD_INIT_SIZE(xd_plugin_desc),
           XD_READER,
           p.caps,
@@ -483,7 +489,7 @@ constexpr xd_plugin_desc reader_plugin(const PluginInfo& p) {
           p.options,
           &kReaderApi<R>,
           nullptr,
-          extensions};
+          detail::ReaderCalls<R>::get_extension};
 }
 template <class W>
 constexpr xd_plugin_desc writer_plugin(const PluginInfo& p) {

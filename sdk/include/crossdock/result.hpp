@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Result<T>: how everything that input, disk or a plugin can make fail says so.
 //
 // The spelling is std::expected's (has_value, operator*, error), which C++20 lacks. Exceptions are

@@ -1,3 +1,5 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
 /* One library per case (-DCASE_name), each wrong in one way: the host must refuse it, say why, and
  * go on without it. The two cases `older` and `newer` are right, with structs of another length:
  * the host must take them. */

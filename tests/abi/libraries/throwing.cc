@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Plugins in C++ that throw wherever they can: the veneer turns it into an error, and the host goes
 // on.
 #include <crossdock/plugin.hpp>

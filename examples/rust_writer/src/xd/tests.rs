@@ -111,7 +111,7 @@ fn structs_lie_as_the_record_says() {
         RawCall as "xd_call" { struct_size, reserved, host }
         Range as "xd_range" { struct_size, dtype, tensor, begin, count }
         RawView as "xd_view" { struct_size, memory, data, size }
-        RawFailure as "xd_failure" { struct_size, code, r#where, message }
+        RawFailure as "xd_failure" { struct_size, code, place, message }
         RawObjectDesc as "xd_object_desc" { struct_size, flags, path, size }
         RawItemDesc as "xd_item_desc" { struct_size, object, needs, out_bytes, memory }
         RawHost as "xd_host" {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // An xd_host in memory, and two drivers that run a plugin against it: what the unit tests of
 // plugins stand on.
 //
