@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <span>
 
 namespace crossdock::reader_safetensors {
 
@@ -24,8 +25,8 @@ using Pairs = std::set<std::pair<std::string, std::string>>;
 
 // `seen`: the metadata of the files before; each shard repeats {"format": "pt"}.
 Result<void> add_file(const Host& host, const std::string& name, const Source& source,
-                      std::optional<Head> head, Checkpoint& out, Pairs& seen) {
-  auto header = read_header(host, source, head);
+                      std::span<const std::byte> beginning, Checkpoint& out, Pairs& seen) {
+  auto header = read_header(host, source, beginning);
   if (!header) return common::in_file(name, std::move(header).error());
   if (auto found = find_begins(*header); !found) return std::move(found).error().in(name);
   const auto file = static_cast<uint32_t>(out.files.size());
@@ -40,25 +41,28 @@ Result<void> add_file(const Host& host, const std::string& name, const Source& s
   return {};
 }
 
-// Opens a shard after the other, and reads the first bytes of all at once: where each read waits
-// for a disk of many, a model has a hundred of them.
-Result<void> add_files(const Host& host, const Input& input, const std::vector<std::string>& names,
-                       Checkpoint& out) {
+// Opens some shards and reads their beginnings at once, in which most have all of their header: on
+// a network's disk each read waits, and a model may have a hundred of them.
+Result<void> add_files(const Host& host, const Input& input, std::span<const std::string> names,
+                       Checkpoint& out, Pairs& seen) {
+  constexpr uint64_t kBeginning = 32 << 10;  // which is little beside a file of kLarge bytes
+  constexpr uint64_t kLarge = 4 << 20;
   std::vector<Source> sources;
-  std::vector<Head> heads(names.size());
-  std::vector<SourceRead> reads;
-  for (size_t i = 0; i < names.size(); ++i) {
-    XD_TRY_SET(const Source source, input.open(host, names[i]));
+  for (const std::string& name : names) {
+    XD_TRY_SET(const Source source, input.open(host, name));
     sources.push_back(source);
-    if (source.size(host) >= kLengthBytes) reads.push_back({source, 0, heads[i]});
   }
-  const bool has_heads = names.size() > 1;
-  if (has_heads) XD_TRY(read_many(host, reads));
-  Pairs seen;
+  XD_TRY_SET(const Buffer buffer, Buffer::make(host, names.size() * kBeginning));
+  std::vector<SourceRead> reads;
+  for (const Source& source : sources) {
+    const uint64_t size = source.size(host), wanted = size < kLarge ? kLengthBytes : kBeginning;
+    reads.push_back(
+        {source, 0, buffer.span().subspan(reads.size() * kBeginning, std::min(wanted, size))});
+  }
+  XD_TRY(read_many(host, reads));
   for (size_t i = 0; i < names.size(); ++i) {
     if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};
-    XD_TRY(add_file(host, names[i], sources[i], has_heads ? std::optional(heads[i]) : std::nullopt,
-                    out, seen));
+    XD_TRY(add_file(host, names[i], sources[i], reads[i].out, out, seen));
   }
   return {};
 }
@@ -115,7 +119,13 @@ Result<Checkpoint> open_checkpoint(const Host& host, const Input& input,
   XD_TRY_SET(const std::string wanted, wanted_file(config));
   XD_TRY_SET(const auto chosen, choose_files(host, input, variant, wanted));
   Checkpoint out;
-  XD_TRY(add_files(host, input, chosen.files, out));
+  constexpr size_t kAtOnce = 64;
+  Pairs seen;
+  for (std::span<const std::string> left = chosen.files; !left.empty();) {
+    const auto some = left.first(std::min(kAtOnce, left.size()));
+    XD_TRY(add_files(host, input, some, out, seen));
+    left = left.subspan(some.size());
+  }
   XD_TRY(join_ranks(host, out));
   std::vector<common::PlacedTensor> placed;
   uint64_t n_bytes = 0;

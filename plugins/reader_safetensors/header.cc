@@ -173,12 +173,17 @@ Result<Header> parse_header(dom::element root, uint64_t data_begin, uint64_t fil
 
 }  // namespace
 
-Result<Header> read_header(const Host& host, const Source& source, std::optional<Head> given) {
+Result<Header> read_header(const Host& host, const Source& source,
+                           std::span<const std::byte> beginning) {
   const uint64_t size = source.size(host);
   if (size < kLengthBytes)
     return corrupt(cat("expected a safetensors file, found ", size, " bytes: ", kDownloadAgain));
-  Head head = given.value_or(Head{});
-  if (!given) XD_TRY(source.read(host, 0, head));
+  std::array<std::byte, kLengthBytes> head;
+  if (beginning.size() >= kLengthBytes) {
+    std::copy_n(beginning.begin(), kLengthBytes, head.begin());
+  } else {
+    XD_TRY(source.read(host, 0, head));
+  }
   const auto header_bytes = Cursor(head).le<uint64_t>();
   const bool fits = header_bytes <= kMaxHeaderBytes && header_bytes <= size - kLengthBytes;
   if (!fits && is_lfs_pointer(head))
@@ -194,7 +199,9 @@ Result<Header> read_header(const Host& host, const Source& source, std::optional
     return corrupt(cat("expected a header of ", header_bytes, " bytes, found ", size - kLengthBytes,
                        ": ", kDownloadAgain));
   }
-  auto doc = common::read_json(host, source, kLengthBytes, header_bytes);
+  const bool is_read = beginning.size() >= kLengthBytes + header_bytes;
+  auto doc = is_read ? common::parse_json(as_text(beginning.subspan(kLengthBytes, header_bytes)))
+                     : common::read_json(host, source, kLengthBytes, header_bytes);
   if (!doc)
     return doc.error().held_by_host ? std::move(doc).error() : std::move(doc).error().in("header");
   return parse_header(doc->root(), kLengthBytes + header_bytes, size);

@@ -8,17 +8,16 @@
 
 #include <crossdock/plugin.hpp>
 
-#include <array>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace crossdock::reader_safetensors {
 
-inline constexpr uint64_t kLengthBytes = 8;  // the header's length, little-endian, opens the file
-using Head = std::array<std::byte, kLengthBytes>;
-inline constexpr size_t kMaxDimensions = 64;              // torch's own limit
+inline constexpr uint64_t kLengthBytes = 8;   // the header's length, little-endian, opens the file
+inline constexpr size_t kMaxDimensions = 64;  // torch's own limit
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference's MAX_HEADER_SIZE
 
 struct HeaderTensor {
@@ -42,8 +41,8 @@ struct Header {
 };
 
 // Reads and parses the header; the file's name is the caller's to add.
-// `head`: the file's first bytes, where somebody has read them already.
+// `beginning`: the file's first bytes, where somebody has read them already.
 Result<Header> read_header(const Host& host, const Source& source,
-                           std::optional<Head> head = std::nullopt);
+                           std::span<const std::byte> beginning = {});
 
 }  // namespace crossdock::reader_safetensors
