@@ -10,7 +10,7 @@
 cmake_minimum_required(VERSION 3.22)
 set(core_layers base report io transform model rules quantised plugin convert verify)  # each may see those before it and itself
 set(test_file "(_test\\.(cc|h|c)|_for_test\\.(h|cc))$")
-set(sdk_or_standard "^crossdock/(testing/)?[a-z_]+\\.(h|hpp)$|^[a-z_]+$|^std(def|int)\\.h$")  # the sdk depends on nothing
+set(sdk_or_standard "^crossdock/(testing/)?[a-z_]+\\.(h|hpp)$|^[a-z_]+$|^(std(def|int|lib)|string)\\.h$")  # the sdk depends on nothing
 set(problems)
 set(n_files 0)
 

@@ -142,7 +142,7 @@ Result<void> place(Entry& entry, std::span<const std::byte> header, uint64_t end
 Result<void> place_all(const Host& host, const Source& source, std::vector<Entry>& entries,
                        uint64_t end) {
   std::vector<std::string> headers;
-  std::vector<Source::Read> reads;
+  std::vector<SourceRead> reads;
   headers.reserve(entries.size());  // so that the texts stay where they are
   for (const Entry& entry : entries) {
     const uint64_t n = kLocalBytes + entry.name.size();
@@ -152,7 +152,7 @@ Result<void> place_all(const Host& host, const Source& source, std::vector<Entry
     std::string& header = headers.emplace_back(n, '\0');
     reads.push_back({source, entry.offset, std::as_writable_bytes(std::span(header))});
   }
-  XD_TRY(Source::read_many(host, reads));
+  XD_TRY(read_many(host, reads));
   for (size_t i = 0; i < entries.size(); ++i) {
     if (auto placed = place(entries[i], as_bytes(headers[i]), end); !placed)
       return std::move(placed).error().in(entries[i].name);

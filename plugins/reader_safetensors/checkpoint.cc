@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <set>
 #include <span>
 
@@ -46,19 +47,20 @@ Result<void> add_file(const Host& host, const std::string& name, const Source& s
 Result<void> add_files(const Host& host, const Input& input, std::span<const std::string> names,
                        Checkpoint& out, Pairs& seen) {
   constexpr uint64_t kBeginning = 32 << 10;  // which is little beside a file of kLarge bytes
-  constexpr uint64_t kLarge = 4 << 20;
+  constexpr uint64_t kLarge = 64 << 20;
   std::vector<Source> sources;
+  std::vector<uint64_t> sizes;  // of what is read of each
   for (const std::string& name : names) {
     XD_TRY_SET(const Source source, input.open(host, name));
+    const uint64_t size = source.size(host);
+    sizes.push_back(std::min(size, size < kLarge ? kLengthBytes : kBeginning));
     sources.push_back(source);
   }
-  XD_TRY_SET(const Buffer buffer, Buffer::make(host, names.size() * kBeginning));
+  XD_TRY_SET(const Buffer buffer,
+             Buffer::make(host, std::accumulate(sizes.begin(), sizes.end(), uint64_t{0})));
   std::vector<SourceRead> reads;
-  for (const Source& source : sources) {
-    const uint64_t size = source.size(host), wanted = size < kLarge ? kLengthBytes : kBeginning;
-    reads.push_back(
-        {source, 0, buffer.span().subspan(reads.size() * kBeginning, std::min(wanted, size))});
-  }
+  for (uint64_t i = 0, at = 0; i < sources.size(); at += sizes[i++])
+    reads.push_back({sources[i], 0, buffer.span().subspan(at, sizes[i])});
   XD_TRY(read_many(host, reads));
   for (size_t i = 0; i < names.size(); ++i) {
     if (host.cancelled()) return Error{XD_CANCELLED, "cancelled"};

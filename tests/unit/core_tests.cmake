@@ -20,3 +20,4 @@ foreach(name memory tree_digest staging host open_model source_proof tensor_serv
   crossdock_test(core_${name}_test scheduler ${core_tests}/core_${name}_test.cc LIBS crossdock::core)
 endforeach()
 crossdock_test(core_convert_test scheduler ${core_tests}/core_convert_test.cc LIBS crossdock::core simdjson::simdjson)
+crossdock_test(core_unsized_test scheduler ${core_tests}/core_unsized_test.cc LIBS crossdock::core)
