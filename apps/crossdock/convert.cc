@@ -3,6 +3,7 @@
 
 #include "apps/command/verify_args.h"
 #include "apps/crossdock/log.h"
+#include "apps/crossdock/plugin_faults.h"
 #include "apps/crossdock/progress.h"
 #include "apps/crossdock/run_convert.h"
 #include "apps/crossdock/verb.h"
@@ -105,7 +106,11 @@ int run_convert(const ConvertArgs& args, const Session& session) {
     progress.update(done, total, before);
   };
   callbacks.phase = [&](const char* name) { progress.phase(name); };
-  callbacks.planned = [&](const convert::Forecast& f) { progress.planned(f); };
+  callbacks.planned = [&](const convert::Forecast& f) {
+    set_stage(Stage::kWriting);
+    progress.planned(f);
+  };
+  callbacks.published = [] { set_stage(Stage::kPublished); };
   callbacks.written = [&](const convert::Written& w) { progress.written(w); };
   // A plugin's warnings are notes, which are printed in the end.
   callbacks.log = [&](int32_t level, const std::string& text) { progress.log(level, text); };

@@ -64,6 +64,8 @@ void set_up_process() {
       sigaction(signal, &action, nullptr);
   }
   tell_of_plugin_faults();
+  signal(SIGXFSZ,
+         SIG_IGN);  // a write beyond the limit of files' sizes is an error like a full disk
   signal(SIGPIPE, SIG_IGN);  // progress that nobody reads must not end a conversion
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {  // hundreds of a source stay open

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 
 namespace crossdock::app {
@@ -38,16 +39,32 @@ class Line {
   size_t n_ = 0;
 };
 
-constexpr char kWhatNow[] =
-    ": nothing was published. What was written is in DST.partial: the same command goes on with "
-    "it, crossdock clean removes it\n";
+std::atomic<Stage> stage{Stage::kNothingWritten};
+
+const char* what_now() {
+  switch (stage) {
+    case Stage::kWriting:
+      return ": nothing was published. What was written is in DST.partial: the same command goes "
+             "on "
+             "with it, crossdock clean removes it\n";
+    case Stage::kPublished:
+      return ", after DST was published whole\n";
+    default:
+      return "\n";
+  }
+}
 
 void on_crash(int signal) {
   const auto place = plugin::call_of_this_thread();
   if (place) {
     Line line;
     line.add("crossdock: error: ").add(place->plugin).add(" crashed in ").add(place->function);
-    line.add(" (SIG").add(sigabbrev_np(signal)).add(")").add(kWhatNow);
+    line.add(" (SIG").add(sigabbrev_np(signal)).add(")").add(what_now());
+  } else {
+    Line line;
+    line.add("crossdock: error: crashed (SIG").add(sigabbrev_np(signal));
+    line.add(") in no plugin's call: a thread that a plugin left running, or a fault of ours");
+    line.add(what_now());
   }
   // The handler was reset when it was called, so that this ends the process, with its core dump.
   ::raise(signal);
@@ -59,7 +76,7 @@ void on_exit() {
   {
     Line line;
     line.add("crossdock: error: ").add(place->plugin).add(" called exit() in ");
-    line.add(place->function).add(kWhatNow);
+    line.add(place->function).add(what_now());
   }
   ::_exit(1);  // whatever it gave: a plugin's 0 must not look like a conversion
 }
@@ -74,6 +91,8 @@ void on_alarm(int) {
 }
 
 }  // namespace
+
+void set_stage(Stage now) { stage = now; }
 
 void tell_of_plugin_faults() {
 // The sanitizers tell of crashes themselves, and better.

@@ -6,6 +6,10 @@
 
 namespace crossdock::app {
 
+// What becomes of DST, for such a sentence: nothing is said of it before a conversion writes.
+enum class Stage { kNothingWritten, kWriting, kPublished };
+void set_stage(Stage stage);
+
 // Once, before plugins are loaded: from now on a signal such as SIGSEGV, and exit(), in a plugin's
 // call is told on stderr by the plugin's name. The process still ends as it would have.
 void tell_of_plugin_faults();

@@ -55,6 +55,8 @@ crossdock_call known_part(const crossdock_call* given) {
 
 Result<Words> words_of(const crossdock_call& call, std::initializer_list<const char*> paths) {
   Words out;
+  if (call.n_options > 0 && !call.options)
+    return invalid(cat("expected ", call.n_options, " options, found a null pointer"));
   for (uint32_t i = 0; i < call.n_options; ++i) {
     const crossdock_option& option = call.options[i];
     const std::string name = option.name ? option.name : "";

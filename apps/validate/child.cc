@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/validate/child.h"
 
+#include <boost/filesystem/operations.hpp>
+
+#include <dirent.h>
+#include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cfenv>
 #include <chrono>
+#include <clocale>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -26,6 +34,8 @@
 namespace crossdock::validate {
 
 namespace {
+
+namespace fs = boost::filesystem;
 
 constexpr xd_status kSkip = 1000;  // no status of the ABI
 constexpr size_t kStepBytes = 400;
@@ -45,6 +55,60 @@ void write_all(int fd, const std::string& text) {
   }
 }
 
+// What a plugin shares with the whole process, and must leave as it was.
+struct ProcessState {
+  std::string folder;
+  mode_t mask = 0;
+  int rounding = 0;
+  bool keeps_subnormals = true;
+  std::array<void (*)(int), 3> handlers{};
+  std::string locale;
+  size_t threads = 0;
+
+  // Opened once: a case may forbid to open anything.
+  static size_t count_threads() {
+    static DIR* const tasks = ::opendir("/proc/self/task");
+    if (!tasks) return 0;
+    ::rewinddir(tasks);
+    size_t n = 0;
+    while (const dirent* entry = ::readdir(tasks)) n += entry->d_name[0] != '.';
+    return n;
+  }
+  static ProcessState now() {
+    ProcessState out;
+    out.folder = fs::current_path().string();
+    out.mask = ::umask(0);
+    ::umask(out.mask);
+    out.rounding = std::fegetround();
+    volatile float small = 1e-38f;
+    out.keeps_subnormals = small * 0.01f != 0;
+    constexpr std::array kSignals{SIGINT, SIGTERM, SIGSEGV};
+    for (size_t i = 0; i < kSignals.size(); ++i) {
+      struct sigaction action {};
+      ::sigaction(kSignals[i], nullptr, &action);
+      out.handlers[i] = action.sa_handler;
+    }
+    out.locale = std::setlocale(LC_ALL, nullptr);
+    out.threads = count_threads();
+    return out;
+  }
+  // What is another thing now, in words.
+  std::string difference() const {
+    // A thread that ends may take a moment.
+    for (int left = 50; left > 0 && count_threads() > threads; --left) ::usleep(10'000);
+    const ProcessState after = now();
+    if (after.threads > threads) return "it left a thread running";
+    if (after.folder != folder) return "it changed the current folder";
+    if (after.mask != mask) return "it changed the umask";
+    if (after.rounding != rounding || after.keeps_subnormals != keeps_subnormals)
+      return "it changed how floating-point numbers are computed (rounding, or subnormal numbers "
+             "as zero: -ffast-math)";
+    if (after.handlers != handlers) return "it changed the handler of a signal";
+    if (after.locale != locale) return "it changed the locale";
+    return {};
+  }
+};
+
 [[noreturn]] void run_here(const std::function<Result<std::string>()>& body, int fd,
                            uint64_t memory) {
 // A sanitizer maps terabytes.
@@ -54,9 +118,16 @@ void write_all(int fd, const std::string& text) {
 #endif
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
+  ::setpgid(0, 0);
+  (void)forbid_processes();
+  const ProcessState before = ProcessState::now();
   std::string out;
   try {
-    const auto result = body();
+    auto result = body();
+    if (result) {
+      if (const std::string changed = before.difference(); !changed.empty())
+        result = Result<std::string>(Error{XD_INTERNAL, changed});
+    }
     out = result ? "P" + *result
                  : (result.error().code == kSkip ? "S" : "F") + result.error().message;
   } catch (const std::bad_alloc&) {
@@ -115,6 +186,7 @@ Outcome run_in_child(const std::function<Result<std::string>()>& body, unsigned 
   bool is_late = false;
   const std::string told = read_until_end(ends[0], begin + std::chrono::seconds(seconds), is_late);
   if (is_late) ::kill(child, SIGKILL);
+  ::kill(-child, SIGKILL);  // and whatever it started
   ::close(ends[0]);
   int status = 0;
   ::waitpid(child, &status, 0);
@@ -143,7 +215,7 @@ namespace {
 void on_forbidden(int, siginfo_t* info, void*) {
   static char text[200];
   const int n = std::snprintf(text, sizeof text,
-                              "it did I/O of its own, or started a thread where it must not "
+                              "it did I/O of its own, or started a process or a thread "
                               "(system call %d)",
                               info->si_syscall);
   const size_t used = std::min(strlen(step_text()), kStepBytes - 1);
@@ -156,6 +228,44 @@ void on_forbidden(int, siginfo_t* info, void*) {
 }
 
 }  // namespace
+
+namespace {
+bool install(std::vector<sock_filter> filter) {
+  const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
+  struct sigaction action {};
+  action.sa_sigaction = on_forbidden;
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(SIGSYS, &action, nullptr);
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+}  // namespace
+
+bool forbid_processes() {
+  const auto jump = [](unsigned call, unsigned char over) {
+    return sock_filter(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, over));
+  };
+  const sock_filter trap = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
+  std::vector<sock_filter> filter{BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+  // Its flags lie in memory, where a filter cannot look: libraries fall back to clone.
+  filter.push_back(jump(__NR_clone3, 1));
+  filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS));
+  std::vector<unsigned> calls{__NR_execve, __NR_execveat};
+#ifdef __NR_fork
+  calls.insert(calls.end(), {__NR_fork, __NR_vfork});
+#endif
+  for (const unsigned call : calls) {
+    filter.push_back(jump(call, 1));
+    filter.push_back(trap);
+  }
+  // A thread is a clone of this flag.
+  filter.push_back(jump(__NR_clone, 3));
+  filter.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[0])));
+  filter.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0));
+  filter.push_back(trap);
+  filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+  return install(std::move(filter));
+}
 
 bool forbid_io(bool threads) {
   std::vector<int> calls{__NR_openat,   __NR_socket,   __NR_connect, __NR_execve,
@@ -172,13 +282,7 @@ bool forbid_io(bool threads) {
     filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP));
   }
   filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-  const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
-  struct sigaction action {};
-  action.sa_sigaction = on_forbidden;
-  action.sa_flags = SA_SIGINFO;
-  ::sigaction(SIGSYS, &action, nullptr);
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+  return install(std::move(filter));
 }
 
 }  // namespace crossdock::validate

@@ -29,6 +29,9 @@ void now_at(const std::string& step);
 Outcome run_in_child(const std::function<Result<std::string>()>& body, unsigned seconds,
                      uint64_t memory);
 
+// From here on this process can start no other one. False: this system cannot forbid it.
+bool forbid_processes();
+
 // From here on this process can open no file or socket and start no other process: the host does
 // all I/O. False: this system cannot forbid it. `threads`: nor a thread.
 bool forbid_io(bool threads);

@@ -12,6 +12,8 @@
 
 #include <algorithm>
 #include <exception>
+#include <set>
+#include <sstream>
 
 namespace crossdock::validate {
 
@@ -61,6 +63,12 @@ std::vector<PluginName> names_of(const Job& job) {
   return out;
 }
 
+int usage(const std::string& text) {
+  fmt::print(stderr, "crossdock-validate: {}\nTry: crossdock-validate --help\n",
+             base::printable(text));
+  return kUsage;
+}
+
 // Runs cases and shows each as it ends.
 class Table {
  public:
@@ -70,6 +78,7 @@ class Table {
   void run(const std::string& plugin, const std::string& input, const std::vector<Case>& cases) {
     bool is_told = is_json_;
     for (const Case& one : cases) {
+      known_.insert(one.name);
       if (!only_.empty() && std::find(only_.begin(), only_.end(), one.name) == only_.end())
         continue;
       if (!is_told) fmt::print("{}{}{}\n", plugin, input.empty() ? "" : "  ", input);
@@ -86,16 +95,22 @@ class Table {
                            [=](const Row& row) { return row.outcome.verdict == verdict; });
     };
     const auto failed = count(Verdict::kFailed);
+    if (rows_.empty()) return unknown_case();
     if (is_json_) {
       fmt::print("{}\n", json());
     } else {
       fmt::print("{} cases hold, {} failed, {} were skipped\n", count(Verdict::kPassed), failed,
                  count(Verdict::kSkipped));
     }
-    return failed > 0 || rows_.empty() ? kBroken : kHeld;
+    return failed > 0 ? kBroken : kHeld;
   }
 
  private:
+  int unknown_case() const {
+    std::string names;
+    for (const std::string& name : known_) names += cat(names.empty() ? "" : ", ", name);
+    return usage(cat("--case: expected one of ", names, ", found none of them"));
+  }
   static void show(const Row& row) {
     fmt::print("  {:8}{:18}{}\n", word(row.outcome.verdict), row.name, row.about);
     if (!row.outcome.text.empty()) fmt::print("  {:26}{}\n", "", base::printable(row.outcome.text));
@@ -121,6 +136,7 @@ class Table {
   const std::vector<std::string> only_;
   const bool is_json_;
   std::vector<Row> rows_;
+  std::set<std::string> known_;  // names of cases
 };
 
 Result<test::OptionValues> parse_options(const std::vector<std::string>& given) {
@@ -132,12 +148,6 @@ Result<test::OptionValues> parse_options(const std::vector<std::string>& given) 
     out.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
   return out;
-}
-
-int usage(const std::string& text) {
-  fmt::print(stderr, "crossdock-validate: {}\nTry: crossdock-validate --help\n",
-             base::printable(text));
-  return kUsage;
 }
 
 int validate(const Job& job, const std::vector<std::string>& only, bool is_json) {
@@ -164,15 +174,16 @@ int validate(const Job& job, const std::vector<std::string>& only, bool is_json)
 int run(int argc, char** argv) {
   Job job;
   std::vector<std::string> options, only;
+  int64_t seconds = 0, samples = 0;
   po::options_description shown("options");
   shown.add_options()  //
       ("option", po::value(&options)->composing()->value_name("NAME=VALUE"),
        "an option of the library's plugins (repeatable)")  //
       ("case", po::value(&only)->composing()->value_name("NAME"),
        "only this case (repeatable)")  //
-      ("timeout", po::value(&job.seconds)->value_name("SECONDS")->default_value(60),
+      ("timeout", po::value(&seconds)->value_name("SECONDS")->default_value(60),
        "of one case")  //
-      ("samples", po::value(&job.samples)->value_name("N")->default_value(200),
+      ("samples", po::value(&samples)->value_name("N")->default_value(200),
        "truncations, flips and failing calls that are tried of one input")                     //
       ("seed", po::value(&job.seed)->value_name("N")->default_value(1), "of what is sampled")  //
       ("json", po::bool_switch(), "a list of all cases, for programs")                         //
@@ -200,8 +211,13 @@ int run(int argc, char** argv) {
     return kHeld;
   }
   if (job.module.empty()) return usage("expected a plugin library (NAME.xd.so), found none");
-  if (job.seconds == 0 || job.samples == 0)
-    return usage("--timeout, --samples: expected a number above 0");
+  constexpr int64_t kMost = 1'000'000;
+  if (seconds < 1 || samples < 1 || seconds > kMost || samples > kMost)
+    return usage("--timeout, --samples: expected a number of 1 to 1000000");
+  job.seconds = static_cast<unsigned>(seconds);
+  job.samples = static_cast<size_t>(samples);
+  if (auto readable = exported_symbols(job.module); !readable)
+    return usage(cat(job.module, ": ", readable.error().message));
   auto parsed = parse_options(options);
   if (!parsed) return usage(parsed.error().message);
   job.options = *std::move(parsed);

@@ -94,6 +94,9 @@ std::optional<T> at(const std::string& bytes, uint64_t offset) {
 }  // namespace
 
 Result<std::vector<std::string>> exported_symbols(const std::string& path) {
+  boost::system::error_code ec;
+  if (!fs::is_regular_file(path, ec))
+    return Error{XD_NOT_FOUND, "expected an ELF library, found no such file"};
   std::ifstream in(path, std::ios::binary);
   const std::string bytes(std::istreambuf_iterator<char>(in), {});
   const auto broken = [] { return corrupt("expected an ELF library of 64 bits, found none"); };

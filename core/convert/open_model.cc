@@ -5,6 +5,7 @@
 #include "core/convert/source_hints.h"
 #include "core/model/check.h"
 
+#include <cstring>
 #include <utility>
 
 namespace crossdock::convert {
@@ -61,6 +62,14 @@ Result<void> check_taken(const plugin::Registry& registry, const plugin::Plugin&
                        " reads: leave the flag out, or choose with --from"));
   }
   return {};
+}
+
+// What the ends of a buffer hold before a read: numbers that no format writes.
+constexpr uint64_t kMarks[] = {0x9d3b5f0c71e82a46, 0x62c4a0f38e17d5b9};
+
+bool is_left(std::span<const std::byte> bytes, uint64_t mark) {
+  return std::memcmp(bytes.data(), &mark, sizeof mark) == 0 ||
+         std::memcmp(bytes.data() + bytes.size() - sizeof mark, &mark, sizeof mark) == 0;
 }
 
 xd_status no_handle(xd_call* c) {
@@ -232,17 +241,24 @@ Result<void> OpenModel::check_source_files(manifest::Manifest& m) const {
 
 Result<void> OpenModel::ask_for_hints(const manifest::Manifest& m) {
   if (!reader_->desc.get_extension) return {};
-  const xd_read_hints* given = nullptr;
+  xd_read_hints hints{};
   XD_TRY(host_.call(spec("get_extension"), [&](xd_call*) {
-    given = static_cast<const xd_read_hints*>(reader_->desc.get_extension(XD_EXT_READ_HINTS));
+    const auto* given =
+        static_cast<const xd_read_hints*>(reader_->desc.get_extension(XD_EXT_READ_HINTS));
+    if (given) (void)plugin::copy_known(given, hints);
     return XD_OK;
   }));
-  xd_read_hints hints{};
-  if (!given || !plugin::copy_known(given, hints) || !hints.tensor) return {};
+  if (!hints.tensor) return {};
   for (uint64_t i = 0; i < m.tensors.size(); ++i) {
     xd_read_hint hint{.struct_size = XD_INIT_SIZE(xd_read_hint), .access = 0, .scratch = 0};
     XD_TRY(host_.call(spec("read_hints"),
                       [&](xd_call* c) { return hints.tensor(c, opened_, i, &hint); }));
+    if (hint.access > XD_ACCESS_SEQUENTIAL || hint.scratch > host_.memory().limit())
+      return plugin::named(
+          {XD_NO_MEMORY,
+           cat("expected a known kind of access and scratch within the memory budget of ",
+               host_.memory().limit(), " bytes, found ", hint.access, " and ", hint.scratch)},
+          spec("read_hints"));
     const bool is_sequential = hint.access == XD_ACCESS_SEQUENTIAL;
     if (hint.scratch > 0 || is_sequential) hints_[i] = {hint.scratch, is_sequential};
     has_sequential_ = has_sequential_ || is_sequential;
@@ -299,9 +315,22 @@ Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count,
   const xd_range range{XD_INIT_SIZE(xd_range), 0, tensor, begin, count};
   std::unique_lock lock(serial_, std::defer_lock);
   if (!reader_->concurrent()) lock.lock();
-  return host_.call(spec("read"), [&](xd_call* c) {
-    return reader_->reader.read(c, opened_, &range, out.data(), out.size());
-  });
+  const auto read = [&] {
+    return host_.call(spec("read"), [&](xd_call* c) {
+      return reader_->reader.read(c, opened_, &range, out.data(), out.size());
+    });
+  };
+  // A buffer has values of before: one whose ends are as they were left was not filled, or by
+  // chance holds what they were left with, which a second mark tells apart.
+  for (const uint64_t mark : {kMarks[0], kMarks[1]}) {
+    if (out.size() >= sizeof mark) {
+      std::memcpy(out.data(), &mark, sizeof mark);
+      std::memcpy(out.data() + out.size() - sizeof mark, &mark, sizeof mark);
+    }
+    XD_TRY(read());
+    if (out.size() < sizeof mark || !is_left(out, mark)) return {};
+  }
+  return plugin::named({XD_INTERNAL, "it said that it read values, and gave none"}, spec("read"));
 }
 
 uint64_t OpenModel::aux_size(const manifest::AuxFile& file) const {

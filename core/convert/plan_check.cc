@@ -14,6 +14,7 @@ namespace crossdock::convert {
 namespace {
 
 constexpr uint64_t kDiskBlock = 4096;
+constexpr uint64_t kMaxObjectBytes = uint64_t{1} << 56;  // far beyond any file
 
 // Names that differ only in case are one file on some file systems that the folder may be copied
 // to.
@@ -24,8 +25,8 @@ Result<void> check_paths(const std::vector<std::string>& paths, const PlanLimits
   bool collides = false;
   for (const std::string& path : paths) {
     // A terminal, and every tool after us, can show and type the others.
-    if (!is_safe_name(path) || path == io::kReportName || base::printable(path) != path ||
-        !base::is_utf8(path))
+    if (!is_safe_name(path) || fold_case(path) == io::kReportName ||
+        base::printable(path) != path || !base::is_utf8(path))
       return invalid(
           cat("plan: expected a plain relative path, found \"", base::printable(path), '"'));
     const bool is_new = exact.insert(path).second;
@@ -113,7 +114,16 @@ Result<void> check_plan(const plugin::Plan& plan, const manifest::Manifest& m,
     paths.push_back(path);
   }
   XD_TRY(check_paths(paths, limits, notes));
+  for (const auto& object : plan.objects) {
+    if (object.size > kMaxObjectBytes)
+      return invalid(
+          cat("plan: expected at most 2^56 bytes of ", object.path, ", found ", object.size));
+  }
   for (const plugin::PlanItem& item : plan.items) {
+    if (item.out_bytes > plan.objects[item.object].size)
+      return invalid(cat("plan: expected items that write at most the ",
+                         plan.objects[item.object].size, " bytes of ",
+                         plan.objects[item.object].path, ", found ", item.out_bytes));
     const auto total = checked_add(item.memory, limits.overhead);
     if (!total || *total > limits.memory) {
       return Error{

@@ -153,6 +153,7 @@ Result<void> Run::publish(double planned_after) {
   const double written_after = writing_.seconds();
   XD_TRY(check_source_unchanged(prepared_));
   XD_TRY(planned_.writer.commit());
+  XD_TRY(check_complete(staging_, outputs_));  // whatever the writer did to the files
   outcome_.plan.notes = all_notes(session_, outputs_);
   const report::Report report =
       make_report(session_, prepared_, planned_, outputs_, plan_id_, digests_.texts(),
@@ -167,6 +168,7 @@ Result<void> Run::publish(double planned_after) {
   const base::Activities::OnThread counted(session_.activities, "sync", base::Activity::kSync);
   XD_TRY(staging_.publish(outcome_.report));
   outcome_.published = true;
+  if (session_.callbacks.published) session_.callbacks.published();
   return {};
 }
 

@@ -73,7 +73,8 @@ struct Callbacks {
   // An item or a file is written. [any]
   std::function<void(const Written&)> written;
   std::function<void(int32_t level, const std::string&)>
-      log;  // below warnings, which are notes [any]
+      log;                          // below warnings, which are notes [any]
+  std::function<void()> published;  // DST is there now, on the calling thread
   // A last check, on the calling thread: after an error nothing is published.
   std::function<Result<void>(const Unpublished&)> check;
 };

@@ -81,7 +81,8 @@ struct Call : xd_call {
   const CallSpec& spec;
   std::mutex mutex;  // of all below: a plugin's own threads may use the call
   std::optional<Error> error, broken;
-  uint64_t held = 0;  // bytes of alloc()
+  uint64_t held = 0;        // bytes of alloc()
+  bool has_failed = false;  // the plugin called fail()
 };
 
 // As much of a plugin's struct as it and we both know; the rest stays as it is. False: it ends

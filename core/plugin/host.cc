@@ -6,6 +6,11 @@
 #include "core/plugin/host_calls.h"
 
 #include <cxxabi.h>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#include <cfenv>
 
 #include <system_error>
 #include <thread>
@@ -42,6 +47,28 @@ std::string run_shielded(const std::function<xd_status(xd_call*)>& function, xd_
 Host::Host(io::Os& os, base::Memory& memory, const std::atomic<bool>& cancelled)
     : os_(os), memory_(memory), cancelled_(cancelled), table_(host_table()) {}
 
+void Host::restore_arithmetic() {
+  std::fesetenv(FE_DFL_ENV);
+#if defined(__SSE__)
+  constexpr unsigned kDefault = 0x1f80;  // all exceptions masked, to nearest, no flush to zero
+  _mm_setcsr(kDefault);
+#endif
+}
+
+namespace {
+
+// Whether a failure on the way spoils what was made: of values and files any does. Elsewhere a
+// plugin may look for a file that is not there, but not fail and say that all is well.
+std::optional<Error> contradiction(const Call& call) {
+  const std::string_view function = call.spec.function;
+  const bool makes_bytes = function == "read" || function == "write_item" || function == "seal";
+  if (!call.error || (!call.has_failed && !makes_bytes)) return std::nullopt;
+  return Error{XD_INTERNAL,
+               cat("it said that all was well after a failure: ", call.error->message)};
+}
+
+}  // namespace
+
 Result<void> Host::call(const CallSpec& spec, const std::function<xd_status(xd_call*)>& function) {
   constexpr int kMaxDepth = 8;  // a writer's call that reads through a reader's is two
   if (ActiveCall::depth() >= kMaxDepth)
@@ -54,13 +81,19 @@ Result<void> Host::call(const CallSpec& spec, const std::function<xd_status(xd_c
     const ActiveCall active(spec.plugin, spec.function);
     thrown = run_shielded(function, &call, status);
   }
+  restore_arithmetic();
   const size_t leaked = spec.frees_all && call.held > 0 ? memory_.dealloc_all(&call) : 0;
   if (leaked > 0 && log)
     log(XD_LOG_PLUGIN_BUG,
         named({XD_INTERNAL, cat("it did not give back ", leaked, " buffers")}, spec).message);
   if (!thrown.empty()) return named({XD_INTERNAL, std::move(thrown)}, spec);
   if (call.broken) return named(*std::move(call.broken), spec);
-  if (status == XD_OK) return {};
+  if (status == XD_OK) {
+    if (auto failed = contradiction(call)) return named(*std::move(failed), spec);
+    return {};
+  }
+  if (status == XD_CANCELLED && !cancelled_)
+    return named({XD_INTERNAL, "it gave XD_CANCELLED, and nobody has cancelled"}, spec);
   Error error = std::move(call.error).value_or(Error{});
   error.code = status;
   if (status < XD_OK || status > XD_INTERNAL) {

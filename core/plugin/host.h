@@ -70,6 +70,10 @@ class Host {
   void set_piece_bytes(uint64_t n) { piece_bytes_ = n; }
   uint64_t piece_bytes() const { return piece_bytes_; }
 
+  // As C starts a program: to nearest, subnormal numbers kept. A plugin, or a library that it was
+  // linked with (-ffast-math), may have left another, and then our own arithmetic would be wrong.
+  static void restore_arithmetic();
+
   // Calls a plugin's function and turns its status and message, or what it throws, into a Result
   // that names the plugin and the function. [any]
   Result<void> call(const CallSpec& spec, const std::function<xd_status(xd_call*)>& function);

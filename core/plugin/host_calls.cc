@@ -93,6 +93,7 @@ struct HostCalls {
       if (!copy_known(given, failure)) return misused(call, "a failure that is too short");
       const std::string place = text_of(failure.place);
       const std::lock_guard lock(call.mutex);
+      call.has_failed = true;
       if (failure.message || !call.error)
         call.error = Error{failure.code, text_of(failure.message)};
       Error& error = *call.error;

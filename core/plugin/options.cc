@@ -74,6 +74,10 @@ void CheckedOptions::add(const std::string& key, const std::string& value,
   pointers_.push_back(nullptr);
 }
 
+bool CheckedOptions::check_value(const xd_option_desc& option, const std::string& value) {
+  return normalise(option.name, option.type, value).has_value();
+}
+
 Result<CheckedOptions> CheckedOptions::check(const xd_option_desc* const* schema,
                                              const GivenOptions& given) {
   CheckedOptions out;

@@ -24,6 +24,9 @@ class CheckedOptions {
   static Result<CheckedOptions> check(const xd_option_desc* const* schema,
                                       const GivenOptions& given);
 
+  // Whether a value is of the option's type.
+  static bool check_value(const xd_option_desc& option, const std::string& value);
+
   const xd_option* const* table() const { return pointers_.data(); }
   // For the report: the values that table() has, but of a file its path as it was given.
   const std::vector<std::pair<std::string, std::string>>& pairs() const { return told_; }

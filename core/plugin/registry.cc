@@ -4,6 +4,7 @@
 #include "core/base/text.h"
 #include "core/plugin/active_calls.h"
 #include "core/plugin/host.h"
+#include "core/plugin/options.h"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -57,6 +58,7 @@ bool is_option_type(std::string_view type) {
 }
 
 const char* option_problem(const xd_option_desc* const* options) {
+  const auto all = options;
   for (; options && *options; ++options) {
     const xd_option_desc& o = **options;
     // The least that there ever was. A field that is appended later must be asked for here by its
@@ -67,9 +69,16 @@ const char* option_problem(const xd_option_desc* const* options) {
     // As a flag on the command line: a comma or an equals sign would mean something else there.
     if (o.name[std::strspn(o.name, "abcdefghijklmnopqrstuvwxyz0123456789-")] != '\0')
       return "an option whose name is not of a-z, 0-9 and -";
+    if (o.name[0] == '-') return "an option whose name begins with -";
+    for (auto other = all; other != options; ++other) {
+      if (std::string_view((*other)->name) == o.name) return "an option that comes twice";
+    }
     if (!is_option_type(o.type)) return "an option of a type that is not known";
     if ((o.help && !is_line(o.help)) || (o.fallback && *o.fallback && !is_line(o.fallback)))
       return "an option whose help or fallback is not one line of UTF-8";
+    const bool has_fallback = has_text(o.fallback) && std::string_view(o.type) != "file";
+    if (has_fallback && !CheckedOptions::check_value(o, o.fallback))
+      return "an option with a fallback that is not of its type";
   }
   return nullptr;
 }
@@ -84,6 +93,7 @@ const char* problem(const xd_plugin_desc* given, Plugin& out) {
   if (!is_line(out.desc.version) || !is_line(out.desc.summary))
     return "a plugin whose version or summary is not one line of UTF-8";
   if (out.format().empty()) return "a plugin that names no format";
+  if (out.format() == "auto") return "a plugin of the format \"auto\", which means any";
   if (!are_all(out.desc.formats, is_name) || !are_all(out.desc.patterns, is_line))
     return "a plugin with a format or pattern that is not a name, or with more than 100";
   if (const char* text = option_problem(out.desc.options)) return text;
@@ -126,6 +136,7 @@ void Registry::load_library(const fs::path& path, Host& host) {
   std::optional<ActiveCall> loading(std::in_place, name.c_str(), "its constructors");
   library->load(path, dll::load_mode::rtld_now | dll::load_mode::rtld_local, ec);
   loading.reset();
+  Host::restore_arithmetic();  // constructors have run
   if (ec) {
     const char* message = ::dlerror();  // Boost's code alone says "Bad file descriptor"
     return refuse(without_path(path, message ? message : ec.message()));
@@ -138,6 +149,8 @@ void Registry::load_library(const fs::path& path, Host& host) {
   const auto loaded = host.call({.plugin = name.c_str(), .function = XD_ENTRY_SYMBOL},
                                 [&](xd_call* c) { return entry(c, &given); });
   if (!loaded) return refuse(without_path(path, loaded.error().message));
+  // What it gives may be anything.
+  const ActiveCall looking(name.c_str(), "what it describes");
   xd_library offered{};
   if (!copy_known(given, offered, kLeast) || !offered.plugins)
     return refuse("it describes no plugins");

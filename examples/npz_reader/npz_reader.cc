@@ -138,7 +138,7 @@ class NpzReader : public Reader {
     return {};
   }
 
-  ReadHint read_hint(const Host&, uint64_t tensor) const {
+  ReadHint read_hint(const Host&, uint64_t tensor) override {
     const Member& member = *arrays_[tensor].member;
     return {.scratch = member.scratch(), .is_sequential = member.entry().is_deflated};
   }

@@ -17,7 +17,12 @@ using Call = MemoryHost::Call;
 template <class Body>
 Result<void> call(Call& c, const char* name, Body&& body) {
   const xd_status status = body(&c);
+  if (status == XD_OK && c.has_failed)
+    return Error{XD_INTERNAL,
+                 cat(name, "() called fail(), and said that all was well: ", c.message)};
   if (status == XD_OK) return {};
+  if (status == XD_CANCELLED && !c.host.cancel)
+    return Error{XD_INTERNAL, cat(name, "() gave XD_CANCELLED, and nobody has cancelled")};
   if (c.message.empty() && status == XD_CANCELLED) return Error{status, "cancelled"};
   if (c.message.empty())
     return Error{XD_INTERNAL,
@@ -292,7 +297,10 @@ OpenReader::~OpenReader() {
 
 Result<std::string> OpenReader::read(const xd_range& range, uint64_t dst_size) const {
   // A block of exactly this size, so that a sanitizer sees one byte too many.
+  // What is in it changes from read to read, so that a reader that fills nothing gives nonsense.
+  static std::atomic<unsigned char> filling{0x5a};
   const std::unique_ptr<char[]> dst(new char[dst_size]);
+  std::fill_n(dst.get(), dst_size, static_cast<char>(filling += 37));
   XD_TRY(call(host_, "read", [&](xd_call* c) {
     return plugin_.reader->read(c, reader_, &range, dst.get(), dst_size);
   }));

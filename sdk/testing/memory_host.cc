@@ -120,6 +120,7 @@ struct Calls {
 
   static xd_status fail(xd_call* c, const xd_failure* failure) {
     const std::lock_guard lock(self(c).mutex_);
+    of(c).has_failed = true;
     std::string& text = of(c).message;
     if (failure->message) text = failure->message;
     if (failure->place)
@@ -237,6 +238,8 @@ struct Calls {
     if (self(c).fault()) return error(c, XD_IO, "plan_object: injected fault");
     if (desc->struct_size < sizeof *desc || !desc->path)
       return error(c, XD_INVALID_ARGUMENT, "plan_object: a description that is too short");
+    if ((desc->flags & ~uint32_t{XD_OBJECT_SIZE_AT_SEAL | XD_OBJECT_IN_ORDER}) != 0)
+      return error(c, XD_UNIMPLEMENTED, "plan_object: flags that are not known");
     Plan& plan = plan_of(p);
     *object = static_cast<uint32_t>(plan.objects.size());
     plan.objects.push_back(std::make_unique<PlanObject>());
@@ -252,7 +255,8 @@ struct Calls {
     if (desc->object >= plan_of(p).objects.size())
       return error(c, XD_INVALID_ARGUMENT, cat("plan_item: no object ", desc->object));
     if (desc->struct_size < sizeof *desc || !desc->needs)
-      return error(c, XD_INVALID_ARGUMENT, "plan_item: a description that is too short, or no needs");
+      return error(c, XD_INVALID_ARGUMENT,
+                   "plan_item: a description that is too short, or no needs");
     PlanItem item{{}, desc->out_bytes, desc->memory};
     for (const xd_range* const* need = desc->needs; *need; ++need) {
       if ((*need)->struct_size < sizeof **need)

@@ -3,6 +3,7 @@
 
 #include <crossdock/plugin.hpp>
 
+#include <cfenv>
 #include <thread>
 
 #include "tests/unit/core_test_support.h"
@@ -54,11 +55,42 @@ TEST_CASE("a plugin that fails without a word is still an error with words") {
   Fixture f;
   CHECK(message(f.host.call(f.spec, [](xd_call*) { return XD_INTERNAL; })) ==
         "the plugin gave status 10 and no message [org.example.x: read]");
+  CHECK(contains(message(f.host.call(f.spec, [](xd_call*) { return XD_CANCELLED; })),
+                 "it gave XD_CANCELLED, and nobody has cancelled"));
+  f.cancelled = true;
   CHECK(message(f.host.call(f.spec, [](xd_call*) { return XD_CANCELLED; })) == "cancelled");
   CHECK(contains(message(f.host.call(f.spec, [](xd_call*) { return 4711; })),
                  "(status 4711, which is none) [org.example.x: read]"));
   CHECK(contains(message(f.host.call(f.spec, [](xd_call*) { return -1; })), "status -1"));
   CHECK(f.host.call(f.spec, [](xd_call*) { return XD_OK; }).has_value());
+}
+
+TEST_CASE("a plugin that failed, or read what could not be read, cannot say that all is well") {
+  Fixture f;
+  const auto said_well = [&](xd_call* c) {
+    f.fail(c, XD_CORRUPT, nullptr, "bad values");
+    return XD_OK;
+  };
+  CHECK(contains(message(f.host.call(f.spec, said_well)),
+                 "it said that all was well after a failure: bad values [org.example.x: read]"));
+  const auto misses = [&](xd_call* c) {
+    xd_source* source = nullptr;
+    (void)f.table.source_open(c, &f.handle, "none", &source);
+    return XD_OK;
+  };
+  CHECK(contains(message(f.host.call(f.spec, misses)), "all was well after a failure"));
+  plugin::CallSpec open = f.spec;
+  open.function = "open";
+  CHECK(f.host.call(open, misses).has_value());  // it may look for a file that is not there
+}
+
+TEST_CASE("a plugin cannot change how our numbers are computed") {
+  Fixture f;
+  const volatile float third = 3;
+  const float before = 1 / third;
+  REQUIRE(f.host.call(f.spec, [](xd_call*) { return std::fesetround(FE_UPWARD), XD_OK; }));
+  CHECK(std::fegetround() == FE_TONEAREST);
+  CHECK(1 / third == before);
 }
 
 TEST_CASE("what a plugin throws is an error of that plugin's") {

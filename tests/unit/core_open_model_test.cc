@@ -175,6 +175,28 @@ TEST_CASE("values, and who read them") {
   CHECK(made_by[0].input == f.dir.path().string());
 }
 
+TEST_CASE("a reader that gives no values is found out, whatever was in the buffer") {
+  static xd_reader_api api = kReaderApi<FakeReader>;
+  static uint64_t given = 0;  // bytes of each read
+  api.read = [](xd_call*, xd_reader*, const xd_range*, void* dst, uint64_t) -> xd_status {
+    std::memset(dst, 7, given);
+    return XD_OK;
+  };
+  static xd_plugin_desc desc = kFakeReader;
+  desc.reader = &api;
+  Fixture f;
+  f.registry.add("here", &desc);
+  const auto model = *f.open();
+  std::string out(16, '-');
+  const auto read = [&] { return model->read(0, 0, 4, std::as_writable_bytes(std::span(out))); };
+  for (const uint64_t n : {0, 8}) {
+    given = n;
+    CHECK(contains(message(read()), "it said that it read values, and gave none"));
+  }
+  given = 16;
+  CHECK(read());
+}
+
 TEST_CASE("tensors are the reader's own, or picked out of a storage") {
   FakeModel fake = small();
   fake.add("t", DType::U8, {3, 2}, "abcdef");  // as the transposed of a stored [2, 3]

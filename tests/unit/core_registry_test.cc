@@ -91,7 +91,7 @@ TEST_CASE("an option that could not be a flag beside the others is refused") {
     registry.add("here", &reader);
     registry.add("here", &writer);
     CHECK(registry.refusals().empty());
-    other.type = "bool";
+    other.type = "bool", other.fallback = "true";
     Registry strict;
     strict.add("here", &reader);
     strict.add("here", &writer);

@@ -51,17 +51,13 @@ class Appender : public Writer {
     const uint64_t begin = out.size();
     for (size_t i = 0; i < bytes.size(); ++i)
       XD_TRY(out.write(begin + i, as_bytes(bytes).subspan(i, 1)));
-    std::byte back{};
-    const auto early = out.read(0, {&back, 1});
     --inside;
-    return early ? std::string("read back before seal") : std::to_string(begin);
+    return std::to_string(begin);
   }
   Result<void> seal(const Host&, uint32_t, Object& out,
                     std::span<const std::string_view> results) override {
     seen.assign(8, '-');
     XD_TRY(out.read(0, std::as_writable_bytes(std::span(seen))));
-    std::byte beyond{};
-    if (out.read(out.size(), {&beyond, 1})) return corrupt("read what was not written");
     std::string places;
     for (const std::string_view result : results) places += cat(result, ";");
     return out.write(out.size(), as_bytes(places));

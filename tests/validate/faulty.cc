@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cfenv>
 #include <chrono>
 #include <cstring>
 #include <random>
@@ -46,6 +47,7 @@ __attribute__((constructor)) void at_load() {
   if (is("load-thread")) std::thread(hang).detach();
   if (is("load-file")) (void)!::open("/etc/hostname", O_RDONLY);
   if (is("load-exit")) std::exit(0);
+  if (is("load-rounding")) std::fesetround(FE_UPWARD);
   if (is("load-crash")) crash();
   if (is("load-hang")) hang();
 }

@@ -129,6 +129,9 @@ Result<void> Reader::read(const Host& host, const xd_range& range, std::span<std
     if (is("cancel-code")) return Error{XD_IO, "interrupted"};
     return Error{XD_CANCELLED, "cancelled"};
   }
+  if (is("read-nothing")) return {};
+  if (is("read-half")) out = out.first(out.size() / 2);
+  if (is("thread-left")) std::thread(hang).detach();
   if (is("read-leak")) (void)host.table().alloc(host.call(), 64, 64);
   const uint64_t scratch = is("read-hungry") ? 1 << 20 : 64;
   XD_TRY_SET(const Buffer buffer, Buffer::make(host, scratch));
@@ -150,7 +153,7 @@ Result<void> Reader::read(const Host& host, const xd_range& range, std::span<std
     return {};
   }
   auto done = source_.read(host, at, out);
-  if (!done && is("fault-ignored")) return {};
+  if (!done && (is("fault-ignored") || is("failed-and-well"))) return {};
   if (!done && is("fault-leak")) (void)host.table().alloc(host.call(), 64, 64);
   return done;
 }

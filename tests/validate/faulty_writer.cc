@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include <atomic>
+#include <cfenv>
+#include <csignal>
 #include <thread>
 
 #include "tests/validate/faulty.h"
@@ -114,6 +118,16 @@ Result<std::string> Writer::write_item(const Host& host, uint32_t, uint64_t item
   if (is("item-crash")) crash();
   if (is("item-hang")) hang();
   if (is("item-exit")) std::exit(0);
+  if (is("item-rounding")) std::fesetround(FE_UPWARD);
+  if (is("item-folder")) (void)!::chdir("/");
+  if (is("item-signal")) std::signal(SIGINT, SIG_IGN);
+  if (is("item-fork") && ::fork() == 0) ::_exit(0);
+  if (is("wfailed-and-well")) {
+    const xd_failure failure{XD_INIT_SIZE(xd_failure), XD_CORRUPT, nullptr,
+                             "must not be published"};
+    (void)host.table().fail(host.call(), &failure);
+  }
+  if (is("cancelled-by-nobody")) return Error{XD_CANCELLED, "cancelled"};
   if (is("item-io")) do_io();
   if (is("item-recursion")) (void)recurse(0);
   if (is("item-throws")) throw std::runtime_error("boom");

@@ -129,7 +129,8 @@ class MemoryHost {
     const PlanItem* const item;
     const bool is_sealing;
     std::string message;
-    int64_t held = 0, peak = 0;                                            // bytes of alloc
+    bool has_failed = false;     // the plugin called fail()
+    int64_t held = 0, peak = 0;  // bytes of alloc
     std::vector<std::pair<uint64_t, std::pair<uint64_t, uint64_t>>> read;  // tensor, begin, end
   };
 
