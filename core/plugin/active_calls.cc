@@ -87,6 +87,8 @@ std::optional<CallPlace> longest_call() {
 }
 
 void give_signal_stack() {
+// The sanitizers give every thread one of their own.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   constexpr size_t kBytes = 64 << 10;
   struct SignalStack {
     std::unique_ptr<char[]> memory = std::make_unique<char[]>(kBytes);
@@ -103,6 +105,7 @@ void give_signal_stack() {
     }
   };
   static thread_local const SignalStack stack;
+#endif
 }
 
 }  // namespace crossdock::plugin
