@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/crossdock/plugin_faults.h"
 
+#include "core/base/sanitized.h"
 #include "core/plugin/active_calls.h"
 
 #include <signal.h>
@@ -96,7 +97,7 @@ void set_stage(Stage now) { stage = now; }
 
 void tell_of_plugin_faults() {
 // The sanitizers tell of crashes themselves, and better.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(CROSSDOCK_SANITIZED)
   struct sigaction action {};
   action.sa_handler = on_crash;
   action.sa_flags = SA_ONSTACK | static_cast<int>(SA_RESETHAND) | SA_NODEFER;

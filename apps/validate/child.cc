@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "apps/validate/child.h"
 
+#include "core/base/sanitized.h"
+
 #include <boost/filesystem/operations.hpp>
 
 #include <dirent.h>
@@ -112,7 +114,7 @@ struct ProcessState {
 [[noreturn]] void run_here(const std::function<Result<std::string>()>& body, int fd,
                            uint64_t memory) {
 // A sanitizer maps terabytes.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(CROSSDOCK_SANITIZED)
   const rlimit room{memory, memory};
   ::setrlimit(RLIMIT_AS, &room);
 #endif

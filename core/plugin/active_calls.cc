@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/plugin/active_calls.h"
 
+#include "core/base/sanitized.h"
+
 #include <signal.h>
 #include <time.h>
 
@@ -88,7 +90,7 @@ std::optional<CallPlace> longest_call() {
 
 void give_signal_stack() {
 // The sanitizers give every thread one of their own.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(CROSSDOCK_SANITIZED)
   constexpr size_t kBytes = 64 << 10;
   struct SignalStack {
     std::unique_ptr<char[]> memory = std::make_unique<char[]>(kBytes);
