@@ -46,8 +46,7 @@ const char* what_now() {
   switch (stage) {
     case Stage::kWriting:
       return ": nothing was published. What was written is in DST.partial: the same command goes "
-             "on "
-             "with it, crossdock clean removes it\n";
+             "on with it, crossdock clean removes it\n";
     case Stage::kPublished:
       return ", after DST was published whole\n";
     default:

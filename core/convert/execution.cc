@@ -41,13 +41,13 @@ class Chains {
   std::vector<size_t> parents_;
 };
 
+}  // namespace
+
 uint64_t out_bytes(const Task& task) {
   uint64_t sum = 0;
   for (const plugin::PlanItem* item : task.items) sum += item->out_bytes;
   return sum;
 }
-
-}  // namespace
 
 std::vector<Task> tasks_of(const plugin::Plan& plan, const TensorSource& tensors,
                            const Outputs& outputs, const std::vector<bool>& wanted) {

@@ -20,6 +20,9 @@ struct Task {
   std::vector<const plugin::PlanItem*> items;  // of the plan, which outlives the task
 };
 
+// What its items write.
+uint64_t out_bytes(const Task& task);
+
 // The work that is left of the `wanted` files. The largest items come first, so that no thread is
 // left alone with one at the end.
 std::vector<Task> tasks_of(const plugin::Plan& plan, const TensorSource& tensors,

@@ -72,12 +72,6 @@ bool is_left(std::span<const std::byte> bytes, uint64_t mark) {
          std::memcmp(bytes.data() + bytes.size() - sizeof mark, &mark, sizeof mark) == 0;
 }
 
-xd_status no_handle(xd_call* c) {
-  const xd_failure failure{XD_INIT_SIZE(xd_failure), XD_INTERNAL, nullptr,
-                           "it said that it opened, and gave nothing"};
-  return c->host->fail(c, &failure);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
@@ -92,10 +86,12 @@ Result<std::unique_ptr<OpenModel>> OpenModel::open(plugin::Host& host,
   XD_TRY_SET(self->options_, plugin::CheckedOptions::check(self->reader_->desc.options, given));
   const xd_reader_open args{XD_INIT_SIZE(xd_reader_open), 0, &self->handle_,
                             self->options_.table()};
-  const auto opened = host.call(self->spec("open"), [&](xd_call* c) {
-    const xd_status status = self->reader_->reader.open(c, &args, &self->opened_);
-    return status == XD_OK && !self->opened_ ? no_handle(c) : status;
+  auto opened = host.call(self->spec("open"), [&](xd_call* c) {
+    return self->reader_->reader.open(c, &args, &self->opened_);
   });
+  if (opened && !self->opened_)
+    opened = plugin::named({XD_INTERNAL, "it said that it opened, and gave nothing"},
+                           self->spec("open"));
   if (!opened) return self->explain(registry, opened.error());
   self->weight_patterns_ = weight_patterns(registry);
   return self;
@@ -322,7 +318,7 @@ Result<void> OpenModel::read(uint64_t tensor, uint64_t begin, uint64_t count,
   };
   // A buffer has values of before: one whose ends are as they were left was not filled, or by
   // chance holds what they were left with, which a second mark tells apart.
-  for (const uint64_t mark : {kMarks[0], kMarks[1]}) {
+  for (const uint64_t mark : kMarks) {
     if (out.size() >= sizeof mark) {
       std::memcpy(out.data(), &mark, sizeof mark);
       std::memcpy(out.data() + out.size() - sizeof mark, &mark, sizeof mark);

@@ -33,8 +33,7 @@ const std::string& Outputs::path(uint64_t file) const {
 
 uint64_t Outputs::bytes(uint64_t file) const {
   const plugin::Plan& plan = planned_.plan;
-  if (!is_aux(file) && plan.objects[file].is_sized_at_seal() && is_done(file))
-    return files_[file].size;
+  if (is_sized_at_seal(file) && is_done(file)) return files_[file].size;
   if (!is_aux(file)) return plan.objects[file].size;
   const uint64_t aux = plan.aux[file - plan.objects.size()].second;
   return prepared_.source->aux_size(prepared_.target.aux_files[aux]);
@@ -63,8 +62,7 @@ Result<xd_object> Outputs::stage(uint64_t file) {
   File& f = files_[file];
   const std::lock_guard lock(f.mutex);
   if (!f.staged) {
-    const bool is_sized_at_seal = !is_aux(file) && planned_.plan.objects[file].is_sized_at_seal();
-    XD_TRY_SET(f.staged, staging_.create(file, path(file), bytes(file), is_sized_at_seal));
+    XD_TRY_SET(f.staged, staging_.create(file, path(file), bytes(file), is_sized_at_seal(file)));
   }
   return xd_object{f.staged.get()};
 }
@@ -209,9 +207,7 @@ Result<void> Outputs::copy(uint64_t file, std::span<std::byte> buffer,
 bool Outputs::fits(const Record& record) const {
   if (record.file >= files_.size()) return false;
   if (!record.item && !io::is_tree_digest(record.digest)) return false;
-  const bool is_sized_at_seal =
-      !is_aux(record.file) && planned_.plan.objects[record.file].is_sized_at_seal();
-  if (!record.item) return is_sized_at_seal || record.size == bytes(record.file);
+  if (!record.item) return is_sized_at_seal(record.file) || record.size == bytes(record.file);
   return can_go_on(record.file) && *record.item < files_[record.file].written.size();
 }
 

@@ -78,6 +78,9 @@ class Outputs {
   using Begun = std::map<uint64_t, std::vector<Record>>;  // by file
 
   bool can_go_on(uint64_t file) const;  // with an item after a kill
+  bool is_sized_at_seal(uint64_t file) const {
+    return !is_aux(file) && planned_.plan.objects[file].is_sized_at_seal();
+  }
   bool is_aux(uint64_t file) const { return file >= planned_.plan.objects.size(); }
   Result<xd_object> stage(uint64_t file);
   Result<void> place(uint64_t file, Record record);

@@ -17,10 +17,7 @@ namespace {
 uint64_t bytes_of(const std::vector<Task>& tasks) {
   constexpr uint64_t kDiskBlock = 4096;
   uint64_t sum = 0;
-  for (const Task& task : tasks) {
-    sum += kDiskBlock;
-    for (const plugin::PlanItem* item : task.items) sum += item->out_bytes;
-  }
+  for (const Task& task : tasks) sum += kDiskBlock + out_bytes(task);
   return sum;
 }
 

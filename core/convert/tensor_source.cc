@@ -53,9 +53,12 @@ void TensorSource::take(rules::Composed composed, const manifest::Manifest& m) {
   gathers_ = any_gathers(expressions_);
 }
 
+uint64_t TensorSource::gather_bytes() const {
+  return std::min(kMaxScratch, 2 * model_.host().piece_bytes());
+}
+
 uint64_t TensorSource::scratch_bytes() const {
-  const uint64_t own = gathers_ ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;
-  return own + model_.scratch_bytes();
+  return (gathers_ ? gather_bytes() : 0) + model_.scratch_bytes();
 }
 
 Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
@@ -65,8 +68,7 @@ Result<void> TensorSource::read(uint64_t tensor, uint64_t begin, uint64_t count,
   if (const auto* stored = expression.as_stored())
     return model_.read(stored->tensor, begin, count, out);
   if (count == 0) return {};
-  const uint64_t n_scratch =
-      expression.scratch_blocks() > 0 ? std::min(kMaxScratch, 2 * model_.host().piece_bytes()) : 0;
+  const uint64_t n_scratch = expression.scratch_blocks() > 0 ? gather_bytes() : 0;
   const base::Block scratch(model_.host().memory(), n_scratch);
   if (n_scratch > 0 && !scratch.data)
     return Error{XD_NO_MEMORY, "expected room to lay out a tensor: raise --memory"};

@@ -47,6 +47,9 @@ class TensorSource {
   uint64_t scratch_bytes() const;
 
  private:
+  // What laying out one tensor takes of the budget.
+  uint64_t gather_bytes() const;
+
   OpenModel& model_;
   manifest::Manifest manifest_;
   // One for each tensor; none when all are stored ones under the same indexes.
